@@ -1,0 +1,121 @@
+"""Errors as a part of the interface.
+
+Each refusal carries three things besides its sentence: a stable return code (ME4's where it has one), and
+a class that tells a program what to do next: try again, call an operator, or never ask this again.
+The sentence names the value, the rule it broke, and what would be right; nothing was changed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class ErrorClass(Enum):
+    """What whoever got the error should do next."""
+
+    TRANSIENT = "try again"
+    OPERATOR = "operator must act"
+    PERMANENT = "never"
+
+
+class OffsiteError(Exception):
+    """Base of every error that Offsite raises on purpose. `str(error)` is fit to be shown to a user."""
+
+    code = -1
+    error_class = ErrorClass.PERMANENT
+
+
+class BadParameter(OffsiteError):
+    """A value outside its rule: a name, a size, an unknown word."""
+
+    code = -10058
+
+
+class NameInUse(OffsiteError):
+    code = -10186
+
+
+class VolumeNotFound(OffsiteError):
+    code = -10075
+
+
+class SnapshotNotFound(OffsiteError):
+    code = -10050
+
+
+class ObjectNotFound(OffsiteError):
+    """A pool, peer connection, replication set, user, host or initiator that is not there."""
+
+    code = -10058
+
+
+class InUse(OffsiteError):
+    """What is to be changed or deleted is needed by something else, which the sentence names."""
+
+    code = -3442
+    error_class = ErrorClass.OPERATOR
+
+
+class NotAllowed(OffsiteError):
+    """The role of the user, the state of the object or a mapping forbids it."""
+
+    code = -10007
+    error_class = ErrorClass.OPERATOR
+
+
+class AuthenticationFailed(OffsiteError):
+    code = 2
+    error_class = ErrorClass.OPERATOR
+
+
+class PoolFull(OffsiteError):
+    """No free page is left (or the file system under the pool is full): the write got ENOSPC."""
+
+    code = -20001
+    error_class = ErrorClass.OPERATOR
+
+
+class PoolFailed(OffsiteError):
+    """The disk under the pool failed a sync. What is in memory can no longer be trusted to reach it."""
+
+    code = -20002
+    error_class = ErrorClass.OPERATOR
+
+
+class StateDirectoryError(OffsiteError):
+    """The state directory is damaged, foreign, or in use by another process. It was left untouched."""
+
+    code = -20003
+    error_class = ErrorClass.OPERATOR
+
+
+class PeerUnreachable(OffsiteError):
+    code = -20010
+    error_class = ErrorClass.TRANSIENT
+
+
+class PeerRefused(OffsiteError):
+    """The remote system said no; its own sentence is part of ours."""
+
+    code = -20011
+    error_class = ErrorClass.OPERATOR
+
+
+class CertificateChanged(OffsiteError):
+    """The remote system showed another certificate than the one pinned for it."""
+
+    code = -20012
+    error_class = ErrorClass.OPERATOR
+
+
+class ProtocolError(OffsiteError):
+    """Bytes from outside that are not of the protocol: the connection is closed."""
+
+    code = -20013
+
+
+class DigestMismatch(OffsiteError):
+    """What is stored on the secondary is not what the primary sent. The run does not count."""
+
+    code = -20014
+    error_class = ErrorClass.TRANSIENT

@@ -1,0 +1,60 @@
+"""What happened, for the operator: the record, its codes, and the one function to tell it to.
+
+Floors below management only need somewhere to say that something happened; management keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Severity(IntEnum):
+    INFORMATIONAL = 0
+    WARNING = 1
+    ERROR = 2
+    CRITICAL = 3
+    RESOLVED = 4
+
+
+@dataclass(frozen=True)
+class EventKind:
+    """A kind of event: its stable code, how bad it is, and what the operator should do about it."""
+
+    code: int
+    severity: Severity
+    recommended_action: str = "- No action is required."
+
+
+Report = Callable[[EventKind, str], None]
+"""Tells an event: its kind, and a sentence that names the object and the values."""
+
+
+def ignore(_kind: EventKind, _message: str) -> None:
+    """A Report for tests and tools that keep no events."""
+
+
+POOL_THRESHOLD_CROSSED = EventKind(571, Severity.WARNING, "- Add space to the pool or delete what is not needed.")
+POOL_HIGH_THRESHOLD_CROSSED = EventKind(
+    572, Severity.ERROR, "- The pool is nearly full. Add space to it or delete what is not needed, now."
+)
+POOL_THRESHOLD_CLEARED = EventKind(573, Severity.RESOLVED)
+POOL_FULL = EventKind(570, Severity.CRITICAL, "- Writes get ENOSPC. Add space to the pool, or delete snapshots.")
+POOL_FAILED = EventKind(569, Severity.CRITICAL, "- The disk failed a sync. Check it, then start the system again.")
+PEER_CREATED = EventKind(574, Severity.INFORMATIONAL)
+PEER_DELETED = EventKind(575, Severity.INFORMATIONAL)
+SET_CREATED = EventKind(576, Severity.INFORMATIONAL)
+SET_DELETED = EventKind(577, Severity.INFORMATIONAL)
+SET_MODIFIED = EventKind(578, Severity.INFORMATIONAL)
+RUN_COMPLETED = EventKind(579, Severity.INFORMATIONAL)
+RUN_STARTED = EventKind(580, Severity.INFORMATIONAL)
+RUN_FAILED = EventKind(583, Severity.ERROR, "- Read the error, mend its cause, and replicate again.")
+SYSTEM_STARTED = EventKind(600, Severity.INFORMATIONAL)
+SYSTEM_STOPPED = EventKind(601, Severity.INFORMATIONAL)
+USER_CHANGED = EventKind(602, Severity.INFORMATIONAL)
+LOGIN_FAILED = EventKind(603, Severity.WARNING, "- Find out who tried, from the address in the message.")
+VOLUME_CREATED = EventKind(610, Severity.INFORMATIONAL)
+VOLUME_CHANGED = EventKind(611, Severity.INFORMATIONAL)
+VOLUME_DELETED = EventKind(612, Severity.INFORMATIONAL)
+MAP_CHANGED = EventKind(613, Severity.INFORMATIONAL)

@@ -1,0 +1,1 @@
+"""Floor 2: where the data is."""

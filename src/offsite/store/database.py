@@ -1,0 +1,127 @@
+"""The one database of a system: opening, migrating, and transactions.
+
+WAL with synchronous=FULL: a transaction that was committed survives power loss. There is one writing
+connection behind a lock, for there is one writer at a time in SQLite anyhow, and one reading connection,
+so that loading a leaf of a page table never waits for the disk sync of a commit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
+
+from offsite.errors import StateDirectoryError
+
+APPLICATION_ID = 0x4F464653  # "OFFS", in bytes 68 to 71 of the file: tells ours from any other SQLite database
+_APPLICATION_ID_AT = slice(68, 72)
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Database:
+    """Transactions on the state database. Safe to use from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the database at `path`, makes it if it is not there, migrates it to this version.
+
+        Raises StateDirectoryError, having written nothing, for a file that is not ours, is damaged, or comes
+        from a newer version.
+        """
+        _refuse_foreign(path)
+        self.path = path
+        self._engine = _engine(path)
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.Lock()
+        try:
+            self._writer = self._engine.connect()
+            self._reader = self._engine.connect()
+            _migrate(self._writer, path)
+        except DatabaseError as error:
+            raise StateDirectoryError(f"{path} is damaged: {error.orig}; restore it from a copy") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction: committed durably at the end of the block, rolled back when the block raises.
+
+        Nested use in the same thread joins the outer transaction.
+        """
+        with self._write_lock:
+            if self._writer.in_transaction():
+                yield self._writer
+                return
+            with self._writer.begin():
+                yield self._writer
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A view of what is committed; does not wait for a commit that is under way."""
+        with self._read_lock, self._reader.begin():
+            yield self._reader
+
+    def close(self) -> None:
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+            self._engine.dispose()
+
+
+def _refuse_foreign(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return
+    if not head.startswith(b"SQLite format 3\0"):
+        raise StateDirectoryError(f"{path} is not a SQLite database; it is damaged, or not Offsite's")
+    if head[_APPLICATION_ID_AT] != APPLICATION_ID.to_bytes(4, "big"):
+        raise StateDirectoryError(f"{path} is a SQLite database, but not one of Offsite")
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy's BEGIN below is the only one
+        for pragma in (
+            f"application_id={APPLICATION_ID}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=10000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
+
+
+def _migrate(connection: Connection, path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+    with connection.begin():
+        current = MigrationContext.configure(connection).get_current_revision()
+    known = {revision.revision for revision in script.walk_revisions()}
+    if current is not None and current not in known:
+        raise StateDirectoryError(
+            f"{path} is of a newer version of Offsite (revision {current}); use that version or a newer one"
+        )
+    if current == script.get_current_head():
+        return
+    config.attributes["connection"] = connection
+    with connection.begin():
+        command.upgrade(config, "head")

@@ -1,0 +1,55 @@
+"""Pools, images and their page tables.
+
+A page table is a tree of three kinds of rows: an image's `nodes` names its nodes, a node its leaves, a
+leaf its pages. Rows of nodes and leaves are shared by images and never changed once two images share them.
+"""
+
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, LargeBinary, String, Table
+
+from offsite.store.tables.base import metadata
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String, nullable=False, unique=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("path", String, nullable=False),  # relative to the state directory unless absolute
+    Column("page_bytes", Integer, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("overcommit", Boolean, nullable=False),
+    Column("low_threshold_percent", Float, nullable=False),
+    Column("middle_threshold_percent", Float, nullable=False),
+    Column("high_threshold_percent", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String, nullable=False, unique=True),
+    Column("pool_id", ForeignKey("pools.id"), nullable=False),
+    Column("name", String, nullable=False, unique=True),
+    Column("kind", String, nullable=False),  # volume, snapshot, internal
+    Column("parent_id", Integer),  # image a snapshot was taken of; none once that is deleted
+    Column("size_bytes", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("nodes", LargeBinary, nullable=False),  # pairs of (index uint64, node id uint64), little endian
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("pool_id", Integer, nullable=False),
+    Column("leaves", LargeBinary, nullable=False),  # 1024 leaf ids, uint64 little endian, 0 a hole
+)
+
+leaves = Table(
+    "leaves",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("pool_id", Integer, nullable=False),
+    Column("pages", LargeBinary, nullable=False),  # 256 page numbers, uint32 little endian, 0 a hole
+)

@@ -17,7 +17,10 @@ Kind = Literal["volume", "snapshot", "internal"]
 """`internal` images belong to replication: hidden from listings, deleted with their set."""
 
 Records = Callable[[Connection], None]
-"""More to be written in the same transaction as the images: so that a step of a run is one transaction."""
+"""More to be written in the same transaction as the images: so that a step of a run is one transaction.
+
+It is called after the rows of the images were written, so it may look up a new image's id by its name. It
+may be called with locks of the pool held: it does nothing but write records."""
 
 SIZE_BYTES_MAX = 128 << 40
 

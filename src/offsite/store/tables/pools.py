@@ -41,15 +41,13 @@ images = Table(
 nodes = Table(
     "nodes",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("pool_id", Integer, nullable=False),
+    Column("id", Integer, primary_key=True),  # pool id << 48 | number
     Column("leaves", LargeBinary, nullable=False),  # 1024 leaf ids, uint64 little endian, 0 a hole
 )
 
 leaves = Table(
     "leaves",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("pool_id", Integer, nullable=False),
+    Column("id", Integer, primary_key=True),  # pool id << 48 | number
     Column("pages", LargeBinary, nullable=False),  # 256 page numbers, uint32 little endian, 0 a hole
 )

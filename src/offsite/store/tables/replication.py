@@ -1,8 +1,24 @@
-"""Peer connections, replication sets, their members and runs."""
+"""Peer connections, replication sets, their members, the points they hold, and runs."""
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, LargeBinary, String, Table
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    UniqueConstraint,
+)
 
 from offsite.store.tables.base import metadata
+
+
+def _image() -> ForeignKey:
+    """Held until the commit: a step of a run deletes an image and the row that names it in one transaction."""
+    return ForeignKey("images.id", deferrable=True, initially="DEFERRED")
+
 
 peers = Table(
     "peers",
@@ -20,10 +36,12 @@ replication_sets = Table(
     "replication_sets",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("uuid", String, nullable=False, unique=True),
+    Column("uuid", String, nullable=False, unique=True),  # the same on both systems
     Column("name", String, nullable=False, unique=True),
     Column("role", String, nullable=False),  # primary, secondary
+    Column("state", String, nullable=False),  # preparing: the other half may not be there yet; ready
     Column("peer_id", ForeignKey("peers.id"), nullable=False),
+    Column("remote_pool", String, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
 )
@@ -33,10 +51,33 @@ set_members = Table(
     metadata,
     Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("image_id", ForeignKey("images.id"), nullable=False),  # the volume or snapshot on this side
+    Column("image_id", _image(), nullable=False),  # the volume or snapshot on this side
     Column("remote_name", String, nullable=False),  # its other end
-    Column("base_id", ForeignKey("images.id")),  # newest snapshot that both ends hold complete
-    Column("target_id", ForeignKey("images.id")),  # primary: snapshot being sent; secondary: hidden clone being filled
+)
+
+# A point is an instant of all members of a set: the uuid of the run that took it, and an image for each member.
+points = Table(
+    "points",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE"), nullable=False),
+    Column("uuid", String, nullable=False),
+    Column("state", String, nullable=False),  # base: both ends hold it; pending: to be sent; partial: being filled
+    Column("taken_at", Float, nullable=False),
+    Column("based_on", String),  # partial: uuid of the base that it was cloned from; none: from nothing
+    # partial: all before this position is durable here, and this is the digest of it
+    Column("watermark_member", Integer, nullable=False),
+    Column("watermark_offset", BigInteger, nullable=False),
+    Column("watermark_digest", String, nullable=False),
+    UniqueConstraint("set_id", "uuid"),
+)
+
+point_images = Table(
+    "point_images",
+    metadata,
+    Column("point_id", ForeignKey("points.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("image_id", _image(), nullable=False),
 )
 
 runs = Table(
@@ -48,9 +89,8 @@ runs = Table(
     Column("state", String, nullable=False),  # running, success, failed, aborted
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
-    Column("watermark", BigInteger, nullable=False),  # secondary: bytes of the plan that are durable here
-    Column("changed_bytes", BigInteger, nullable=False),
-    Column("wire_bytes", BigInteger, nullable=False),
+    Column("changed_bytes", BigInteger, nullable=False),  # data that differed, before compression
+    Column("wire_bytes", BigInteger, nullable=False),  # frames of both directions
     Column("digest", String),
     Column("error", String),
 )

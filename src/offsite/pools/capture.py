@@ -1,0 +1,58 @@
+"""What changed since the last flush: taken out of memory at one instant, put back if it cannot be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from offsite.pools.image import Image
+from offsite.pools.page_table import Leaf, Node, Nodes, PageNumbers, PageTable
+from offsite.pools.reclaim import gathered
+from offsite.pools.records import Captured, node_blob, nodes_blob
+
+
+@dataclass
+class Capture:
+    """The rows to write, and the objects they were made from."""
+
+    rows: Captured
+    freed: PageNumbers  # free as soon as the rows are durable
+    leaves: set[Leaf]
+    nodes: set[Node]
+    images: list[Nodes]
+
+
+def take(table: PageTable, images: Iterable[Image]) -> Capture:
+    """Under the pool's lock; costs time by what changed."""
+    changed = [image for image in images if image.nodes.changed]
+    rows = Captured(
+        leaves=[(leaf.id, table.loaded(leaf).tobytes()) for leaf in table.dirty_leaves],
+        nodes=[(node.id, node_blob(node)) for node in table.dirty_nodes],
+        images=[(nodes_blob(image.nodes), image.size_bytes, image.id) for image in changed],
+        dead_leaves=[(leaf_id,) for leaf_id in table.dead_leaves],
+        dead_nodes=[(node_id,) for node_id in table.dead_nodes],
+    )
+    for image in changed:
+        image.nodes.changed = False
+    capture = Capture(
+        rows=rows,
+        freed=gathered(table.freed, table.freed_arrays),
+        leaves=table.dirty_leaves,
+        nodes=table.dirty_nodes,
+        images=[image.nodes for image in changed],
+    )
+    table.dirty_leaves, table.dirty_nodes = set(), set()
+    table.dead_leaves, table.dead_nodes = [], []
+    table.freed, table.freed_arrays = [], []
+    return capture
+
+
+def put_back(table: PageTable, capture: Capture) -> None:
+    """Under the pool's lock. A leaf or node that was dropped meanwhile is dead, and must not be written again."""
+    table.dirty_leaves |= {leaf for leaf in capture.leaves if leaf.owners}
+    table.dirty_nodes |= {node for node in capture.nodes if node.owners}
+    table.dead_leaves += [row[0] for row in capture.rows.dead_leaves]
+    table.dead_nodes += [row[0] for row in capture.rows.dead_nodes]
+    table.freed_arrays.append(capture.freed)
+    for nodes in capture.images:
+        nodes.changed = True

@@ -1,0 +1,271 @@
+"""What each change does to the images in memory, and how to take it back.
+
+A change is made in memory at its instant, then written. Should writing fail, every change is taken back
+in reverse order, so that memory says again what the database says.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, delete, insert, update
+
+from offsite.errors import BadParameter, NameInUse, VolumeNotFound
+from offsite.pools.image import Image
+from offsite.pools.page_table import HOLE, Nodes
+from offsite.pools.protocol import (
+    SIZE_BYTES_MAX,
+    Change,
+    Clone,
+    Create,
+    Delete,
+    Kind,
+    Rename,
+    Replace,
+    Resize,
+    Snapshot,
+)
+from offsite.store import tables
+from offsite.units import format_size
+
+if TYPE_CHECKING:
+    from offsite.pools.local import LocalPool
+
+IMAGES_MAX = 16384  # owners of a page are counted in 16 bits
+
+
+class Applying:
+    """The changes of one call. Everything here happens under the pool's lock, but for `write`."""
+
+    def __init__(self, pool: LocalPool, now: float) -> None:
+        self._pool = pool
+        self._now = now
+        self._undo: list[Callable[[], None]] = []
+        self._let_go: list[Nodes] = []  # what nobody needs once the changes are durable
+        self._rows: list[Callable[[Connection], object]] = []
+        self.results: list[Image] = []
+
+    def make(self, change: Change) -> None:
+        match change:
+            case Create(name, size_bytes, kind):
+                self.results.append(self._add(name, kind, None, self._checked_size(size_bytes), Nodes(), 0))
+            case Snapshot(source, name, kind) | Clone(source, name, kind):
+                self.results.append(self._copy(self._find(source), name, kind, isinstance(change, Snapshot)))
+            case Replace(target, source):
+                self.results.append(self._replace(self._find(target), self._find(source)))
+            case Resize(image_id, size_bytes):
+                self.results.append(self._resize(self._find(image_id), self._checked_size(size_bytes)))
+            case Rename(image_id, name):
+                self.results.append(self._rename(self._find(image_id), name))
+            case Delete(image_id):
+                self.results.append(self._delete(self._find(image_id)))
+
+    def write(self, connection: Connection) -> None:
+        """Writes the rows of images. References between tables are checked at the end of the transaction."""
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+        for row in self._rows:
+            row(connection)
+
+    def take_back(self) -> None:
+        for step in reversed(self._undo):
+            step()
+
+    def finish(self) -> None:
+        """Once durable: lets go of what was replaced and deleted, a node at a time, so that hosts get their turn."""
+        for nodes in self._let_go:
+            for node in nodes.values():
+                with self._pool.lock:
+                    self._pool.table.drop_node(node)
+
+    def _find(self, image_id: int) -> Image:
+        if image_id < 0:
+            return self.results[-image_id - 1]
+        return self._pool.find(image_id)
+
+    def _checked_size(self, size_bytes: int) -> int:
+        page_bytes = self._pool.store.page_bytes
+        if not page_bytes <= size_bytes <= SIZE_BYTES_MAX:
+            raise BadParameter(
+                f"size {format_size(size_bytes)} ({size_bytes} bytes) is not within "
+                f"{format_size(page_bytes)} (a page of pool {self._pool.name}) to {format_size(SIZE_BYTES_MAX)}"
+            )
+        if size_bytes % 512:
+            raise BadParameter(f"size {size_bytes} bytes is not a whole number of 512-byte blocks")
+        return size_bytes
+
+    def _check_name(self, name: str) -> None:
+        if name in self._pool.names:
+            raise NameInUse(f"the name {name!r} is in use; names are unique among volumes and snapshots")
+
+    def _check_provisioned(self, more_bytes: int) -> None:
+        pool = self._pool
+        if not pool.overcommit and pool.provisioned_bytes() + more_bytes > pool.store.size_bytes:
+            raise BadParameter(
+                f"{format_size(more_bytes)} more would promise {format_size(pool.provisioned_bytes() + more_bytes)} "
+                f"to hosts, and pool {pool.name}, which does not overcommit, has {format_size(pool.store.size_bytes)}"
+            )
+
+    def _add(
+        self, name: str, kind: Kind, parent_id: int | None, size_bytes: int, nodes: Nodes, mapped_pages: int
+    ) -> Image:
+        self._check_name(name)
+        if kind == "volume":
+            self._check_provisioned(size_bytes)
+        pool = self._pool
+        if len(pool.by_id) >= IMAGES_MAX:
+            raise BadParameter(f"pool {pool.name} has {IMAGES_MAX} images, which is all it can have")
+        image = Image(
+            id=pool.take_image_id(),
+            uuid=uuid.uuid4().hex,
+            name=name,
+            kind=kind,
+            parent_id=parent_id,
+            size_bytes=size_bytes,
+            created_at=self._now,
+            nodes=nodes,
+            mapped_pages=mapped_pages,
+        )
+        pool.by_id[image.id] = image
+        pool.names[name] = image.id
+
+        def undo() -> None:
+            del pool.by_id[image.id], pool.names[name]
+            image.deleted = True
+            for node in image.nodes.values():
+                pool.table.drop_node(node)
+
+        self._undo.append(undo)
+        row = insert(tables.pools.images).values(
+            id=image.id,
+            uuid=image.uuid,
+            pool_id=pool.id,
+            name=name,
+            kind=kind,
+            parent_id=parent_id,
+            size_bytes=size_bytes,
+            created_at=image.created_at,
+            nodes=b"",  # the flush that is a part of this change writes them
+        )
+        self._rows.append(lambda connection: connection.execute(row))
+        return image
+
+    def _copy(self, source: Image, name: str, kind: Kind, as_child: bool) -> Image:
+        self._check_name(name)
+        nodes = self._pool.table.share(source.nodes)
+        try:
+            return self._add(name, kind, source.id if as_child else None, source.size_bytes, nodes, source.mapped_pages)
+        except BadParameter:
+            for node in nodes.values():
+                self._pool.table.drop_node(node)
+            raise
+
+    def _replace(self, target: Image, source: Image) -> Image:
+        before, size_bytes, mapped_pages = Nodes(target.nodes), target.size_bytes, target.mapped_pages
+        after = self._pool.table.share(source.nodes)
+        self._swap(target, after, source.size_bytes, source.mapped_pages)
+        self._let_go.append(before)
+
+        def undo() -> None:
+            self._swap(target, before, size_bytes, mapped_pages)
+            for node in after.values():
+                self._pool.table.drop_node(node)
+
+        self._undo.append(undo)
+        return target
+
+    def _swap(self, target: Image, nodes: Nodes, size_bytes: int, mapped_pages: int) -> None:
+        # In place: open images hold on to the dictionary.
+        target.nodes.clear()
+        target.nodes.update(nodes)
+        target.nodes.changed = True
+        target.size_bytes, target.mapped_pages = size_bytes, mapped_pages
+
+    def _resize(self, image: Image, size_bytes: int) -> Image:
+        before = image.size_bytes
+        if size_bytes < before:
+            return self._cut(image, size_bytes)
+        if image.kind == "volume":
+            self._check_provisioned(size_bytes - before)
+        image.size_bytes = size_bytes
+        image.nodes.changed = True
+
+        def undo() -> None:
+            image.size_bytes = before
+
+        self._undo.append(undo)
+        return image
+
+    def _cut(self, image: Image, size_bytes: int) -> Image:
+        """Cuts a copy, so that the whole can be put back."""
+        table, page_bytes = self._pool.table, self._pool.store.page_bytes
+        before, before_bytes, before_mapped = Nodes(image.nodes), image.size_bytes, image.mapped_pages
+        after = table.share(image.nodes)
+        first, last = -(-size_bytes // page_bytes), -(-before_bytes // page_bytes)
+        cut = table.set_pages(after, first, last - first, None)
+        self._zero_tail(after, size_bytes)
+        self._swap(image, after, size_bytes, before_mapped - cut)
+        self._let_go.append(before)
+
+        def undo() -> None:
+            self._swap(image, before, before_bytes, before_mapped)
+            for node in after.values():
+                table.drop_node(node)
+
+        self._undo.append(undo)
+        return image
+
+    def _zero_tail(self, nodes: Nodes, size_bytes: int) -> None:
+        """Zeroes what lies behind the new end in its page: it must not come back when the image grows again."""
+        pool = self._pool
+        index, kept = divmod(size_bytes, pool.store.page_bytes)
+        old = pool.table.page_at(nodes, index)
+        if not kept or old == HOLE:
+            return
+        page = bytearray(pool.store.page_bytes)
+        pool.store.read(old * len(page), memoryview(page)[:kept])
+        new, _ = pool.take(1)
+        pool.store.write(new * len(page), page)
+        pool.table.set_page(nodes, index, new)
+
+    def _rename(self, image: Image, name: str) -> Image:
+        self._check_name(name)
+        before, names = image.name, self._pool.names
+        names[name] = names.pop(before)
+        image.name = name
+
+        def undo() -> None:
+            names[before] = names.pop(name)
+            image.name = before
+
+        self._undo.append(undo)
+        images = tables.pools.images
+        row = update(images).where(images.c.id == image.id).values(name=name)
+        self._rows.append(lambda connection: connection.execute(row))
+        return image
+
+    def _delete(self, image: Image) -> Image:
+        pool = self._pool
+        if image.id not in pool.by_id:
+            raise VolumeNotFound(f"image {image.id} was deleted by an earlier change of the same call")
+        children = [child for child in pool.by_id.values() if child.parent_id == image.id]
+        del pool.by_id[image.id], pool.names[image.name]
+        image.deleted = True
+        for child in children:
+            child.parent_id = None
+        self._let_go.append(image.nodes)
+
+        def undo() -> None:
+            pool.by_id[image.id] = image
+            pool.names[image.name] = image.id
+            image.deleted = False
+            for child in children:
+                child.parent_id = image.id
+
+        self._undo.append(undo)
+        images = tables.pools.images
+        orphan = update(images).where(images.c.parent_id == image.id).values(parent_id=None)
+        row = delete(images).where(images.c.id == image.id)
+        self._rows.append(lambda connection: (connection.execute(orphan), connection.execute(row)))
+        return image

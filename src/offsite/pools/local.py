@@ -1,0 +1,368 @@
+"""A pool on a local file or block device.
+
+Two locks, always in this order: `_commit_lock` (one commit at a time: flushes and changes to images), then
+`lock` (page tables and allocation; held for microseconds, never across a disk sync). Reads and writes of
+pages take neither, but for the first write to a page after a snapshot.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sqlalchemy import insert, select
+
+from offsite import events
+from offsite.errors import BadParameter, ObjectNotFound, PoolFailed, StateDirectoryError, VolumeNotFound
+from offsite.events import Report, ignore
+from offsite.pools import capture as captures
+from offsite.pools import records
+from offsite.pools.allocator import Allocator, Run
+from offsite.pools.changes import Applying
+from offsite.pools.difference import extents
+from offsite.pools.gate import Visitors, close_gate, open_gate
+from offsite.pools.image import Image
+from offsite.pools.open_image import LocalOpenImage
+from offsite.pools.page_store import PageStore
+from offsite.pools.page_table import Leaf, Nodes, PageTable
+from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, Records
+from offsite.pools.reclaim import Retired, runs_of
+from offsite.pools.space import SpaceWatch, Thresholds
+from offsite.store import tables
+from offsite.store.database import Database
+from offsite.units import KIB, MIB
+
+PAGE_BYTES = 16 * KIB
+PAGE_BYTES_MIN, PAGE_BYTES_MAX = 4 * KIB, MIB
+GATE_DEADLINE_SECONDS = 30.0
+TIDY_INTERVAL_SECONDS = 2.0
+PUNCHES_AT_A_TIME = 256
+
+
+class LocalPool:
+    """See offsite.pools.protocol.Pool."""
+
+    def __init__(self, database: Database, pool_id: int, name: str, store: PageStore, report: Report) -> None:
+        self.id = pool_id
+        self.name = name
+        self.store = store
+        self.table = PageTable(store.size_bytes // store.page_bytes, self._load)
+        self.by_id: dict[int, Image] = {}
+        self.names: dict[str, int] = {}
+        self.epoch = 1
+        self.overcommit = True
+        self.lock = threading.RLock()
+        self._database = database
+        self._report = report
+        self._commit_lock = threading.Lock()
+        self._commits_begun = self._newest_done = 0
+        self._retired = Retired()
+        self._reclaim_lock = threading.Lock()
+        self._last_image_id = pool_id << 32
+        self._failure = ""
+        self._closing = threading.Event()
+        self._tidier = threading.Thread(target=self._tidy, name=f"tidy-{name}", daemon=True)
+
+    # -- opening and closing ---------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        database: Database,
+        name: str,
+        path: Path,
+        size_bytes: int,
+        page_bytes: int = PAGE_BYTES,
+        *,
+        overcommit: bool = True,
+        report: Report = ignore,
+    ) -> LocalPool:
+        """A new pool in a new file of `size_bytes`, or on a block device (`size_bytes` 0: all of it).
+
+        `path` is relative to the directory of the database, unless absolute.
+        """
+        if page_bytes.bit_count() != 1 or not PAGE_BYTES_MIN <= page_bytes <= PAGE_BYTES_MAX:
+            raise BadParameter(f"page size {page_bytes} bytes is not a power of two from 4096 to 1048576")
+        pages = size_bytes // page_bytes
+        if not path.is_block_device() and not 16 <= pages <= 1 << 32:
+            raise BadParameter(
+                f"pool size {size_bytes} bytes is {pages} pages of {page_bytes} bytes; 16 to {1 << 32} are allowed"
+            )
+        pool_uuid = uuid.uuid4()
+        store = PageStore.create(database.path.parent / path, pool_uuid.bytes, page_bytes, pages * page_bytes)
+        thresholds = Thresholds()
+        with database.transaction() as connection:
+            connection.execute(
+                insert(tables.pools.pools).values(
+                    uuid=pool_uuid.hex,
+                    name=name,
+                    path=str(path),
+                    page_bytes=page_bytes,
+                    size_bytes=store.size_bytes,
+                    overcommit=overcommit,
+                    low_threshold_percent=thresholds.low,
+                    middle_threshold_percent=thresholds.middle,
+                    high_threshold_percent=thresholds.high,
+                    created_at=time.time(),
+                )
+            )
+        store.close()
+        return cls.load(database, name, report)
+
+    @classmethod
+    def load(cls, database: Database, name: str, report: Report = ignore) -> LocalPool:
+        """Opens a pool; raises StateDirectoryError when its file and the database do not fit together."""
+        pools, images = tables.pools.pools, tables.pools.images
+        with database.read() as connection:
+            row = connection.execute(select(pools).where(pools.c.name == name)).one_or_none()
+            if row is None:
+                raise ObjectNotFound(f"there is no pool {name!r}")
+            path = database.path.parent / row.path
+            store = PageStore.open(path, bytes.fromhex(row.uuid), row.page_bytes, row.size_bytes)
+            pool = cls(database, row.id, name, store, report)
+            pool.overcommit = row.overcommit
+            loaded = [
+                (
+                    Image(i.id, i.uuid, i.name, i.kind, i.parent_id, i.size_bytes, i.created_at, Nodes(), 0),
+                    bytes(i.nodes),
+                )
+                for i in connection.execute(select(images).where(images.c.pool_id == row.id))
+            ]
+            records.read_table(connection, row.id, loaded, pool.table)
+        for image, _ in loaded:
+            image.nodes.changed = False
+            pool.by_id[image.id] = image
+            pool.names[image.name] = image.id
+            pool._last_image_id = max(pool._last_image_id, image.id)
+        pool._prepare_space(
+            Thresholds(row.low_threshold_percent, row.middle_threshold_percent, row.high_threshold_percent)
+        )
+        pool._tidier.start()
+        return pool
+
+    def _prepare_space(self, thresholds: Thresholds) -> None:
+        """Finds what is free. Below the last page in use a crash may have left data in free pages: these are
+        punched, in the background, before anyone gets them."""
+        table, store = self.table, self.store
+        in_use = table.owners.nonzero()[0]
+        fresh = int(in_use[-1]) + 1 if len(in_use) else 1
+        if len(in_use) != fresh - 1:
+            free = (table.owners[1:fresh] == 0).nonzero()[0].astype("u4") + 1
+            self._retired.add(0, runs_of(free))
+        # Data behind the last page in use would be of writes that were never flushed.
+        if fresh < len(table.owners):
+            store.punch(fresh, len(table.owners) - fresh)
+        self._allocator = Allocator(fresh, len(table.owners))
+        self.space = SpaceWatch(self.name, store.page_bytes, len(table.owners) - 1, thresholds, self._report)
+        self.space.check(table.used)
+        store.when_full = self.report_full
+
+    def close(self) -> None:
+        """Flushes, and stops the background work. Open images must not be used any more."""
+        self._closing.set()
+        self._tidier.join()
+        try:
+            if not self._failure:
+                self.flush()
+        finally:
+            self.store.close()
+
+    # -- images ----------------------------------------------------------------------------------------------
+
+    def images(self) -> list[ImageInfo]:
+        with self.lock:
+            return [image.info(self.name, self.store.page_bytes) for image in self.by_id.values()]
+
+    def image(self, image_id: int) -> ImageInfo:
+        with self.lock:
+            return self.find(image_id).info(self.name, self.store.page_bytes)
+
+    def find(self, image_id: int) -> Image:
+        image = self.by_id.get(image_id)
+        if image is None:
+            raise VolumeNotFound(f"there is no image {image_id} in pool {self.name}")
+        return image
+
+    def take_image_id(self) -> int:
+        """Ids are unique in the system, so that a map or a set can name an image without its pool."""
+        self._last_image_id = max(getattr(self, "_last_image_id", 0), max(self.by_id, default=self.id << 32)) + 1
+        return self._last_image_id
+
+    def provisioned_bytes(self) -> int:
+        return sum(image.size_bytes for image in self.by_id.values() if image.kind == "volume")
+
+    def open(self, image_id: int) -> LocalOpenImage:
+        with self.lock:
+            image = self.find(image_id)
+            opened = LocalOpenImage(self, image)
+            image.visitors.add(opened)
+            return opened
+
+    def apply(self, changes: Sequence[Change], records: Records | None = None) -> list[ImageInfo]:
+        with self._commit_lock:
+            self._check_failure()
+            with self.lock:
+                images = {self.find(i) for change in changes for i in _touched(change) if i >= 0}
+            visitors = [image.visitors for image in images]
+            gate = close_gate(visitors, GATE_DEADLINE_SECONDS)
+            applying = Applying(self, time.time())
+            try:
+                with self.lock:
+                    try:
+                        for change in changes:
+                            applying.make(change)
+                    except BaseException:
+                        applying.take_back()
+                        raise
+                    capture = captures.take(self.table, self.by_id.values())
+                    begun = self._begin_commit()
+                    infos = [image.info(self.name, self.store.page_bytes) for image in applying.results]
+            finally:
+                open_gate(gate, visitors)
+            try:
+                self._commit(capture, begun, applying, records)
+            except BaseException:
+                with self.lock:
+                    applying.take_back()
+                raise
+        applying.finish()
+        return infos
+
+    def difference(self, old: int | None, new: int, start: int = 0) -> Iterator[Extent]:
+        with self.lock:
+            before = self.find(old) if old is not None else None
+            after = self.find(new)
+        return extents(self.table, self.store.page_bytes, before, after, start)
+
+    # -- durability ------------------------------------------------------------------------------------------
+
+    def flush(self, records: Records | None = None) -> None:
+        """Flushes that wait for the same commit share it."""
+        asked = self._commits_begun
+        with self._commit_lock:
+            if records is None and self._newest_done > asked:
+                return  # one that began after we were asked has covered us
+            self._check_failure()
+            with self.lock:
+                capture = captures.take(self.table, self.by_id.values())
+                begun = self._begin_commit()
+            self._commit(capture, begun, None, records)
+
+    def _begin_commit(self) -> int:
+        self._commits_begun += 1
+        return self._commits_begun
+
+    def _commit(self, capture: captures.Capture, begun: int, applying: Applying | None, extra: Records | None) -> None:
+        """Data first, then the page tables that name it."""
+        try:
+            self._sync_data()
+            if capture.rows or applying or extra:
+                with self._database.transaction() as connection:
+                    if applying:
+                        applying.write(connection)
+                    records.write(connection, capture.rows)
+                    if extra:
+                        extra(connection)
+        except BaseException:
+            with self.lock:
+                captures.put_back(self.table, capture)
+            raise
+        self._newest_done = begun
+        with self.lock:
+            if len(capture.freed):
+                self._retired.add(self.epoch, runs_of(capture.freed))
+                self.epoch += 1
+
+    def _sync_data(self) -> None:
+        try:
+            self.store.sync()
+        except OSError as error:
+            # The kernel may have thrown the failed pages away: asking again would be told a lie.
+            self._failure = (
+                f"pool {self.name} failed: its disk did not take the data ({error.strerror}); nothing is "
+                "acknowledged as safe any more; check the disk, then start the system again"
+            )
+            self._report(events.POOL_FAILED, self._failure)
+            raise PoolFailed(self._failure) from error
+
+    def _check_failure(self) -> None:
+        if self._failure:
+            raise PoolFailed(self._failure)
+
+    # -- space -----------------------------------------------------------------------------------------------
+
+    def capacity(self) -> Capacity:
+        with self.lock:
+            page_bytes = self.store.page_bytes
+            return Capacity(
+                size_bytes=self.store.size_bytes - page_bytes,  # page 0 is the header's
+                allocated_bytes=self.table.used * page_bytes,
+                page_bytes=page_bytes,
+                provisioned_bytes=self.provisioned_bytes(),
+            )
+
+    def take(self, wanted: int) -> Run:
+        with self.lock:
+            run = self._allocator.take(wanted)
+            self.space.check(self.table.used + run[1])
+            return run
+
+    def give_back(self, first: int, count: int) -> None:
+        """Pages that were taken and not mapped after all."""
+        with self.lock:
+            self._retired.add(self.epoch, [(first, count)])
+            self.epoch += 1
+
+    def report_full(self) -> None:
+        self.space.tell_full(self.table.used)
+
+    def has_pages_to_reclaim(self) -> bool:
+        table = self.table
+        return bool(table.freed or table.freed_arrays or self._retired.pages)
+
+    def reclaim(self) -> None:
+        """Punches and frees what nobody can see any more."""
+        with self._reclaim_lock:
+            while not self._closing.is_set():
+                with self.lock:
+                    ready = self._retired.take_ready(self._all_visitors, PUNCHES_AT_A_TIME)
+                if not ready:
+                    break
+                for first, count in ready:
+                    self.store.punch(first, count)
+                with self.lock:
+                    self._allocator.give(ready)
+                    self.space.check(self.table.used)
+
+    def _all_visitors(self) -> list[Visitors]:
+        return [image.visitors for image in self.by_id.values()]
+
+    def _tidy(self) -> None:
+        """Gives back the space of what was deleted or discarded, also when no host flushes."""
+        while not self._closing.wait(TIDY_INTERVAL_SECONDS):
+            try:
+                if self.table.freed or self.table.freed_arrays:
+                    self.flush()
+                self.reclaim()
+            except (PoolFailed, OSError, StateDirectoryError) as error:
+                if not self._failure:
+                    self._failure = f"pool {self.name} failed: {error}"
+                    self._report(events.POOL_FAILED, self._failure)
+                return
+
+    def _load(self, leaves: list[Leaf]) -> None:
+        with self.lock:
+            missing = [leaf for leaf in leaves if leaf.pages is None]
+            if missing:
+                with self._database.read() as connection:
+                    records.read_leaves(connection, missing)
+
+
+def _touched(change: Change) -> list[int]:
+    """Ids of the images whose content has to stand still."""
+    if isinstance(change, Create):
+        return []
+    return [getattr(change, field) for field in ("source", "target", "image_id") if hasattr(change, field)]

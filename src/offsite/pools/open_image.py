@@ -1,0 +1,364 @@
+"""Reading and writing an image: one thread's handle on it.
+
+A write to a page that only this image owns goes straight to its place. Any other goes to a new page:
+
+    look up, pin the old page, take a new one      under the pool's lock
+    write (for a part of a page: the rest is copied from the old one)
+    still the same old page there? map the new     under the lock; else give back and start over
+
+The pin is one owner more, so that while we copy nobody else finds the old page their own and writes to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from offsite.errors import PoolFull, VolumeNotFound
+from offsite.pools.gate import IDLE, Visitor
+from offsite.pools.page_table import HOLE, LEAVES_PER_NODE, NODE_SHIFT, PAGES_PER_LEAF, PAGES_PER_LEAF_SHIFT
+
+if TYPE_CHECKING:
+    from offsite.pools.image import Image
+    from offsite.pools.local import LocalPool
+
+_ZERO_BYTES = 1 << 20
+_ZEROS = memoryview(bytes(_ZERO_BYTES))
+_LEAF_MASK = LEAVES_PER_NODE - 1
+_PAGE_MASK = PAGES_PER_LEAF - 1
+
+
+class LocalOpenImage(Visitor):
+    """See OpenImage. Not to be shared by threads."""
+
+    __slots__ = (
+        "_descriptor",
+        "_image",
+        "_leaf_shift",
+        "_node_shift",
+        "_nodes",
+        "_offset_mask",
+        "_owners",
+        "_page_shift",
+        "_pool",
+        "_read_nowait",
+        "page_bytes",
+    )
+
+    def __init__(self, pool: LocalPool, image: Image) -> None:
+        super().__init__(image.visitors)
+        self._pool = pool
+        self._image = image
+        self._nodes = image.nodes
+        self._owners = pool.table.owners_view
+        self._descriptor = pool.store.descriptor
+        self._read_nowait = pool.store.can_read_nowait
+        self.page_bytes = pool.store.page_bytes
+        self._page_shift = self.page_bytes.bit_length() - 1
+        self._offset_mask = self.page_bytes - 1
+        self._leaf_shift = self._page_shift + PAGES_PER_LEAF_SHIFT
+        self._node_shift = self._page_shift + NODE_SHIFT
+
+    @property
+    def size_bytes(self) -> int:
+        return self._image.size_bytes
+
+    def begin(self) -> None:
+        self.entered = self._pool.epoch
+        while self.visitors.gate is not None:
+            self.wait_for_gate()
+            self.entered = self._pool.epoch
+        if self._image.deleted:
+            self.end()
+            raise VolumeNotFound(f"{self._image.name!r} was deleted")
+
+    def end(self) -> None:
+        self.entered = IDLE
+        gate = self.visitors.gate
+        if gate is not None:
+            gate.someone_left()
+
+    def close(self) -> None:
+        self.end()
+        with self._pool.lock:
+            self.visitors.remove(self)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def read_nowait(self, offset: int, buffer: memoryview) -> bool:
+        length = len(buffer)
+        within = offset & self._offset_mask
+        if within + length > self.page_bytes:
+            return self._read(offset, buffer, nowait=True)
+        # The way through the table is written out here: a call for each level would cost a fifth of the read.
+        node = self._nodes.get(offset >> self._node_shift)
+        leaf = None if node is None else node.leaves[(offset >> self._leaf_shift) & _LEAF_MASK]
+        if leaf is None:
+            page = HOLE
+        elif leaf.pages is None:
+            return False
+        else:
+            page = leaf.pages[(offset >> self._page_shift) & _PAGE_MASK]
+        if page == HOLE:
+            buffer[:] = _ZEROS[:length]
+            return True
+        if not self._read_nowait:
+            self._pool.store.read((page << self._page_shift) + within, buffer)
+            return True
+        try:
+            return os.preadv(self._descriptor, (buffer,), (page << self._page_shift) + within, os.RWF_NOWAIT) == length
+        except BlockingIOError:
+            return False
+
+    def read(self, offset: int, buffer: memoryview) -> None:
+        self._read(offset, buffer, nowait=False)
+
+    def _read(self, offset: int, buffer: memoryview, *, nowait: bool) -> bool:
+        done = 0
+        nowait = nowait and self._read_nowait
+        for length, position in self._pieces(offset, len(buffer)):
+            piece = buffer[done : done + length]
+            done += length
+            if position is None:
+                _fill_with_zeros(piece)
+            elif nowait:
+                try:
+                    if os.preadv(self._descriptor, (piece,), position, os.RWF_NOWAIT) != length:
+                        return False
+                except BlockingIOError:
+                    return False
+            else:
+                self._pool.store.read(position, piece)
+        return True
+
+    def extents(self, offset: int, length: int) -> Iterator[tuple[int, bool]]:
+        run, run_has_data = 0, False
+        for piece, position in self._pieces(offset, length):
+            has_data = position is not None
+            if run and has_data != run_has_data:
+                yield run, run_has_data
+                run = 0
+            run, run_has_data = run + piece, has_data
+        if run:
+            yield run, run_has_data
+
+    def _pieces(self, offset: int, length: int) -> Iterator[tuple[int, int | None]]:
+        """(length, position in the data file or None for a hole) of what lies together, in order."""
+        end = offset + length
+        while offset < end:
+            leaf_end = min(end, (offset >> self._leaf_shift) + 1 << self._leaf_shift)
+            index = offset >> self._page_shift
+            leaf = self._pool.table.leaf_at(self._nodes, index)
+            if leaf is None or leaf.pages is None:
+                yield leaf_end - offset, None
+                offset = leaf_end
+                continue
+            at = index & _PAGE_MASK
+            pages = leaf.pages[at : at + (leaf_end - 1 >> self._page_shift) - index + 1].tolist()
+            for start, count in _runs(pages):
+                run_end = min(leaf_end, (index + start + count) << self._page_shift)
+                if pages[start] == HOLE:
+                    yield run_end - offset, None
+                else:
+                    yield run_end - offset, (pages[start] << self._page_shift) + (offset & self._offset_mask)
+                offset = run_end
+
+    # -- writing -----------------------------------------------------------------------------------------
+
+    def write(self, offset: int, data: memoryview) -> None:
+        length = len(data)
+        within = offset & self._offset_mask
+        if within + length <= self.page_bytes:
+            node = self._nodes.get(offset >> self._node_shift)
+            if node is not None and node.owners == 1:
+                leaf = node.leaves[(offset >> self._leaf_shift) & _LEAF_MASK]
+                if leaf is not None and leaf.owners == 1 and leaf.pages is not None:
+                    page = leaf.pages[(offset >> self._page_shift) & _PAGE_MASK]
+                    if page != HOLE and self._owners[page] == 1:
+                        self._pool.store.write((page << self._page_shift) + within, data)
+                        return
+            self._write_within_page(offset, data)
+            return
+        self._write_across_pages(offset, data)
+
+    def _write_across_pages(self, offset: int, data: memoryview) -> None:
+        head = -offset & self._offset_mask
+        if head:
+            self.write(offset, data[:head])
+        whole_end = len(data) - (offset + len(data) & self._offset_mask)
+        at = head
+        while at < whole_end:
+            at += self._write_whole_pages(offset + at, data[at:whole_end])
+        if whole_end < len(data):
+            self.write(offset + whole_end, data[whole_end:])
+
+    def _write_whole_pages(self, offset: int, data: memoryview) -> int:
+        """Writes one or more pages that lie together; returns how many bytes that were."""
+        pool, index = self._pool, offset >> self._page_shift
+        with pool.lock:
+            count, position = self._alike(index, len(data) >> self._page_shift)
+        if position is not None:
+            pool.store.write(position, data[: count << self._page_shift])
+            return count << self._page_shift
+        first, count = self._take(count)
+        length = count << self._page_shift
+        try:
+            pool.store.write(first << self._page_shift, data[:length])
+        except BaseException:
+            pool.give_back(first, count)
+            raise
+        with pool.lock:
+            self._image.mapped_pages += count - pool.table.set_pages(self._nodes, index, count, first)
+        return length
+
+    def _write_within_page(self, offset: int, data: memoryview) -> None:
+        pool, index = self._pool, offset >> self._page_shift
+        within = offset & self._offset_mask
+        while True:
+            with pool.lock:
+                old = pool.table.page_at(self._nodes, index)
+                owned = old != HOLE and pool.table.is_owned(self._nodes, index, old)
+                if not owned and old != HOLE:
+                    pool.table.hold_page(old)
+            if owned:
+                pool.store.write((old << self._page_shift) + within, data)
+                return
+            try:
+                new, _ = self._take(1)
+                self._fill(new, old, within, data)
+            except BaseException:
+                with pool.lock:
+                    if old != HOLE:
+                        pool.table.drop_page(old)
+                raise
+            with pool.lock:
+                done = pool.table.page_at(self._nodes, index) == old
+                if done:
+                    pool.table.set_page(self._nodes, index, new)
+                    self._image.mapped_pages += old == HOLE
+                if old != HOLE:
+                    pool.table.drop_page(old)
+            if done:
+                return
+            pool.give_back(new, 1)
+
+    def _fill(self, new: int, old: int, within: int, data: memoryview) -> None:
+        """Writes `data` to a new page, and around it what the old page holds."""
+        store = self._pool.store
+        try:
+            if old == HOLE or len(data) == self.page_bytes:
+                store.write((new << self._page_shift) + within, data)
+                return
+            copy = memoryview(bytearray(self.page_bytes))
+            store.read(old << self._page_shift, copy)
+            copy[within : within + len(data)] = data
+            store.write(new << self._page_shift, copy)
+        except BaseException:
+            self._pool.give_back(new, 1)
+            raise
+
+    def _alike(self, index: int, count: int) -> tuple[int, int | None]:
+        """How many pages from `index` on can be written alike: (pages, position) of those that are this
+        image's own and lie together, or (pages, None) of those that need new pages. Under the pool's lock."""
+        count = min(count, PAGES_PER_LEAF - (index & _PAGE_MASK))
+        leaf = self._pool.table.leaf_at(self._nodes, index)
+        if leaf is None or leaf.pages is None or leaf.owners != 1 or self._nodes[index >> NODE_SHIFT].owners != 1:
+            return count, None
+        at = index & _PAGE_MASK
+        pages = leaf.pages[at : at + count].tolist()
+        owned = [page != HOLE and self._owners[page] == 1 for page in pages]
+        if not owned[0]:
+            return (owned.index(True) if True in owned else count), None
+        run = 1
+        while run < count and owned[run] and pages[run] == pages[0] + run:
+            run += 1
+        return run, pages[0] << self._page_shift
+
+    def _take(self, wanted: int) -> tuple[int, int]:
+        """Free pages. When there are none but some are on their way to be free, waits for those once."""
+        pool = self._pool
+        try:
+            return pool.take(wanted)
+        except PoolFull:
+            # Pages are not freed while we stand between begin and end, since we might still see them. Nothing
+            # that we hold on to here can change meanwhile but by the gate, and the caller looks again.
+            if not pool.has_pages_to_reclaim():
+                pool.report_full()
+                raise
+        self.end()
+        try:
+            pool.flush()
+            pool.reclaim()
+        finally:
+            self.begin()
+        try:
+            return pool.take(wanted)
+        except PoolFull:
+            pool.report_full()
+            raise
+
+    # -- giving back ---------------------------------------------------------------------------------------
+
+    def write_zeroes(self, offset: int, length: int, *, allocate: bool = False) -> None:
+        if allocate:
+            for at in range(0, length, _ZERO_BYTES):
+                self.write(offset + at, _ZEROS[: min(_ZERO_BYTES, length - at)])
+            return
+        end = offset + length
+        first_whole = offset + self._offset_mask >> self._page_shift
+        last_whole = end >> self._page_shift
+        if end == self._image.size_bytes:
+            last_whole = end + self._offset_mask >> self._page_shift  # nothing lies behind the end of the image
+        if first_whole >= last_whole:
+            self._zero_part(offset, length)
+            return
+        whole_start, whole_end = first_whole << self._page_shift, last_whole << self._page_shift
+        if offset < whole_start:
+            self._zero_part(offset, whole_start - offset)
+        pool = self._pool
+        while first_whole < last_whole:
+            # A leaf at a time, or a discard of terabytes would keep everyone from the lock.
+            stop = min(last_whole, (first_whole >> PAGES_PER_LEAF_SHIFT) + 1 << PAGES_PER_LEAF_SHIFT)
+            if first_whole >> NODE_SHIFT not in self._nodes:
+                first_whole = (first_whole >> NODE_SHIFT) + 1 << NODE_SHIFT
+                continue
+            with pool.lock:
+                unmapped = pool.table.set_pages(self._nodes, first_whole, stop - first_whole, None)
+                self._image.mapped_pages -= unmapped
+            first_whole = stop
+        if whole_end < end:
+            self._zero_part(whole_end, end - whole_end)
+
+    def discard(self, offset: int, length: int) -> None:
+        self.write_zeroes(offset, length)
+
+    def _zero_part(self, offset: int, length: int) -> None:
+        """Zeros in parts of at most two pages; a hole stays one."""
+        while length:
+            piece = min(length, self.page_bytes - (offset & self._offset_mask))
+            if self._pool.table.page_at(self._nodes, offset >> self._page_shift) != HOLE:
+                self.write(offset, _ZEROS[:piece])
+            offset += piece
+            length -= piece
+
+
+def _fill_with_zeros(buffer: memoryview) -> None:
+    for at in range(0, len(buffer), _ZERO_BYTES):
+        piece = buffer[at : at + _ZERO_BYTES]
+        piece[:] = _ZEROS[: len(piece)]
+
+
+def _runs(pages: list[int]) -> Iterator[tuple[int, int]]:
+    """(start, count) of stretches of holes and of pages that follow one another."""
+    first = pages[0]
+    if first != HOLE and pages == list(range(first, first + len(pages))):
+        yield 0, len(pages)  # the rule in what was written at one go, and quickly seen
+        return
+    start = 0
+    for at in range(1, len(pages)):
+        before = pages[at - 1]
+        if pages[at] != (HOLE if before == HOLE else before + 1):
+            yield start, at - start
+            start = at
+    yield start, len(pages) - start

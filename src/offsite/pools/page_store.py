@@ -1,0 +1,169 @@
+"""The data of a pool: one sparse file, or a block device.
+
+Page 0 is the header, which tells the file from any other; all the others are images' pages. A page that is
+not in use is a hole. Nothing here knows what a page is used for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from offsite.errors import PoolFull, StateDirectoryError
+
+_HEADER = struct.Struct("<16s16sQQ")  # magic, pool uuid, page size in bytes, pool size in bytes
+_MAGIC = b"OFFSITE POOL\0\0\0\1"
+
+# fallocate(2), from <linux/falloc.h>
+_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class PageStore:
+    """An open data file. `descriptor` is for preadv and pwrite on the hot path."""
+
+    def __init__(self, path: Path, descriptor: int, page_bytes: int, size_bytes: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.page_bytes = page_bytes
+        self.size_bytes = size_bytes
+        self.can_read_nowait = _can_read_nowait(descriptor)
+        self._hole_flags = _KEEP_SIZE | _PUNCH_HOLE
+        self.when_full: Callable[[], None] = lambda: None
+
+    @classmethod
+    def create(cls, path: Path, uuid: bytes, page_bytes: int, size_bytes: int) -> PageStore:
+        """Makes the file, or takes a block device whose first page is all zero, and writes the header.
+
+        A device gives as many bytes as it has; `size_bytes` may ask for fewer, and 0 for all. Raises
+        StateDirectoryError, having written nothing, when something is there already.
+        """
+        device = path.is_block_device()
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if device else os.O_CREAT | os.O_EXCL), 0o600)
+        except FileExistsError:
+            raise StateDirectoryError(f"{path} is there already; a pool is made in a new file") from None
+        if device:
+            device_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+            size_bytes = min(size_bytes or device_bytes, device_bytes)
+            if any(os.pread(descriptor, page_bytes, 0)):
+                os.close(descriptor)
+                raise StateDirectoryError(
+                    f"the block device {path} is not empty: its first {page_bytes} bytes are not all zero; "
+                    "wipe it first if nobody needs what it holds"
+                )
+        else:
+            os.ftruncate(descriptor, size_bytes)
+        header = _HEADER.pack(_MAGIC, uuid, page_bytes, size_bytes)
+        os.pwrite(descriptor, header.ljust(page_bytes, b"\0"), 0)
+        os.fsync(descriptor)
+        _sync_directory(path.parent)
+        return cls(path, descriptor, page_bytes, size_bytes)
+
+    @classmethod
+    def open(cls, path: Path, uuid: bytes, page_bytes: int, size_bytes: int) -> PageStore:
+        """Raises StateDirectoryError when the file is missing, short, or not that of this pool."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise StateDirectoryError(f"the pool's data file {path} cannot be opened: {error.strerror}") from error
+        problem = _header_problem(descriptor, uuid, page_bytes, size_bytes)
+        if problem:
+            os.close(descriptor)
+            raise StateDirectoryError(f"{path} {problem}")
+        return cls(path, descriptor, page_bytes, size_bytes)
+
+    def read(self, position: int, buffer: memoryview) -> None:
+        """Fills `buffer` from `position`, waiting for the disk if need be."""
+        while len(buffer):
+            count = os.preadv(self.descriptor, [buffer], position)
+            if not count:
+                raise OSError(errno.EIO, f"{self.path} ends at {position}; it was cut off")
+            position += count
+            buffer = buffer[count:]
+
+    def write(self, position: int, data: memoryview | bytes | bytearray) -> None:
+        """Raises PoolFull when the file system under the pool is full."""
+        try:
+            count = os.pwrite(self.descriptor, data, position)
+            while count < len(data):
+                data = memoryview(data)[count:]
+                position += count
+                count = os.pwrite(self.descriptor, data, position)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.when_full()
+                raise PoolFull(f"the file system under {self.path} is full") from error
+            raise
+
+    def punch(self, first_page: int, count: int) -> None:
+        """Gives pages back; they read as zero afterwards."""
+        start, length = first_page * self.page_bytes, count * self.page_bytes
+        if _fallocate(self.descriptor, self._hole_flags, start, length) == errno.EOPNOTSUPP:
+            # A device that cannot discard: the kernel writes zeros instead.
+            self._hole_flags = _KEEP_SIZE | _ZERO_RANGE
+            failed = _fallocate(self.descriptor, self._hole_flags, start, length)
+            if failed:
+                raise OSError(failed, f"{self.path}: cannot punch holes: {os.strerror(failed)}")
+
+    def sync(self) -> None:
+        os.fdatasync(self.descriptor)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def _header_problem(descriptor: int, uuid: bytes, page_bytes: int, size_bytes: int) -> str:
+    header = os.pread(descriptor, _HEADER.size, 0)
+    if len(header) < _HEADER.size:
+        return f"has {len(header)} bytes; it was cut off"
+    magic, its_uuid, its_page_bytes, its_size_bytes = _HEADER.unpack(header)
+    if magic != _MAGIC:
+        return "does not begin with the header of a pool of Offsite"
+    if its_uuid != uuid:
+        return f"belongs to another pool ({its_uuid.hex()}, not {uuid.hex()})"
+    if (its_page_bytes, its_size_bytes) != (page_bytes, size_bytes):
+        return (
+            f"says it has {its_size_bytes} bytes in pages of {its_page_bytes}, "
+            f"and the database says {size_bytes} in pages of {page_bytes}"
+        )
+    actual = os.lseek(descriptor, 0, os.SEEK_END)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode) and actual < size_bytes:
+        return f"has {actual} bytes and must have {size_bytes}; it was cut off"
+    return ""
+
+
+def _can_read_nowait(descriptor: int) -> bool:
+    """preadv2's RWF_NOWAIT; some file systems do not know it."""
+    try:
+        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _fallocate(descriptor: int, flags: int, start: int, length: int) -> int:
+    """0, or EOPNOTSUPP; any other errno is raised."""
+    while True:
+        if not _libc.fallocate(descriptor, flags, ctypes.c_int64(start), ctypes.c_int64(length)):
+            return 0
+        error = ctypes.get_errno()
+        if error == errno.EOPNOTSUPP:
+            return error
+        if error != errno.EINTR:
+            raise OSError(error, f"fallocate: {os.strerror(error)}")
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,292 @@
+"""The page table: an image is nodes, a node is leaves, a leaf is pages; nodes and leaves are shared.
+
+    image ── nodes[i] ──► Node (4 GiB at 16 KiB pages) ── leaves[j] ──► Leaf ── pages[k] ──► page number
+
+A snapshot copies the dictionary of nodes and nothing else. Whoever writes afterwards copies the one node
+and the one leaf on its way (`own_leaf`). The difference of two images skips what is the same object. Each
+node and leaf counts its owners, each page the leaves that map it; a page may be written in place only
+while everything on the way to it has one owner. The counts are derived: never stored, counted at start.
+
+Three levels where two would do for lookups, because a leaf has to be small: it is what a flush writes for
+one scattered host write after a snapshot. See docs/decisions/0002.
+
+Nothing here locks. Changes are made under the pool's lock; lookups go without, and are safe, since each
+change is one store of a reference or of a number.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAGES_PER_LEAF_SHIFT = 8
+LEAVES_PER_NODE_SHIFT = 10
+PAGES_PER_LEAF = 1 << PAGES_PER_LEAF_SHIFT
+LEAVES_PER_NODE = 1 << LEAVES_PER_NODE_SHIFT
+NODE_SHIFT = PAGES_PER_LEAF_SHIFT + LEAVES_PER_NODE_SHIFT
+HOLE = 0  # page 0 holds the pool's header, so no image can map it
+
+PageNumbers = NDArray[np.uint32]
+
+
+class Leaf:
+    """The pages of one stretch of an image. `pages` is None until someone touches it."""
+
+    __slots__ = ("id", "owners", "pages")
+
+    def __init__(self, leaf_id: int, pages: array[int] | None) -> None:
+        self.id = leaf_id
+        self.owners = 1
+        self.pages = pages
+
+
+class Node:
+    """1024 leaves, None for a hole."""
+
+    __slots__ = ("id", "leaves", "owners")
+
+    def __init__(self, node_id: int, leaves: list[Leaf | None]) -> None:
+        self.id = node_id
+        self.owners = 1
+        self.leaves = leaves
+
+
+class Nodes(dict[int, Node]):
+    """The nodes of one image. `changed` since the image's row was last written."""
+
+    changed = True
+
+
+Load = Callable[[list[Leaf]], None]
+"""Fills `pages` of leaves that were not touched since the start. Safe to call without the pool's lock."""
+
+
+def empty_pages() -> array[int]:
+    return array("I", bytes(4 * PAGES_PER_LEAF))
+
+
+def as_numpy(pages: array[int]) -> PageNumbers:
+    return np.frombuffer(pages, dtype=np.uint32)
+
+
+class PageTable:
+    """All nodes and leaves of a pool, how many own what, and what changed since the last flush."""
+
+    def __init__(self, page_count: int, load: Load) -> None:
+        self.owners = np.zeros(page_count, dtype=np.uint16)  # leaves that map each page
+        self.owners_view = self.owners.data
+        self.used = 0  # pages with at least one owner
+        self.freed: list[int] = []  # pages that lost their last owner since the last flush
+        self.freed_arrays: list[PageNumbers] = []
+        self.dirty_leaves: set[Leaf] = set()
+        self.dirty_nodes: set[Node] = set()
+        self.dead_leaves: list[int] = []
+        self.dead_nodes: list[int] = []
+        self.next_leaf_id = 1
+        self.next_node_id = 1
+        self._load = load
+
+    # -- lookups ----------------------------------------------------------------------------------------
+
+    def leaf_at(self, nodes: Nodes, index: int) -> Leaf | None:
+        """The loaded leaf that maps page `index` of an image, or None for a hole."""
+        node = nodes.get(index >> NODE_SHIFT)
+        if node is None:
+            return None
+        leaf = node.leaves[(index >> PAGES_PER_LEAF_SHIFT) & (LEAVES_PER_NODE - 1)]
+        if leaf is not None and leaf.pages is None:
+            self._load([leaf])
+        return leaf
+
+    def page_at(self, nodes: Nodes, index: int) -> int:
+        leaf = self.leaf_at(nodes, index)
+        if leaf is None or leaf.pages is None:
+            return HOLE
+        return leaf.pages[index & (PAGES_PER_LEAF - 1)]
+
+    def is_owned(self, nodes: Nodes, index: int, page: int) -> bool:
+        """Whether `page`, found at `index`, may be written in place."""
+        node = nodes[index >> NODE_SHIFT]
+        leaf = node.leaves[(index >> PAGES_PER_LEAF_SHIFT) & (LEAVES_PER_NODE - 1)]
+        return node.owners == 1 and leaf is not None and leaf.owners == 1 and self.owners_view[page] == 1
+
+    # -- changes: under the pool's lock --------------------------------------------------------------------
+
+    def own_leaf(self, nodes: Nodes, index: int) -> Leaf:
+        """The leaf for page `index`, made or copied so that this image alone owns it; marked as changed."""
+        node = self._own_node(nodes, index)
+        at = (index >> PAGES_PER_LEAF_SHIFT) & (LEAVES_PER_NODE - 1)
+        leaf = node.leaves[at]
+        if leaf is None:
+            leaf = node.leaves[at] = self._new_leaf(empty_pages())
+            self.dirty_nodes.add(node)
+        elif leaf.owners > 1:
+            pages = self.loaded(leaf)
+            leaf.owners -= 1
+            numbers = as_numpy(pages)
+            self.owners[numbers[numbers != HOLE]] += 1
+            leaf = node.leaves[at] = self._new_leaf(pages[:])
+            self.dirty_nodes.add(node)
+        else:
+            self.loaded(leaf)
+            self.dirty_leaves.add(leaf)
+        return leaf
+
+    def set_page(self, nodes: Nodes, index: int, page: int) -> int:
+        """Maps `page` (or HOLE) at `index` and drops what was there; returns what was there."""
+        pages = self.loaded(self.own_leaf(nodes, index))
+        old = pages[index & (PAGES_PER_LEAF - 1)]
+        if page != HOLE:
+            self.hold_page(page)
+        pages[index & (PAGES_PER_LEAF - 1)] = page
+        if old != HOLE:
+            self.drop_page(old)
+        return old
+
+    def set_pages(self, nodes: Nodes, index: int, count: int, first_page: int | None) -> int:
+        """Maps `count` pages from `first_page` on (None: holes) at `index` and on; returns how many were mapped."""
+        was_mapped = 0
+        while count:
+            at = index & (PAGES_PER_LEAF - 1)
+            piece = min(count, PAGES_PER_LEAF - at)
+            if first_page is None and piece == PAGES_PER_LEAF:
+                was_mapped += self._drop_leaf(nodes, index)
+            elif first_page is not None or self.leaf_at(nodes, index) is not None:
+                pages = as_numpy(self.loaded(self.own_leaf(nodes, index)))[at : at + piece]
+                old = pages[pages != HOLE]
+                was_mapped += len(old)
+                if first_page is not None:
+                    self.owners[first_page : first_page + piece] = 1
+                    self.used += piece
+                    pages[:] = np.arange(first_page, first_page + piece, dtype=np.uint32)
+                else:
+                    pages[:] = HOLE
+                self.drop_pages(old)
+            index += piece
+            count -= piece
+            if first_page is not None:
+                first_page += piece
+        return was_mapped
+
+    def hold_page(self, page: int) -> None:
+        """One more owner: a leaf, or a copy in progress that must not see the page change under it."""
+        count = self.owners_view[page]
+        self.owners_view[page] = count + 1
+        if count == 0:
+            self.used += 1
+
+    def drop_page(self, page: int) -> None:
+        count = self.owners_view[page]
+        self.owners_view[page] = count - 1
+        if count == 1:
+            self.used -= 1
+            self.freed.append(page)
+
+    def drop_pages(self, pages: PageNumbers) -> None:
+        """As drop_page for many; no page may be in `pages` twice."""
+        left = self.owners[pages] - 1
+        self.owners[pages] = left
+        gone = pages[left == 0]
+        if len(gone):
+            self.used -= len(gone)
+            self.freed_arrays.append(gone)
+
+    def share(self, nodes: Nodes) -> Nodes:
+        """What a snapshot is: the same nodes, each with one owner more."""
+        for node in nodes.values():
+            node.owners += 1
+        return Nodes(nodes)
+
+    def drop_node(self, node: Node) -> None:
+        """One owner less; the last one takes the leaves and the pages that nobody else has along."""
+        node.owners -= 1
+        if node.owners:
+            return
+        self.dirty_nodes.discard(node)
+        self.dead_nodes.append(node.id)
+        self._drop_leaves(leaf for leaf in node.leaves if leaf is not None)
+
+    def loaded(self, leaf: Leaf) -> array[int]:
+        if leaf.pages is None:
+            self._load([leaf])
+        assert leaf.pages is not None
+        return leaf.pages
+
+    def _own_node(self, nodes: Nodes, index: int) -> Node:
+        node = nodes.get(index >> NODE_SHIFT)
+        if node is None:
+            node = nodes[index >> NODE_SHIFT] = self._new_node([None] * LEAVES_PER_NODE)
+            nodes.changed = True
+        elif node.owners > 1:
+            node.owners -= 1
+            for leaf in node.leaves:
+                if leaf is not None:
+                    leaf.owners += 1
+            node = nodes[index >> NODE_SHIFT] = self._new_node(list(node.leaves))
+            nodes.changed = True
+        return node
+
+    def _drop_leaf(self, nodes: Nodes, index: int) -> int:
+        """Makes the whole leaf at `index` a hole; returns how many pages it mapped."""
+        leaf = self.leaf_at(nodes, index)
+        if leaf is None:
+            return 0
+        node = self._own_node(nodes, index)
+        node.leaves[(index >> PAGES_PER_LEAF_SHIFT) & (LEAVES_PER_NODE - 1)] = None
+        self.dirty_nodes.add(node)
+        mapped = int(np.count_nonzero(as_numpy(self.loaded(leaf))))
+        self._drop_leaves([leaf])
+        return mapped
+
+    def _drop_leaves(self, leaves: Iterable[Leaf]) -> None:
+        last = []
+        for leaf in leaves:
+            leaf.owners -= 1
+            if not leaf.owners:
+                last.append(leaf)
+        self._load_all(last)
+        for leaf in last:
+            self.dirty_leaves.discard(leaf)
+            self.dead_leaves.append(leaf.id)
+            numbers = as_numpy(self.loaded(leaf))
+            self.drop_pages(numbers[numbers != HOLE])
+
+    def _new_node(self, leaves: list[Leaf | None]) -> Node:
+        node = Node(self.next_node_id, leaves)
+        self.next_node_id += 1
+        self.dirty_nodes.add(node)
+        return node
+
+    def _new_leaf(self, pages: array[int]) -> Leaf:
+        leaf = Leaf(self.next_leaf_id, pages)
+        self.next_leaf_id += 1
+        self.dirty_leaves.add(leaf)
+        return leaf
+
+    # -- differences -----------------------------------------------------------------------------------------
+
+    def changed_leaves(self, old: Nodes, new: Nodes, start: int = 0) -> Iterator[tuple[int, Leaf | None, Leaf | None]]:
+        """(index of its first page, old leaf, new leaf) of each leaf that is not shared, by rising index.
+
+        Begins with the leaf that holds page `start`. Both leaves are loaded.
+        """
+        nothing: list[Leaf | None] = [None] * LEAVES_PER_NODE
+        for number in sorted(n for n in old.keys() | new.keys() if n >= start >> NODE_SHIFT):
+            a, b = old.get(number), new.get(number)
+            if a is b:
+                continue
+            pairs = zip(a.leaves if a else nothing, b.leaves if b else nothing, strict=True)
+            changed = [(at, x, y) for at, (x, y) in enumerate(pairs) if x is not y]
+            self._load_all(leaf for _, x, y in changed for leaf in (x, y))
+            for at, x, y in changed:
+                index = (number << NODE_SHIFT) + (at << PAGES_PER_LEAF_SHIFT)
+                if index + PAGES_PER_LEAF > start:
+                    yield index, x, y
+
+    def _load_all(self, leaves: Iterable[Leaf | None]) -> None:
+        missing = [leaf for leaf in leaves if leaf is not None and leaf.pages is None]
+        if missing:
+            self._load(missing)

@@ -1,0 +1,79 @@
+"""How full a pool is, and when to say so."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from offsite import events
+from offsite.errors import BadParameter
+from offsite.events import Report
+from offsite.units import format_size
+
+FULL_EVENT_INTERVAL_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Percent of a pool's pages in use at which an event is told (ME4: 25, 50 and 75 to 99)."""
+
+    low: float = 50.0
+    middle: float = 75.0
+    high: float = 90.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.middle <= self.high <= 100:
+            raise BadParameter(
+                f"thresholds low {self.low:g} %, middle {self.middle:g} %, high {self.high:g} %: each has to be "
+                "over 0 and at most 100, and none may be below the one before"
+            )
+
+
+class SpaceWatch:
+    """Tells events when the pages in use cross a threshold, upwards or back. Cheap to ask on each allocation."""
+
+    def __init__(self, pool_name: str, page_bytes: int, pages: int, thresholds: Thresholds, report: Report) -> None:
+        self._pool_name = pool_name
+        self._page_bytes = page_bytes
+        self._pages = pages
+        self._report = report
+        self._full_told_at = -FULL_EVENT_INTERVAL_SECONDS
+        self._level = 0
+        self.set_thresholds(thresholds)
+
+    def set_thresholds(self, thresholds: Thresholds) -> None:
+        self.thresholds = thresholds
+        self._limits = [
+            ("low", int(self._pages * thresholds.low / 100), events.POOL_THRESHOLD_CROSSED),
+            ("middle", int(self._pages * thresholds.middle / 100), events.POOL_THRESHOLD_CROSSED),
+            ("high", int(self._pages * thresholds.high / 100), events.POOL_HIGH_THRESHOLD_CROSSED),
+        ]
+
+    def check(self, used: int) -> None:
+        while self._level < len(self._limits) and used >= self._limits[self._level][1]:
+            name, _, kind = self._limits[self._level]
+            self._level += 1
+            self._report(kind, f"Pool {self._pool_name}: {self._use(used)}, over the {name} threshold.")
+        while self._level > 0 and used < self._limits[self._level - 1][1]:
+            self._level -= 1
+            name = self._limits[self._level][0]
+            self._report(
+                events.POOL_THRESHOLD_CLEARED,
+                f"Pool {self._pool_name}: {self._use(used)}, below the {name} threshold again.",
+            )
+
+    def tell_full(self, used: int) -> None:
+        """At most once a minute: a host that goes on writing must not flood the log."""
+        now = time.monotonic()
+        if now - self._full_told_at >= FULL_EVENT_INTERVAL_SECONDS:
+            self._full_told_at = now
+            self._report(
+                events.POOL_FULL,
+                f"Pool {self._pool_name}: a write was refused for lack of space; {self._use(used)}.",
+            )
+
+    def _use(self, used: int) -> str:
+        return (
+            f"{format_size(used * self._page_bytes)} of {format_size(self._pages * self._page_bytes)} are in use "
+            f"({100 * used / self._pages:.1f} %)"
+        )

@@ -1,0 +1,45 @@
+"""What all tests share: real programs that a test needs, and what happens when they are not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+LEFT_OUT: dict[str, str] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(program, …): real programs, from Debian's packages, that the test runs")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        _leave_out(item, "it needs root")
+    for marker in item.iter_markers("needs"):
+        missing = [program for program in marker.args if shutil.which(program) is None]
+        if missing:
+            _leave_out(item, f"{', '.join(missing)} is not installed")
+
+
+def _leave_out(item: pytest.Item, why: str) -> None:
+    # As root `make test` has installed everything, so what is missing is a fault and not a circumstance.
+    if os.geteuid() == 0:
+        pytest.fail(f"{item.name}: {why}", pytrace=False)
+    LEFT_OUT[item.nodeid] = why
+    pytest.skip(why)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if LEFT_OUT:
+        terminalreporter.section("LEFT OUT, because this is not root or a program is missing")
+        for name, why in LEFT_OUT.items():
+            terminalreporter.write_line(f"{name}: {why}")
+
+
+@pytest.fixture
+def short_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory whose path is short enough for Unix sockets (108 bytes)."""
+    return tmp_path_factory.mktemp("s")

@@ -49,6 +49,18 @@ class ObjectNotFound(OffsiteError):
     code = -10058
 
 
+class InitiatorNotFound(ObjectNotFound):
+    """Neither the nickname nor the id of an initiator."""
+
+    code = -10386
+
+
+class MapNotFound(ObjectNotFound):
+    """A volume that is not mapped to the initiator that is named."""
+
+    code = -10074
+
+
 class InUse(OffsiteError):
     """What is to be changed or deleted is needed by something else, which the sentence names."""
 

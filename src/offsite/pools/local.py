@@ -20,16 +20,16 @@ from offsite.errors import BadParameter, ObjectNotFound, PoolFailed, StateDirect
 from offsite.events import Report, ignore
 from offsite.pools import capture as captures
 from offsite.pools import records
-from offsite.pools.allocator import Allocator, Run
+from offsite.pools.allocator import Run
 from offsite.pools.changes import Applying
 from offsite.pools.difference import extents
+from offsite.pools.free_space import FreeSpace
 from offsite.pools.gate import Visitors, close_gate, open_gate
 from offsite.pools.image import Image
 from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.page_store import PageStore
 from offsite.pools.page_table import Leaf, Nodes, PageTable
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, Records
-from offsite.pools.reclaim import Retired, runs_of
 from offsite.pools.space import SpaceWatch, Thresholds
 from offsite.store import tables
 from offsite.store.database import Database
@@ -39,7 +39,8 @@ PAGE_BYTES = 16 * KIB
 PAGE_BYTES_MIN, PAGE_BYTES_MAX = 4 * KIB, MIB
 GATE_DEADLINE_SECONDS = 30.0
 TIDY_INTERVAL_SECONDS = 2.0
-PUNCHES_AT_A_TIME = 256
+WARM_BYTES = 256 * MIB
+WARM_TICKS = 30  # of the tidier, without anyone wanting a warm page
 
 
 class LocalPool:
@@ -52,15 +53,12 @@ class LocalPool:
         self.table = PageTable(store.size_bytes // store.page_bytes, self._load)
         self.by_id: dict[int, Image] = {}
         self.names: dict[str, int] = {}
-        self.epoch = 1
         self.overcommit = True
         self.lock = threading.RLock()
         self._database = database
         self._report = report
         self._commit_lock = threading.Lock()
         self._commits_begun = self._newest_done = 0
-        self._retired = Retired()
-        self._reclaim_lock = threading.Lock()
         self._last_image_id = pool_id << 32
         self._failure = ""
         self._closing = threading.Event()
@@ -144,18 +142,8 @@ class LocalPool:
         return pool
 
     def _prepare_space(self, thresholds: Thresholds) -> None:
-        """Finds what is free. Below the last page in use a crash may have left data in free pages: these are
-        punched, in the background, before anyone gets them."""
         table, store = self.table, self.store
-        in_use = table.owners.nonzero()[0]
-        fresh = int(in_use[-1]) + 1 if len(in_use) else 1
-        if len(in_use) != fresh - 1:
-            free = (table.owners[1:fresh] == 0).nonzero()[0].astype("u4") + 1
-            self._retired.add(0, runs_of(free))
-        # Data behind the last page in use would be of writes that were never flushed.
-        if fresh < len(table.owners):
-            store.punch(fresh, len(table.owners) - fresh)
-        self._allocator = Allocator(fresh, len(table.owners))
+        self.free_space = FreeSpace(store, table, self.lock, self._all_visitors)
         self.space = SpaceWatch(self.name, store.page_bytes, len(table.owners) - 1, thresholds, self._report)
         self.space.check(table.used)
         store.when_full = self.report_full
@@ -272,9 +260,7 @@ class LocalPool:
             raise
         self._newest_done = begun
         with self.lock:
-            if len(capture.freed):
-                self._retired.add(self.epoch, runs_of(capture.freed))
-                self.epoch += 1
+            self.free_space.retire(capture.freed)
 
     def _sync_data(self) -> None:
         try:
@@ -304,49 +290,42 @@ class LocalPool:
                 provisioned_bytes=self.provisioned_bytes(),
             )
 
-    def take(self, wanted: int) -> Run:
+    def take(self, wanted: int, *, to_overwrite: bool = False) -> Run:
+        """Pages that read as zero; or, `to_overwrite`, one that may hold anything and will be written whole."""
         with self.lock:
-            run = self._allocator.take(wanted)
+            run = self.free_space.take(wanted, to_overwrite=to_overwrite)
             self.space.check(self.table.used + run[1])
             return run
 
     def give_back(self, first: int, count: int) -> None:
         """Pages that were taken and not mapped after all."""
         with self.lock:
-            self._retired.add(self.epoch, [(first, count)])
-            self.epoch += 1
+            self.free_space.give_back((first, count))
 
     def report_full(self) -> None:
         self.space.tell_full(self.table.used)
 
     def has_pages_to_reclaim(self) -> bool:
-        table = self.table
-        return bool(table.freed or table.freed_arrays or self._retired.pages)
+        return bool(self.table.freed or self.table.freed_arrays) or self.free_space.has_pages_to_reclaim()
 
-    def reclaim(self) -> None:
-        """Punches and frees what nobody can see any more."""
-        with self._reclaim_lock:
-            while not self._closing.is_set():
-                with self.lock:
-                    ready = self._retired.take_ready(self._all_visitors, PUNCHES_AT_A_TIME)
-                if not ready:
-                    break
-                for first, count in ready:
-                    self.store.punch(first, count)
-                with self.lock:
-                    self._allocator.give(ready)
-                    self.space.check(self.table.used)
+    def reclaim(self, warm_bytes: int = 0) -> None:
+        """Punches and frees what nobody can see any more, but for crumbs of up to `warm_bytes` together."""
+        self.free_space.reclaim(warm_bytes)
+        with self.lock:
+            self.space.check(self.table.used)
 
     def _all_visitors(self) -> list[Visitors]:
         return [image.visitors for image in self.by_id.values()]
 
     def _tidy(self) -> None:
         """Gives back the space of what was deleted or discarded, also when no host flushes."""
+        quiet_ticks = 0
         while not self._closing.wait(TIDY_INTERVAL_SECONDS):
             try:
                 if self.table.freed or self.table.freed_arrays:
                     self.flush()
-                self.reclaim()
+                quiet_ticks = quiet_ticks + 1 if self.free_space.cool_down() else 0
+                self.reclaim(WARM_BYTES if quiet_ticks < WARM_TICKS else 0)
             except (PoolFailed, OSError, StateDirectoryError) as error:
                 if not self._failure:
                     self._failure = f"pool {self.name} failed: {error}"

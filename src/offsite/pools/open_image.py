@@ -34,6 +34,7 @@ class LocalOpenImage(Visitor):
 
     __slots__ = (
         "_descriptor",
+        "_epochs",
         "_image",
         "_leaf_shift",
         "_node_shift",
@@ -50,6 +51,7 @@ class LocalOpenImage(Visitor):
         super().__init__(image.visitors)
         self._pool = pool
         self._image = image
+        self._epochs = pool.free_space
         self._nodes = image.nodes
         self._owners = pool.table.owners_view
         self._descriptor = pool.store.descriptor
@@ -65,10 +67,10 @@ class LocalOpenImage(Visitor):
         return self._image.size_bytes
 
     def begin(self) -> None:
-        self.entered = self._pool.epoch
+        self.entered = self._epochs.epoch
         while self.visitors.gate is not None:
             self.wait_for_gate()
-            self.entered = self._pool.epoch
+            self.entered = self._epochs.epoch
         if self._image.deleted:
             self.end()
             raise VolumeNotFound(f"{self._image.name!r} was deleted")
@@ -225,7 +227,7 @@ class LocalOpenImage(Visitor):
                 pool.store.write((old << self._page_shift) + within, data)
                 return
             try:
-                new, _ = self._take(1)
+                new, _ = self._take(1, to_overwrite=old != HOLE or len(data) == self.page_bytes)
                 self._fill(new, old, within, data)
             except BaseException:
                 with pool.lock:
@@ -275,11 +277,11 @@ class LocalOpenImage(Visitor):
             run += 1
         return run, pages[0] << self._page_shift
 
-    def _take(self, wanted: int) -> tuple[int, int]:
+    def _take(self, wanted: int, *, to_overwrite: bool = False) -> tuple[int, int]:
         """Free pages. When there are none but some are on their way to be free, waits for those once."""
         pool = self._pool
         try:
-            return pool.take(wanted)
+            return pool.take(wanted, to_overwrite=to_overwrite)
         except PoolFull:
             # Pages are not freed while we stand between begin and end, since we might still see them. Nothing
             # that we hold on to here can change meanwhile but by the gate, and the caller looks again.

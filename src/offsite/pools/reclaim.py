@@ -1,10 +1,4 @@
-"""What happens to a page between its last owner letting go and its next use.
-
-    freed ──(the commit that freed it is durable)──► retired ──(nobody inside from before)──► punched ──► free
-
-Each arrow guards P4: before the commit, a crash would bring the page table back that still names the page;
-before the last visitor left, a read may still be on its way to it.
-"""
+"""Pages that were freed, until nobody can see them any more. The whole way is told in free_space.py."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""The pages of a pool that no image has: given out, taken back, punched.
+
+    freed ──(the commit that freed it is durable)──► retired ──(nobody inside from before)──► ready
+    ready ──► punched ──► free ──► taken              a long run, or once it has cooled
+    ready ──► warm ──► taken, to be overwritten whole
+
+Each of the first two arrows guards P4: before the commit, a crash would bring the page table back that still
+names the page; before the last visitor left, a read may still be on its way to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from offsite.pools.allocator import LONG_RUN_PAGES, Allocator, Run
+from offsite.pools.gate import Visitors
+from offsite.pools.page_store import PageStore
+from offsite.pools.page_table import PageNumbers, PageTable
+from offsite.pools.reclaim import Retired, runs_of
+
+PUNCHES_AT_A_TIME = 256
+
+
+class FreeSpace:
+    """`lock` is the pool's; `visitors` are all who may be inside an image."""
+
+    def __init__(
+        self,
+        store: PageStore,
+        table: PageTable,
+        lock: threading.RLock,
+        visitors: Callable[[], Iterable[Visitors]],
+    ) -> None:
+        """Finds what is free. Below the last page in use a crash may have left data in free pages: these are
+        punched, in the background, before anyone gets them; what lies behind is punched now."""
+        self._store = store
+        self._lock = lock
+        self._visitors = visitors
+        self._retired = Retired()
+        self._reclaiming = threading.Lock()
+        self.epoch = 1
+        page_count = len(table.owners)
+        in_use = table.owners.nonzero()[0]
+        fresh = int(in_use[-1]) + 1 if len(in_use) else 1
+        if len(in_use) != fresh - 1:
+            free = (table.owners[1:fresh] == 0).nonzero()[0].astype("u4") + 1
+            self._retired.add(0, runs_of(free))
+        if fresh < page_count:
+            store.punch(fresh, page_count - fresh)
+        self._allocator = Allocator(fresh, page_count)
+
+    # -- under the pool's lock -----------------------------------------------------------------------------
+
+    def take(self, wanted: int, *, to_overwrite: bool = False) -> Run:
+        """Pages that read as zero; or, `to_overwrite`, one that may hold anything and will be written whole."""
+        warm = self._allocator.take_warm() if to_overwrite else None
+        return (warm, 1) if warm is not None else self._allocator.take(wanted)
+
+    def give_back(self, run: Run) -> None:
+        """Pages that were taken, and perhaps written, and not mapped after all."""
+        self._retired.add(self.epoch, [run])
+        self.epoch += 1
+
+    def retire(self, pages: PageNumbers) -> None:
+        """Pages that no page table names any more, durably."""
+        if len(pages):
+            self._retired.add(self.epoch, runs_of(pages))
+            self.epoch += 1
+
+    def has_pages_to_reclaim(self) -> bool:
+        return bool(self._retired.pages or self._allocator.warm)
+
+    @property
+    def free_pages(self) -> int:
+        """Pages that can be had at once."""
+        return self._allocator.free + self._allocator.warm
+
+    # -- without it -----------------------------------------------------------------------------------------
+
+    def reclaim(self, warm_bytes: int = 0) -> None:
+        """Punches and frees what nobody can see any more, but for crumbs of up to `warm_bytes` together."""
+        warm_pages = warm_bytes // self._store.page_bytes
+        with self._reclaiming:
+            while True:
+                with self._lock:
+                    ready = self._retired.take_ready(self._visitors, PUNCHES_AT_A_TIME)
+                    cooled = self._allocator.cool(PUNCHES_AT_A_TIME) if self._allocator.warm > warm_pages else []
+                    to_punch = [run for run in ready if not self._keep_warm(run, warm_pages)] + cooled
+                if not ready and not cooled:
+                    return
+                for first, count in to_punch:
+                    self._store.punch(first, count)
+                with self._lock:
+                    self._allocator.give(to_punch)
+
+    def _keep_warm(self, run: Run, warm_pages: int) -> bool:
+        if run[1] >= LONG_RUN_PAGES or self._allocator.warm + run[1] > warm_pages:
+            return False
+        self._allocator.keep_warm(run)
+        return True
+
+    def cool_down(self) -> bool:
+        """Whether nobody took or left a warm page since this was last asked."""
+        used, self._allocator.warm_used = self._allocator.warm_used, False
+        return not used

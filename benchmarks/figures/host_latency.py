@@ -1,0 +1,76 @@
+"""What a host feels of a run: completion latency (99th percentile of fio) of 4 KiB random reads over NBD.
+
+The host reads a volume of London as fast as it can, at queue depth 1 and at 16, first with nothing else going
+on, then while an initial run sends another volume of London to Newark at full rate. Both systems, fio and all
+that they do share the processors named above. A sample counts only if the run was still going when fio ended.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from benchmarks import fio, systems
+from benchmarks.bench import Bench, write_random
+from benchmarks.fio import Job
+from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, at_most
+from benchmarks.processes import CannotMeasure, wait_until
+from benchmarks.systems import System
+from offsite.units import KIB
+
+_DEPTHS = (1, 16)
+_RUN_VOLUMES = 3  # times the size of a volume: the run has to last longer than both windows
+_WINDOW_SECONDS = 1.5
+_RUN_SECONDS_MAX = 120.0
+
+
+def _line(depth: int) -> Line:
+    title = f"p99 of a host's 4 KiB reads while a run sends, queue depth {depth}"
+    return Line(title, Unit.SECONDS, "without the run", at_most(3.0))
+
+
+LINES = tuple(_line(depth) for depth in _DEPTHS)
+
+
+def measure(bench: Bench) -> Outcomes:
+    host, sent = bench.directory / "host", bench.directory / "sent"
+    write_random(host, bench.settings.volume_bytes)
+    write_random(sent, bench.settings.volume_bytes * _RUN_VOLUMES)
+    without: dict[int, list[float]] = defaultdict(list)
+    during: dict[int, list[float]] = defaultdict(list)
+    with systems.two(bench) as (london, newark):
+        london.import_volume("Host", host)
+        london.import_volume("Sent", sent)
+        host.unlink()
+        sent.unlink()
+        for _ in range(bench.settings.repeat):
+            for depth in _DEPTHS:
+                without[depth].append(_p99(bench, london, depth))
+            _during_run(bench, london, newark, during)
+            for depth in _DEPTHS:
+                bench.say(f"p99, depth {depth}: {without[depth][-1] * 1e6:.0f} → {during[depth][-1] * 1e6:.0f} µs")
+    return {_line(depth): Measured(Samples.of(during[depth]), Samples.of(without[depth])) for depth in _DEPTHS}
+
+
+def _during_run(bench: Bench, london: System, newark: System, during: dict[int, list[float]]) -> None:
+    london.create_set("SentSet", "Sent")
+    london.command("replicate", "SentSet")
+    for depth in _DEPTHS:
+        p99 = _p99(bench, london, depth)
+        if london.last_run("SentSet").state != "running":
+            raise CannotMeasure(f"the run ended before fio at queue depth {depth} did")
+        during[depth].append(p99)
+    wait_until(
+        lambda: london.last_run("SentSet").state != "running",
+        _RUN_SECONDS_MAX,
+        f"the run did not end within {_RUN_SECONDS_MAX:g} s",
+    )
+    if london.last_run("SentSet").state != "success":
+        raise CannotMeasure(f"the run ended with {london.last_run('SentSet').state}")
+    london.command("delete", "replication-set", "SentSet", "noprompt")
+    newark.command("delete", "volumes", "Sent", "noprompt")
+
+
+def _p99(bench: Bench, london: System, depth: int) -> float:
+    seconds = min(_WINDOW_SECONDS, bench.settings.window_seconds)
+    job = Job("randread", 4 * KIB, depth, uri=london.uri("Host"), seconds=seconds)
+    return fio.measure(job, bench.directory).p99_seconds

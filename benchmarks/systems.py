@@ -1,0 +1,156 @@
+"""Real Offsite systems, each a process of its own: `offsite serve` and the commands that a user would type."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.processes import CannotMeasure, Command, require, run, running
+
+PASSWORD = "Benchmark-1"  # of systems that live for minutes, on loopback, with random data
+POOL = "A"
+_OFFSITE = Path(sys.executable).parent / "offsite"
+_COMMAND_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as its record has it."""
+
+    uuid: str
+    state: str
+    seconds: float
+    changed_bytes: int
+    wire_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A run that was waited for: its record, and the seconds that whoever typed the command waited."""
+
+    run: Run
+    seen_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    state: Path
+    name: str
+    address: str
+    api_port: int
+    nbd_port: int
+    peer_port: int
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        command: Command = [
+            *(_OFFSITE, "serve", self.state, "--name", self.name, "--listen", self.address),
+            *("--api-port", str(self.api_port), "--nbd-port", str(self.nbd_port), "--peer-port", str(self.peer_port)),
+        ]
+        environment = {**os.environ, "OFFSITE_MANAGE_PASSWORD": PASSWORD}
+        log = self.state.parent / f"{self.name}.log"
+        with running(command, log, self._answers, environment=environment):
+            yield
+
+    def command(self, *words: str) -> Any:
+        """The answer to a command, from its JSON. Raises CannotMeasure when it is refused."""
+        environment = {**os.environ, "OFFSITE_REMOTE_PASSWORD": PASSWORD}
+        return json.loads(run([_OFFSITE, "--state", self.state, "--json", *words], _COMMAND_SECONDS, environment))
+
+    def create_volume(self, name: str, size_bytes: int) -> None:
+        """A volume that is mapped to everyone."""
+        self.command("create", "volume", "pool", POOL, "size", f"{size_bytes}B", "access", "read-write", name)
+
+    def import_volume(self, name: str, file: Path) -> None:
+        self.command("import", name, str(file))
+        self.command("map", "volume", name)
+
+    def uri(self, volume: str) -> str:
+        return f"nbd://{self.address}:{self.nbd_port}/{volume}"
+
+    def create_set(self, name: str, volume: str) -> None:
+        """A replication set of `volume` over the peer connection that `two` made."""
+        self.command("create", "replication-set", "peer-connection", "Newark", "primary-volume", volume, name)
+
+    def replicate(self, set_name: str) -> Timed:
+        """A run from request to end, through the command line."""
+        start = time.perf_counter()
+        run([_OFFSITE, "--state", self.state, "replicate", set_name, "--wait"], _COMMAND_SECONDS)
+        seconds = time.perf_counter() - start
+        last = self.last_run(set_name)
+        if last.state != "success":
+            raise CannotMeasure(f"the run of set {set_name} ended with {last.state}")
+        return Timed(last, seconds)
+
+    def last_run(self, set_name: str) -> Run:
+        query = """
+            SELECT runs.uuid, runs.state, ended_at - started_at, changed_bytes, wire_bytes
+            FROM runs JOIN replication_sets ON set_id = replication_sets.id
+            WHERE name = ? ORDER BY runs.id DESC LIMIT 1"""
+        with sqlite3.connect(f"file:{self.state / 'state.db'}?mode=ro", uri=True) as database:
+            row = database.execute(query, (set_name,)).fetchone()
+        database.close()
+        if row is None:
+            raise CannotMeasure(f"set {set_name} has no run")
+        return Run(*row)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((self.address, self.nbd_port), 1.0):
+                return (self.state / "control.sock").exists()
+        except OSError:
+            return False
+
+
+@contextmanager
+def one(bench: Bench) -> Iterator[System]:
+    require(str(_OFFSITE))
+    system = _system(bench, "London", "127.0.0.1")
+    with system.served():
+        yield system
+
+
+@contextmanager
+def two(bench: Bench) -> Iterator[tuple[System, System]]:
+    """London and Newark, with a peer connection called Newark on London."""
+    require(str(_OFFSITE))
+    london, newark = _system(bench, "London", "127.0.0.1"), _system(bench, "Newark", "127.0.0.2")
+    with serving(london, newark):
+        connect(london, newark)
+        yield london, newark
+
+
+@contextmanager
+def serving(*systems: System) -> Iterator[None]:
+    with ExitStack() as stack:
+        for system in systems:
+            stack.enter_context(system.served())
+        yield
+
+
+def connect(london: System, newark: System) -> None:
+    london.command(
+        *("create", "peer-connection", "remote-port-address", f"{newark.address}:{newark.peer_port}"),
+        *("remote-username", "manage", newark.name),
+    )
+
+
+def _system(bench: Bench, name: str, address: str) -> System:
+    return System(bench.directory / name, name, address, *_free_ports(address, 3))
+
+
+def _free_ports(address: str, count: int) -> list[int]:
+    """Ports that nobody listens on just now; the default ones may be in use by a system that is no benchmark."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server((address, 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]

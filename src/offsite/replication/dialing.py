@@ -1,0 +1,109 @@
+"""Connections that we open to other systems."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+
+from offsite.clock import Clock
+from offsite.errors import CertificateChanged, PeerRefused, PeerUnreachable
+from offsite.replication.asking import Asking
+from offsite.replication.channel import Channel
+from offsite.replication.identity import Certificates, SystemIdentity, fingerprint, format_address, parse_address
+from offsite.replication.messages import VERSION_OLDEST, Hello
+
+CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Open, and both sides have said who they are."""
+
+    channel: Channel
+    asking: Asking
+    hello: Hello
+    certificate: bytes  # DER
+    host: str
+    port: int
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.channel.close()
+
+
+class Dialer:
+    def __init__(self, certificates: Certificates, system: SystemIdentity, clock: Clock) -> None:
+        self._system = system
+        self._clock = clock
+        self._anonymous = _client_context()
+        self._known = _client_context()
+        self._known.load_cert_chain(certificates.certificate_path, certificates.key_path)
+
+    def dial(self, address: str, pinned: bytes | None = None, connect_seconds: float = CONNECT_SECONDS) -> Connection:
+        """Connects to the peer port of a system. With the certificate that is `pinned` for it (DER) we show
+        our own, and hear only from that system; without we are anonymous, and it may be anyone.
+
+        Raises BadParameter, PeerUnreachable, PeerRefused, or CertificateChanged; a message of ours is sent
+        only once the certificate was found to be the pinned one.
+        """
+        host, port = parse_address(address)
+        raw = _connect(host, port, connect_seconds)
+        try:
+            sock = self._secure(raw, address, pinned)
+            certificate = sock.getpeercert(binary_form=True)
+            assert certificate is not None  # a TLS server always shows one
+            if pinned is not None and certificate != pinned:
+                raise CertificateChanged(
+                    f"{address} shows a certificate with the fingerprint {fingerprint(certificate)}, but "
+                    f"{fingerprint(pinned)} is pinned for it; if its certificate was replaced on purpose, delete "
+                    "the peer connection and create it again"
+                )
+            channel = Channel(sock, address)
+            asking = Asking(address, self._clock, connect_seconds)
+            hello = channel.ask(asking, self._system.hello(), Hello)
+            if hello.version < VERSION_OLDEST:
+                raise PeerRefused(f"{address} speaks version {hello.version}; {VERSION_OLDEST} or newer is needed")
+            channel.remote = hello.system_name
+            return Connection(channel, Asking(hello.system_name, self._clock), hello, certificate, host, port)
+        except BaseException:
+            raw.close()
+            raise
+
+    def _secure(self, raw: socket.socket, address: str, pinned: bytes | None) -> ssl.SSLSocket:
+        context = self._anonymous if pinned is None else self._known
+        try:
+            return context.wrap_socket(raw)
+        except OSError as error:
+            raise PeerUnreachable(f"cannot reach {address}: it does not speak TLS as a peer does: {error}") from error
+
+
+def _client_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # No authority vouches for a peer, and its name may change. What counts is that it shows the pinned
+    # certificate, byte for byte, which is checked right after the handshake.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _connect(host: str, port: int, connect_seconds: float) -> socket.socket:
+    try:
+        raw = socket.create_connection((host, port), timeout=connect_seconds)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PeerUnreachable(f"cannot reach {format_address(host, port)}: {reason}") from error
+    prepare_socket(raw)
+    return raw
+
+
+def prepare_socket(raw: socket.socket) -> None:
+    """For both ends: answers go out at once, and a link that has died is noticed while nobody sends."""
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)

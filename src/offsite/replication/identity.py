@@ -1,0 +1,58 @@
+"""Who a system is to another one: its names, its certificate, its address."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from offsite import __version__
+from offsite.errors import BadParameter
+from offsite.replication.messages import VERSION, Hello
+
+PEER_PORT = 7443
+
+
+@dataclass(frozen=True)
+class SystemIdentity:
+    uuid: str
+    name: str
+
+    def hello(self) -> Hello:
+        return Hello(version=VERSION, system_uuid=self.uuid, system_name=self.name, software=f"Offsite {__version__}")
+
+
+class Certificates(Protocol):
+    """The part of offsite.access.certificates.Authority that peers need."""
+
+    certificate_path: Path
+    key_path: Path
+    certificate_der: bytes
+
+
+def fingerprint(certificate_der: bytes) -> str:
+    """SHA-256, in hex: what two operators compare."""
+    return hashlib.sha256(certificate_der).hexdigest()
+
+
+def same_fingerprint(one: str, other: str) -> bool:
+    """However they were written: upper or lower case, with or without colons."""
+    return one.replace(":", "").strip().lower() == other.replace(":", "").strip().lower()
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of HOST, HOST:PORT, or [IPv6]:PORT. Raises BadParameter."""
+    host, port = text.strip(), str(PEER_PORT)
+    if host.startswith("["):
+        host, _, rest = host[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif host.count(":") == 1:
+        host, port = host.split(":")
+    if not host or len(host) > 255 or not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadParameter(f"address {text!r} is not HOST, HOST:PORT or [IPv6]:PORT with a port of 1 to 65535")
+    return host, int(port)
+
+
+def format_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,199 @@
+"""What two systems say to each other: every message of the peer protocol, with its types and bounds.
+
+A message is a msgpack map with its name under "type". Fields that are not known are passed over, so that a
+newer system can add some; a field that is missing, of another type or out of bounds is a ProtocolError.
+docs/wire-protocol.md tells who sends what when.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from offsite.pools.protocol import SIZE_BYTES_MAX
+
+VERSION = 1
+VERSION_OLDEST = 1
+MEMBERS_MAX = 16
+
+Uuid = Annotated[str, Meta(min_length=36, max_length=36)]
+Name = Annotated[str, Meta(min_length=1, max_length=32)]
+Text = Annotated[str, Meta(max_length=4096)]
+Secret = Annotated[str, Meta(max_length=1024)]
+Digest = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Certificate = Annotated[bytes, Meta(min_length=1, max_length=16384)]
+MemberIndex = Annotated[int, Meta(ge=0, le=MEMBERS_MAX)]
+Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+SizeBytes = Annotated[int, Meta(ge=1, le=SIZE_BYTES_MAX)]
+Offset = Annotated[int, Meta(ge=0, le=SIZE_BYTES_MAX)]
+Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True):
+    """Base of all messages."""
+
+
+class Position(msgspec.Struct, frozen=True, order=True):
+    """A place in the order in which a point is sent: all members before `member`, and it up to `offset`."""
+
+    member: MemberIndex = 0
+    offset: Offset = 0
+
+
+START = Position(0, 0)
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """The first message of each side: who it is. The version is the newest that it speaks."""
+
+    version: Annotated[int, Meta(ge=1, le=65535)]
+    system_uuid: Uuid
+    system_name: Name
+    software: Annotated[str, Meta(max_length=64)]
+
+
+class Failed(Message, frozen=True, kw_only=True):
+    """The answer to a request that was refused or failed: the name of the error's class and its sentence."""
+
+    error: Annotated[str, Meta(max_length=64)]
+    sentence: Text
+
+
+class Done(Message, frozen=True, kw_only=True):
+    """The answer to a request that has nothing to tell but that it is done, durably."""
+
+
+class Working(Message, frozen=True, kw_only=True):
+    """Sent every few seconds instead of an answer that takes long: the other end is alive."""
+
+
+class Ping(Message, frozen=True, kw_only=True):
+    """Answered by Done."""
+
+
+class Pair(Message, frozen=True, kw_only=True):
+    """Asks to be pinned as a peer. Answered by Done. The only request of someone without a certificate."""
+
+    username: Annotated[str, Meta(max_length=256)]
+    password: Secret
+    certificate: Certificate  # of the one who asks, DER
+    host: Annotated[str, Meta(max_length=255)]  # where it can be reached; '': where this connection comes from
+    port: Annotated[int, Meta(ge=1, le=65535)]
+
+    def __repr__(self) -> str:
+        return f"Pair(username={self.username!r}, password=…)"
+
+
+class Unpair(Message, frozen=True, kw_only=True):
+    """Asks to be forgotten as a peer. Answered by Done."""
+
+
+class NewMember(msgspec.Struct, frozen=True, kw_only=True):
+    primary_name: Name
+    secondary_name: Name
+    size_bytes: SizeBytes
+
+
+class CreateSet(Message, frozen=True, kw_only=True):
+    """Asks for the secondary half of a set: its volumes and its record. Answered by Done."""
+
+    set_uuid: Uuid
+    name: Name
+    generation: Counter
+    primary_pool: Name
+    secondary_pool: Name
+    members: Annotated[list[NewMember], Meta(min_length=1, max_length=MEMBERS_MAX)]
+
+
+class DeleteSet(Message, frozen=True, kw_only=True):
+    """Asks that the other half of a set end; a set that is not there has ended. Answered by Done."""
+
+    set_uuid: Uuid
+
+
+class Ask(Message, frozen=True, kw_only=True):
+    """Opens a run: what does the secondary hold of this set? Answered by Holds."""
+
+    set_uuid: Uuid
+    generation: Counter
+
+
+class Partial(msgspec.Struct, frozen=True, kw_only=True):
+    """A point that the secondary holds in part: all before `watermark` is durable there."""
+
+    point: Uuid
+    base: Uuid | None
+    watermark: Position
+
+
+class Holds(Message, frozen=True, kw_only=True):
+    base: Uuid | None
+    partial: Partial | None
+
+
+class Begin(Message, frozen=True, kw_only=True):
+    """Asks the secondary to be ready to be filled with `point`, starting from `base`. Answered by Ready."""
+
+    run: Uuid
+    point: Uuid
+    base: Uuid | None
+    taken_at: float
+    sizes_bytes: Annotated[list[SizeBytes], Meta(min_length=1, max_length=MEMBERS_MAX)]
+
+
+class Ready(Message, frozen=True, kw_only=True):
+    """Send from `watermark` on. The bytes are those of the whole run so far."""
+
+    watermark: Position
+    digest: Digest
+    changed_bytes: Bytes
+    wire_bytes: Bytes
+
+
+class Batch(Message, frozen=True, kw_only=True):
+    """Some extents of a point, in the payload of the frame: the table of extents, then their data.
+
+    `position` is how far the point is sent once this batch is in. Answered by Ack.
+    """
+
+    sequence: Counter
+    position: Position
+    extents: Annotated[int, Meta(ge=0, le=8192)]
+    data_bytes: Annotated[int, Meta(ge=0, le=1 << 21)]  # before compression
+    compression: Annotated[int, Meta(ge=0, le=1)]  # 0 none, 1 zstd
+    digest: Digest  # xxh3_128 of the table and the data before compression
+
+
+class Ack(Message, frozen=True, kw_only=True):
+    """What was stored reads back with the batch's digest; all before `durable` survives a crash."""
+
+    sequence: Counter
+    durable: Position
+
+
+class Commit(Message, frozen=True, kw_only=True):
+    """All of `point` is sent, with this digest: make it the secondary volumes. Answered by Committed."""
+
+    run: Uuid
+    point: Uuid
+    digest: Digest
+
+
+class Committed(Message, frozen=True, kw_only=True):
+    changed_bytes: Bytes
+    wire_bytes: Bytes
+
+
+class EndRun(Message, frozen=True, kw_only=True):
+    """Tells that a run has ended without success, for the secondary's record. Answered by Done."""
+
+    run: Uuid
+    sentence: Text
+
+
+AnyMessage = (
+    Hello | Failed | Done | Working | Ping | Pair | Unpair | CreateSet | DeleteSet
+    | Ask | Holds | Begin | Ready | Batch | Ack | Commit | Committed | EndRun
+)  # fmt: skip

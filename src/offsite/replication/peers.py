@@ -1,0 +1,227 @@
+"""Peer connections, as this system asks for them: query, create, show, delete."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import BadParameter, CertificateChanged, InUse, NameInUse, ObjectNotFound, OffsiteError
+from offsite.events import Report
+from offsite.names import check_name
+from offsite.replication import records
+from offsite.replication.dialing import Connection, Dialer
+from offsite.replication.identity import (
+    Certificates,
+    SystemIdentity,
+    fingerprint,
+    format_address,
+    same_fingerprint,
+)
+from offsite.replication.messages import Done, Pair, Ping, Unpair
+from offsite.replication.records import PeerRecord
+from offsite.replication.remote_errors import NotPaired
+from offsite.store.database import Database
+
+ONLINE_SECONDS = 5.0  # how long an answer to whether a peer is there holds good
+PING_SECONDS = 3.0
+_ANYWHERE = ("", "0.0.0.0", "::")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A peer connection. `fingerprint` is that of the certificate pinned for the other system."""
+
+    name: str
+    system_uuid: str
+    system_name: str
+    address: str
+    fingerprint: str
+    created_at: float
+
+
+@dataclass(frozen=True)
+class RemoteSystem:
+    """What a system tells to anyone who asks."""
+
+    name: str
+    uuid: str
+    fingerprint: str
+    version: str
+    address: str
+
+
+class Peers:
+    """`own_address` is where others reach this system's peer port, as far as it knows itself."""
+
+    def __init__(
+        self,
+        database: Database,
+        dialer: Dialer,
+        certificates: Certificates,
+        system: SystemIdentity,
+        own_address: tuple[str, int],
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._dialer = dialer
+        self._certificates = certificates
+        self._system = system
+        self.own_address = own_address
+        self._report = report
+        self._clock = clock
+        self._online: dict[str, tuple[float, bool]] = {}
+        self._online_lock = threading.Lock()
+
+    def query(self, address: str) -> RemoteSystem:
+        """Who is there? Shows nothing of us, and trusts nothing yet. Raises PeerUnreachable."""
+        with self._dialer.dial(address) as connection:
+            return RemoteSystem(
+                name=connection.hello.system_name,
+                uuid=connection.hello.system_uuid,
+                fingerprint=fingerprint(connection.certificate),
+                version=connection.hello.software,
+                address=format_address(connection.host, connection.port),
+            )
+
+    def create(
+        self, name: str, address: str, username: str, password: str, expected_fingerprint: str | None = None
+    ) -> Peer:
+        """Pairs with the system at `address`: it is shown a manage user's name and password, once, and both
+        pin each other's certificates. With a fingerprint, nothing is shown to a system with another one.
+
+        Raises NameInUse, BadParameter, PeerUnreachable, CertificateChanged, AuthenticationFailed, or what
+        else the other system says. It can be repeated after any of them, or a crash.
+        """
+        check_name(name, "peer connection name")
+        self._check_new_name(name)
+        with self._dialer.dial(address) as connection:
+            self._check_stranger(connection, address, expected_fingerprint)
+            host, port = self.own_address
+            pair = Pair(
+                username=username,
+                password=password,
+                certificate=self._certificates.certificate_der,
+                host="" if host in _ANYWHERE else host,
+                port=port,
+            )
+            connection.channel.ask(connection.asking, pair, Done)
+            hello, certificate = connection.hello, connection.certificate
+            address = format_address(connection.host, connection.port)
+        with self._dialer.dial(address, certificate) as connection:
+            connection.channel.ask(connection.asking, Ping(), Done)
+        values = {
+            "name": name,
+            "system_uuid": hello.system_uuid,
+            "system_name": hello.system_name,
+            "address": address,
+            "certificate": certificate,
+            "created_at": self._clock.now(),
+        }
+        with self._database.transaction() as transaction:
+            records.insert_peer(transaction, values)
+        self._report(
+            events.PEER_CREATED, f"Peer connection {name} to system {hello.system_name} at {address} was created."
+        )
+        return self.get(name)
+
+    def _check_new_name(self, name: str) -> None:
+        if any(peer.name == name for peer in self._records()):
+            raise NameInUse(f"there is already a peer connection {name!r}; delete it first, or choose another name")
+
+    def _check_stranger(self, connection: Connection, address: str, expected: str | None) -> None:
+        shown = fingerprint(connection.certificate)
+        if connection.hello.system_uuid == self._system.uuid:
+            raise BadParameter(f"address {address!r} is this system's own; a peer is another system")
+        if expected is not None and not same_fingerprint(expected, shown):
+            raise CertificateChanged(
+                f"{address} shows a certificate with the fingerprint {shown}, but {expected} was expected; the "
+                "password was not sent"
+            )
+        for peer in self._records():
+            if peer.system_uuid == connection.hello.system_uuid:
+                raise InUse(f"system {peer.system_name} is connected already, as peer connection {peer.name}")
+
+    def all(self) -> list[Peer]:
+        return [_shown(peer) for peer in self._records()]
+
+    def get(self, name: str) -> Peer:
+        return _shown(self.record(name))
+
+    def record(self, name: str) -> PeerRecord:
+        """Raises ObjectNotFound."""
+        peer = next((peer for peer in self._records() if peer.name == name), None)
+        if peer is None:
+            raise ObjectNotFound(f"there is no peer connection {name!r}")
+        return peer
+
+    def record_of(self, peer_id: int) -> PeerRecord:
+        return next(peer for peer in self._records() if peer.id == peer_id)
+
+    def delete(self, name: str, local_only: bool = False) -> None:
+        """On both systems, or with `local_only` here alone. Raises InUse while a set needs it, and
+        PeerUnreachable."""
+        peer = self.record(name)
+        with self._database.read() as transaction:
+            needed = [each.name for each in records.all_sets(transaction) if each.peer_id == peer.id]
+        if needed:
+            raise InUse(f"peer connection {name} is needed by replication sets {', '.join(needed)}; delete those first")
+        if not local_only:
+            self._unpair(peer)
+        with self._database.transaction() as transaction:
+            records.delete_peer(transaction, peer.id)
+        self._report(events.PEER_DELETED, f"Peer connection {name} was deleted.")
+
+    def _unpair(self, peer: PeerRecord) -> None:
+        try:
+            with self.connect(peer) as connection:
+                connection.channel.ask(connection.asking, Unpair(), Done)
+        except NotPaired:
+            return  # it has forgotten us before
+
+    def connect(self, peer: PeerRecord) -> Connection:
+        """A connection on which both have shown the pinned certificates."""
+        return self._dialer.dial(peer.address, peer.certificate)
+
+    def online(self, name: str) -> bool:
+        """Whether the peer answers, and knows us. The answer may be a few seconds old."""
+        return self._is_online(self.record(name))
+
+    def online_by_id(self, peer_id: int) -> bool:
+        return self._is_online(self.record_of(peer_id))
+
+    def _is_online(self, peer: PeerRecord) -> bool:
+        now = self._clock.monotonic()
+        with self._online_lock:
+            asked_at, answer = self._online.get(peer.system_uuid, (-ONLINE_SECONDS, False))
+        if now < asked_at + ONLINE_SECONDS:
+            return answer
+        answer = self._ping(peer)
+        with self._online_lock:
+            self._online[peer.system_uuid] = (self._clock.monotonic(), answer)
+        return answer
+
+    def _ping(self, peer: PeerRecord) -> bool:
+        try:
+            with self._dialer.dial(peer.address, peer.certificate, PING_SECONDS) as connection:
+                connection.channel.ask(connection.asking, Ping(), Done)
+        except OffsiteError:
+            return False
+        return True
+
+    def _records(self) -> list[PeerRecord]:
+        with self._database.read() as transaction:
+            return records.all_peers(transaction)
+
+
+def _shown(peer: PeerRecord) -> Peer:
+    return Peer(
+        name=peer.name,
+        system_uuid=peer.system_uuid,
+        system_name=peer.system_name,
+        address=peer.address,
+        fingerprint=fingerprint(peer.certificate),
+        created_at=peer.created_at,
+    )

@@ -1,0 +1,87 @@
+"""How far a run is, as anyone may ask at any time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from offsite.clock import Clock
+
+Phase = Literal["connecting", "sending", "committing", "waiting", "success", "failed", "stopped"]
+_RATE_SECONDS = 3.0  # the rate is that of about the last so many seconds
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """`bytes_total` is what the difference says may have changed; what did not is passed over unsent."""
+
+    run: str
+    state: Phase
+    percent: float
+    bytes_total: int
+    bytes_left: int
+    changed_bytes: int  # data sent, before compression
+    wire_bytes: int
+    rate_bytes_per_second: float  # of bytes_total
+    started_at: float
+    ended_at: float | None
+    expected_end_at: float | None
+    error: str | None  # why it failed, or what it waits for to be over
+
+
+class Progress:
+    """Written by the thread of the run, read by others."""
+
+    def __init__(self, run: str, started_at: float, clock: Clock) -> None:
+        self.run = run
+        self.state: Phase = "connecting"
+        self.error: str | None = None
+        self.changed_bytes = 0
+        self.wire_bytes = 0
+        self.ended_at: float | None = None
+        self._started_at = started_at
+        self._clock = clock
+        self._total = 0
+        self._scanned = 0
+        self._rate = 0.0
+        self._marked_at = clock.monotonic()
+        self._marked_scanned = 0
+
+    def begin(self, total_bytes: int) -> None:
+        """A difference of that size is about to be sent."""
+        self.state = "sending"
+        self._total, self._scanned = total_bytes, 0
+        self._marked_at, self._marked_scanned = self._clock.monotonic(), 0
+
+    def scanned(self, scanned_bytes: int) -> None:
+        self._scanned += scanned_bytes
+        now = self._clock.monotonic()
+        elapsed = now - self._marked_at
+        if elapsed >= _RATE_SECONDS or (elapsed > 0 and self._rate == 0.0):
+            self._rate = (self._scanned - self._marked_scanned) / elapsed
+            self._marked_at, self._marked_scanned = now, self._scanned
+
+    def end(self, state: Phase, error: str | None = None) -> None:
+        self.error = error
+        self.ended_at = self._clock.now()
+        self.state = state
+
+    def snapshot(self) -> RunProgress:
+        left = max(0, self._total - self._scanned)
+        done = self.state == "success"
+        percent = 100.0 if done else 100.0 * (1 - left / self._total) if self._total else 0.0
+        expected = self._clock.now() + left / self._rate if self.state == "sending" and self._rate else None
+        return RunProgress(
+            run=self.run,
+            state=self.state,
+            percent=percent,
+            bytes_total=self._total,
+            bytes_left=0 if done else left,
+            changed_bytes=self.changed_bytes,
+            wire_bytes=self.wire_bytes,
+            rate_bytes_per_second=self._rate,
+            started_at=self._started_at,
+            ended_at=self.ended_at,
+            expected_end_at=expected,
+            error=self.error,
+        )

@@ -1,0 +1,225 @@
+"""What other systems ask of this one, but for the course of a run: pairing, and the other half of a set."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cryptography import x509
+from sqlalchemy import Connection
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import (
+    AuthenticationFailed,
+    BadParameter,
+    CertificateChanged,
+    InUse,
+    NameInUse,
+    NotAllowed,
+    ObjectNotFound,
+    ProtocolError,
+)
+from offsite.events import Report
+from offsite.names import check_name
+from offsite.pools.protocol import Create, Pool
+from offsite.replication import records
+from offsite.replication.claims import Claims
+from offsite.replication.fence import Fences
+from offsite.replication.identity import SystemIdentity, fingerprint, format_address
+from offsite.replication.login_limit import LoginLimit
+from offsite.replication.messages import Ask, CreateSet, DeleteSet, Hello, Pair
+from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
+from offsite.replication.removal import remove_set
+from offsite.replication.secondary_end import Background, SecondarySide
+from offsite.store.database import Database
+
+Authenticate = Callable[[str, str], bool]
+"""Whether a name and a password are those of a user who may manage this system."""
+
+
+class RemoteRequests:
+    """See session.Requests. Every request may come twice."""
+
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        system: SystemIdentity,
+        authenticate: Authenticate,
+        claims: Claims,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._system = system
+        self._authenticate = authenticate
+        self._claims = claims
+        self._report = report
+        self._clock = clock
+        self._login_limit = LoginLimit(clock)
+        self._fences = Fences()
+
+    # -- peers ---------------------------------------------------------------------------------------------
+
+    def pinned_certificates(self) -> list[bytes]:
+        return [peer.certificate for peer in self._peers()]
+
+    def find_peer(self, certificate: bytes) -> PeerRecord | None:
+        return next((peer for peer in self._peers() if peer.certificate == certificate), None)
+
+    def pair(self, pair: Pair, hello: Hello, host: str) -> None:
+        self._log_in(pair, host)
+        check_name(hello.system_name, "system name")
+        _check_certificate(pair.certificate)
+        if hello.system_uuid == self._system.uuid:
+            raise BadParameter(f"system {hello.system_name} has the uuid of {self._system.name}; it is a copy of it")
+        values: dict[str, Any] = {
+            "system_name": hello.system_name,
+            "address": format_address(pair.host or host, pair.port),
+        }
+        same = next((peer for peer in self._peers() if peer.system_uuid == hello.system_uuid), None)
+        with self._database.transaction() as transaction:
+            if same is not None:
+                _check_same(same, pair.certificate)
+                records.update_peer(transaction, same.id, values)
+                return
+            self._check_new_peer(hello.system_name, pair.certificate)
+            values |= {
+                "name": hello.system_name,
+                "system_uuid": hello.system_uuid,
+                "certificate": pair.certificate,
+                "created_at": self._clock.now(),
+            }
+            records.insert_peer(transaction, values)
+        self._report(
+            events.PEER_CREATED,
+            f"Peer connection {hello.system_name} was created by user {pair.username} of system "
+            f"{hello.system_name} at {values['address']}.",
+        )
+
+    def _log_in(self, pair: Pair, host: str) -> None:
+        wait_seconds = self._login_limit.wait_seconds(host)
+        if wait_seconds:
+            raise AuthenticationFailed(
+                f"too many logins from {host} have failed; wait {wait_seconds:.0f} s, then try again"
+            )
+        if self._authenticate(pair.username, pair.password):
+            self._login_limit.succeeded(host)
+            return
+        self._login_limit.failed(host)
+        self._report(events.LOGIN_FAILED, f"A peer at {host} failed to log in as user {pair.username!r}.")
+        raise AuthenticationFailed(
+            f"user {pair.username!r} does not exist, has another password, or has not the role manage"
+        )
+
+    def _check_new_peer(self, name: str, certificate: bytes) -> None:
+        for peer in self._peers():
+            if peer.name == name:
+                raise NameInUse(f"there is already a peer connection {name!r}, to another system; delete it first")
+            if peer.certificate == certificate:
+                raise InUse(f"peer connection {peer.name} has the same certificate")
+
+    def unpair(self, peer: PeerRecord) -> None:
+        needed = [each.name for each in self._sets() if each.peer_id == peer.id]
+        if needed:
+            raise InUse(f"replication sets {', '.join(needed)} need the peer connection; delete those first")
+        with self._database.transaction() as transaction:
+            records.delete_peer(transaction, peer.id)
+        self._report(events.PEER_DELETED, f"Peer connection {peer.name} was deleted by system {peer.system_name}.")
+
+    # -- sets ----------------------------------------------------------------------------------------------
+
+    def create_set(self, peer: PeerRecord, request: CreateSet) -> None:
+        """The secondary volumes and the record of the set, in one transaction."""
+        known = next((each for each in self._sets() if each.uuid == request.set_uuid), None)
+        if known is not None:
+            if known.peer_id != peer.id or known.role != "secondary":
+                raise InUse(f"replication set {known.name} has the same uuid")
+            return  # asked for a second time
+        check_name(request.name, "replication set name")
+        if any(each.name == request.name for each in self._sets()):
+            raise NameInUse(f"there is already a replication set {request.name!r}")
+        pool = self._pools.get(request.secondary_pool)
+        if pool is None:
+            there = ", ".join(sorted(self._pools)) or "none"
+            raise ObjectNotFound(f"there is no pool {request.secondary_pool!r}; there are: {there}")
+        names = [check_name(member.secondary_name, "volume name") for member in request.members]
+        values = {
+            "uuid": request.set_uuid,
+            "name": request.name,
+            "role": "secondary",
+            "state": "ready",
+            "peer_id": peer.id,
+            "remote_pool": request.primary_pool,
+            "generation": request.generation,
+            "created_at": self._clock.now(),
+        }
+
+        def write(connection: Connection) -> None:
+            members = [
+                MemberRecord(records.image_id_by_name(connection, name), member.primary_name)
+                for name, member in zip(names, request.members, strict=True)
+            ]
+            records.insert_set(connection, values, members)
+
+        try:
+            pool.apply([Create(n, m.size_bytes) for n, m in zip(names, request.members, strict=True)], write)
+        except NameInUse as error:
+            raise NameInUse(
+                f"{error}; choose another secondary volume name than {', '.join(map(repr, names))}"
+            ) from error
+        self._report(
+            events.SET_CREATED,
+            f"Replication set {request.name} was created by system {peer.system_name}: {', '.join(names)} in pool "
+            f"{pool.name} is its secondary volume.",
+        )
+
+    def delete_set(self, peer: PeerRecord, request: DeleteSet) -> None:
+        of = next((each for each in self._sets() if each.uuid == request.set_uuid), None)
+        if of is None or of.peer_id != peer.id:
+            return  # it has been deleted before
+        with self._claims.claimed(of.uuid, of.name, "is being deleted"):
+            self._fences.of(of.uuid).take(request)
+            remove_set(self._database, self._pools, of)
+        self._report(events.SET_DELETED, f"Replication set {of.name} was deleted by system {peer.system_name}.")
+
+    # -- runs ----------------------------------------------------------------------------------------------
+
+    def open_run(
+        self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
+    ) -> SecondarySide:
+        of = next((each for each in self._sets() if each.uuid == ask.set_uuid), None)
+        if of is None or of.peer_id != peer.id:
+            raise ObjectNotFound("there is no such replication set here (any more); delete it with local-only")
+        if of.role != "secondary":
+            raise NotAllowed(f"replication set {of.name} is primary here, too")
+        fence = self._fences.of(of.uuid)
+        return SecondarySide(self._database, self._pools, self._clock, of, fence, background, wire_bytes, self._report)
+
+    def _peers(self) -> list[PeerRecord]:
+        with self._database.read() as transaction:
+            return records.all_peers(transaction)
+
+    def _sets(self) -> list[SetRecord]:
+        with self._database.read() as transaction:
+            return records.all_sets(transaction)
+
+
+def _check_same(peer: PeerRecord, certificate: bytes) -> None:
+    if peer.certificate != certificate:
+        raise CertificateChanged(
+            f"system {peer.system_name} shows a certificate with the fingerprint {fingerprint(certificate)}, but "
+            f"{fingerprint(peer.certificate)} is pinned for it; delete peer connection {peer.name} first"
+        )
+
+
+def _check_certificate(certificate: bytes) -> None:
+    """One that could not be loaded would close the port to everyone."""
+    try:
+        x509.load_der_x509_certificate(certificate)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=certificate)
+    except (ValueError, ssl.SSLError) as error:
+        raise ProtocolError(f"what was sent as a certificate is none: {error}") from error

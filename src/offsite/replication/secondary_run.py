@@ -1,0 +1,123 @@
+"""The secondary's side of a run, without I/O: what to answer to each message, and in which order they may come.
+
+          Begin                      Batch (the next one)
+idle ───────────────▶ filling ──────────────────┐
+ ▲                     │   ▲                     │
+ └── Commit ───────────┘   └──── Ack ────────────┘
+
+Ask and Begin are welcome in both states: a Begin while filling starts anew from what is durable.
+A message out of order is a ProtocolError. Any error is told as Failed and ends the connection; what is
+durable stays, and the next connection's Ask tells it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from offsite.errors import DigestMismatch, ProtocolError
+from offsite.replication.batches import Arrived, chain, unpack
+from offsite.replication.messages import (
+    Ack,
+    AnyMessage,
+    Ask,
+    Batch,
+    Begin,
+    Commit,
+    Committed,
+    Done,
+    EndRun,
+    Holds,
+    Position,
+    Ready,
+)
+from offsite.replication.plan import SecondaryHolds
+
+RunMessage = Ask | Begin | Batch | Commit | EndRun
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """How far a point is filled."""
+
+    position: Position
+    digest: bytes
+
+
+class SecondaryEnd(Protocol):
+    """What a run does on the secondary: its volumes, its records."""
+
+    def look(self, ask: Ask) -> SecondaryHolds: ...
+
+    def prepare(self, begin: Begin) -> Ready:
+        """Makes, or finds, what is to be filled; tells how far it is."""
+        ...
+
+    def store(self, arrived: Arrived, filled: Filled) -> Position:
+        """Stores a batch and checks what is stored. Returns how far everything is durable."""
+        ...
+
+    def commit(self, commit: Commit) -> Committed: ...
+
+    def end_run(self, end: EndRun) -> None: ...
+
+
+class SecondaryRun:
+    """One connection's worth of a run."""
+
+    def __init__(self, end: SecondaryEnd) -> None:
+        self._end = end
+        self._begun: Begin | None = None
+        self._filled = Filled(Position(), b"")
+        self._sequence = 0
+
+    def answer(self, message: RunMessage, payload: memoryview) -> AnyMessage:
+        match message:
+            case Ask():
+                held = self._end.look(message)
+                return Holds(base=held.base, partial=held.partial)
+            case Begin():
+                return self._begin(message)
+            case Batch():
+                return self._batch(message, payload)
+            case Commit():
+                return self._commit(message)
+            case EndRun():
+                self._end.end_run(message)
+                return Done()
+
+    def _begin(self, begin: Begin) -> Ready:
+        self._begun = None
+        ready = self._end.prepare(begin)
+        self._begun = begin
+        self._filled = Filled(ready.watermark, ready.digest)
+        self._sequence = 0
+        return ready
+
+    def _batch(self, batch: Batch, payload: memoryview) -> Ack:
+        if self._begun is None:
+            raise ProtocolError("a Batch came before a Begin")
+        if batch.sequence != self._sequence:
+            raise ProtocolError(f"batch {batch.sequence} came instead of {self._sequence}")
+        if batch.position < self._filled.position:
+            raise ProtocolError(f"batch {batch.sequence} goes back from {self._filled.position}")
+        arrived = unpack(batch, payload, self._begun.sizes_bytes)
+        filled = Filled(batch.position, chain(self._filled.digest, batch.digest))
+        durable = self._end.store(arrived, filled)
+        self._filled = filled
+        self._sequence += 1
+        return Ack(sequence=batch.sequence, durable=durable)
+
+    def _commit(self, commit: Commit) -> Committed:
+        begun = self._begun
+        if begun is None or commit.point != begun.point or commit.run != begun.run:
+            raise ProtocolError(f"a Commit of point {commit.point}, which was not begun")
+        end = Position(len(begun.sizes_bytes), 0)
+        if self._filled.position != end:
+            raise ProtocolError(f"a Commit at {self._filled.position}; {end} is the end")
+        if commit.digest != self._filled.digest:
+            raise DigestMismatch(
+                f"the batches stored have the digest {self._filled.digest.hex()}, those sent {commit.digest.hex()}"
+            )
+        self._begun = None
+        return self._end.commit(commit)

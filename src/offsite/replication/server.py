@@ -1,0 +1,112 @@
+"""The peer port: takes connections of other systems in, a thread for each."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+
+import structlog
+
+from offsite.replication.dialing import prepare_socket
+from offsite.replication.identity import Certificates, SystemIdentity
+from offsite.replication.session import Requests, Session
+
+STRANGERS_MAX = 32
+SESSIONS_MAX = 128
+
+_log = structlog.get_logger(__name__)
+
+
+class PeerServer:
+    def __init__(
+        self, listen: tuple[str, int], certificates: Certificates, system: SystemIdentity, requests: Requests
+    ) -> None:
+        self._listen = listen
+        self._certificates = certificates
+        self._system = system
+        self._requests = requests
+        self._lock = threading.Lock()
+        self._sessions: dict[Session, threading.Thread] = {}
+        self._context: tuple[tuple[bytes, ...], ssl.SSLContext] | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        """Listens from when this returns. Raises OSError when the port is not to be had."""
+        family = socket.AF_INET6 if ":" in self._listen[0] else socket.AF_INET
+        self._listener = socket.create_server(self._listen, family=family, backlog=64)
+        self._acceptor = threading.Thread(target=self._accept_all, name="peer-accept", daemon=True)
+        self._acceptor.start()
+
+    @property
+    def port(self) -> int:
+        """Of the socket: with a port of 0 asked for, the one that was given."""
+        return int(self._listener.getsockname()[1])
+
+    def stop(self, timeout_seconds: float) -> None:
+        """No new connections; those that are there are cut, and what they were doing ends."""
+        until = time.monotonic() + timeout_seconds
+        with self._lock:
+            self._stopping = True
+            sessions = dict(self._sessions)
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(timeout_seconds)
+        self._listener.close()
+        for session in sessions:
+            session.cut()
+        for thread in sessions.values():
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _accept_all(self) -> None:
+        while not self._stopping:
+            try:
+                raw, address = self._listener.accept()
+            except OSError as error:
+                if self._stopping:
+                    return
+                _log.warning("a peer could not be accepted", reason=str(error))
+                time.sleep(0.1)  # out of descriptors, most likely: not all of a core for asking again
+                continue
+            self._take_in(raw, str(address[0]))
+
+    def _take_in(self, raw: socket.socket, host: str) -> None:
+        try:
+            prepare_socket(raw)
+            session = Session(raw, self._server_context(), self._system, self._requests)
+        except OSError as error:  # it has gone already
+            _log.info("peer connection ended", host=host, reason=str(error))
+            raw.close()
+            return
+        thread = threading.Thread(target=self._serve, args=(session,), name=f"peer-{host}", daemon=True)
+        with self._lock:
+            strangers = sum(each.is_stranger for each in self._sessions)
+            full = strangers >= STRANGERS_MAX or len(self._sessions) >= SESSIONS_MAX
+            if not full and not self._stopping:
+                self._sessions[session] = thread
+                thread.start()
+                return
+        _log.warning("peer connection refused", host=host, reason="too many connections")
+        session.cut()
+
+    def _serve(self, session: Session) -> None:
+        try:
+            session.serve()
+        finally:
+            with self._lock:
+                self._sessions.pop(session, None)
+
+    def _server_context(self) -> ssl.SSLContext:
+        """Trusts exactly the certificates that are pinned. Made anew when those change."""
+        pinned = tuple(self._requests.pinned_certificates())
+        if self._context is None or self._context[0] != pinned:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.num_tickets = 0  # no session is resumed: who is there is looked at each time
+            context.load_cert_chain(self._certificates.certificate_path, self._certificates.key_path)
+            context.verify_mode = ssl.CERT_OPTIONAL  # without one it can only pair
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned certificate is its own anchor
+            for certificate in pinned:
+                context.load_verify_locations(cadata=certificate)
+            self._context = (pinned, context)
+        return self._context[1]

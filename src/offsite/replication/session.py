@@ -1,0 +1,227 @@
+"""One connection that another system opened: who is it, what does it ask, what is answered.
+
+    accepted ──TLS──▶ Hello ──▶ anonymous ──Pair──▶ ended
+                        │
+                        └─ with a pinned certificate ──▶ peer: any number of requests, until it ends
+
+Before it is known who is there: 10 seconds, 64 KiB a message, no payload, and one request at most.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Protocol
+
+import structlog
+
+from offsite.errors import OffsiteError, PeerRefused, PeerUnreachable, PoolFailed, ProtocolError
+from offsite.replication.asking import ANSWER_SECONDS, WORKING_SECONDS
+from offsite.replication.channel import Channel, ConnectionEnded
+from offsite.replication.identity import SystemIdentity, fingerprint
+from offsite.replication.messages import (
+    VERSION_OLDEST,
+    AnyMessage,
+    Ask,
+    Batch,
+    Begin,
+    Commit,
+    CreateSet,
+    DeleteSet,
+    Done,
+    EndRun,
+    Hello,
+    Pair,
+    Ping,
+    Unpair,
+    Working,
+)
+from offsite.replication.records import PeerRecord
+from offsite.replication.remote_errors import NotPaired, to_message
+from offsite.replication.secondary_end import Background, SecondarySide
+from offsite.replication.secondary_run import SecondaryRun
+
+STRANGER_SECONDS = 10.0
+IDLE_SECONDS = 120.0
+LINGER_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Requests(Protocol):
+    """What peers may ask, but for runs: see remote_requests."""
+
+    def pinned_certificates(self) -> list[bytes]: ...
+
+    def find_peer(self, certificate: bytes) -> PeerRecord | None: ...
+
+    def pair(self, pair: Pair, hello: Hello, host: str) -> None: ...
+
+    def unpair(self, peer: PeerRecord) -> None: ...
+
+    def create_set(self, peer: PeerRecord, request: CreateSet) -> None: ...
+
+    def delete_set(self, peer: PeerRecord, request: DeleteSet) -> None: ...
+
+    def open_run(
+        self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
+    ) -> SecondarySide: ...
+
+
+class Session:
+    """Runs in a thread of its own, from the accepted socket to its end."""
+
+    def __init__(self, raw: socket.socket, context: ssl.SSLContext, system: SystemIdentity, requests: Requests) -> None:
+        self._raw = raw
+        self._context = context
+        self._system = system
+        self._requests = requests
+        self._host = str(raw.getpeername()[0])
+        self._channel: Channel | None = None
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="peer-worker")
+        self._side: SecondarySide | None = None
+        self._run: SecondaryRun | None = None
+        self.is_stranger = True
+
+    def serve(self) -> None:
+        deadline = time.monotonic() + STRANGER_SECONDS
+        try:
+            channel = self._channel = self._secure()
+            channel.deadline = deadline
+            self._converse(channel)
+        except ConnectionEnded as error:
+            _log.debug("peer connection ended", host=self._host, reason=str(error))
+        except PeerUnreachable as error:
+            _log.info("peer connection ended", host=self._host, reason=str(error))
+        except OffsiteError as error:
+            _log.warning("peer connection refused", host=self._host, reason=str(error))
+            self._tell(error)
+        except OSError as error:
+            _log.warning("peer connection failed", host=self._host, reason=str(error))
+            self._tell(PoolFailed(f"{self._system.name} failed: {error}"))
+        finally:
+            self._end()
+
+    def cut(self) -> None:
+        """Ends it, from another thread."""
+        if self._channel is not None:
+            self._channel.cut()
+        else:
+            self._raw.close()
+
+    def _secure(self) -> Channel:
+        self._raw.settimeout(STRANGER_SECONDS)
+        sock = self._context.wrap_socket(self._raw, server_side=True, do_handshake_on_connect=False)
+        channel = Channel(sock, self._host)
+        try:
+            sock.do_handshake()
+        except OSError as error:
+            channel.linger(1.0)  # so that the alert, which tells the other side why, gets there
+            sock.close()
+            raise PeerUnreachable(f"no TLS: {error}") from error
+        self._certificate = sock.getpeercert(binary_form=True)
+        return channel
+
+    def _converse(self, channel: Channel) -> None:
+        hello = self._receive(channel, STRANGER_SECONDS)[0]
+        if not isinstance(hello, Hello):
+            raise ProtocolError(f"a {type(hello).__name__} came instead of a Hello")
+        channel.remote = hello.system_name
+        channel.send(self._system.hello())
+        if hello.version < VERSION_OLDEST:
+            raise PeerRefused(f"version {hello.version} is too old; {VERSION_OLDEST} or newer is needed")
+        peer = self._requests.find_peer(self._certificate) if self._certificate else None
+        if peer is None:
+            self._serve_stranger(channel, hello)
+            return
+        self.is_stranger = False
+        channel.deadline = None
+        channel.allow_payloads()
+        while True:
+            message, payload = self._receive(channel, IDLE_SECONDS)
+            if not isinstance(message, Batch | Ping):
+                peer = self._check_still_peer()
+            channel.send(self._answer(channel, peer, message, payload))
+
+    def _serve_stranger(self, channel: Channel, hello: Hello) -> None:
+        if self._certificate:
+            raise NotPaired(f"no peer has the certificate {fingerprint(self._certificate)} (any more)")
+        message, _ = self._receive(channel, STRANGER_SECONDS)
+        if not isinstance(message, Pair):
+            raise PeerRefused(f"a {type(message).__name__} needs a certificate that is pinned here")
+        channel.deadline = None
+        self._requests.pair(message, hello, self._host)
+        channel.send(Done())
+
+    def _check_still_peer(self) -> PeerRecord:
+        peer = self._requests.find_peer(self._certificate) if self._certificate else None
+        if peer is None:
+            raise NotPaired("the peer connection was deleted here")
+        return peer
+
+    def _receive(self, channel: Channel, timeout_seconds: float) -> tuple[AnyMessage, memoryview]:
+        received = channel.receive(timeout_seconds)
+        if received is None:
+            raise PeerUnreachable(f"{channel.remote} has been silent for too long")
+        return received
+
+    def _answer(self, channel: Channel, peer: PeerRecord, message: AnyMessage, payload: memoryview) -> AnyMessage:
+        if isinstance(message, Batch) and self._run is not None:
+            return self._run.answer(message, payload)
+        if isinstance(message, Ping):
+            return Done()
+        # Whatever may take long is done beside, so that the other side can be told that we are alive.
+        future = self._worker.submit(self._work, channel, peer, message)
+        while not wait([future], WORKING_SECONDS).done:
+            channel.send(Working())
+        return future.result()
+
+    def _work(self, channel: Channel, peer: PeerRecord, message: AnyMessage) -> AnyMessage:
+        match message:
+            case Ask():
+                self._close_run()
+                self._side = self._requests.open_run(peer, message, self._worker, lambda: channel.wire_bytes)
+                self._run = SecondaryRun(self._side)
+                return self._run.answer(message, memoryview(b""))
+            case Begin() | Commit() | EndRun() if self._run is not None:
+                return self._run.answer(message, memoryview(b""))
+            case CreateSet():
+                self._requests.create_set(peer, message)
+            case DeleteSet():
+                self._requests.delete_set(peer, message)
+            case Unpair():
+                self._requests.unpair(peer)
+            case _:
+                raise ProtocolError(f"a {type(message).__name__} was not expected here")
+        return Done()
+
+    def _tell(self, error: OffsiteError) -> None:
+        """The other side hears why, if it still listens; then it ends the connection."""
+        if self._channel is None:
+            return
+        try:
+            self._channel.send(to_message(error))
+        except PeerUnreachable:
+            return
+        self._channel.linger(LINGER_SECONDS)
+
+    def _end(self) -> None:
+        if self._side is not None:
+            flush = self._worker.submit(self._side.flush)
+            if not wait([flush], ANSWER_SECONDS).done:
+                _log.error("the disk does not end a flush", seconds=ANSWER_SECONDS)
+            elif flush.exception() is not None:
+                _log.warning("the last watermark of a run was not kept", reason=str(flush.exception()))
+        self._close_run()
+        self._worker.shutdown(wait=False)
+        if self._channel is not None:
+            self._channel.close()
+        self._raw.close()
+
+    def _close_run(self) -> None:
+        if self._side is not None:
+            self._side.close()
+        self._side = self._run = None

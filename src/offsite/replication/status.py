@@ -1,0 +1,26 @@
+"""The status of a replication set, in ME4's words. No I/O here."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Status(Enum):
+    NOT_READY = "Not Ready"  # its other half may not be there
+    UNSYNCHRONIZED = "Unsynchronized"  # no run has ever succeeded
+    RUNNING = "Running"
+    READY = "Ready"
+    SUSPENDED = "Suspended"  # its run waits until the peer is back
+    UNKNOWN = "Unknown"  # secondary, and its primary cannot be reached
+
+
+def status_of(*, ready: bool, has_base: bool, running: bool, waiting: bool, primary_is_gone: bool) -> Status:
+    if not ready:
+        return Status.NOT_READY
+    if primary_is_gone:
+        return Status.UNKNOWN
+    if waiting:
+        return Status.SUSPENDED
+    if running:
+        return Status.RUNNING
+    return Status.READY if has_base else Status.UNSYNCHRONIZED

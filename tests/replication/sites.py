@@ -1,0 +1,127 @@
+"""Whole replicating systems for tests: real database, certificates, sockets and threads; pools in memory or files."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from memory_pool import MemoryDisk, MemoryPool
+
+from offsite.access.certificates import Authority
+from offsite.events import EventKind
+from offsite.pools.protocol import Create, Pool
+from offsite.replication.identity import SystemIdentity
+from offsite.replication.progress import RunProgress
+from offsite.replication.service import Replication
+from offsite.store.database import Database
+
+PASSWORD = "Correct-horse-7"
+WAIT_SECONDS = 20.0
+
+
+class Site:
+    """One system. `disk` and `directory` outlive `crash`, as they outlive a process."""
+
+    def __init__(self, directory: Path, name: str, pages_max: int = 1 << 30) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
+        self.name = name
+        self.identity = SystemIdentity(str(uuid.uuid4()), name)
+        self.disk = MemoryDisk()
+        self.pages_max = pages_max
+        self.authority = Authority(directory / "keys", name, ["127.0.0.1"])
+        self.events: list[tuple[EventKind, str]] = []
+        self.wrap: Callable[[MemoryPool], Pool] = lambda pool: pool
+        self.port = 0
+        self.open()
+
+    def open(self) -> None:
+        self.database = Database(self.directory / "state.db")
+        self.pool = MemoryPool(self.database, "A", self.disk, self.pages_max)
+        self.pools: dict[str, Pool] = {"A": self.wrap(self.pool)}
+        self.replication = Replication(
+            self.database,
+            self.pools,
+            self.authority,
+            self.identity,
+            ("127.0.0.1", self.port),
+            self.authenticate,
+            lambda kind, message: self.events.append((kind, message)),
+        )
+
+    def authenticate(self, username: str, password: str) -> bool:
+        return (username, password) == ("manage", PASSWORD)
+
+    def start(self) -> Site:
+        self.replication.start()
+        self.port = self.replication.port
+        return self
+
+    def stop(self) -> None:
+        self.replication.stop()
+        self.database.close()
+
+    def restart(self, *, crash: bool = False) -> None:
+        """With `crash` all that was not durable is lost."""
+        self.replication.stop()
+        if not crash:
+            self.pool.flush()
+        self.database.close()
+        self.open()
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.replication.port}"
+
+    def create_volume(self, name: str, size_bytes: int) -> int:
+        return self.pools["A"].apply([Create(name, size_bytes)])[0].id
+
+    def image_id(self, name: str) -> int:
+        return next(image.id for image in self.pools["A"].images() if image.name == name)
+
+    def write(self, image_id: int, offset: int, data: bytes) -> None:
+        image = self.pools["A"].open(image_id)
+        image.begin()
+        image.write(offset, memoryview(data))
+        image.end()
+        image.close()
+
+    def content(self, name: str) -> bytes:
+        image = self.pools["A"].open(self.image_id(name))
+        buffer = bytearray(image.size_bytes)
+        image.begin()
+        image.read(0, memoryview(buffer))
+        image.end()
+        image.close()
+        return bytes(buffer)
+
+    def internal_names(self) -> list[str]:
+        return sorted(image.name for image in self.pools["A"].images() if image.kind == "internal")
+
+    def run_to_end(self, set_name: str) -> RunProgress:
+        self.replication.replicate(set_name)
+        return self.await_end(set_name)
+
+    def await_end(self, set_name: str) -> RunProgress:
+        return self.await_progress(set_name, lambda now: now.state in ("success", "failed", "stopped"))
+
+    def await_progress(self, set_name: str, condition: Callable[[RunProgress], bool]) -> RunProgress:
+        until = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < until:
+            now = self.replication.progress(set_name)
+            if now is not None and condition(now):
+                return now
+            time.sleep(0.002)
+        raise AssertionError(f"{set_name} did not get there in {WAIT_SECONDS} s: {now}")
+
+
+def pair(here: Site, there: Site) -> None:
+    here.replication.peers.create(there.name, there.address, "manage", PASSWORD)
+
+
+def random_bytes(size_bytes: int, seed: int = 0) -> bytes:
+    return np.random.default_rng(seed).bytes(size_bytes)

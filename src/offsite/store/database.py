@@ -1,8 +1,9 @@
 """The one database of a system: opening, migrating, and transactions.
 
 WAL with synchronous=FULL: a transaction that was committed survives power loss. There is one writing
-connection behind a lock, for there is one writer at a time in SQLite anyhow, and one reading connection,
-so that loading a leaf of a page table never waits for the disk sync of a commit.
+connection behind a lock, for there is one writer at a time in SQLite anyhow. Every reader gets a connection
+of its own: it waits for nobody, neither for the disk sync of a commit nor for another reader, who might be
+waiting for a lock that it holds.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import QueuePool
 
 from offsite.errors import StateDirectoryError
 
 APPLICATION_ID = 0x4F464653  # "OFFS", in bytes 68 to 71 of the file: tells ours from any other SQLite database
+READERS_KEPT = 8  # open connections that are kept for the next reader
 _APPLICATION_ID_AT = slice(68, 72)
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -41,10 +43,8 @@ class Database:
         self.path = path
         self._engine = _engine(path)
         self._write_lock = threading.RLock()
-        self._read_lock = threading.Lock()
         try:
             self._writer = self._engine.connect()
-            self._reader = self._engine.connect()
             _migrate(self._writer, path)
         except DatabaseError as error:
             raise StateDirectoryError(f"{path} is damaged: {error.orig}; restore it from a copy") from error
@@ -53,7 +53,8 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """A transaction: committed durably at the end of the block, rolled back when the block raises.
 
-        Nested use in the same thread joins the outer transaction.
+        Nested use in the same thread joins the outer transaction. Inside the block nothing else may be
+        waited for, least of all a change of a pool, which ends in a transaction itself.
         """
         with self._write_lock:
             if self._writer.in_transaction():
@@ -64,13 +65,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A view of what is committed; does not wait for a commit that is under way."""
-        with self._read_lock, self._reader.begin():
-            yield self._reader
+        """A view of what is committed; waits for nobody."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
 
     def close(self) -> None:
-        with self._write_lock, self._read_lock:
-            self._reader.close()
+        with self._write_lock:
             self._writer.close()
             self._engine.dispose()
 
@@ -88,7 +88,13 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"check_same_thread": False})
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=READERS_KEPT + 1,
+        max_overflow=-1,
+        connect_args={"check_same_thread": False},
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:

@@ -59,12 +59,17 @@ class Disk:
         return written
 
     def _write_blocks(self, offset: int, piece: bytes, was: bytes) -> int:
-        written = 0
-        for at in range(0, len(piece), BLOCK_BYTES):
-            block = piece[at : at + BLOCK_BYTES]
-            if block != was[at : at + BLOCK_BYTES]:
-                self.write(offset + at, block)
-                written += len(block)
+        """Writes the stretches of blocks that differ, each with one request."""
+        written, at = 0, 0
+        while at < len(piece):
+            start = at
+            while at < len(piece) and piece[at : at + BLOCK_BYTES] != was[at : at + BLOCK_BYTES]:
+                at += BLOCK_BYTES
+            if at > start:
+                self.write(offset + start, piece[start:at])
+                written += len(piece[start:at])
+            else:
+                at += BLOCK_BYTES
         return written
 
     def _ask(self, command: int, offset: int, length: int, data: bytes | memoryview = b"") -> None:

@@ -17,7 +17,8 @@ from offsite.demo.filesystem import Ext4, MissingProgram, find_programs
 from offsite.demo.systems import DemoFailed, DemoSystem
 from offsite.units import MIB, format_size
 
-VOLUME_BYTES = 256 * MIB
+VOLUME_BYTES = 512 * MIB
+LEDGER_BYTES = 192 * MIB
 VOLUME, SET, CHECK = "Sales", "SalesDR", "Sales-check"
 
 
@@ -81,7 +82,7 @@ class Demo:
         source = Path(__file__).parents[1]
         for path in sorted(source.rglob("*.py")):
             shutil.copy(path, files / "-".join(path.relative_to(source).parts))
-        (files / "ledger.bin").write_bytes(os.urandom(48 * MIB))
+        (files / "ledger.bin").write_bytes(os.urandom(LEDGER_BYTES))
         self._disk_image.make(VOLUME_BYTES, files)
         written = self._write(None)
         self._say(f"A host wrote {format_size(written)} over NBD: {len(self._disk_image.names())} files.")

@@ -103,7 +103,7 @@ def _handshake(authority: Authority, tmp_path: Path, certificate: str, key: str)
     thread = threading.Thread(target=client)
     thread.start()
     try:
-        with authority.server_context().wrap_socket(ours, server_side=True) as server:
+        with authority.server_context(require_client_certificate=True).wrap_socket(ours, server_side=True) as server:
             shown = server.getpeercert(binary_form=True)
             assert shown
             subject = x509.load_der_x509_certificate(shown).subject

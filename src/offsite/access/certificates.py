@@ -81,16 +81,17 @@ class Authority:
         )
         return _pem(builder.sign(self._ca_key, hashes.SHA256())).decode(), _key_pem(key).decode()
 
-    def server_context(self) -> ssl.SSLContext:
-        """TLS 1.2 or newer with the system's certificate; a client may show one of this authority's.
+    def server_context(self, *, require_client_certificate: bool) -> ssl.SSLContext:
+        """TLS 1.2 or newer with the system's certificate.
 
-        A client certificate that this authority did not sign ends the handshake.
+        A client certificate that this authority did not sign ends the handshake, and so does none at all
+        if one is required.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.certificate_path, self.key_path)
         context.load_verify_locations(self.ca_path)
-        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_mode = ssl.CERT_REQUIRED if require_client_certificate else ssl.CERT_OPTIONAL
         return context
 
     def _make_ca(self, system_name: str) -> x509.Certificate:

@@ -88,9 +88,7 @@ class Maps:
         )
         with self._database.read() as connection:
             found = {row.image_id: row.access for row in connection.execute(statement)}
-        return {
-            image_id: cast(Granted, access) for image_id, access in found.items() if access != "no-access"
-        }
+        return {image_id: cast(Granted, access) for image_id, access in found.items() if access != "no-access"}
 
     def maps(self) -> list[Map]:
         """All maps, by image and initiator, the default map of an image first."""

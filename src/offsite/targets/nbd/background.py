@@ -1,0 +1,172 @@
+"""What a connection must not wait for: reads that need the disk, and flushes.
+
+    connection thread ── read(…), flush(…) ──▶ threads shared by the server ──▶ Completions ──▶ connection thread
+
+Only the connection's thread touches its socket, so results come back by a queue, and an eventfd that can be
+polled beside the socket. A connection's flushes are collected: one runs at a time, and it stands for all
+that were asked before it began.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from offsite.errors import OffsiteError, PoolFull
+from offsite.pools.protocol import OpenImage
+from offsite.targets.nbd import constants as nbd
+
+READERS, FLUSHERS = 8, 4
+
+_log = structlog.get_logger(__name__)
+
+
+class Workers:
+    """The threads of a server; they start as they are needed."""
+
+    def __init__(self) -> None:
+        self._readers = ThreadPoolExecutor(READERS, "nbd-read")
+        self._flushers = ThreadPoolExecutor(FLUSHERS, "nbd-flush")
+
+    def read(self, job: Callable[[], None]) -> None:
+        self._readers.submit(job).add_done_callback(_tell_failure)
+
+    def flush(self, job: Callable[[], None]) -> None:
+        self._flushers.submit(job).add_done_callback(_tell_failure)
+
+    def stop(self) -> None:
+        """Lets what runs end; what waits is dropped. Does not wait."""
+        for executor in (self._readers, self._flushers):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _tell_failure(future: Future[None]) -> None:
+    if not future.cancelled() and future.exception() is not None:
+        _log.error("NBD work in the background failed", exc_info=future.exception())
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Something that was asked for has ended. `buffer` holds what was read behind `header_bytes` of room."""
+
+    cookie: int
+    error: int  # of NBD; 0 is success
+    sentence: str
+    buffer: bytearray | None
+    offset: int
+    size_bytes: int
+
+
+class Background:
+    """What one connection has asked for. All methods but those that run in workers are its own thread's."""
+
+    def __init__(self, workers: Workers, open_image: Callable[[], OpenImage], flush: Callable[[], None]) -> None:
+        self.outstanding = 0
+        self.outstanding_bytes = 0
+        self.wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._workers = workers
+        self._open_image = open_image
+        self._flush = flush
+        self._lock = threading.Lock()
+        self._done: list[Done] = []
+        self._flushes: list[int] = []  # cookies that wait for a flush to begin
+        self._flush_runs = False
+        self._closed = False
+
+    def read(self, cookie: int, offset: int, length: int, header_bytes: int) -> None:
+        """Reads into a new buffer, with `header_bytes` of room before the data."""
+        self._begin(length)
+        self._workers.read(partial(self._read, cookie, offset, length, header_bytes, keep=True))
+
+    def warm(self, cookie: int, offset: int, length: int) -> None:
+        """Reads for the page cache's sake."""
+        self._begin(length)
+        self._workers.read(partial(self._read, cookie, offset, length, 0, keep=False))
+
+    def flush(self, cookie: int) -> None:
+        """Makes durable all that has been written so far."""
+        self._begin(0)
+        with self._lock:
+            self._flushes.append(cookie)
+            if self._flush_runs:
+                return
+            self._flush_runs = True
+        self._workers.flush(self._run_flushes)
+
+    def take_done(self) -> list[Done]:
+        """What has ended since the last call. Does not wait: `wakeup` becomes readable when there is some."""
+        try:
+            os.eventfd_read(self.wakeup)
+        except BlockingIOError:
+            return []
+        with self._lock:
+            done, self._done = self._done, []
+        self.outstanding -= len(done)
+        self.outstanding_bytes -= sum(each.size_bytes for each in done)
+        return done
+
+    def close(self) -> None:
+        """What still runs ends unheard."""
+        with self._lock:
+            self._closed = True
+            os.close(self.wakeup)
+
+    def _begin(self, length: int) -> None:
+        self.outstanding += 1
+        self.outstanding_bytes += length
+
+    def _finish(self, done: list[Done]) -> None:
+        with self._lock:
+            if not self._closed:
+                self._done += done
+                os.eventfd_write(self.wakeup, 1)
+
+    def _read(self, cookie: int, offset: int, length: int, header_bytes: int, *, keep: bool) -> None:
+        if self._closed:
+            return
+        buffer = bytearray(header_bytes + length)
+        done = Done(cookie, nbd.EIO, "internal error", None, offset, length)
+        try:
+            with closing(self._open_image()) as image:
+                image.begin()
+                try:
+                    image.read(offset, memoryview(buffer)[header_bytes:])
+                finally:
+                    image.end()
+            done = Done(cookie, 0, "", buffer if keep else None, offset, length)
+        except (OffsiteError, OSError) as error:
+            done = Done(cookie, error_number(error), str(error), None, offset, length)
+        finally:
+            self._finish([done])
+
+    def _run_flushes(self) -> None:
+        while True:
+            with self._lock:
+                cookies, self._flushes = self._flushes, []
+                if not cookies or self._closed:
+                    self._flush_runs = False
+                    return
+            number, sentence = nbd.EIO, "internal error"
+            try:
+                self._flush()
+                number, sentence = 0, ""
+            except (OffsiteError, OSError) as error:
+                number, sentence = error_number(error), str(error)
+            finally:
+                self._finish([Done(cookie, number, sentence, None, 0, 0) for cookie in cookies])
+
+
+def error_number(error: OffsiteError | OSError) -> int:
+    """The error of NBD for what a pool raised."""
+    full = isinstance(error, PoolFull) or (
+        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    )
+    return nbd.ENOSPC if full else nbd.EIO

@@ -1,0 +1,143 @@
+"""One client, from accept to the end: handshake, perhaps TLS, transmission. A thread of its own.
+
+accepted ──Negotiation──▶ export chosen ──Transmission──▶ closed
+              │   ▲
+              └TLS┘          anything that goes wrong, anywhere ──▶ closed, with one line in the log
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from offsite.clock import Clock
+from offsite.errors import NotAllowed, OffsiteError
+from offsite.targets.nbd import identity
+from offsite.targets.nbd.background import Workers
+from offsite.targets.nbd.channel import Channel, PlainChannel, TlsChannel, prepare
+from offsite.targets.nbd.exports import Export, Exports
+from offsite.targets.nbd.negotiation import Negotiation, Outcome, State, TlsMode
+from offsite.targets.nbd.transmission import Transmission
+
+CertificateRule = Literal["certificate optional", "certificate required"]
+
+_HANDSHAKE_BUFFER_BYTES = 4096
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all connections of a server share."""
+
+    exports: Exports
+    tls_contexts: Mapping[CertificateRule, ssl.SSLContext]  # none: TLS is not to be had
+    workers: Workers
+    clock: Clock
+    handshake_seconds: float  # from accept to the choice of an export
+    send_seconds: float  # in which a client must take something of a reply
+    force_tls: bool  # also on loopback and on the Unix socket
+
+
+class InitiatorLookup:
+    """The exports as `initiator` sees them. See negotiation.Lookup."""
+
+    def __init__(self, settings: Settings, initiator: str) -> None:
+        self._exports = settings.exports
+        self._initiator = initiator
+
+    def visible(self) -> list[Export]:
+        return self._exports.visible(self._initiator)
+
+    def find(self, name: str) -> Export | None:
+        return self._exports.find(name, self._initiator)
+
+
+class Connection:
+    """`run` is for the connection's own thread; `cut` and the attributes are for all."""
+
+    def __init__(self, sock: socket.socket, client_address: str, settings: Settings) -> None:
+        self.client_address = client_address
+        self.initiator = identity.initiator_id(client_address, None)
+        self.export: Export | None = None  # once it is chosen
+        self._settings = settings
+        self._plain = PlainChannel(sock)
+        self._channel: Channel = self._plain
+
+    def run(self) -> None:
+        """Serves the client until it goes or is cut off. Raises nothing."""
+        log = _log.bind(client=self.client_address)
+        try:
+            prepare(self._plain.socket, self._settings.send_seconds)
+            negotiation = self._negotiate()
+            if negotiation.outcome is not None:
+                log = log.bind(export=negotiation.outcome.export.name, initiator=self.initiator)
+                log.info("NBD client connected")
+                self._transmit(negotiation.outcome, negotiation.left_over())
+                log.info("NBD client disconnected")
+        except OffsiteError as error:
+            log.warning("NBD connection closed", reason=str(error))
+        except TimeoutError as error:
+            log.warning("NBD connection closed", reason=f"deadline passed: {error}")
+        except OSError as error:
+            log.info("NBD client went away", reason=str(error))
+        except Exception:
+            log.exception("NBD connection closed by a defect")
+        finally:
+            self._channel.close()
+
+    def cut(self, how: int) -> None:
+        """Ends the connection: with socket.SHUT_RD after what has been received, with SHUT_RDWR at once."""
+        self._channel.cut(how)
+
+    def _negotiate(self) -> Negotiation:
+        deadline = time.monotonic() + self._settings.handshake_seconds
+        negotiation = Negotiation(self._lookup(), self._tls_mode())
+        buffer = memoryview(bytearray(_HANDSHAKE_BUFFER_BYTES))
+        self._channel.send(negotiation.greeting())
+        while negotiation.state not in (State.TRANSMISSION, State.ENDED):
+            received = self._channel.receive_before(buffer, deadline)
+            if not received:
+                break
+            reply = negotiation.receive(buffer[:received])
+            if negotiation.outcome is not None:
+                self._enter(negotiation.outcome.export)
+            self._channel.send(reply)
+            if negotiation.state is State.TLS:
+                self._start_tls(deadline)
+                negotiation.tls_started(self._lookup())
+        return negotiation
+
+    def _lookup(self) -> InitiatorLookup:
+        return InitiatorLookup(self._settings, self.initiator)
+
+    def _tls_mode(self) -> TlsMode:
+        if self._settings.force_tls or identity.requires_tls(self.client_address):
+            return "required"
+        return "offered" if self._settings.tls_contexts else "off"
+
+    def _start_tls(self, deadline: float) -> None:
+        required = self._tls_mode() == "required"
+        context = self._settings.tls_contexts["certificate required" if required else "certificate optional"]
+        channel = TlsChannel(self._plain, context, deadline, self._settings.send_seconds)
+        self._channel = channel
+        self.initiator = identity.initiator_id(self.client_address, channel.certificate_der())
+
+    def _enter(self, export: Export) -> None:
+        """From here on the server finds this connection by its export; an unmap just before has to count."""
+        self.export = export
+        exports = self._settings.exports
+        if not exports.still_granted(export, self.initiator):
+            raise NotAllowed(f"{export.name!r} is not mapped to {self.initiator} any more")
+        exports.seen(self.initiator, self._settings.clock.now())
+
+    def _transmit(self, outcome: Outcome, left_over: bytes) -> None:
+        with closing(Transmission(self._channel, outcome, self._settings.workers)) as transmission:
+            transmission.run(left_over)

@@ -30,6 +30,7 @@ from offsite.replication.batches import (
     Extents,
 )
 from offsite.replication.messages import Position
+from offsite.replication.reading import read
 
 _SILENT_BYTES_MAX = 64 << 20  # scanned without finding anything, before that is told all the same
 _NOTHING = 255
@@ -212,7 +213,7 @@ def _fill(
         for piece in pieces:
             end = at + piece.length
             if only is None or piece.kind is only:
-                image.read(piece.offset, view[at:end])
+                read(image, piece.offset, view[at:end])
             at = end
     finally:
         image.end()

@@ -128,8 +128,17 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     watermark: Position
 
 
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What both ends put on record about a run: the digest of all its batches, and the bytes of all its attempts."""
+
+    digest: Digest
+    changed_bytes: Bytes
+    wire_bytes: Bytes
+
+
 class Holds(Message, frozen=True, kw_only=True):
     base: Uuid | None
+    outcome: Outcome | None  # of the run that sent the base, in case that its Committed was lost
     partial: Partial | None
 
 
@@ -182,8 +191,7 @@ class Commit(Message, frozen=True, kw_only=True):
 
 
 class Committed(Message, frozen=True, kw_only=True):
-    changed_bytes: Bytes
-    wire_bytes: Bytes
+    outcome: Outcome
 
 
 class EndRun(Message, frozen=True, kw_only=True):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from typing import Protocol
 
 from offsite.replication.asking import Receive, Transmit
 from offsite.replication.batches import Changes, digest_of
 from offsite.replication.changes import estimate_bytes, find_changes
-from offsite.replication.channel import Channel
 from offsite.replication.compression import Compressor
-from offsite.replication.messages import Batch
+from offsite.replication.messages import AnyMessage, Batch
 from offsite.replication.primary_end import PrimaryEnd
 from offsite.replication.primary_run import (
     Action,
@@ -24,12 +24,22 @@ from offsite.replication.primary_run import (
 from offsite.replication.progress import Progress
 
 
+class Link(Protocol):
+    """What a run needs of a connection: see channel.Channel."""
+
+    wire_bytes: int
+
+    def send(self, message: AnyMessage, table: bytes = ..., data: memoryview = ...) -> None: ...
+
+    def receive(self, timeout_seconds: float) -> tuple[AnyMessage, memoryview] | None: ...
+
+    def readable(self) -> bool: ...
+
+
 class PrimaryDriver:
     """For one attempt of one run. `check_stopped` raises when the attempt is to end."""
 
-    def __init__(
-        self, channel: Channel, end: PrimaryEnd, progress: Progress, check_stopped: Callable[[], None]
-    ) -> None:
+    def __init__(self, channel: Link, end: PrimaryEnd, progress: Progress, check_stopped: Callable[[], None]) -> None:
         self._channel = channel
         self._end = end
         self._progress = progress

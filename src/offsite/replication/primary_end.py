@@ -11,8 +11,9 @@ from offsite.pools.protocol import Delete, Pool, Snapshot
 from offsite.replication import records
 from offsite.replication.changes import MemberDifference
 from offsite.replication.locate import find_image, internal_name
+from offsite.replication.messages import Outcome
 from offsite.replication.plan import Adopt, Forget, PrimaryHolds
-from offsite.replication.primary_run import Outcome, PointDescription
+from offsite.replication.primary_run import PointDescription
 from offsite.replication.records import PointRecord, SetRecord
 from offsite.store.database import Database
 
@@ -67,10 +68,7 @@ class PrimaryEnd:
             self._drop([self._point(step.point)])
 
     def _adopt(self, uuid: str, outcome: Outcome | None) -> None:
-        """The point becomes the base; it and the run, if it was the run's own, are done with.
-
-        Without an outcome the other side had committed before, and told nobody: its numbers are lost.
-        """
+        """The point becomes the base; it and the run, if it was the run's own, are done with."""
         held = self._points()
         adopted = next(point for point in held if point.uuid == uuid)
         older = [point for point in held if point.state == "base" or point.id < adopted.id]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from offsite.errors import ProtocolError
 from offsite.replication.asking import Asking, Receive, Transmit
 from offsite.replication.batches import chain
-from offsite.replication.messages import Ack, AnyMessage, Ask, Begin, Commit, Committed, Holds, Ready, Working
+from offsite.replication.messages import Ack, AnyMessage, Ask, Begin, Commit, Committed, Holds, Outcome, Ready, Working
 from offsite.replication.plan import Adopt, Forget, PrimaryHolds, SecondaryHolds, Send, plan
 
 WINDOW_BYTES = 32 << 20
@@ -61,7 +61,7 @@ class Do:
     """Take a step that concerns the primary alone. Gets None."""
 
     step: Adopt | Forget
-    outcome: Outcome | None  # of the newest Send
+    outcome: Outcome | None  # of the point that the other side committed last
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,6 @@ class Sent:
     sequence: int
     payload_bytes: int
     digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What both ends agree on about a point that was committed."""
-
-    digest: bytes
-    changed_bytes: int
-    wire_bytes: int
 
 
 Action = Transmit | Receive | Poll | Describe | OpenChanges | SendNext | Do
@@ -104,7 +95,7 @@ class PrimaryRun:
         """Drives the run to its end. Raises what ended it otherwise."""
         ask = Ask(set_uuid=self.set_uuid, generation=self.generation)
         remote = yield from self.asking.request(ask, Holds)
-        outcome: Outcome | None = None
+        outcome = remote.outcome
         for step in plan(held, SecondaryHolds(remote.base, remote.partial)):
             if isinstance(step, Send):
                 outcome = yield from self._send(step)
@@ -126,7 +117,7 @@ class PrimaryRun:
         digest = yield from self._send_batches(ready.digest)
         commit = Commit(run=self.run, point=step.point, digest=digest)
         committed = yield from self.asking.request(commit, Committed)
-        return Outcome(digest, committed.changed_bytes, committed.wire_bytes)
+        return committed.outcome
 
     def _send_batches(self, digest: bytes) -> Generator[Action, Answer, bytes]:
         """Sends all batches, as fast as they are acknowledged; returns the digest of them all."""

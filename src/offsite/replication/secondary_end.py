@@ -18,8 +18,7 @@ from offsite.replication import records
 from offsite.replication.batches import DIGEST_START, Arrived
 from offsite.replication.fence import Fence
 from offsite.replication.locate import find_image, internal_name
-from offsite.replication.messages import START, Ask, Begin, Commit, Committed, EndRun, Position, Ready
-from offsite.replication.plan import SecondaryHolds
+from offsite.replication.messages import START, Ask, Begin, Commit, Committed, EndRun, Holds, Outcome, Position, Ready
 from offsite.replication.records import PointRecord, SetRecord
 from offsite.replication.secondary_run import Filled
 from offsite.replication.store_batch import BatchStore
@@ -76,14 +75,23 @@ class SecondarySide:
         self._flushed_at = 0.0
         self._flushed_bytes = 0
 
-    def look(self, ask: Ask) -> SecondaryHolds:
+    def look(self, ask: Ask) -> Holds:
         if ask.generation != self._set.generation:
             raise NotAllowed(
                 f"replication set {self._set.name} is of generation {self._set.generation} here, "
                 f"of {ask.generation} there: its roles have changed"
             )
         self._fence.take(self)
-        return records.secondary_holds(self._points())
+        held = records.secondary_holds(self._points())
+        return Holds(base=held.base, outcome=self._outcome(held.base), partial=held.partial)
+
+    def _outcome(self, base: str | None) -> Outcome | None:
+        with self._database.read() as connection:
+            run = records.find_run(connection, base) if base else None
+        if run is None or run.digest is None:
+            return None
+        digest = bytes.fromhex(run.digest)
+        return Outcome(digest=digest, changed_bytes=run.changed_bytes, wire_bytes=run.wire_bytes)
 
     # -- beginning -----------------------------------------------------------------------------------------
 
@@ -222,8 +230,8 @@ class SecondarySide:
                 Replace(volume, clone) for volume, clone in zip(volumes, point.image_ids, strict=True)
             ]
             changes += [Delete(image_id) for held in old for image_id in held.image_ids]
-            totals = Committed(changed_bytes=self._progress.changed_bytes, wire_bytes=self._run_wire_bytes())
-            values: dict[str, object] = {"changed_bytes": totals.changed_bytes, "wire_bytes": totals.wire_bytes}
+            changed_bytes, wire_bytes = self._progress.changed_bytes, self._run_wire_bytes()
+            values: dict[str, object] = {"changed_bytes": changed_bytes, "wire_bytes": wire_bytes}
             if commit.point == commit.run:
                 values |= {
                     "state": "success",
@@ -239,9 +247,10 @@ class SecondarySide:
             self._pool.apply(changes, write)
             self._point = None
         if commit.point == commit.run:
-            size = format_size(totals.changed_bytes)
+            size = format_size(changed_bytes)
             self._report(events.RUN_COMPLETED, f"Replication set {self._set.name} is up to date: {size} had changed.")
-        return totals
+        outcome = Outcome(digest=commit.digest, changed_bytes=changed_bytes, wire_bytes=wire_bytes)
+        return Committed(outcome=outcome)
 
     def end_run(self, end: EndRun) -> None:
         with self._database.transaction() as connection:

@@ -31,7 +31,6 @@ from offsite.replication.messages import (
     Position,
     Ready,
 )
-from offsite.replication.plan import SecondaryHolds
 
 RunMessage = Ask | Begin | Batch | Commit | EndRun
 
@@ -47,7 +46,7 @@ class Filled:
 class SecondaryEnd(Protocol):
     """What a run does on the secondary: its volumes, its records."""
 
-    def look(self, ask: Ask) -> SecondaryHolds: ...
+    def look(self, ask: Ask) -> Holds: ...
 
     def prepare(self, begin: Begin) -> Ready:
         """Makes, or finds, what is to be filled; tells how far it is."""
@@ -74,8 +73,7 @@ class SecondaryRun:
     def answer(self, message: RunMessage, payload: memoryview) -> AnyMessage:
         match message:
             case Ask():
-                held = self._end.look(message)
-                return Holds(base=held.base, partial=held.partial)
+                return self._end.look(message)
             case Begin():
                 return self._begin(message)
             case Batch():

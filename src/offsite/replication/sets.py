@@ -232,8 +232,9 @@ class Sets:
 
     def runs(self, name: str) -> list[RunRecord]:
         """Newest first."""
+        of = self.record(name)
         with self._database.read() as connection:
-            return records.set_runs(connection, self.record(name).id)
+            return records.set_runs(connection, of.id)
 
     def _info(self, of: SetRecord) -> SetInfo:
         with self._database.read() as connection:

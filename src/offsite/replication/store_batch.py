@@ -10,6 +10,7 @@ import numpy as np
 from offsite.errors import DigestMismatch
 from offsite.pools.protocol import OpenImage
 from offsite.replication.batches import DATA, DATA_BYTES_MAX, HOLE, ZERO, Arrived, digest_of
+from offsite.replication.reading import read
 
 
 class BatchStore:
@@ -52,7 +53,7 @@ class BatchStore:
             with _inside(image):
                 for offset, length, _, kind in rows:
                     if kind == DATA:
-                        image.read(offset, self._read_back[at : at + length])
+                        read(image, offset, self._read_back[at : at + length])
                         at += length
                     else:
                         self._check_zero(image, member, offset, length)
@@ -65,7 +66,7 @@ class BatchStore:
             for at in range(offset, offset + piece if has_data else offset, DATA_BYTES_MAX):
                 scratch = scratch or memoryview(bytearray(DATA_BYTES_MAX))
                 part = scratch[: min(DATA_BYTES_MAX, offset + piece - at)]
-                image.read(at, part)
+                read(image, at, part)
                 found = np.flatnonzero(np.frombuffer(part, np.uint8))
                 if len(found):
                     raise DigestMismatch(f"member {member} at offset {at + int(found[0])} is not zero, as it was sent")

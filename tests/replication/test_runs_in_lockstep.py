@@ -1,0 +1,198 @@
+"""Whole runs with a cut at every message and a crash at every durable step of either side: R1 to R4, R7, R8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lockstep import Crash, Nth, World
+from sites import random_bytes
+
+from offsite.errors import PeerUnreachable
+from offsite.replication import records
+from offsite.store.database import Database
+
+MIB = 1 << 20
+SIZES = [3 * MIB, MIB + 4096]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database to copy: quicker than to migrate one for every world."""
+    path = tmp_path_factory.mktemp("template") / "state.db"
+    Database(path).close()
+    return path
+
+
+@pytest.fixture
+def make_world(template: Path, tmp_path: Path) -> Iterator[Callable[[], World]]:
+    worlds: list[World] = []
+
+    def make() -> World:
+        worlds.append(World(template, tmp_path / str(len(worlds)), SIZES))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+def prepare(world: World, *, initial: bool) -> str:
+    """A world in which a run was asked for that has something to send for both members."""
+    world.primary.write(0, 0, random_bytes(2 * MIB + 8192, 1))
+    world.primary.write(1, 4096, random_bytes(8192, 2))
+    if not initial:
+        world.attempt(world.request())
+        world.primary.write(0, 4096, random_bytes(4096, 3))
+        world.primary.write(0, 2 * MIB, random_bytes(4096, 4))
+        world.primary.write(1, MIB, random_bytes(4096, 5))
+    return world.request()
+
+
+def finish(world: World, run: str) -> None:
+    """After the fault: R1 holds, and one attempt more gets everything there."""
+    world.check()
+    world.attempt(run)
+    world.check_done(run)
+
+
+@pytest.mark.parametrize("initial", [True, False], ids=["initial", "difference"])
+def test_without_faults(make_world: Callable[[], World], initial: bool) -> None:
+    world = make_world()
+    run = prepare(world, initial=initial)
+    world.data_bytes = 0
+    world.attempt(run)
+    world.check_done(run)
+    assert world.data_bytes == (2 * MIB + 16384 if initial else 3 * 4096)
+
+
+@pytest.mark.parametrize("initial", [True, False], ids=["initial", "difference"])
+@pytest.mark.parametrize("direction", ["requests", "answers"])
+def test_a_cut_at_every_message(make_world: Callable[[], World], initial: bool, direction: str) -> None:
+    cuts = 0
+    while True:
+        world = make_world()
+        run = prepare(world, initial=initial)
+        nth: Nth = getattr(world, direction)
+        nth.at = nth.count + cuts + 1
+        try:
+            world.attempt(run)
+        except PeerUnreachable:
+            cuts += 1
+            finish(world, run)
+        else:
+            break
+    world.check_done(run)
+    assert cuts >= 5, "Ask, Begin, batches, Commit"
+
+
+@pytest.mark.parametrize("initial", [True, False], ids=["initial", "difference"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("side", ["primary", "secondary", "both"])
+def test_a_crash_at_every_durable_step(
+    make_world: Callable[[], World], initial: bool, moment: str, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`both`: the secondary goes down, and the primary with it. Watermarks are flushed after every batch."""
+    monkeypatch.setattr("offsite.replication.secondary_end.FLUSH_BYTES", 1)
+    crashes = 0
+    while True:
+        world = make_world()
+        run = prepare(world, initial=initial)
+        end = world.primary if side == "primary" else world.secondary
+        nth: Nth = getattr(end, moment)
+        nth.at = nth.count + crashes + 1
+        try:
+            world.attempt(run)
+        except Crash:
+            crashes += 1
+            end.crash()
+            if side == "both":
+                world.primary.crash()
+            finish(world, run)
+        else:
+            break
+    world.check_done(run)
+    assert crashes >= (1 if side == "primary" else 4)
+
+
+def test_a_run_that_was_cut_sends_only_what_is_behind_its_watermark(
+    make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offsite.replication.secondary_end.FLUSH_BYTES", 1)
+    world = make_world()
+    run = prepare(world, initial=True)
+    world.requests.at = world.requests.count + 4  # Ask, Begin, the first batch of 1 MiB, and then no more
+    with pytest.raises(PeerUnreachable):
+        world.attempt(run)
+    assert world.data_bytes == MIB
+    world.secondary.crash()
+    world.attempt(run)
+    world.check_done(run)
+    assert world.data_bytes == 2 * MIB + 16384, "each byte once"
+    for end in (world.primary, world.secondary):
+        with end.database.read() as connection:
+            record = records.find_run(connection, run)
+        assert record is not None
+        assert record.changed_bytes == 2 * MIB + 16384, "the record counts the whole run"
+
+
+def test_a_later_request_finishes_the_point_that_was_cut_and_then_its_own(make_world: Callable[[], World]) -> None:
+    world = make_world()
+    first = prepare(world, initial=False)
+    world.answers.at = world.answers.count + 2  # the answer to Begin is lost
+    with pytest.raises(PeerUnreachable):
+        world.attempt(first)
+    world.primary.write(0, 0, b"newer" * 100)
+    second = world.request()
+    world.attempt(second)
+    world.check_done(second)
+
+
+def test_requests_that_fail_one_after_the_other_keep_at_most_two_points(make_world: Callable[[], World]) -> None:
+    """R8: nothing piles up while a secondary is out of order."""
+    world = make_world()
+    prepare(world, initial=False)
+    for _ in range(4):
+        run = world.request()
+        with world.primary.database.read() as connection:
+            held = records.primary_holds(records.set_points(connection, world.primary.of.id))
+        assert len(held.pending) == 2
+    world.attempt(run)
+    world.check_done(run)
+
+
+def test_a_batch_that_comes_twice_is_harmless(make_world: Callable[[], World]) -> None:
+    """R4: the watermark was not durable, so all of it is sent again over what is there already."""
+    world = make_world()
+    run = prepare(world, initial=True)
+    world.requests.at = world.requests.count + 6
+    with pytest.raises(PeerUnreachable):
+        world.attempt(run)
+    world.attempt(run)
+    world.check_done(run)
+    assert world.data_bytes > 2 * MIB + 16384
+
+
+def test_a_volume_that_has_grown_grows_over_there(make_world: Callable[[], World]) -> None:
+    from offsite.pools.protocol import Resize
+
+    world = make_world()
+    prepare(world, initial=False)
+    world.primary.pool.apply([Resize(world.primary.of.members[1].image_id, 2 * MIB)])
+    world.primary.write(1, 2 * MIB - 4096, b"at the new end")
+    run = world.request()
+    world.attempt(run)
+    world.check_done(run)
+    assert len(world.secondary.content(1)) == 2 * MIB
+
+
+def test_a_secondary_restored_from_an_old_copy_is_filled_anew(make_world: Callable[[], World]) -> None:
+    world = make_world()
+    run = prepare(world, initial=False)
+    with world.secondary.database.transaction() as connection:
+        (point,) = records.set_points(connection, world.secondary.of.id)
+        connection.exec_driver_sql("UPDATE points SET uuid = ?", ("f" * 36,))
+    world.attempt(run)
+    world.check_done(run)
+    assert point.uuid != "f" * 36

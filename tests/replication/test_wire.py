@@ -1,0 +1,145 @@
+"""The frames of the peer protocol: what goes out comes back, and nothing else gets in."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offsite.errors import ProtocolError
+from offsite.replication import messages, wire
+from offsite.replication.messages import Ack, Batch, Hello, Pair, Ping, Position
+
+UUID = "6f1c2c1e-0000-4000-8000-000000000001"
+OUTCOME = messages.Outcome(digest=bytes(16), changed_bytes=5, wire_bytes=6)
+EVERY_MESSAGE = [
+    Hello(version=1, system_uuid=UUID, system_name="London", software="Offsite 1"),
+    messages.Failed(error="PoolFull", sentence="pool A is full"),
+    messages.Done(),
+    messages.Working(),
+    Ping(),
+    Pair(username="manage", password="secret", certificate=b"\x30", host="", port=7443),
+    messages.Unpair(),
+    messages.CreateSet(
+        set_uuid=UUID,
+        name="S",
+        generation=1,
+        primary_pool="A",
+        secondary_pool="B",
+        members=[messages.NewMember(primary_name="V", secondary_name="W", size_bytes=1 << 47)],
+    ),
+    messages.DeleteSet(set_uuid=UUID),
+    messages.Ask(set_uuid=UUID, generation=3),
+    messages.Holds(
+        base=UUID, outcome=OUTCOME, partial=messages.Partial(point=UUID, base=None, watermark=Position(0, 4096))
+    ),
+    messages.Begin(run=UUID, point=UUID, base=UUID, taken_at=1.5, sizes_bytes=[4096]),
+    messages.Ready(watermark=Position(1, 0), digest=bytes(16), changed_bytes=1, wire_bytes=2),
+    Batch(
+        sequence=0,
+        position=Position(0, 1 << 20),
+        extents=1,
+        data_bytes=1 << 20,
+        compression=1,
+        digest=bytes(16),
+    ),
+    Ack(sequence=0, durable=Position(0, 0)),
+    messages.Commit(run=UUID, point=UUID, digest=bytes(16)),
+    messages.Committed(outcome=OUTCOME),
+    messages.EndRun(run=UUID, sentence="no"),
+]
+
+
+def decode(frame: bytes, payload_allowed: bool = True) -> messages.AnyMessage:
+    head = wire.decode_head(frame[: wire.HEAD_BYTES], payload_allowed=payload_allowed)
+    assert wire.HEAD_BYTES + head.message_bytes == len(frame)
+    return wire.decode_message(frame[wire.HEAD_BYTES :], head.payload_bytes)
+
+
+@pytest.mark.parametrize("message", EVERY_MESSAGE, ids=lambda m: type(m).__name__)
+def test_every_message_comes_back_as_it_was_sent(message: messages.AnyMessage) -> None:
+    assert decode(wire.encode(message)) == message
+
+
+def test_every_message_is_in_the_list_above() -> None:
+    """A message that is added has to be tested."""
+    assert {type(message) for message in EVERY_MESSAGE} == set(messages.Message.__subclasses__())
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 16), st.integers(0, 128 << 40))
+def test_numbers_up_to_their_bounds_survive(sequence: int, member: int, offset: int) -> None:
+    ack = Ack(sequence=sequence, durable=Position(member, offset))
+    assert decode(wire.encode(ack)) == ack
+
+
+@settings(max_examples=500)
+@given(st.binary(max_size=200))
+def test_garbage_is_a_protocol_error_and_nothing_else(garbage: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        wire.decode_message(garbage)
+    if len(garbage) >= wire.HEAD_BYTES and not garbage.startswith(wire.MAGIC):
+        with pytest.raises(ProtocolError, match="not a system of Offsite"):
+            wire.decode_head(garbage[: wire.HEAD_BYTES], payload_allowed=True)
+
+
+@given(st.sampled_from(EVERY_MESSAGE), st.data())
+def test_a_damaged_message_is_understood_or_refused(message: messages.AnyMessage, data: st.DataObject) -> None:
+    """A flipped byte never gets through as another kind of exception."""
+    body = bytearray(wire.encode(message)[wire.HEAD_BYTES :])
+    body[data.draw(st.integers(0, len(body) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        wire.decode_message(bytes(body))
+    except ProtocolError:
+        return
+
+
+def test_a_head_with_lengths_over_the_bounds_is_refused() -> None:
+    def head(message_bytes: int, payload_bytes: int) -> bytes:
+        return wire.MAGIC + message_bytes.to_bytes(4, "little") + payload_bytes.to_bytes(4, "little")
+
+    with pytest.raises(ProtocolError, match="message of 65537 bytes"):
+        wire.decode_head(head(65537, 0), payload_allowed=True)
+    with pytest.raises(ProtocolError, match="payload of"):
+        wire.decode_head(head(10, wire.PAYLOAD_BYTES_MAX + 1), payload_allowed=True)
+    with pytest.raises(ProtocolError, match="payload of 1 bytes is announced; 0"):
+        wire.decode_head(head(10, 1), payload_allowed=False)
+
+
+def test_what_is_too_large_is_not_sent() -> None:
+    with pytest.raises(ProtocolError, match="too large to send"):
+        wire.encode(Ping(), wire.PAYLOAD_BYTES_MAX + 1)
+
+
+def test_fields_of_a_newer_version_are_passed_over() -> None:
+    body = msgspec.msgpack.encode({"type": "Ping", "colour": "blue"})
+    assert wire.decode_message(body) == Ping()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "Ack", "sequence": -1, "durable": {}},
+        {"type": "Ack", "sequence": 0, "durable": {"member": 17}},
+        {"type": "Ack", "sequence": "0", "durable": {}},
+        {"type": "Ack"},
+        {"type": "Nack", "sequence": 0},
+        {"type": "Hello", "version": 0, "system_uuid": UUID, "system_name": "x", "software": ""},
+        {"type": "DeleteSet", "set_uuid": "short"},
+        {"type": "Begin", "run": UUID, "point": UUID, "base": None, "taken_at": 0.0, "sizes_bytes": []},
+        {"type": "Begin", "run": UUID, "point": UUID, "base": None, "taken_at": 0.0, "sizes_bytes": [1] * 17},
+    ],
+)
+def test_fields_that_are_missing_or_out_of_bounds_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ProtocolError, match="cannot be understood"):
+        wire.decode_message(msgspec.msgpack.encode(fields))
+
+
+def test_only_a_batch_may_have_a_payload() -> None:
+    with pytest.raises(ProtocolError, match="it has none"):
+        wire.decode_message(wire.encode(Ping())[wire.HEAD_BYTES :], payload_bytes=5)
+
+
+def test_a_password_is_not_shown_where_a_message_is_logged() -> None:
+    pair = Pair(username="manage", password="tell-no-one", certificate=b"x", host="", port=1)
+    assert "tell-no-one" not in repr(pair)

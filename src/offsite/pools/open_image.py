@@ -7,6 +7,13 @@ A write to a page that only this image owns goes straight to its place. Any othe
     still the same old page there? map the new     under the lock; else give back and start over
 
 The pin is one owner more, so that while we copy nobody else finds the old page their own and writes to it.
+
+Looking up takes no lock where it can do without. Between finding a page and using it, another thread may give
+this image a new page there, and the old one, now a snapshot's alone, may be written by the snapshot's host. So
+what was found is looked up once more: before writing, that it is still ours to write in place; after reading,
+that what was read was this image's all the while. It cannot have been away and come back meanwhile: a page
+that was let go stays unused as long as we are inside, and only a Replace brings an old one back, from
+outside the gate.
 """
 
 from __future__ import annotations
@@ -43,7 +50,7 @@ class LocalOpenImage(Visitor):
         "_owners",
         "_page_shift",
         "_pool",
-        "_read_nowait",
+        "_read_flags",
         "page_bytes",
     )
 
@@ -55,7 +62,7 @@ class LocalOpenImage(Visitor):
         self._nodes = image.nodes
         self._owners = pool.table.owners_view
         self._descriptor = pool.store.descriptor
-        self._read_nowait = pool.store.can_read_nowait
+        self._read_flags = os.RWF_NOWAIT if pool.store.can_read_nowait else 0
         self.page_bytes = pool.store.page_bytes
         self._page_shift = self.page_bytes.bit_length() - 1
         self._offset_mask = self.page_bytes - 1
@@ -96,37 +103,48 @@ class LocalOpenImage(Visitor):
         # The way through the table is written out here: a call for each level would cost a fifth of the read.
         node = self._nodes.get(offset >> self._node_shift)
         leaf = None if node is None else node.leaves[(offset >> self._leaf_shift) & _LEAF_MASK]
-        if leaf is None:
-            page = HOLE
-        elif leaf.pages is None:
+        if node is None or leaf is None:
+            buffer[:] = _ZEROS[:length]
+            return True
+        pages = leaf.pages
+        if pages is None:
             return False
-        else:
-            page = leaf.pages[(offset >> self._page_shift) & _PAGE_MASK]
+        page = pages[(offset >> self._page_shift) & _PAGE_MASK]
         if page == HOLE:
             buffer[:] = _ZEROS[:length]
             return True
-        if not self._read_nowait:
-            self._pool.store.read((page << self._page_shift) + within, buffer)
-            return True
         try:
-            return os.preadv(self._descriptor, (buffer,), (page << self._page_shift) + within, os.RWF_NOWAIT) == length
+            count = os.preadv(self._descriptor, (buffer,), (page << self._page_shift) + within, self._read_flags)
         except BlockingIOError:
             return False
+        return (
+            count == length
+            and self._nodes.get(offset >> self._node_shift) is node
+            and node.leaves[(offset >> self._leaf_shift) & _LEAF_MASK] is leaf
+            and pages[(offset >> self._page_shift) & _PAGE_MASK] == page
+        )
 
     def read(self, offset: int, buffer: memoryview) -> None:
         self._read(offset, buffer, nowait=False)
 
     def _read(self, offset: int, buffer: memoryview, *, nowait: bool) -> bool:
+        while True:
+            pieces = list(self._pieces(offset, len(buffer)))
+            if not self._read_pieces(pieces, buffer, nowait=nowait):
+                return False
+            if pieces == list(self._pieces(offset, len(buffer))):
+                return True
+
+    def _read_pieces(self, pieces: list[tuple[int, int | None]], buffer: memoryview, *, nowait: bool) -> bool:
         done = 0
-        nowait = nowait and self._read_nowait
-        for length, position in self._pieces(offset, len(buffer)):
+        for length, position in pieces:
             piece = buffer[done : done + length]
             done += length
             if position is None:
                 _fill_with_zeros(piece)
             elif nowait:
                 try:
-                    if os.preadv(self._descriptor, (piece,), position, os.RWF_NOWAIT) != length:
+                    if os.preadv(self._descriptor, (piece,), position, self._read_flags) != length:
                         return False
                 except BlockingIOError:
                     return False
@@ -177,7 +195,13 @@ class LocalOpenImage(Visitor):
                 leaf = node.leaves[(offset >> self._leaf_shift) & _LEAF_MASK]
                 if leaf is not None and leaf.owners == 1 and leaf.pages is not None:
                     page = leaf.pages[(offset >> self._page_shift) & _PAGE_MASK]
-                    if page != HOLE and self._owners[page] == 1:
+                    if (
+                        page != HOLE
+                        and self._owners[page] == 1
+                        and self._nodes.get(offset >> self._node_shift) is node
+                        and node.leaves[(offset >> self._leaf_shift) & _LEAF_MASK] is leaf
+                        and leaf.pages[(offset >> self._page_shift) & _PAGE_MASK] == page
+                    ):
                         self._pool.store.write((page << self._page_shift) + within, data)
                         return
             self._write_within_page(offset, data)

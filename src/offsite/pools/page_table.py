@@ -11,7 +11,9 @@ Three levels where two would do for lookups, because a leaf has to be small: it 
 one scattered host write after a snapshot. See docs/decisions/0002.
 
 Nothing here locks. Changes are made under the pool's lock; lookups go without, and are safe, since each
-change is one store of a reference or of a number.
+change is one store of a reference or of a number. Whoever looks without the lock may find any state between
+two stores. So what gets one owner more is counted before the old owner lets go: a count of one is never seen
+too early. And what was found is found to be still there afterwards, before it is relied on.
 """
 
 from __future__ import annotations
@@ -124,11 +126,11 @@ class PageTable:
             leaf = node.leaves[at] = self._new_leaf(empty_pages())
             self.dirty_nodes.add(node)
         elif leaf.owners > 1:
-            pages = self.loaded(leaf)
-            leaf.owners -= 1
+            shared, pages = leaf, self.loaded(leaf)
             numbers = as_numpy(pages)
             self.owners[numbers[numbers != HOLE]] += 1
             leaf = node.leaves[at] = self._new_leaf(pages[:])
+            shared.owners -= 1
             self.dirty_nodes.add(node)
         else:
             self.loaded(leaf)
@@ -221,11 +223,12 @@ class PageTable:
             node = nodes[index >> NODE_SHIFT] = self._new_node([None] * LEAVES_PER_NODE)
             nodes.changed = True
         elif node.owners > 1:
-            node.owners -= 1
-            for leaf in node.leaves:
+            shared = node
+            for leaf in shared.leaves:
                 if leaf is not None:
                     leaf.owners += 1
-            node = nodes[index >> NODE_SHIFT] = self._new_node(list(node.leaves))
+            node = nodes[index >> NODE_SHIFT] = self._new_node(list(shared.leaves))
+            shared.owners -= 1
             nodes.changed = True
         return node
 

@@ -1,0 +1,29 @@
+"""The program `offsite`."""
+
+from __future__ import annotations
+
+import sys
+
+from offsite.interfaces.command_line import only_words, run
+from offsite.interfaces.options import CommandLine
+
+
+def main() -> int:
+    return run(sys.argv[1:], {"serve": _serve, "demo": _demo})
+
+
+def _serve(line: CommandLine) -> int:
+    from offsite.daemon import serve  # loads everything: only where it is needed
+
+    return serve(line)
+
+
+def _demo(line: CommandLine) -> int:
+    from offsite.demo.story import main as demo
+
+    only_words(line, "demo", 0)
+    return demo()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The HTTP interface of a system, over TLS for everyone who can log in, and over the control socket.
+
+    POST /offsite/v1/login                        Authorization: Basic …      → {"key": …}
+    POST /offsite/v1/logout                       sessionKey: …
+    POST /offsite/v1/command                      {"words": […], "secrets": {…}, "asks": …}
+                                                  → {"message": …, "objects": […]} or {"question": {…}}
+    POST /offsite/v1/import?name=&pool=&size=     the frames of `frames`
+    GET  /offsite/v1/export?name=                 → the same
+
+Errors are {"error": {"text": …, "code": …, "class": …, "usage": …}} with status 400, or 401 for who is not
+logged in. ME4's own API is to stand beside these routes, on the same table of commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from offsite.errors import AuthenticationFailed, ErrorClass, OffsiteError, ProtocolError
+from offsite.interfaces import api_transfer
+from offsite.interfaces.reply_json import encode, encode_question
+from offsite.management import execution
+from offsite.management.grammar import UsageError
+from offsite.management.reply import Question, Reply
+from offsite.management.system import System
+from offsite.management.table import Role
+from offsite.management.users import User
+
+BODY_BYTES_MAX = 1 << 20
+BODY_SECONDS = 30.0
+LOCAL_USER = User("local", Role.MANAGE)  # whoever may use the control socket
+
+Identify = Callable[[Request], Awaitable[User]]
+"""Who asks. Raises AuthenticationFailed."""
+
+
+class CommandBody(msgspec.Struct, forbid_unknown_fields=True):
+    words: list[str]
+    secrets: dict[str, str] = {}
+    asks: bool = False
+
+
+def remote_application(system: System) -> FastAPI:
+    """For the API port: users log in with name and password, or with the key of a session."""
+
+    async def identify(request: Request) -> User:
+        key = request.headers.get("sessionkey")
+        if key is not None:
+            return system.sessions.user(key)
+        return await _log_in(system, request)
+
+    application = _application(system, identify)
+
+    @application.post("/offsite/v1/login")
+    async def login(request: Request) -> Response:
+        user = await _log_in(system, request)
+        return JSONResponse({"key": system.sessions.open(user), "user": user.name, "role": user.role.word})
+
+    @application.post("/offsite/v1/logout")
+    async def logout(request: Request) -> Response:
+        system.sessions.close(request.headers.get("sessionkey", ""))
+        return JSONResponse({"message": "Logged out."})
+
+    return application
+
+
+def local_application(system: System) -> FastAPI:
+    """For the control socket: whoever gets here may manage."""
+
+    async def identify(_request: Request) -> User:
+        return LOCAL_USER
+
+    return _application(system, identify)
+
+
+def _application(system: System, identify: Identify) -> FastAPI:
+    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    application.add_exception_handler(OffsiteError, _refusal)
+    application.add_exception_handler(Exception, _defect)
+
+    @application.post("/offsite/v1/command")
+    async def command(request: Request) -> Response:
+        user = await identify(request)
+        body = await _body(request)
+        asked = execution.Request(body.words, body.secrets, body.asks)
+        answer = await run_in_threadpool(execution.execute, system, asked, user)
+        return JSONResponse(_answer(answer))
+
+    api_transfer.add_routes(application, system, identify)
+    return application
+
+
+def _answer(answer: Reply | Question) -> dict[str, Any]:
+    if isinstance(answer, Question):
+        return {"question": encode_question(answer)}
+    return encode(answer)
+
+
+async def _refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, OffsiteError)
+    body = {
+        "text": str(error),
+        "code": error.code,
+        "class": error.error_class.value,
+        "usage": isinstance(error, UsageError),
+    }
+    status_code = 401 if isinstance(error, AuthenticationFailed) else 400
+    return JSONResponse({"error": body}, status_code=status_code)
+
+
+async def _defect(_request: Request, error: Exception) -> Response:
+    """What nobody foresaw. The log gets all of it, the client only that it happened."""
+    body = {
+        "text": f"a defect of Offsite ({type(error).__name__}); the log of the system says more",
+        "code": OffsiteError.code,
+        "class": ErrorClass.OPERATOR.value,
+        "usage": False,
+    }
+    return JSONResponse({"error": body}, status_code=500)
+
+
+async def _body(request: Request) -> CommandBody:
+    content = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > BODY_BYTES_MAX:
+                    raise ProtocolError(f"the body is longer than {BODY_BYTES_MAX} bytes")
+    except TimeoutError as error:
+        raise ProtocolError(f"the body did not come within {BODY_SECONDS:.0f} seconds") from error
+    try:
+        return msgspec.json.decode(content, type=CommandBody)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"the body is not a command: {error}") from error
+
+
+async def _log_in(system: System, request: Request) -> User:
+    name, password = _basic(request.headers.get("authorization", ""))
+    source = request.client.host if request.client else "unix"
+    return await run_in_threadpool(system.users.authenticate, name, password, source)
+
+
+def _basic(header: str) -> tuple[str, str]:
+    """Name and password of HTTP Basic authentication (RFC 7617)."""
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() != "basic":
+        raise AuthenticationFailed("log in first: with HTTP Basic authentication or a sessionKey header")
+    try:
+        name, _, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise AuthenticationFailed("the Authorization header is not Basic authentication") from error
+    return name, password

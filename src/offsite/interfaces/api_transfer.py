@@ -1,0 +1,131 @@
+"""The routes over which the content of volumes is imported and exported."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from anyio import CancelScope
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+
+from offsite.errors import BadParameter, InUse, NotAllowed, ProtocolError
+from offsite.events import VOLUME_CREATED
+from offsite.interfaces import frames
+from offsite.interfaces.reply_json import encode
+from offsite.management.reply import Reply
+from offsite.management.system import System, check_size
+from offsite.management.table import Role
+from offsite.management.transfer import Export, Import
+from offsite.management.users import User
+from offsite.names import check_name
+from offsite.units import format_size
+
+SILENCE_SECONDS = 60.0  # a client that sends nothing for so long is given up
+TRANSFERS_MAX = 8
+
+
+def add_routes(application: FastAPI, system: System, identify: Callable[[Request], Awaitable[User]]) -> None:
+    at_work = asyncio.Semaphore(TRANSFERS_MAX)
+
+    async def check(request: Request) -> None:
+        user = await identify(request)
+        if user.role < Role.MANAGE:
+            raise NotAllowed(f"import and export need the role manage; user {user.name} has {user.role.word}")
+        if at_work.locked():
+            raise InUse(f"{TRANSFERS_MAX} imports and exports are at work, and no more may; try again later")
+
+    @application.post("/offsite/v1/import")
+    async def import_volume(request: Request) -> Response:
+        await check(request)
+        async with at_work:
+            reply = await _receive(system, request)
+        return JSONResponse(encode(reply))
+
+    @application.get("/offsite/v1/export")
+    async def export_volume(request: Request) -> Response:
+        await check(request)
+        return ExportResponse(system, request, at_work)
+
+
+class ExportResponse(Response):
+    """The content of an image, with its sizes in headers of their own.
+
+    It ends by itself when the client goes away or reads nothing any more, and in any case deletes the
+    snapshot that it reads.
+    """
+
+    def __init__(self, system: System, request: Request, at_work: asyncio.Semaphore) -> None:
+        super().__init__()
+        self._system = system
+        self._request = request
+        self._at_work = at_work
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        found = self._system.image(self._request.query_params.get("name", ""))
+        async with self._at_work:
+            export = await run_in_threadpool(Export, found.pool, found.image)
+            try:
+                await self._send_all(export, send)
+            finally:
+                with CancelScope(shield=True):
+                    await run_in_threadpool(export.close)
+
+    async def _send_all(self, export: Export, send: Send) -> None:
+        data_bytes = await run_in_threadpool(lambda: export.data_bytes)
+        headers = [
+            (b"content-type", b"application/octet-stream"),
+            (b"size-bytes", str(export.size_bytes).encode()),
+            (b"data-bytes", str(data_bytes).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        pieces = export.pieces()
+        while (piece := await run_in_threadpool(next, pieces, None)) is not None:
+            self._system.check_stopping()
+            if await self._request.is_disconnected():
+                return
+            offset, data = piece
+            await self._send_body(send, frames.head(offset, len(data)) + data, more=True)
+        await self._send_body(send, frames.end(export.size_bytes), more=False)
+
+    async def _send_body(self, send: Send, body: bytes, *, more: bool) -> None:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def _receive(system: System, request: Request) -> Reply:
+    name = check_name(request.query_params.get("name", ""), "volume name")
+    pool = system.pool(request.query_params.get("pool", ""))
+    size = request.query_params.get("size", "")
+    if not (size.isascii() and size.isdigit() and len(size) <= 18):
+        raise BadParameter(f"size {size[:32]!r} is not a number of bytes")
+    size_bytes = check_size(int(size), pool)
+    system.check_new_name(name)
+    volume = await run_in_threadpool(Import, pool, size_bytes)
+    try:
+        decoder = frames.Decoder(size_bytes)
+        chunks = aiter(request.stream())
+        while not decoder.complete:
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    chunk = await anext(chunks, b"")
+            except TimeoutError as error:
+                raise ProtocolError(f"the import was silent for {SILENCE_SECONDS:.0f} seconds") from error
+            if not chunk:
+                raise ProtocolError("the import was cut before its end; nothing was kept")
+            await run_in_threadpool(_write, volume, decoder, chunk)
+            system.check_stopping()
+        await run_in_threadpool(volume.finish, name)
+    finally:
+        await run_in_threadpool(volume.close)
+    system.events.report(
+        VOLUME_CREATED, f"Volume {name} of {format_size(size_bytes)} was imported to pool {pool.name}."
+    )
+    return Reply(f"Volume {name} of {format_size(size_bytes)} was imported to pool {pool.name}.")
+
+
+def _write(volume: Import, decoder: frames.Decoder, chunk: bytes) -> None:
+    for offset, data in decoder.feed(chunk):
+        volume.write(offset, data)

@@ -1,0 +1,195 @@
+"""The local command line: `offsite COMMAND…`.
+
+It knows nothing of most commands: it sends their words to a system, answers its questions, and shows what comes
+back. So the table of commands is loaded only for help.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from offsite.errors import BadParameter, OffsiteError
+from offsite.interfaces.options import CommandLine, OptionError, parse_options
+from offsite.management.reply import Question, Reply
+
+DONE, REFUSED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+Verb = Callable[[CommandLine], int]
+"""Something that this program does by itself. Returns the exit status."""
+
+
+def run(arguments: Sequence[str], verbs: Mapping[str, Verb]) -> int:
+    """Does what the command line says; returns the exit status. `verbs` are those of higher floors."""
+    try:
+        line = parse_options(arguments)
+        status = _run(line, verbs)
+        sys.stdout.flush()
+        return status
+    except OptionError as error:
+        return _fail(error, WRONG_USAGE)
+    except OffsiteError as error:
+        return _refused(error, json_wanted="--json" in arguments)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:  # a full disk, a file that may not be written
+        print(f"offsite: {error}", file=sys.stderr)
+        return REFUSED
+
+
+def _run(line: CommandLine, verbs: Mapping[str, Verb]) -> int:
+    if "version" in line.options:
+        from offsite import __version__
+
+        print(f"offsite {__version__}")
+        return DONE
+    if "help" in line.options or line.verb == "help" or not line.words:
+        return _help(line)
+    if line.verb in verbs:
+        return verbs[line.verb](line)
+    return _ask_system(line)
+
+
+def _help(line: CommandLine) -> int:
+    from offsite.interfaces import help
+    from offsite.management.commands import TABLE
+    from offsite.management.grammar import UsageError, find
+
+    words = line.words[1:] if line.verb == "help" else line.words
+    if not words:
+        text = help.overview(TABLE)
+        if line.words or line.options:
+            print(text)
+            return DONE
+        print(text, file=sys.stderr)
+        return WRONG_USAGE
+    verb = next((each for each in help.VERBS if each.name == words[0].lower()), None)
+    if verb is not None:
+        print(help.of_verb(verb))
+        return DONE
+    try:
+        print(help.of_command(find(TABLE, words)[0]))
+    except UsageError as error:
+        return _fail(error, WRONG_USAGE)
+    return DONE
+
+
+def _ask_system(line: CommandLine) -> int:
+    from offsite.interfaces import certificate_files, image_files, replicate_wait
+    from offsite.interfaces.system_choice import connected
+
+    with connected(line.options, os.environ) as client:
+        asked = Conversation(client.command, asks=_is_terminal() and "yes" not in line.options)
+        if line.verb == "import":
+            reply = image_files.import_image(client, line)
+        elif line.verb == "export":
+            reply = image_files.export_image(client, line)
+        elif "wait" in line.options:
+            reply = replicate_wait.replicate(asked, line)
+            if "json" not in line.options:
+                reply = Reply(reply.message)
+        else:
+            reply = asked.command(line.words)
+        if line.begins_with("create initiator-certificate") and "json" not in line.options:
+            reply = certificate_files.write(reply, line)
+    show(reply, line)
+    return DONE
+
+
+def show(reply: Reply, line: CommandLine) -> None:
+    if "json" in line.options:
+        from offsite.interfaces.reply_json import for_programs
+
+        json.dump(for_programs(reply), sys.stdout, indent=2)
+        print()
+        return
+    from offsite.interfaces.tables import print_reply
+
+    print_reply(reply, sys.stdout)
+
+
+class Declined(OffsiteError):
+    """The answer to a question was no."""
+
+
+class Conversation:
+    """A command, the questions that the system has about it, and the answers of whoever sits here."""
+
+    def __init__(
+        self,
+        send: Callable[..., Reply | Question],
+        *,
+        asks: bool,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._send = send
+        self._asks = asks
+        self._environment = environment
+
+    def command(self, words: Sequence[str]) -> Reply:
+        """Raises Declined when a question was answered with no."""
+        asks, secrets = self._asks, dict[str, str]()
+        while isinstance(answer := self._send(words, secrets, asks=asks), Question):
+            if answer.secret in secrets:
+                raise OffsiteError(f"the system asks for {answer.secret} again and again")
+            if answer.secret:
+                secrets[answer.secret] = secret(answer.text, answer.environment, self._environment, new=answer.new)
+            elif not asks or not _yes(answer.text):
+                raise Declined("answered with no; nothing was changed")
+            else:
+                asks = False
+        return answer
+
+
+def secret(text: str, variable: str, environment: Mapping[str, str], *, new: bool = False) -> str:
+    """A password: from the environment, or asked for without showing it; a new one twice."""
+    if variable in environment:
+        return environment[variable]
+    if not _is_terminal():
+        raise BadParameter(f"{text} It is not asked for where there is no terminal; set {variable}")
+    found = getpass.getpass(f"{text} Password: ")
+    if new and getpass.getpass("The same again: ") != found:
+        raise BadParameter("the two passwords differ; nothing was changed")
+    return found
+
+
+def _yes(text: str) -> bool:
+    print(text, file=sys.stderr)
+    return input("Go on? (yes/no) ").strip().lower() in ("y", "yes")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _refused(error: OffsiteError, *, json_wanted: bool) -> int:
+    if json_wanted:
+        from offsite.interfaces.reply_json import status
+
+        json.dump({"status": [status("Error", str(error), error.code)]}, sys.stdout, indent=2)
+        print(flush=True)
+    return _fail(error, WRONG_USAGE if getattr(error, "usage", False) else REFUSED)
+
+
+def _fail(error: OffsiteError, status: int) -> int:
+    print(f"offsite: {error}", file=sys.stderr)
+    return status
+
+
+def only_words(line: CommandLine, syntax: str, count: int) -> tuple[str, ...]:
+    """The words after a verb. Raises OptionError unless there are `count`."""
+    if len(line.words) != count + 1:
+        raise OptionError(f"{line.verb} takes {count} words after it; syntax: offsite {syntax}")
+    return line.words[1:]
+
+
+def path(text: str) -> Path:
+    return Path(text).expanduser()

@@ -1,0 +1,78 @@
+"""`offsite replicate SET --wait`: starts a run, shows it live, and ends when it has ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from offsite.errors import OffsiteError
+from offsite.interfaces.options import CommandLine
+from offsite.interfaces.values_shown import format_duration
+from offsite.management.reply import Reply, Row
+from offsite.units import format_size
+
+POLL_SECONDS = 0.2
+
+
+class RunFailed(OffsiteError):
+    """The run has ended, and not with success."""
+
+
+class Asks(Protocol):
+    def command(self, words: Sequence[str]) -> Reply: ...
+
+
+def replicate(asked: Asks, line: CommandLine) -> Reply:
+    """Returns what to say at the end. Raises RunFailed."""
+    (run,) = asked.command(line.words).rows
+    name = str(run["replication-set"])
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(f"Replicating {name}", total=100.0, state="")
+        while run["state"] == "running":
+            progress.update(task, completed=number(run, "progress"), state=state(run, time.time()))
+            time.sleep(POLL_SECONDS)
+            rows = asked.command(["show", "replication-runs", f'"{name}"']).rows
+            run = next((each for each in rows if each["run"] == run["run"]), run)
+        if run["state"] == "success":
+            progress.update(task, completed=100.0, state="")
+    if run["state"] != "success":
+        raise RunFailed(f"the run of replication set {name} ended as {run['state']}: {run['error']}")
+    return Reply(summary(name, run), (run,))
+
+
+def state(run: Row, now: float) -> str:
+    """What a run is at: bytes, rate and expected end, or what it waits for."""
+    if run["phase"] != "sending":
+        return f"{run['phase']}: {run['error']}" if run["error"] else str(run["phase"])
+    total = number(run, "total-bytes")
+    parts = [
+        f"{format_size(int(total - number(run, 'left-bytes')))} of {format_size(int(total))}",
+        f"{format_size(int(number(run, 'rate')))}/s",
+        f"{format_size(int(number(run, 'wire-bytes')))} on the wire",
+    ]
+    if run["estimated-time"] is not None:
+        parts.append(f"{format_duration(max(0.0, number(run, 'estimated-time') - now))} left")
+    return ", ".join(parts)
+
+
+def summary(name: str, run: Row) -> str:
+    changed, wire = (format_size(int(number(run, each))) for each in ("changed-bytes", "wire-bytes"))
+    took = format_duration(number(run, "duration"))
+    return f"{name} is up to date: {changed} had changed, {wire} went over the wire, in {took}; digests are equal."
+
+
+def number(row: Row, name: str) -> float:
+    """A value that is a number; 0 while it is not known."""
+    value = row[name]
+    return value if isinstance(value, (int, float)) else 0.0

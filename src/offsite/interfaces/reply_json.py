@@ -1,0 +1,101 @@
+"""Answers as JSON: between a system and the command line, and for programs.
+
+Between the two, an answer keeps all that the table of commands knows of it, so that the command line can show
+answers of a system of any version. For programs (`--json`) it is plain objects by their ME4 names, with raw
+values: what is a number has it under its name with `-numeric` (sizes in bytes, times in seconds since the
+epoch), and under its name alone as people read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from offsite.interfaces.values_shown import format_value
+from offsite.management.reply import Kind, ObjectType, Property, Question, Reply, Row, Value
+
+
+def encode(reply: Reply) -> dict[str, Any]:
+    return {"message": reply.message, "objects": _encode_rows(reply.rows)}
+
+
+def decode(answer: Mapping[str, Any]) -> Reply:
+    """Raises KeyError, TypeError or ValueError for what `encode` did not make."""
+    return Reply(str(answer["message"]), _decode_rows(answer["objects"]))
+
+
+def encode_question(question: Question) -> dict[str, Any]:
+    return {
+        "text": question.text,
+        "secret": question.secret,
+        "environment": question.environment,
+        "new": question.new,
+    }
+
+
+def decode_question(answer: Mapping[str, Any]) -> Question:
+    return Question(str(answer["text"]), str(answer["secret"]), str(answer["environment"]), bool(answer["new"]))
+
+
+def for_programs(reply: Reply) -> dict[str, Any]:
+    """ME4's shape: a list for each basetype, and the status last."""
+    found: dict[str, Any] = {}
+    for row in reply.rows:
+        found.setdefault(row.type.basetype, []).append(_object(row))
+    return found | {"status": [status("Success", reply.message or "Command completed successfully.", 0)]}
+
+
+def status(response_type: str, response: str, code: int) -> dict[str, Any]:
+    return {
+        "response-type": response_type,
+        "response-type-numeric": 0 if response_type == "Success" else 1,
+        "response": response,
+        "return-code": code,
+    }
+
+
+def _object(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each, value in zip(row.type.properties, row.values, strict=True):
+        if each.kind in (Kind.TEXT, Kind.NUMBER, Kind.YES_NO):
+            found[each.name] = value
+        else:
+            found[each.name] = format_value(each.kind, value)
+            found[f"{each.name}-numeric"] = value
+    for part in row.parts:
+        found.setdefault(part.type.basetype, []).append(_object(part))
+    return found
+
+
+def _encode_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows of a type together, each type told once."""
+    groups: dict[ObjectType, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.type, []).append(row)
+    return [
+        {
+            "basetype": type.basetype,
+            "name": type.name,
+            "record": type.record,
+            "joined": type.joined,
+            "properties": [[each.name, each.heading, each.kind.value] for each in type.properties],
+            "rows": [[list(row.values), _encode_rows(row.parts)] for row in group],
+        }
+        for type, group in groups.items()
+    ]
+
+
+def _decode_rows(groups: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
+    rows = []
+    for group in groups:
+        properties = tuple(Property(name, heading, Kind(kind)) for name, heading, kind in group["properties"])
+        type = ObjectType(group["basetype"], group["name"], properties, group["record"], group["joined"])
+        for values, parts in group["rows"]:
+            rows.append(Row(type, tuple(_value(each) for each in values), _decode_rows(parts)))
+    return tuple(rows)
+
+
+def _value(value: object) -> Value:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise ValueError(f"{value!r} is no value of a property")

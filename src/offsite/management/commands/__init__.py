@@ -1,0 +1,21 @@
+"""The commands, by subject; together they are the table."""
+
+from offsite.management.commands import (
+    digests,
+    events,
+    maps,
+    peers,
+    pools,
+    sets,
+    snapshots,
+    systems,
+    users,
+    volumes,
+)
+from offsite.management.table import Table
+
+TABLE = Table(
+    subject.COMMANDS for subject in (pools, volumes, snapshots, maps, peers, sets, digests, users, events, systems)
+)
+
+__all__ = ["TABLE"]

@@ -1,0 +1,52 @@
+"""Digests: the proof that two images hold the same."""
+
+from __future__ import annotations
+
+from offsite.management import values
+from offsite.management.digest import digest
+from offsite.management.reply import Kind, ObjectType, Property, Reply, row
+from offsite.management.system import Context
+from offsite.management.table import Role, Subject, positional
+
+COMMANDS = Subject("Digests")
+
+DIGEST = ObjectType(
+    "digests",
+    "digest",
+    (
+        Property("volume-name", "Volume"),
+        Property("size", "Size", Kind.SIZE),
+        Property("allocated-size", "Allocated", Kind.SIZE),
+        Property("digest", "Digest"),
+    ),
+)
+
+
+@COMMANDS.command(
+    "show digest",
+    "Reads a volume or snapshot and tells the digest of its content. Equal content has an equal digest, on any system. "
+    "Of a volume that is being written, take a snapshot and ask for the digest of that.",
+    positional("name", values.reference("volume"), "The volume or snapshot."),
+    role=Role.MONITOR,
+    examples=("show digest Sales-Monday",),
+)
+def show_digest(context: Context, name: str) -> Reply:
+    found = context.system.image(name)
+    image = found.pool.open(found.image.id)
+    try:
+        value = digest(image, context.system.check_stopping)
+    finally:
+        image.close()
+    return Reply(
+        rows=(
+            row(
+                DIGEST,
+                {
+                    "volume-name": found.image.name,
+                    "size": found.image.size_bytes,
+                    "allocated-size": found.image.allocated_bytes,
+                    "digest": value,
+                },
+            ),
+        )
+    )

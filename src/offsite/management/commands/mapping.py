@@ -1,0 +1,51 @@
+"""How initiators are named in commands, and how several maps are made in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from offsite.access.maps import Access
+from offsite.errors import BadParameter, InitiatorNotFound
+from offsite.management.system import System
+from offsite.management.values import shown
+
+ID_PREFIXES = ("tls:", "nbd:", "iqn.")
+
+
+def resolve_initiators(system: System, names: Sequence[str] | None) -> list[str | None]:
+    """Ids of the initiators that `names` stand for: ids, or nicknames. None stands for everyone.
+
+    An id is taken as it is, so that a host can be given its volumes before it is first seen. Raises
+    InitiatorNotFound.
+    """
+    if names is None:
+        return [None]
+    known = system.maps.initiators()
+    ids = {each.id for each in known}
+    nicknames = {each.nickname: each.id for each in known if each.nickname}
+    return [_resolve(name, ids, nicknames) for name in names]
+
+
+def _resolve(name: str, ids: set[str], nicknames: dict[str, str]) -> str:
+    if name in nicknames:
+        return nicknames[name]
+    if name in ids or (name.startswith(ID_PREFIXES) and len(name) > len(ID_PREFIXES[0])):
+        return name
+    raise InitiatorNotFound(
+        f"initiator {shown(name)} does not exist; give a nickname or an id of `show initiators`, or tls:NAME or "
+        "nbd:ADDRESS for one that has not been seen yet"
+    )
+
+
+def make_maps(
+    system: System, image_ids: Sequence[int], initiators: Sequence[str | None], access: str, lun: int | None
+) -> None:
+    """Maps each image to each initiator, in one transaction. Several images get rising LUNs, from `lun` on."""
+    if lun is not None and lun + len(image_ids) - 1 > 1023:
+        raise BadParameter(f"{len(image_ids)} volumes from LUN {lun} on end above 1023, the last LUN there is")
+    with system.database.transaction():
+        for initiator in initiators:
+            for position, image_id in enumerate(image_ids):
+                its_lun = None if lun is None else lun + position
+                system.maps.map(image_id, initiator, cast(Access, access), its_lun)

@@ -1,0 +1,226 @@
+"""Who may use what: maps, initiators and their certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offsite.access.maps import Map
+from offsite.errors import MapNotFound
+from offsite.events import MAP_CHANGED
+from offsite.management import values
+from offsite.management.commands.mapping import make_maps, resolve_initiators
+from offsite.management.commands.volumes import ACCESS, LUN
+from offsite.management.nicknames import delete_nickname as remove_nickname
+from offsite.management.nicknames import set_nickname
+from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.system import Context, Found, System
+from offsite.management.table import Role, Subject, keyword, positional
+
+COMMANDS = Subject("Maps and initiators")
+
+VOLUME_VIEW = ObjectType("volume-view", "volume-view", (Property("volume-name", "Volume"), Property("volume-serial")))
+MAPPING = ObjectType(
+    "volume-view-mappings",
+    "host-view",
+    (
+        Property("identifier", "Initiator"),
+        Property("nickname", "Nickname"),
+        Property("access", "Access"),
+        Property("lun", "LUN"),
+    ),
+    joined=True,
+)
+INITIATOR = ObjectType(
+    "initiator",
+    "initiator",
+    (
+        Property("id", "Initiator"),
+        Property("nickname", "Nickname"),
+        Property("last-seen", "Last seen", Kind.TIME),
+        Property("mapped", "Mapped", Kind.YES_NO),
+    ),
+)
+CERTIFICATE = ObjectType(
+    "initiator-certificate",
+    "initiator-certificate",
+    (
+        Property("id", "Initiator"),
+        Property("ca-certificate"),
+        Property("certificate"),
+        Property("private-key"),
+    ),
+)
+EVERYONE = "all other initiators"  # ME4's words for the default map
+
+
+@COMMANDS.command(
+    "map volume",
+    "Lets initiators use volumes or snapshots. Without an initiator it is the default map, which serves everyone who "
+    "has no map of their own.",
+    keyword("access", ACCESS, "What they may do with it; by default, read-write."),
+    keyword("initiator", values.references("initiator"), "Who: nicknames or ids, with commas between them."),
+    keyword("lun", LUN, "Its number at the initiator; further volumes get the numbers after it."),
+    positional("names", values.references("volume"), "The volumes or snapshots, with commas between them."),
+    examples=("map volume Sales", "map volume initiator tls:web1 access read-only lun 1 Sales-Monday"),
+)
+def map_volume(
+    context: Context,
+    names: tuple[str, ...],
+    access: str = "read-write",
+    initiator: tuple[str, ...] | None = None,
+    lun: int | None = None,
+) -> Reply:
+    system = context.system
+    found = [system.image(each) for each in names]
+    for each in found:
+        system.check_not_secondary(each, "mapped")
+    initiators = resolve_initiators(system, initiator)
+    make_maps(system, [each.image.id for each in found], initiators, access, lun)
+    for target in system.targets:
+        target.recheck()
+    whom = ", ".join(each or "everyone" for each in initiators)
+    message = f"{_listed(found)} mapped to {whom} with access {access}."
+    system.events.report(MAP_CHANGED, message)
+    return Reply(message, _view(system, found))
+
+
+@COMMANDS.command(
+    "unmap volume",
+    "Takes volumes away from initiators, which are disconnected. Without an initiator it is the default map that goes.",
+    keyword("initiator", values.references("initiator"), "From whom: nicknames or ids, with commas between them."),
+    positional("names", values.references("volume"), "The volumes or snapshots, with commas between them."),
+    examples=("unmap volume Sales",),
+)
+def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str, ...] | None = None) -> Reply:
+    system = context.system
+    found = [system.image(each) for each in names]
+    initiators = resolve_initiators(system, initiator)
+    there = {(each.image_id, each.initiator) for each in system.maps.maps()}
+    for each in found:
+        for one in initiators:
+            if (each.image.id, one or "") not in there:
+                raise MapNotFound(
+                    f"volume {each.image.name} is not mapped to {one or 'everyone'}; `show maps {each.image.name}` "
+                    "lists its maps"
+                )
+    with system.database.transaction():
+        for each in found:
+            for one in initiators:
+                system.maps.unmap(each.image.id, one)
+    for target in system.targets:
+        target.recheck()
+    message = f"{_listed(found)} unmapped from {', '.join(each or 'everyone' for each in initiators)}."
+    system.events.report(MAP_CHANGED, message)
+    return Reply(message)
+
+
+@COMMANDS.command(
+    "show maps",
+    "Lists which volume is mapped to whom.",
+    positional("names", values.references("volume"), "Only those of these volumes or snapshots.", required=False),
+    role=Role.MONITOR,
+)
+def show_maps(context: Context, names: tuple[str, ...] | None = None) -> Reply:
+    return Reply(rows=_view(context.system, context.system.chosen(names)))
+
+
+def _view(system: System, found: Sequence[Found]) -> tuple[Row, ...]:
+    nicknames = {each.id: each.nickname or "" for each in system.maps.initiators()}
+    by_image: dict[int, list[Row]] = {}
+    for each in system.maps.maps():
+        by_image.setdefault(each.image_id, []).append(_mapping(each, nicknames))
+    return tuple(
+        row(
+            VOLUME_VIEW,
+            {"volume-name": each.image.name, "volume-serial": each.image.uuid},
+            by_image[each.image.id],
+        )
+        for each in found
+        if each.image.id in by_image
+    )
+
+
+def _mapping(map: Map, nicknames: dict[str, str]) -> Row:
+    return row(
+        MAPPING,
+        {
+            "identifier": map.initiator or EVERYONE,
+            "nickname": nicknames.get(map.initiator, ""),
+            "access": map.access,
+            "lun": "" if map.lun is None else str(map.lun),
+        },
+    )
+
+
+@COMMANDS.command(
+    "show initiators",
+    "Lists the initiators that have been seen or have a nickname.",
+    role=Role.MONITOR,
+)
+def show_initiators(context: Context) -> Reply:
+    mapped = {each.initiator for each in context.system.maps.maps()}
+    return Reply(
+        rows=tuple(
+            row(
+                INITIATOR,
+                {
+                    "id": each.id,
+                    "nickname": each.nickname or "",
+                    "last-seen": each.last_seen_at,
+                    "mapped": each.id in mapped,
+                },
+            )
+            for each in context.system.maps.initiators()
+        )
+    )
+
+
+@COMMANDS.command(
+    "set initiator",
+    "Gives an initiator a nickname, by which other commands may call it.",
+    keyword("id", values.reference("initiator"), "Its id: tls:NAME or nbd:ADDRESS.", required=True),
+    keyword("nickname", values.name("initiator"), "The nickname.", required=True),
+    examples=("set initiator id nbd:192.0.2.7 nickname web1",),
+)
+def set_initiator(context: Context, id: str, nickname: str) -> Reply:
+    (initiator,) = resolve_initiators(context.system, [id])
+    assert initiator is not None
+    set_nickname(context.system.database, initiator, nickname)
+    return Reply(f"Initiator {initiator} has the nickname {nickname} now.")
+
+
+@COMMANDS.command(
+    "delete initiator-nickname",
+    "Takes an initiator's nickname away. Its maps stay.",
+    positional("nickname", values.reference("nickname"), "The nickname."),
+)
+def delete_initiator_nickname(context: Context, nickname: str) -> Reply:
+    remove_nickname(context.system.database, nickname)
+    return Reply(f"No initiator has the nickname {nickname} now.")
+
+
+@COMMANDS.command(
+    "create initiator-certificate",
+    "Makes a certificate and a key with which a host reaches this system over TLS, as the initiator tls:NAME. They are "
+    "shown once and not kept; the command line writes them to files that qemu and libnbd take as they are.",
+    positional("name", values.name("initiator"), "The host's name.", named=True),
+    examples=("create initiator-certificate web1",),
+)
+def create_initiator_certificate(context: Context, name: str) -> Reply:
+    system = context.system
+    certificate, key = system.authority.issue(name)
+    system.events.report(MAP_CHANGED, f"A certificate for initiator tls:{name} was made by user {context.user.name}.")
+    issued = row(
+        CERTIFICATE,
+        {
+            "id": f"tls:{name}",
+            "ca-certificate": system.authority.ca_path.read_text(),
+            "certificate": certificate,
+            "private-key": key,
+        },
+    )
+    return Reply(f"A certificate for initiator tls:{name} was made.", (issued,))
+
+
+def _listed(found: Sequence[Found]) -> str:
+    return f"Volume{'s' if len(found) > 1 else ''} {', '.join(each.image.name for each in found)}"

@@ -1,0 +1,121 @@
+"""Snapshots: create, delete, reset, show."""
+
+from __future__ import annotations
+
+from offsite.errors import BadParameter, NotAllowed
+from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
+from offsite.management import values
+from offsite.management.commands.objects import snapshot_rows
+from offsite.management.commands.volumes import delete_images, replace_content
+from offsite.management.reply import Reply
+from offsite.management.system import Context, Found
+from offsite.management.table import Role, Subject, keyword, positional
+from offsite.pools.protocol import Snapshot
+
+COMMANDS = Subject("Snapshots")
+
+SOURCES_MAX = 16  # as on ME4
+
+
+@COMMANDS.command(
+    "create snapshots",
+    "Takes snapshots of one or more volumes (or snapshots) of a pool, all at one instant. A snapshot may be mapped "
+    "and written like a volume.",
+    keyword("volumes", values.references("volume", SOURCES_MAX), "What to take them of.", required=True),
+    positional("names", values.names("snapshot", SOURCES_MAX), "A name for each, in the same order.", named=True),
+    examples=("create snapshots volumes Sales,Accounts Sales-Monday,Accounts-Monday",),
+)
+def create_snapshots(context: Context, volumes: tuple[str, ...], names: tuple[str, ...]) -> Reply:
+    system = context.system
+    if len(volumes) != len(names):
+        raise BadParameter(
+            f"{len(volumes)} volumes and {len(names)} snapshot names are given; each volume needs one name"
+        )
+    sources = [system.image(each) for each in volumes]
+    pool = sources[0].pool
+    for each in sources:
+        if each.pool is not pool:
+            raise BadParameter(
+                f"volume {sources[0].image.name} is in pool {pool.name} and {each.image.name} in pool "
+                f"{each.pool.name}; snapshots of one instant need volumes of one pool"
+            )
+    for name in names:
+        system.check_new_name(name)
+    changes = [Snapshot(each.image.id, name) for each, name in zip(sources, names, strict=True)]
+    taken = [Found(pool, image) for image in pool.apply(changes)]
+    listed = ", ".join(names)
+    system.events.report(VOLUME_CREATED, f"Snapshots {listed} of {', '.join(volumes)} were taken.")
+    return Reply(f"Snapshot{'s' if len(names) > 1 else ''} {listed} taken.", snapshot_rows(system, taken))
+
+
+def _delete_question(context: Context, names: tuple[str, ...]) -> str:
+    found = [context.system.snapshot(each) for each in names]
+    for each in found:
+        context.system.check_deletable(each)
+    return f"Delete {', '.join(each.image.name for each in found)}? What is on it will be lost."
+
+
+@COMMANDS.command(
+    "delete snapshot",
+    "Deletes snapshots. Hosts that have one open are disconnected.",
+    positional("names", values.references("snapshot"), "The snapshots, with commas between them."),
+    confirmation=_delete_question,
+    examples=("delete snapshot Sales-Monday",),
+)
+def delete_snapshot(context: Context, names: tuple[str, ...]) -> Reply:
+    system = context.system
+    return delete_images(system, [system.snapshot(each) for each in names], "Snapshot")
+
+
+def _reset_question(context: Context, snapshot: str) -> str:
+    found, parent = _reset_pair(context, snapshot)
+    return (
+        f"Reset snapshot {found.image.name} to what volume {parent.image.name} holds now? What the snapshot holds will "
+        "be lost. No host may have it mounted."
+    )
+
+
+@COMMANDS.command(
+    "reset snapshot",
+    "Takes a snapshot anew: its name and maps stay, and its content becomes what its volume holds now.",
+    positional("snapshot", values.reference("snapshot"), "The snapshot."),
+    confirmation=_reset_question,
+)
+def reset_snapshot(context: Context, snapshot: str) -> Reply:
+    found, parent = _reset_pair(context, snapshot)
+    replace_content(found, parent)
+    message = f"Snapshot {found.image.name} was reset to what volume {parent.image.name} holds now."
+    context.system.events.report(VOLUME_CHANGED, message)
+    return Reply(message)
+
+
+def _reset_pair(context: Context, snapshot: str) -> tuple[Found, Found]:
+    system = context.system
+    found = system.snapshot(snapshot)
+    system.check_not_secondary(found, "reset")
+    system.check_not_open(found)
+    if found.image.parent_id is None:
+        raise NotAllowed(f"snapshot {found.image.name} cannot be reset: the volume that it was taken of is deleted")
+    return found, Found(found.pool, found.pool.image(found.image.parent_id))
+
+
+@COMMANDS.command(
+    "show snapshots",
+    "Lists snapshots.",
+    keyword("pool", values.reference("pool"), "Only those in this pool."),
+    keyword("volume", values.reference("volume"), "Only those of this volume or snapshot."),
+    positional("names", values.references("snapshot"), "Only these.", required=False),
+    role=Role.MONITOR,
+)
+def show_snapshots(
+    context: Context, names: tuple[str, ...] | None = None, pool: str | None = None, volume: str | None = None
+) -> Reply:
+    system = context.system
+    found = system.chosen(names, "snapshot")
+    if pool is not None:
+        where = system.pool(pool)
+        found = [each for each in found if each.pool is where]
+    if volume is not None:
+        parent_id = system.image(volume).image.id
+        found = [each for each in found if each.image.parent_id == parent_id]
+    return Reply(rows=snapshot_rows(system, found))

@@ -1,0 +1,87 @@
+"""Users: create, set, delete, show."""
+
+from __future__ import annotations
+
+from offsite.management import values
+from offsite.management.reply import ObjectType, Property, Reply, Row, row
+from offsite.management.system import Context
+from offsite.management.table import Role, Subject, keyword, positional, secret
+from offsite.management.users import User
+
+COMMANDS = Subject("Users")
+
+USER = ObjectType("users", "user", (Property("username", "User"), Property("roles", "Role")))
+ROLE = values.choice(*(role.word for role in Role))
+PASSWORD = secret(
+    "password",
+    values.secret("password"),
+    "The new password of the user.",
+    environment="OFFSITE_NEW_PASSWORD",
+    new=True,
+)
+
+
+@COMMANDS.command(
+    "create user",
+    "Makes a user who may log in. The role monitor may look at everything, manage may change it.",
+    keyword("roles", ROLE, "The role; by default, monitor."),
+    PASSWORD,
+    positional("name", values.name("user"), "The user's name.", named=True),
+    examples=("create user roles manage anna",),
+)
+def create_user(context: Context, name: str, password: str, roles: str = "monitor") -> Reply:
+    users = context.system.users
+    users.create(name, password, Role[roles.upper()])
+    return Reply(f"User {name} was created.", (_row(users.get(name)),))
+
+
+@COMMANDS.command(
+    "set password",
+    "Gives a user a new password. The sessions of that user end.",
+    PASSWORD,
+    positional("name", values.reference("user"), "The user."),
+)
+def set_password(context: Context, name: str, password: str) -> Reply:
+    context.system.users.set_password(name, password)
+    context.system.sessions.close_all(name)
+    return Reply(f"The password of user {name} was changed.")
+
+
+@COMMANDS.command(
+    "set user",
+    "Gives a user another role. At least one user with the role manage has to remain.",
+    keyword("roles", ROLE, "The role.", required=True),
+    positional("name", values.reference("user"), "The user."),
+)
+def set_user(context: Context, name: str, roles: str) -> Reply:
+    users = context.system.users
+    users.set_role(name, Role[roles.upper()])
+    context.system.sessions.close_all(name)
+    return Reply(f"User {name} was changed.", (_row(users.get(name)),))
+
+
+@COMMANDS.command(
+    "delete user",
+    "Deletes a user. At least one user with the role manage has to remain.",
+    positional("name", values.reference("user"), "The user."),
+    confirmation=lambda context, name: f"Delete user {context.system.users.get(name).name}?",
+)
+def delete_user(context: Context, name: str) -> Reply:
+    context.system.users.delete(name)
+    context.system.sessions.close_all(name)
+    return Reply(f"User {name} was deleted.")
+
+
+@COMMANDS.command(
+    "show users",
+    "Lists the users.",
+    positional("name", values.reference("user"), "Only this one.", required=False),
+    role=Role.MONITOR,
+)
+def show_users(context: Context, name: str | None = None) -> Reply:
+    users = context.system.users
+    return Reply(rows=tuple(_row(each) for each in ([users.get(name)] if name is not None else users.all())))
+
+
+def _row(user: User) -> Row:
+    return row(USER, {"username": user.name, "roles": user.role.word})

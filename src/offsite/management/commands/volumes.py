@@ -1,0 +1,243 @@
+"""Volumes: create, delete, expand, rename, copy, roll back, show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from sqlalchemy import Connection, select
+
+from offsite.errors import BadParameter, NotAllowed
+from offsite.events import VOLUME_CHANGED, VOLUME_CREATED, VOLUME_DELETED
+from offsite.management import transfer, values
+from offsite.management.commands.mapping import make_maps, resolve_initiators
+from offsite.management.commands.objects import volume_rows
+from offsite.management.reply import Reply
+from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
+from offsite.management.table import Role, Subject, keyword, positional
+from offsite.management.values import shown
+from offsite.pools.protocol import SIZE_BYTES_MAX, Clone, Create, Delete, Rename, Replace, Resize
+from offsite.store.tables.pools import images
+from offsite.units import format_size
+
+COMMANDS = Subject("Volumes")
+
+ACCESS = values.choice("read-write", "read-only", "no-access", rw="read-write", ro="read-only")
+LUN = values.integer(0, 1023)
+
+
+@COMMANDS.command(
+    "create volume",
+    "Makes a volume. It takes space only as it is written. With an access, initiator or LUN it is mapped as well.",
+    keyword("access", ACCESS, "What hosts may do with it."),
+    keyword("initiator", values.references("initiator"), "Who gets it, by nickname or id; without it, everyone."),
+    keyword("lun", LUN, "Its number at those hosts."),
+    keyword("pool", values.reference("pool"), "The pool that it lives in.", required=True),
+    keyword("size", values.size(), "Its size: 10GiB, 500GB; without a unit, 512-byte blocks.", required=True),
+    positional("name", values.name("volume"), "Its name: at most 32 bytes.", named=True),
+    examples=("create volume pool A size 100GiB Sales",),
+)
+def create_volume(
+    context: Context,
+    pool: str,
+    size: int,
+    name: str,
+    access: str | None = None,
+    initiator: tuple[str, ...] | None = None,
+    lun: int | None = None,
+) -> Reply:
+    system = context.system
+    where = system.pool(pool)
+    size_bytes = check_size(size, where)
+    system.check_new_name(name)
+    initiators = resolve_initiators(system, initiator)
+    mapped = access is not None or initiator is not None or lun is not None
+
+    def map_it(connection: Connection) -> None:  # in the volume's own transaction: refused together
+        if mapped:
+            image_id = connection.execute(select(images.c.id).where(images.c.name == name)).scalar_one()
+            make_maps(system, [image_id], initiators, access or "read-write", lun)
+
+    (image,) = where.apply([Create(name, size_bytes)], map_it)
+    system.events.report(
+        VOLUME_CREATED, f"Volume {name} of {format_size(size_bytes)} was created in pool {where.name}."
+    )
+    return Reply(f"Volume {name} was created.", volume_rows(system, [Found(where, image)]))
+
+
+def _delete_question(context: Context, names: tuple[str, ...]) -> str:
+    found = [context.system.base_volume(each) for each in names]
+    for each in found:
+        context.system.check_deletable(each)
+    listed = ", ".join(f"{each.image.name} ({format_size(each.image.allocated_bytes)} written)" for each in found)
+    return f"Delete {listed}? What is on it will be lost, and hosts that use it get errors."
+
+
+@COMMANDS.command(
+    "delete volumes",
+    "Deletes volumes. Hosts that have one open are disconnected; snapshots of it stay.",
+    positional("names", values.references("volume"), "The volumes, with commas between them."),
+    confirmation=_delete_question,
+    examples=("delete volumes Sales,Accounts",),
+)
+def delete_volumes(context: Context, names: tuple[str, ...]) -> Reply:
+    system = context.system
+    return delete_images(system, [system.base_volume(each) for each in names], "Volume")
+
+
+def delete_images(system: System, found: list[Found], noun: str) -> Reply:
+    """Deletes all, or none when replication needs one of them."""
+    for each in found:
+        system.check_deletable(each)
+    by_pool = defaultdict(list)
+    for each in found:
+        by_pool[each.pool].append(each.image)
+    for pool, doomed in by_pool.items():
+        pool.apply([Delete(image.id) for image in doomed])
+        for image in doomed:
+            for target in system.targets:
+                target.disconnect(image.id)
+            system.events.report(VOLUME_DELETED, f"{noun} {image.name} was deleted from pool {pool.name}.")
+    listed = ", ".join(each.image.name for each in found)
+    return Reply(f"{noun}{'s' if len(found) > 1 else ''} {listed} deleted.")
+
+
+@COMMANDS.command(
+    "expand volume",
+    "Makes a volume larger by a size, or as large as the free space of its pool allows.",
+    keyword("size", values.size_or_max(), "How much is added.", required=True),
+    positional("name", values.reference("volume"), "The volume."),
+    examples=("expand volume size 50GiB Sales",),
+)
+def expand_volume(context: Context, name: str, size: int | None) -> Reply:
+    system = context.system
+    found = system.base_volume(name)
+    system.check_not_secondary(found, "expanded")
+    before = found.image.size_bytes
+    if size is None:
+        capacity = found.pool.capacity()
+        free = capacity.size_bytes - capacity.allocated_bytes
+        after = min(before + free, SIZE_BYTES_MAX) // SIZE_STEP_BYTES * SIZE_STEP_BYTES
+        after = max(after, before)
+    else:
+        if size == 0:
+            raise BadParameter("size 0 adds nothing; give a size of at least 1B")
+        after = check_size(before + size, found.pool)
+    (image,) = found.pool.apply([Resize(found.image.id, after)])
+    message = f"Volume {image.name} was expanded from {format_size(before)} to {format_size(after)}."
+    system.events.report(VOLUME_CHANGED, message)
+    return Reply(message, volume_rows(system, [Found(found.pool, image)]))
+
+
+@COMMANDS.command(
+    "set volume",
+    "Gives a volume or snapshot another name.",
+    keyword("name", values.name("volume"), "The new name.", required=True),
+    positional("volume", values.reference("volume"), "The volume, by its present name."),
+    examples=("set volume name Sales2026 Sales",),
+)
+def set_volume(context: Context, name: str, volume: str) -> Reply:
+    system = context.system
+    found = system.image(volume)
+    system.check_not_secondary(found, "renamed")
+    system.check_new_name(name)
+    found.pool.apply([Rename(found.image.id, name)])
+    message = f"Volume {found.image.name} is called {name} now."
+    system.events.report(VOLUME_CHANGED, message)
+    return Reply(message)
+
+
+@COMMANDS.command(
+    "copy volume",
+    "Makes an independent copy of a volume or snapshot, as it is at this instant. In the same pool the copy shares "
+    "what neither has changed, and is made at once.",
+    keyword("destination-pool", values.reference("pool"), "The pool of the copy; by default, that of its source."),
+    keyword("name", values.name("volume"), "The name of the copy.", required=True),
+    positional("source", values.reference("volume"), "The volume or snapshot to copy."),
+    long=True,
+    examples=("copy volume name SalesTest Sales",),
+)
+def copy_volume(context: Context, name: str, source: str, destination_pool: str | None = None) -> Reply:
+    system = context.system
+    found = system.image(source)
+    target = found.pool if destination_pool is None else system.pool(destination_pool)
+    system.check_new_name(name)
+    if target is found.pool:
+        (image,) = target.apply([Clone(found.image.id, name)])
+    else:
+        check_size(found.image.size_bytes, target)
+        image = transfer.copy(found.pool, found.image, target, name, system.check_stopping)
+    message = f"Volume {name} was made as a copy of {found.image.name}."
+    system.events.report(VOLUME_CREATED, message)
+    return Reply(message, volume_rows(system, [Found(target, image)]))
+
+
+def _rollback_question(context: Context, snapshot: str, volume: str) -> str:
+    found, origin = _rollback_pair(context.system, snapshot, volume)
+    return (
+        f"Roll volume {found.image.name} back to snapshot {origin.image.name}? What was written to it since will be "
+        "lost. No host may have it mounted."
+    )
+
+
+@COMMANDS.command(
+    "rollback volume",
+    "Gives a volume the content of one of its snapshots. What was written to it since is lost; unmount it first.",
+    keyword("snapshot", values.reference("snapshot"), "A snapshot of this volume.", required=True),
+    positional("volume", values.reference("volume"), "The volume."),
+    confirmation=_rollback_question,
+    examples=("rollback volume snapshot Monday Sales",),
+)
+def rollback_volume(context: Context, snapshot: str, volume: str) -> Reply:
+    system = context.system
+    found, origin = _rollback_pair(system, snapshot, volume)
+    replace_content(found, origin)
+    message = f"Volume {found.image.name} was rolled back to snapshot {origin.image.name}."
+    system.events.report(VOLUME_CHANGED, message)
+    return Reply(message)
+
+
+def _rollback_pair(system: System, snapshot: str, volume: str) -> tuple[Found, Found]:
+    found, origin = system.image(volume), system.snapshot(snapshot)
+    system.check_not_secondary(found, "rolled back")
+    system.check_not_open(found)
+    parents = {image.id: image.parent_id for image in found.pool.images()}
+    ancestor: int | None = origin.image.id
+    while ancestor is not None and ancestor != found.image.id:
+        ancestor = parents.get(ancestor)
+    if ancestor is None or found.image.id == origin.image.id:
+        raise NotAllowed(
+            f"{shown(origin.image.name)} is not a snapshot of volume {shown(found.image.name)}; "
+            f"`show snapshots volume {found.image.name}` lists those"
+        )
+    return found, origin
+
+
+def replace_content(target: Found, source: Found) -> None:
+    """Gives `target` the content of `source`. Hosts never see it shrink: what it is longer by becomes hole."""
+    size_bytes = target.image.size_bytes
+    changes: list[Replace | Resize] = [Replace(target.image.id, source.image.id)]
+    if source.image.size_bytes < size_bytes:
+        changes.append(Resize(target.image.id, size_bytes))
+    target.pool.apply(changes)
+
+
+@COMMANDS.command(
+    "show volumes",
+    "Lists volumes and snapshots.",
+    keyword("pool", values.reference("pool"), "Only those of this pool."),
+    keyword("type", values.choice("base", "snapshot", "all"), "Only volumes, or only snapshots."),
+    positional("names", values.references("volume"), "Only these.", required=False),
+    role=Role.MONITOR,
+)
+def show_volumes(
+    context: Context, names: tuple[str, ...] | None = None, pool: str | None = None, type: str = "all"
+) -> Reply:
+    system = context.system
+    found = system.chosen(names)
+    if pool is not None:
+        where = system.pool(pool)
+        found = [each for each in found if each.pool is where]
+    if type != "all":
+        kind = "volume" if type == "base" else type
+        found = [each for each in found if each.image.kind == kind]
+    return Reply(rows=volume_rows(system, found))

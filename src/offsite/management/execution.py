@@ -1,0 +1,107 @@
+"""From words that came from outside to an answer: parse, check the role, ask what is to be asked, do it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from offsite.errors import BadParameter, InUse, NotAllowed
+from offsite.management.commands import TABLE
+from offsite.management.grammar import Call, parse
+from offsite.management.reply import Question, Reply
+from offsite.management.system import Context, System
+from offsite.management.table import Command, Role
+from offsite.management.users import User
+
+WORDS_MAX = 256
+WORD_CHARACTERS_MAX = 65536
+CHANGING_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command as it came in.
+
+    `asks` when someone is there who can answer a question; `open_secrets` when secrets may stand among the
+    words, which is so where nobody else can see those.
+    """
+
+    words: Sequence[str]
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    asks: bool = False
+    open_secrets: bool = False
+
+
+def execute(system: System, request: Request, user: User) -> Reply | Question:
+    """Does what `request` says, as `user`. Raises OffsiteError, with nothing changed."""
+    if len(request.words) > WORDS_MAX or any(len(word) > WORD_CHARACTERS_MAX for word in request.words):
+        raise BadParameter(f"a command has at most {WORDS_MAX} words of at most {WORD_CHARACTERS_MAX} characters")
+    call = parse(TABLE, request.words)
+    _check_role(call.command, user)
+    _check_secrets(call, request)
+    question = _secret_to_ask(call, request)
+    if question is not None:
+        return question
+    arguments = {**call.arguments, **_secrets(call, request)}
+    context = Context(system, user)
+    question = _confirmation_to_ask(call, request, context, arguments)
+    if question is not None:
+        return question
+    return _run(call.command, context, arguments)
+
+
+def _check_role(command: Command, user: User) -> None:
+    if user.role < command.role:
+        raise NotAllowed(
+            f"`{command.text}` needs the role {command.role.word}; user {user.name} has the role {user.role.word}"
+        )
+
+
+def _check_secrets(call: Call, request: Request) -> None:
+    if call.secrets and not request.open_secrets:
+        name = min(call.secrets)
+        raise NotAllowed(
+            f"{name} does not belong among the words of a command, where others can see it; leave it out, and it "
+            "is asked for"
+        )
+
+
+def _secret_to_ask(call: Call, request: Request) -> Question | None:
+    for parameter in call.command.parameters:
+        given = parameter.name in call.secrets or parameter.name in request.secrets
+        if parameter.is_secret and parameter.required and not given:
+            return Question(parameter.help, parameter.name, parameter.environment, parameter.new)
+    return None
+
+
+def _secrets(call: Call, request: Request) -> dict[str, str]:
+    """What was given apart from the words, for the parameters that the command has."""
+    return {
+        parameter.argument: request.secrets[parameter.name]
+        for parameter in call.command.parameters
+        if parameter.is_secret and parameter.name in request.secrets
+    }
+
+
+def _confirmation_to_ask(
+    call: Call, request: Request, context: Context, arguments: Mapping[str, Any]
+) -> Question | None:
+    if call.command.confirmation is None or call.prompt == "yes":
+        return None
+    text = call.command.confirmation(context, **arguments)
+    if call.prompt == "no":
+        raise NotAllowed(f"{text} It was answered with no; nothing was changed")
+    return Question(text) if request.asks else None
+
+
+def _run(command: Command, context: Context, arguments: Mapping[str, Any]) -> Reply:
+    context.system.check_stopping()
+    if command.role is Role.MONITOR or command.long:
+        return command.handler(context, **arguments)
+    if not context.system.changing.acquire(timeout=CHANGING_WAIT_SECONDS):
+        raise InUse("another command has been changing this system for a minute; wait until it is done")
+    try:
+        return command.handler(context, **arguments)
+    finally:
+        context.system.changing.release()

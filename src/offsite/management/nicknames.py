@@ -1,0 +1,38 @@
+"""Nicknames of initiators: one for each, unique, and kept until it is deleted."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from offsite.errors import InitiatorNotFound, InUse, NameInUse
+from offsite.management.values import shown
+from offsite.store.database import Database
+from offsite.store.tables.access import initiators as table
+
+NICKNAMES_MAX = 1024
+
+
+def set_nickname(database: Database, initiator: str, nickname: str) -> None:
+    """Raises NameInUse when another initiator has it as nickname or id, InUse for one too many."""
+    with database.transaction() as connection:
+        taken = select(table.c.id).where(
+            (table.c.nickname == nickname) | (table.c.id == nickname), table.c.id != initiator
+        )
+        other = connection.execute(taken).scalar()
+        if other is not None:
+            raise NameInUse(f"the nickname {shown(nickname)} is in use by initiator {other}; choose another one")
+        count = select(func.count()).select_from(table).where(table.c.nickname.is_not(None))
+        if connection.execute(count).scalar_one() >= NICKNAMES_MAX:
+            raise InUse(f"{NICKNAMES_MAX} initiators have a nickname, and no more may; delete one first")
+        statement = upsert(table).values(id=initiator, nickname=nickname)
+        connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"nickname": nickname}))
+
+
+def delete_nickname(database: Database, nickname: str) -> None:
+    with database.transaction() as connection:
+        gone = connection.execute(update(table).where(table.c.nickname == nickname).values(nickname=None))
+        if gone.rowcount == 0:
+            raise InitiatorNotFound(
+                f"no initiator has the nickname {shown(nickname)}; `show initiators` lists those there are"
+            )

@@ -1,0 +1,194 @@
+"""What a running system is made of, for the commands: its parts, and how objects are found in them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from offsite.clock import Clock
+from offsite.errors import (
+    BadParameter,
+    InUse,
+    NameInUse,
+    NotAllowed,
+    ObjectNotFound,
+    SnapshotNotFound,
+    VolumeNotFound,
+)
+from offsite.management.event_log import EventLog
+from offsite.management.sessions import Sessions
+from offsite.management.users import User, Users
+from offsite.management.values import shown
+from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo
+from offsite.replication.records import all_sets
+from offsite.store.database import Database
+from offsite.units import format_size
+
+if TYPE_CHECKING:
+    from offsite.access.certificates import Authority
+    from offsite.access.maps import Maps
+    from offsite.pools.local import LocalPool
+    from offsite.replication.service import Replication
+
+SIZE_STEP_BYTES = 4096  # sizes are rounded up to it: the sectors of 4 KiB that hosts like best
+
+
+class Target(Protocol):
+    """What serves volumes to hosts, as far as commands have to do with it."""
+
+    def disconnect(self, image_id: int, timeout_seconds: float = ...) -> int:
+        """Ends all connections to an image; returns how many are left when the time is over."""
+        ...
+
+    def recheck(self, timeout_seconds: float = ...) -> int:
+        """Ends all connections that the maps do not allow any more."""
+        ...
+
+    def connections(self) -> list[tuple[str, str]]:
+        """Initiator and name of the volume of every connection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image and the pool that it is in."""
+
+    pool: LocalPool
+    image: ImageInfo
+
+
+@dataclass
+class System:
+    """The parts of a running system. Safe to use from any thread."""
+
+    uuid: str
+    name: str
+    state_directory: Path
+    database: Database
+    pools: dict[str, LocalPool]  # the NBD target and replication see the same dictionary
+    maps: Maps
+    authority: Authority
+    replication: Replication
+    targets: Sequence[Target]
+    users: Users
+    sessions: Sessions
+    events: EventLog
+    clock: Clock
+    started_at: float
+    addresses: Mapping[str, str]  # what listens where: "nbd": "127.0.0.1:10809"
+    changing: threading.Lock = field(default_factory=threading.Lock)  # one command at a time changes things
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def check_stopping(self) -> None:
+        """For long work: raises NotAllowed once the system is being stopped."""
+        if self.stopping.is_set():
+            raise NotAllowed("the system is being stopped; ask again once it has started")
+
+    def pool(self, name: str) -> LocalPool:
+        for pool in list(self.pools.values()):
+            if pool.name == name:
+                return pool
+        known = ", ".join(sorted(self.pools)) or "none"
+        raise ObjectNotFound(f"pool {shown(name)} does not exist; pools of this system: {known}")
+
+    def images(self) -> list[Found]:
+        """All volumes and snapshots, by name."""
+        found = [
+            Found(pool, image)
+            for pool in list(self.pools.values())
+            for image in pool.images()
+            if image.kind != "internal"
+        ]
+        return sorted(found, key=lambda each: each.image.name)
+
+    def image(self, name: str) -> Found:
+        """The volume or snapshot of this name or serial number. Raises VolumeNotFound."""
+        found = self._find(name)
+        if found is None:
+            raise VolumeNotFound(f"volume {shown(name)} does not exist; `show volumes` lists those there are")
+        return found
+
+    def snapshot(self, name: str) -> Found:
+        """The snapshot of this name or serial number. Raises SnapshotNotFound, also for a volume."""
+        found = self._find(name)
+        if found is None or found.image.kind != "snapshot":
+            what = "does not exist" if found is None else "is a volume, not a snapshot"
+            raise SnapshotNotFound(f"snapshot {shown(name)} {what}; `show snapshots` lists those there are")
+        return found
+
+    def base_volume(self, name: str) -> Found:
+        """The volume of this name or serial number. Raises VolumeNotFound, also for a snapshot."""
+        found = self.image(name)
+        if found.image.kind != "volume":
+            raise VolumeNotFound(f"{shown(name)} is a snapshot, not a volume; see `show snapshots`")
+        return found
+
+    def chosen(self, names: Iterable[str] | None, kind: str | None = None) -> list[Found]:
+        """The images that a `show` is about: those named, or all of `kind`."""
+        if names is not None:
+            return [self.snapshot(each) if kind == "snapshot" else self.image(each) for each in names]
+        return [each for each in self.images() if kind is None or each.image.kind == kind]
+
+    def check_not_open(self, found: Found) -> None:
+        """Raises InUse when a host has the image open: its caches would not fit any more."""
+        for target in self.targets:
+            for initiator, name in target.connections():
+                if name == found.image.name:
+                    raise InUse(
+                        f"volume {name} is open at initiator {initiator}; unmount and disconnect it there first"
+                    )
+
+    def replication_roles(self) -> dict[int, tuple[str, str]]:
+        """Role and name of the replication set of each image that is in one, by the image's id."""
+        with self.database.read() as connection:
+            return {member.image_id: (each.role, each.name) for each in all_sets(connection) for member in each.members}
+
+    def check_deletable(self, found: Found) -> None:
+        """Raises InUse when a replication set needs the image."""
+        try:
+            self.replication.guard(found.image.id)
+        except InUse as error:
+            raise InUse(f"{found.image.name} cannot be deleted: {error}") from error
+
+    def check_not_secondary(self, found: Found, what: str) -> None:
+        """Raises NotAllowed for a volume that only replication may change. `what` is a past participle."""
+        if self.replication.is_secondary(found.image.id):
+            raise NotAllowed(
+                f"volume {found.image.name} is the secondary volume of a replication set and cannot be {what}; take a "
+                "snapshot of it and use that"
+            )
+
+    def check_new_name(self, name: str) -> None:
+        """Raises NameInUse for a name that a volume or snapshot of any pool has."""
+        for pool in list(self.pools.values()):
+            if any(image.name == name for image in pool.images()):
+                raise NameInUse(
+                    f"the name {shown(name)} is in use in pool {pool.name}; choose one that no volume or snapshot has"
+                )
+
+    def _find(self, name: str) -> Found | None:
+        images = self.images()
+        by_name = next((each for each in images if each.image.name == name), None)
+        return by_name or next((each for each in images if each.image.uuid == name.lower()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who asks what system: the first argument of every handler."""
+
+    system: System
+    user: User
+
+
+def check_size(size_bytes: int, pool: LocalPool) -> int:
+    """The size of a volume in `pool`, rounded up to 4 KiB. Raises BadParameter outside the limits."""
+    page_bytes = pool.capacity().page_bytes
+    if not page_bytes <= size_bytes <= SIZE_BYTES_MAX:
+        raise BadParameter(
+            f"size {format_size(size_bytes)} ({size_bytes} bytes) is not within {format_size(page_bytes)} "
+            f"(a page of pool {pool.name}) to {format_size(SIZE_BYTES_MAX)}"
+        )
+    return -(-size_bytes // SIZE_STEP_BYTES) * SIZE_STEP_BYTES

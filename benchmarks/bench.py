@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.machine import file_system
 from benchmarks.processes import CannotMeasure
 from offsite.units import GIB, MIB, TIB, format_size
 
-_FREE_BYTES_NEEDED = 16 * GIB
 _IN_MEMORY = ("tmpfs", "ramfs")
 _COPY_BYTES = 4 * MIB
 
@@ -36,11 +37,16 @@ class Settings:
 
     @property
     def window_seconds(self) -> float:
-        return 0.5 if self.quick else 4.0
+        return 0.5 if self.quick else 3.0
 
     @property
     def ramp_seconds(self) -> float:
         return 0.2 if self.quick else 0.5
+
+    @property
+    def free_bytes_needed(self) -> int:
+        """Each round leaves what it sent until its figure is done: deleting it would disturb the next one."""
+        return (8 + 3 * self.repeat) * self.volume_bytes
 
     @property
     def scattered_writes(self) -> int:
@@ -71,16 +77,16 @@ class Bench:
 @contextmanager
 def opened(settings: Settings, parent: Path) -> Iterator[Bench]:
     """A bench in a new directory in `parent`, which is made when it is not there, and left as it was."""
+    parent = parent.absolute()  # tools resolve names against places of their own
     was_there = parent.is_dir()
     parent.mkdir(parents=True, exist_ok=True)
     try:
         if file_system(parent) in _IN_MEMORY:
             raise CannotMeasure(f"{parent} lies in memory; name a directory on a disk with --directory")
         free_bytes = os.statvfs(parent).f_bavail * os.statvfs(parent).f_frsize
-        if free_bytes < _FREE_BYTES_NEEDED:
-            raise CannotMeasure(
-                f"{parent} has {format_size(free_bytes)} free; {format_size(_FREE_BYTES_NEEDED)} are needed"
-            )
+        needed_bytes = settings.free_bytes_needed
+        if free_bytes < needed_bytes:
+            raise CannotMeasure(f"{parent} has {format_size(free_bytes)} free; {format_size(needed_bytes)} are needed")
         with (
             tempfile.TemporaryDirectory(prefix="run-", dir=parent) as directory,
             tempfile.TemporaryDirectory(prefix="offsite-bench-") as sockets,
@@ -93,8 +99,9 @@ def opened(settings: Settings, parent: Path) -> Iterator[Bench]:
 
 def write_random(path: Path, size_bytes: int) -> None:
     """A file of random bytes, on the disk and in the page cache."""
+    generator = np.random.default_rng()
     with path.open("wb") as file:
         for at in range(0, size_bytes, _COPY_BYTES):
-            file.write(os.urandom(min(_COPY_BYTES, size_bytes - at)))
+            file.write(generator.bytes(min(_COPY_BYTES, size_bytes - at)))
         file.flush()
         os.fsync(file.fileno())

@@ -7,6 +7,7 @@ Offsite does: snapshot, send, receive, and a sync of the receiving file system, 
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.processes import CannotMeasure, require, run
+from benchmarks.processes import CannotMeasure, require, run, wait_until
+from offsite.units import GIB
 
-_FILE_SYSTEM_BYTES = 12 << 30
+_FILE_SYSTEM_BYTES = 12 * GIB
+_UNMOUNT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,13 @@ def _mounted(bench: Bench, name: str) -> Iterator[Path]:
         file.truncate(_FILE_SYSTEM_BYTES)
     run(["mkfs.btrfs", "-q", image])
     mount_point.mkdir()
-    run(["mount", "-o", "loop", image, mount_point])  # the loop device goes with the mount
     try:
+        run(["mount", "-o", "loop", image, mount_point])  # the loop device goes with the mount
         yield mount_point
     finally:
-        run(["umount", mount_point])
+        wait_until(lambda: _is_unmounted(mount_point), _UNMOUNT_SECONDS, f"{mount_point} cannot be unmounted")
+
+
+def _is_unmounted(mount_point: Path) -> bool:
+    """Unmounts, unless someone just looks into it: then it has to be tried again."""
+    return not mount_point.is_mount() or not subprocess.run(["umount", mount_point], check=False).returncode

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.processes import CannotMeasure, run
+from benchmarks.processes import CannotMeasure, require, run
 
 Pattern = Literal["randread", "randwrite", "read", "write"]
 _GRACE_SECONDS = 60.0
@@ -49,6 +49,7 @@ class Report:
 
 def measure(job: Job, scratch: Path) -> Report:
     """Runs the job. `scratch` is a directory for fio's report. Raises CannotMeasure."""
+    require("fio")
     output = scratch / "fio.json"
     run(arguments(job, output), (job.seconds or 0.0) + job.ramp_seconds + _GRACE_SECONDS)
     return parse(output.read_text(), job.pattern)

@@ -1,6 +1,7 @@
 """Child processes: run to their end or kept running, always with a deadline, always ended.
 
-They get a session of their own, so that Ctrl-C reaches only us, and we end them in the right order.
+They get a session of their own, so that Ctrl-C reaches only us, and we end them in the right order. Should we be
+killed, the kernel tells the servers to end.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 Command = Sequence[str | Path]
 
+_END_WITH_US = ("setpriv", "--pdeathsig", "TERM")  # of util-linux
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.01
 _TAIL_CHARACTERS = 600
@@ -27,7 +29,7 @@ class CannotMeasure(Exception):
 
 
 def require(*programs: str) -> None:
-    missing = [program for program in programs if shutil.which(program) is None]
+    missing = [Path(program).name for program in programs if shutil.which(program) is None]
     if missing:
         raise CannotMeasure(f"not installed: {', '.join(missing)}")
 
@@ -65,7 +67,7 @@ def running(
     words = [str(word) for word in command]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            words,
+            [*_END_WITH_US, *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

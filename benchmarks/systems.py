@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -15,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench
+from benchmarks.peers import uri_of
 from benchmarks.processes import CannotMeasure, Command, require, run, running
 
 PASSWORD = "Benchmark-1"  # of systems that live for minutes, on loopback, with random data
 POOL = "A"
 _OFFSITE = Path(sys.executable).parent / "offsite"
 _COMMAND_SECONDS = 300.0
+_SOCKETS = ("nbd.sock", "control.sock")
+_SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7), less the zero at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ class System:
     def command(self, *words: str) -> Any:
         """The answer to a command, from its JSON. Raises CannotMeasure when it is refused."""
         environment = {**os.environ, "OFFSITE_REMOTE_PASSWORD": PASSWORD}
-        return json.loads(run([_OFFSITE, "--state", self.state, "--json", *words], _COMMAND_SECONDS, environment))
+        return json.loads(
+            run([_OFFSITE, "--state", self.state, "--json", "--yes", *words], _COMMAND_SECONDS, environment)
+        )
 
     def create_volume(self, name: str, size_bytes: int) -> None:
         """A volume that is mapped to everyone."""
@@ -76,11 +80,14 @@ class System:
         self.command("map", "volume", name)
 
     def uri(self, volume: str) -> str:
-        return f"nbd://{self.address}:{self.nbd_port}/{volume}"
+        return uri_of(self.state / "nbd.sock", volume)
 
-    def create_set(self, name: str, volume: str) -> None:
-        """A replication set of `volume` over the peer connection that `two` made."""
-        self.command("create", "replication-set", "peer-connection", "Newark", "primary-volume", volume, name)
+    def create_set(self, name: str, volume: str, secondary: str) -> None:
+        """A replication set of `volume` over the peer connection that `two` made; `secondary` is its other end."""
+        self.command(
+            *("create", "replication-set", "peer-connection", "Newark"),
+            *("primary-volume", volume, "secondary-volume-name", secondary, name),
+        )
 
     def replicate(self, set_name: str) -> Timed:
         """A run from request to end, through the command line."""
@@ -93,21 +100,12 @@ class System:
         return Timed(last, seconds)
 
     def last_run(self, set_name: str) -> Run:
-        query = """
-            SELECT runs.uuid, runs.state, ended_at - started_at, changed_bytes, wire_bytes
-            FROM runs JOIN replication_sets ON set_id = replication_sets.id
-            WHERE name = ? ORDER BY runs.id DESC LIMIT 1"""
-        with sqlite3.connect(f"file:{self.state / 'state.db'}?mode=ro", uri=True) as database:
-            row = database.execute(query, (set_name,)).fetchone()
-        database.close()
-        if row is None:
-            raise CannotMeasure(f"set {set_name} has no run")
-        return Run(*row)
+        return newest_run(self.command("show", "replication-runs", set_name))
 
     def _answers(self) -> bool:
         try:
             with socket.create_connection((self.address, self.nbd_port), 1.0):
-                return (self.state / "control.sock").exists()
+                return all((self.state / name).exists() for name in _SOCKETS)
         except OSError:
             return False
 
@@ -145,7 +143,27 @@ def connect(london: System, newark: System) -> None:
     )
 
 
+def newest_run(answer: Any) -> Run:
+    """The first of the answer to `show replication-runs`, which lists the newest first."""
+    try:
+        newest = answer["replication-runs"][0]
+        return Run(
+            uuid=newest["run"],
+            state=newest["state"],
+            seconds=newest["duration-numeric"],
+            changed_bytes=newest["changed-bytes-numeric"],
+            wire_bytes=newest["wire-bytes-numeric"],
+        )
+    except (LookupError, TypeError) as error:
+        raise CannotMeasure(f"the record of a run cannot be read: {error!r}") from error
+
+
 def _system(bench: Bench, name: str, address: str) -> System:
+    longest = max(len(os.fsencode(bench.directory / name / socket_name)) for socket_name in _SOCKETS)
+    if longest > _SOCKET_PATH_BYTES_MAX:
+        raise CannotMeasure(
+            f"the path of a Unix socket would have {longest} bytes; name a --directory with a shorter path"
+        )
     return System(bench.directory / name, name, address, *_free_ports(address, 3))
 
 

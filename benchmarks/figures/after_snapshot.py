@@ -5,10 +5,11 @@ over a raw image of the same size (`qemu-img create -f qcow2 -b base -F raw`), w
 `extended_l2=on, cluster_size=128k`, then fio on the overlay. Both start with clean pages: before each window
 everything is synced. The number of writes is the same for all, since the cost of a copy on write falls as
 more of the image has been copied: a faster server in a fixed time would get further into the cheap part.
-20,000 writes touch a quarter of Offsite's 16 KiB pages and, in the default overlay, half of the 64 KiB
-clusters, so the number rather helps the overlay. The plain rate is that of the same 20,000 writes to a second
-volume of the same system, of which there is no snapshot; it takes turns with the others. All go over a Unix
-socket.
+Of
+20,000 writes 86 in 100 are the first to their 16 KiB page in Offsite, and 57 in 100 the first to their 64 KiB
+cluster in the default overlay, so the number rather helps the overlay. The plain rate is that of random 4 KiB
+writes to a second volume of the same system, of which there is no snapshot, and of ten times as many: 20,000
+would be over before the machine is warm. It takes turns with the others. All go over a Unix socket.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from offsite.units import KIB
 
 _TITLE = "first 20,000 random 4 KiB writes after a snapshot of the whole volume"
 _REPEAT_MIN = 5  # a window lasts a second
-PLAIN = Line(_TITLE, Unit.PER_SECOND, "Offsite, the same writes, no snapshot", at_least(0.16))
+_PLAIN_TIMES = 10
+PLAIN = Line(_TITLE, Unit.PER_SECOND, "Offsite, no snapshot", at_least(0.16))
 OVERLAY = Line(_TITLE, Unit.PER_SECOND, "qemu-nbd, new qcow2 overlay", at_least(1.5))
 EXTENDED = Line(_TITLE, Unit.PER_SECOND, "qemu-nbd, new qcow2 overlay, extended_l2, 128 KiB", at_least(1.5))
 LINES = (PLAIN, OVERLAY, EXTENDED)
@@ -42,9 +44,9 @@ def measure(bench: Bench) -> Outcomes:
         for volume in ("Sales", "Plain"):
             london.import_volume(volume, base)
         for round_number in range(max(bench.settings.repeat, _REPEAT_MIN)):
-            others[PLAIN].append(_first_writes(bench, london.uri("Plain"), round_number))
+            others[PLAIN].append(_writes(bench, london.uri("Plain"), round_number, _PLAIN_TIMES))
             london.command("create", "snapshots", "volumes", "Sales", f"Sales-{round_number}")
-            own.append(_first_writes(bench, london.uri("Sales"), round_number))
+            own.append(_writes(bench, london.uri("Sales"), round_number))
             for line, options in _OPTIONS.items():
                 others[line].append(_first_writes_to_overlay(bench, base, options, round_number))
             said = ", ".join(f"{line.beside} {values[-1]:,.0f}/s" for line, values in others.items())
@@ -52,9 +54,9 @@ def measure(bench: Bench) -> Outcomes:
     return {line: Measured(Samples.of(own), Samples.of(others[line])) for line in LINES}
 
 
-def _first_writes(bench: Bench, uri: str, round_number: int) -> float:
+def _writes(bench: Bench, uri: str, round_number: int, times: int = 1) -> float:
     os.sync()
-    count = 2000 if bench.settings.quick else 20_000
+    count = times * (2000 if bench.settings.quick else 20_000)
     job = Job("randwrite", 4 * KIB, 16, uri=uri, operations=count, seed=1 + round_number)
     return fio.measure(job, bench.directory).operations_per_second
 
@@ -64,6 +66,6 @@ def _first_writes_to_overlay(bench: Bench, base: Path, options: str, round_numbe
     peers.make_overlay(overlay, base, options)
     with ExitStack() as stack:
         uri = stack.enter_context(peers.qemu_nbd(bench, overlay, "qcow2"))
-        rate = _first_writes(bench, uri, round_number)
+        rate = _writes(bench, uri, round_number)
     overlay.unlink()
     return rate

@@ -7,6 +7,7 @@ that they do share the processors named above. A sample counts only if the run w
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 
 from benchmarks import fio, systems
@@ -37,37 +38,38 @@ def measure(bench: Bench) -> Outcomes:
     write_random(sent, bench.settings.volume_bytes * _RUN_VOLUMES)
     without: dict[int, list[float]] = defaultdict(list)
     during: dict[int, list[float]] = defaultdict(list)
-    with systems.two(bench) as (london, newark):
+    with systems.two(bench) as (london, _):
         london.import_volume("Host", host)
         london.import_volume("Sent", sent)
         host.unlink()
         sent.unlink()
-        for _ in range(bench.settings.repeat):
+        for round_number in range(bench.settings.repeat):
+            os.sync()
             for depth in _DEPTHS:
                 without[depth].append(_p99(bench, london, depth))
-            _during_run(bench, london, newark, during)
+            _during_run(bench, london, f"Sent-{round_number}", during)
             for depth in _DEPTHS:
                 bench.say(f"p99, depth {depth}: {without[depth][-1] * 1e6:.0f} → {during[depth][-1] * 1e6:.0f} µs")
     return {_line(depth): Measured(Samples.of(during[depth]), Samples.of(without[depth])) for depth in _DEPTHS}
 
 
-def _during_run(bench: Bench, london: System, newark: System, during: dict[int, list[float]]) -> None:
-    london.create_set("SentSet", "Sent")
+def _during_run(bench: Bench, london: System, secondary: str, during: dict[int, list[float]]) -> None:
+    london.create_set("SentSet", "Sent", secondary)
     london.command("replicate", "SentSet")
     for depth in _DEPTHS:
-        p99 = _p99(bench, london, depth)
-        if london.last_run("SentSet").state != "running":
-            raise CannotMeasure(f"the run ended before fio at queue depth {depth} did")
-        during[depth].append(p99)
-    wait_until(
-        lambda: london.last_run("SentSet").state != "running",
-        _RUN_SECONDS_MAX,
-        f"the run did not end within {_RUN_SECONDS_MAX:g} s",
-    )
-    if london.last_run("SentSet").state != "success":
-        raise CannotMeasure(f"the run ended with {london.last_run('SentSet').state}")
-    london.command("delete", "replication-set", "SentSet", "noprompt")
-    newark.command("delete", "volumes", "Sent", "noprompt")
+        during[depth].append(_p99(bench, london, depth))
+    if not _is_running(london):
+        raise CannotMeasure("the run ended before fio did")
+    wait_until(lambda: not _is_running(london), _RUN_SECONDS_MAX, f"the run did not end within {_RUN_SECONDS_MAX:g} s")
+    run = london.last_run("SentSet")
+    if run.state != "success":
+        raise CannotMeasure(f"the run ended with {run.state}")
+    bench.say(f"the run took {run.seconds:.1f} s")
+    london.command("delete", "replication-set", "SentSet")
+
+
+def _is_running(london: System) -> bool:
+    return london.last_run("SentSet").state == "running"
 
 
 def _p99(bench: Bench, london: System, depth: int) -> float:

@@ -136,15 +136,15 @@ def _prepared(bench: Bench) -> tuple[System, System]:
         london.import_volume("Small", source)
         london.create_volume("Large", bench.settings.large_volume_bytes)
         for name in ("Small", "Large"):
-            london.create_set(f"{name}Set", name)
+            london.create_set(f"{name}Set", name, name)
             london.replicate(f"{name}Set")
     source.unlink()
     for system in (london, newark):
-        _map_large(system, bench.settings.large_volume_bytes)
+        map_large(system, bench.settings.large_volume_bytes)
     return london, newark
 
 
-def _map_large(system: System, size_bytes: int) -> None:
+def map_large(system: System, size_bytes: int) -> None:
     """Maps all of the large volume, and gives the images that replication keeps of it the same content."""
     database = Database(system.state / "state.db")
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Settings
 from benchmarks.figures import FIGURES, Figure
 from benchmarks.machine import file_system
 from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, below
@@ -17,6 +17,7 @@ from benchmarks.processes import CannotMeasure, running
 
 from benchmarks import __main__ as command
 from benchmarks import bench as bench_module
+from offsite.errors import PoolFull
 
 LINE = Line("a thing", Unit.SECONDS, target=below(1))
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -26,7 +27,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """RESULTS.md in a place of its own; nothing needs free space; the handlers of signals are put back."""
     monkeypatch.setattr(command, "_RESULTS", tmp_path / "RESULTS.md")
-    monkeypatch.setattr(bench_module, "_FREE_BYTES_NEEDED", 0)
+    monkeypatch.setattr(Settings, "free_bytes_needed", 0)
     monkeypatch.setattr(bench_module, "_IN_MEMORY", ())
     before = {number: signal.getsignal(number) for number in STOPPING}
     yield tmp_path / "RESULTS.md"
@@ -69,6 +70,7 @@ def test_a_part_or_a_quick_run_leaves_results_as_they_are(
     figures(monkeypatch, good, good)
     assert command.main(["--directory", str(state), "--only", "figure-1"]) == 0
     assert command.main(["--directory", str(state), "--quick"]) == 0
+    assert command.main(["--directory", str(state), "--repeat", "2"]) == 0
     assert not results.exists()
 
 
@@ -80,6 +82,24 @@ def test_what_cannot_be_measured_is_said_loudly_without_paths(
     assert "!! NOT MEASURED: a thing" in capsys.readouterr().err
     assert "**not measured**: …/x is broken" in results.read_text()
     assert str(state) not in results.read_text()
+
+
+@pytest.mark.parametrize("error", [PoolFull("no free page"), OSError(28, "No space left on device")])
+def test_one_figure_that_breaks_does_not_cost_the_others(
+    monkeypatch: pytest.MonkeyPatch, state: Path, results: Path, error: Exception
+) -> None:
+    other = Line("another thing", Unit.SECONDS)
+
+    def breaking(_bench: Bench) -> Outcomes:
+        raise error
+
+    def fine(_bench: Bench) -> Outcomes:
+        return {other: Measured(Samples.of([0.5]))}
+
+    figures(monkeypatch, breaking, fine)
+    assert command.main(["--directory", str(state)]) == 1
+    assert str(error) in results.read_text()
+    assert "| another thing | 500 ms |" in results.read_text()
 
 
 def test_a_directory_that_was_there_stays(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
@@ -123,7 +143,7 @@ def test_a_full_disk_is_refused(
     monkeypatch: pytest.MonkeyPatch, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures(monkeypatch, good)
-    monkeypatch.setattr(bench_module, "_FREE_BYTES_NEEDED", 1 << 62)
+    monkeypatch.setattr(Settings, "free_bytes_needed", 1 << 62)
     assert command.main(["--directory", str(state)]) == 1
     assert "are needed" in capsys.readouterr().err
 

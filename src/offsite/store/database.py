@@ -8,6 +8,7 @@ waiting for a lock that it holds.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from offsite.errors import StateDirectoryError
@@ -44,10 +45,16 @@ class Database:
         self._engine = _engine(path)
         self._write_lock = threading.RLock()
         try:
-            self._writer = self._engine.connect()
-            _migrate(self._writer, path)
-        except DatabaseError as error:
-            raise StateDirectoryError(f"{path} is damaged: {error.orig}; restore it from a copy") from error
+            with self._errors_told():
+                self._writer = self._engine.connect()
+                try:
+                    _migrate(self._writer, path)
+                except BaseException:
+                    self._writer.close()
+                    raise
+        except StateDirectoryError:
+            self._engine.dispose()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -55,24 +62,53 @@ class Database:
 
         Nested use in the same thread joins the outer transaction. Inside the block nothing else may be
         waited for, least of all a change of a pool, which ends in a transaction itself.
+
+        Raises StateDirectoryError when SQLite cannot go on: the disk is full or fails, or the file is damaged.
+        A broken rule of a table stays SQLAlchemy's IntegrityError.
         """
         with self._write_lock:
             if self._writer.in_transaction():
                 yield self._writer
                 return
-            with self._writer.begin():
-                yield self._writer
+            with self._errors_told():
+                try:
+                    with self._writer.begin():
+                        yield self._writer
+                except BaseException:
+                    self._end_failed_commit()
+                    raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A view of what is committed; waits for nobody."""
-        with self._engine.connect() as connection, connection.begin():
+        """A view of what is committed; waits for nobody. Raises StateDirectoryError as `transaction` does."""
+        with self._errors_told(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
         with self._write_lock:
             self._writer.close()
             self._engine.dispose()
+
+    def _end_failed_commit(self) -> None:
+        """SQLite leaves a transaction open when its commit fails; SQLAlchemy takes it to be over."""
+        connection = self._writer.connection.dbapi_connection
+        if connection is not None and connection.in_transaction:
+            connection.rollback()
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest tells where in SQLite it arose
+            damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            raise StateDirectoryError(
+                f"{self.path} is damaged: {error.orig}; restore it from a copy"
+                if damaged
+                else f"{self.path} cannot be used: {error.orig}; nothing was changed; check the disk that it is on"
+            ) from error
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -81,6 +117,10 @@ def _refuse_foreign(path: Path) -> None:
             head = file.read(100)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise StateDirectoryError(f"{path} cannot be read: {error.strerror}") from error
+    if not head:
+        return  # power failed when it had just been made
     if not head.startswith(b"SQLite format 3\0"):
         raise StateDirectoryError(f"{path} is not a SQLite database; it is damaged, or not Offsite's")
     if head[_APPLICATION_ID_AT] != APPLICATION_ID.to_bytes(4, "big"):
@@ -99,14 +139,12 @@ def _engine(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # SQLAlchemy's BEGIN below is the only one
-        for pragma in (
-            f"application_id={APPLICATION_ID}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "busy_timeout=10000",
-        ):
+        for pragma in ("busy_timeout=10000", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
+        if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+            # Only in a new database: setting it writes, even to what it was.
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute("PRAGMA journal_mode=WAL")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -55,8 +55,11 @@ class Disk:
                 if piece != was:
                     written += self._write_blocks(offset, piece, was)
                 offset += len(piece)
-        self._ask(_FLUSH, 0, 0)
+        self.flush()
         return written
+
+    def flush(self) -> None:
+        self._ask(_FLUSH, 0, 0)
 
     def _write_blocks(self, offset: int, piece: bytes, was: bytes) -> int:
         """Writes the stretches of blocks that differ, each with one request."""

@@ -18,6 +18,7 @@ from rich.console import Console
 START_SECONDS = 30
 STOP_SECONDS = 30
 COMMAND_SECONDS = 300
+POOL_SIZE = "4GiB"
 PORTS = {"--api-port": 8443, "--nbd-port": 10809, "--peer-port": 7443}
 
 
@@ -28,18 +29,28 @@ class DemoFailed(Exception):
 class DemoSystem:
     """`offsite serve`, in a process and a state directory of its own."""
 
-    def __init__(self, name: str, address: str, directory: Path, console: Console) -> None:
+    def __init__(self, name: str, address: str, directory: Path, console: Console, pool_size: str = POOL_SIZE) -> None:
         self.name = name
         self.address = address
         self.directory = directory
         self.log = directory.with_suffix(".log")
         self.password = f"demo-{os.urandom(6).hex()}"
         self._console = console
+        self._pool_size = pool_size
         self._ports = [part for option, port in PORTS.items() for part in (option, str(_free_port(address, port)))]
         self.peer_address = f"{address}:{self._ports[-1]}"
 
     def start(self) -> None:
-        command = ["serve", str(self.directory), "--name", self.name, "--listen", self.address, "--pool-size", "4GiB"]
+        command = [
+            "serve",
+            str(self.directory),
+            "--name",
+            self.name,
+            "--listen",
+            self.address,
+            "--pool-size",
+            self._pool_size,
+        ]
         self.show(*command)
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
@@ -69,7 +80,7 @@ class DemoSystem:
         """Shows a command and runs it, on the user's own terminal."""
         self.show("--state", str(self.directory), *command)
         done = subprocess.run(
-            self._line(*command), env=os.environ | (environment or {}), timeout=COMMAND_SECONDS, check=False
+            self.command(*command), env=os.environ | (environment or {}), timeout=COMMAND_SECONDS, check=False
         )
         if done.returncode:
             raise DemoFailed(f"the command above ended with exit status {done.returncode}")
@@ -77,7 +88,7 @@ class DemoSystem:
     def ask(self, *command: str) -> Any:
         """What a command says, for the demo itself."""
         done = subprocess.run(
-            self._line("--json", *command), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+            self.command("--json", *command), capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )
         if done.returncode:
             raise DemoFailed(f"{shlex.join(command)}: {done.stderr}")
@@ -86,7 +97,8 @@ class DemoSystem:
     def show(self, *command: str) -> None:
         self._console.print(f"[dim]$[/] [bold]offsite {shlex.join(command)}[/]", highlight=False, soft_wrap=True)
 
-    def _line(self, *command: str) -> list[str]:
+    def command(self, *command: str) -> list[str]:
+        """The whole command line, for a process of its own."""
         return [sys.executable, "-m", "offsite", "--state", str(self.directory), *command]
 
     def _answers(self) -> bool:

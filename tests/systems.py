@@ -1,0 +1,116 @@
+"""Two real systems in processes of their own, for tests that need nothing less."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from offsite.demo.systems import DemoSystem
+
+DEADLINE_SECONDS = 60
+
+
+class System(DemoSystem):
+    """As the demo's, and it can be killed."""
+
+    def __init__(self, name: str, address: str, directory: Path, pool_size: str = "4GiB") -> None:
+        super().__init__(name, address, directory, Console(quiet=True), pool_size)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def nbd_socket(self) -> Path:
+        return self.directory / "nbd.sock"
+
+    def nbd_uri(self, export: str) -> str:
+        return f"nbd+unix:///{export}?socket={self.nbd_socket}"
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(DEADLINE_SECONDS)
+
+    def refused(self, *command: str) -> str:
+        """The sentence with which a command is refused."""
+        done = subprocess.run(
+            [sys.executable, "-m", "offsite", "--state", str(self.directory), *command],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+        return done.stderr.strip()
+
+    def digest(self, name: str) -> str:
+        return str(self.ask("show", "digest", name)["digests"][0]["digest"])
+
+    def map(self, name: str) -> None:
+        self.ask("map", "volume", "access", "rw", "initiator", "nbd:unix", name)
+
+    def last_run(self, set_name: str) -> dict[str, Any]:
+        return dict(self.ask("show", "replication-runs", set_name)["replication-runs"][0])
+
+
+@contextlib.contextmanager
+def two_systems(directory: Path, secondary_pool_size: str = "4GiB") -> Iterator[tuple[System, System]]:
+    """London and Newark, started and paired; stopped at the end, however it comes."""
+    london = System("London", "127.0.0.1", directory / "london")
+    newark = System("Newark", "127.0.0.2", directory / "newark", secondary_pool_size)
+    started: list[System] = []
+    try:
+        for system in (london, newark):
+            system.start()
+            started.append(system)
+        pair(london, newark)
+        yield london, newark
+    finally:
+        for system in started:
+            if system.is_running():
+                system.kill()
+
+
+def pair(primary: System, secondary: System) -> None:
+    subprocess.run(
+        [
+            sys.executable, "-m", "offsite", "--state", str(primary.directory), "create", "peer-connection",
+            "remote-port-address", secondary.peer_address, "remote-username", "manage", secondary.name,
+        ],
+        env={"OFFSITE_REMOTE_PASSWORD": secondary.password, "PATH": "/usr/bin:/bin"},
+        check=True,
+        capture_output=True,
+        timeout=DEADLINE_SECONDS,
+    )  # fmt: skip
+
+
+def wait_until(what: str, happened: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"after {seconds} s still not so: {what}"
+        time.sleep(0.05)
+
+
+def run(*command: str, timeout: float = DEADLINE_SECONDS, **options: Any) -> str:
+    """Runs a real program; what it said is a part of the failure when it fails."""
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, check=False, **options
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def run_json(*command: str) -> Any:
+    return json.loads(run(*command))

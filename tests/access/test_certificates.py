@@ -141,9 +141,7 @@ def test_a_missing_key_is_not_replaced_in_silence(tmp_path: Path, authority: Aut
 
 
 @pytest.mark.parametrize("pair", [("ca.pem", "ca-key.pem"), ("system.pem", "system-key.pem")])
-def test_a_key_of_another_system_is_refused(
-    tmp_path: Path, authority: Authority, pair: tuple[str, str]
-) -> None:
+def test_a_key_of_another_system_is_refused(tmp_path: Path, authority: Authority, pair: tuple[str, str]) -> None:
     other = Authority(tmp_path / "other", "Newark", [])
     authority.key_path.with_name(pair[1]).write_bytes(other.key_path.with_name(pair[1]).read_bytes())
     with pytest.raises(StateDirectoryError, match=f"{pair[0]} does not belong to {pair[1]}"):
@@ -178,9 +176,7 @@ def test_keys_of_another_kind_or_encrypted_are_refused(tmp_path: Path, authority
         Authority(tmp_path / "keys", "London", [])
 
 
-@pytest.mark.parametrize(
-    "lost", ["system.pem", "system.pem system-key.pem", "ca.pem system.pem system-key.pem"]
-)
+@pytest.mark.parametrize("lost", ["system.pem", "system.pem system-key.pem", "ca.pem system.pem system-key.pem"])
 def test_a_first_start_that_was_cut_goes_on(tmp_path: Path, authority: Authority, lost: str) -> None:
     """A crash after any of the four files leaves a directory that the next start completes."""
     for name in lost.split():

@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, update
 
 from offsite.access import maps as maps_module
 from offsite.access.maps import Access, Initiator, Map, Maps
-from offsite.errors import BadParameter, InUse, ObjectNotFound, VolumeNotFound
+from offsite.errors import BadParameter, InUse, MapNotFound, VolumeNotFound
 from offsite.store.database import Database
 from offsite.store.tables import access as access_tables
 from offsite.store.tables import pools as pool_tables
@@ -85,9 +85,9 @@ def test_unmap_removes_one_map_and_refuses_to_remove_none(maps: Maps) -> None:
     maps.map(1, "tls:db", "read-write")
     maps.unmap(1, None)
     assert maps.maps() == [Map(1, "tls:db", "read-write", None)]
-    with pytest.raises(ObjectNotFound, match="volume 1 has no map for everyone"):
+    with pytest.raises(MapNotFound, match="volume 1 has no map for everyone"):
         maps.unmap(1, None)
-    with pytest.raises(ObjectNotFound, match="volume 2 has no map for initiator 'tls:db'"):
+    with pytest.raises(MapNotFound, match="volume 2 has no map for initiator 'tls:db'"):
         maps.unmap(2, "tls:db")
 
 

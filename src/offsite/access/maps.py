@@ -11,7 +11,7 @@ from typing import Literal, cast
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from offsite.errors import BadParameter, InUse, ObjectNotFound, VolumeNotFound
+from offsite.errors import BadParameter, InUse, MapNotFound, VolumeNotFound
 from offsite.store.database import Database
 from offsite.store.tables import access as tables
 from offsite.store.tables import pools as pool_tables
@@ -66,13 +66,13 @@ class Maps:
             )
 
     def unmap(self, image_id: int, initiator: str | None) -> None:
-        """Removes the map of `image_id` for `initiator`; None: the default map. Raises ObjectNotFound."""
+        """Removes the map of `image_id` for `initiator`; None: the default map. Raises MapNotFound."""
         key = _DEFAULT if initiator is None else initiator
         where = (tables.maps.c.image_id == image_id) & (tables.maps.c.initiator == key)
         with self._database.transaction() as connection:
             if connection.execute(delete(tables.maps).where(where)).rowcount == 0:
                 whose = f"for initiator {initiator!r}" if initiator is not None else "for everyone"
-                raise ObjectNotFound(f"volume {image_id} has no map {whose}; there is nothing to unmap")
+                raise MapNotFound(f"volume {image_id} has no map {whose}; there is nothing to unmap")
 
     def access(self, image_id: int, initiator: str) -> Granted | None:
         """What `initiator` may do with `image_id`; None: it may not even know of it."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from offsite.errors import ProtocolError
 from offsite.targets.nbd import constants as nbd
+from offsite.targets.nbd import sentences
 
 _GREETING = struct.Struct(">QQH")
 _OPTION = struct.Struct(">QII")
@@ -117,7 +118,7 @@ def reply(option: int, kind: int, data: bytes = b"") -> bytes:
 
 
 def error_reply(option: int, kind: int, sentence: str) -> bytes:
-    return reply(option, kind, sentence.encode()[: nbd.STRING_BYTES_MAX])
+    return reply(option, kind, sentences.encode(sentence))
 
 
 def server_reply(name: str, description: str) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from offsite.errors import ProtocolError
 from offsite.targets.nbd import constants as nbd
+from offsite.targets.nbd import sentences
 
 Request = tuple[int, int, int, int, int]
 """Head, cookie, offset, length, and where in the buffer the payload begins. `Head` is magic (32 bits), flags
@@ -99,7 +100,7 @@ def done_chunk(cookie: int) -> bytes:
 
 def error_chunk(cookie: int, error: int, sentence: str) -> bytes:
     """NBD_REPLY_TYPE_ERROR as the last chunk of a structured reply."""
-    message = sentence.encode()[: nbd.STRING_BYTES_MAX]
+    message = sentences.encode(sentence)
     payload = struct.pack(">IH", error, len(message)) + message
     return _final_chunk(nbd.REPLY_TYPE_ERROR, cookie, payload)
 

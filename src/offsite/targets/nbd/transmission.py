@@ -92,6 +92,8 @@ class Transmission:
                 if self._ended:
                     self._finish_outstanding()
                     return
+                if start < end:
+                    continue  # behind them may be what is no request
             partial = codec.partial_write(buffer, start, end)
             if partial is not None and partial[3] > PIECE_BYTES:
                 self._write_long(partial, end)

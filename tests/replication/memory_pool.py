@@ -35,6 +35,7 @@ from offsite.store import tables
 from offsite.store.database import Database
 
 PAGE_BYTES = 16384
+PAGES_MAX = 1 << 30  # without a limit
 _ZERO_PAGE = bytes(PAGE_BYTES)
 
 
@@ -61,7 +62,7 @@ class MemoryDisk:
 
 
 class MemoryPool:
-    def __init__(self, database: Database, name: str, disk: MemoryDisk, pages_max: int = 1 << 30) -> None:
+    def __init__(self, database: Database, name: str, disk: MemoryDisk, pages_max: int = PAGES_MAX) -> None:
         self.name = name
         self.disk = disk
         self.pages_max = pages_max
@@ -232,6 +233,9 @@ class MemoryPool:
             provisioned = sum(image.size_bytes for image in self.by_id.values() if image.kind == "volume")
             return Capacity(self.pages_max * PAGE_BYTES, self.pages_used() * PAGE_BYTES, PAGE_BYTES, provisioned)
 
+    def is_full(self) -> bool:
+        return self.pages_max < PAGES_MAX and self.pages_used() >= self.pages_max
+
     def pages_used(self) -> int:
         return len({id(page) for image in self.by_id.values() for page in image.pages.values()})
 
@@ -269,7 +273,7 @@ class MemoryOpenImage:
         done = 0
         with self._pool.lock:
             for page, within, length in _pieces(offset, len(data)):
-                if page not in self._image.pages and self._pool.pages_used() >= self._pool.pages_max:
+                if page not in self._image.pages and self._pool.is_full():
                     raise PoolFull(f"pool {self._pool.name} is full")
                 content = bytearray(self._image.pages.get(page, _ZERO_PAGE))
                 content[within : within + length] = data[done : done + length]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from offsite.events import EventKind
 from offsite.pools.protocol import Create, Pool
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.progress import RunProgress
+from offsite.replication.records import RunRecord
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 
@@ -22,11 +27,21 @@ PASSWORD = "Correct-horse-7"
 WAIT_SECONDS = 20.0
 
 
+@cache
+def template_database() -> Path:
+    """A migrated database to copy: quicker than to migrate one for every test."""
+    path = Path(tempfile.mkdtemp(prefix="offsite-")) / "state.db"
+    atexit.register(shutil.rmtree, path.parent)
+    Database(path).close()
+    return path
+
+
 class Site:
     """One system. `disk` and `directory` outlive `crash`, as they outlive a process."""
 
     def __init__(self, directory: Path, name: str, pages_max: int = 1 << 30) -> None:
         directory.mkdir(exist_ok=True)
+        shutil.copy(template_database(), directory / "state.db")
         self.directory = directory
         self.name = name
         self.identity = SystemIdentity(str(uuid.uuid4()), name)
@@ -72,6 +87,9 @@ class Site:
         self.database.close()
         self.open()
         self.start()
+
+    def runs(self, set_name: str) -> list[RunRecord]:
+        return self.replication.sets.runs(set_name)
 
     @property
     def address(self) -> str:

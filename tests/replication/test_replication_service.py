@@ -1,44 +1,430 @@
-"""Two whole systems over real TLS sockets on loopback, with pools in memory."""
+"""Two whole systems over real TLS sockets on loopback, with pools in memory, and what befalls them."""
 
 from __future__ import annotations
 
+import errno
+import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from faulty_pools import WrappedPool
+from memory_pool import PAGE_BYTES, MemoryPool
+from proxy import Proxy
 from sites import Site, pair, random_bytes
+
+from offsite import events
+from offsite.errors import InUse, NotAllowed, ObjectNotFound, PeerRefused
+from offsite.pools.protocol import Pool
+from offsite.replication.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
+from offsite.replication.status import Status
 
 MIB = 1 << 20
 
 
-@pytest.fixture
-def london(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path / "london", "London").start()
-    yield site
-    site.stop()
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second tries come soon, watermarks often."""
+    monkeypatch.setattr("offsite.replication.backoff.FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("offsite.replication.secondary_end.FLUSH_BYTES", MIB)
 
 
 @pytest.fixture
-def newark(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path / "newark", "Newark").start()
-    yield site
-    site.stop()
-
-
-def test_initial_run_then_differences(london: Site, newark: Site) -> None:
-    volume = london.create_volume("Sales", 4 * MIB)
-    data = random_bytes(2 * MIB)
-    london.write(volume, MIB, data)
+def volume(london: Site, newark: Site) -> int:
+    """Of 16 MiB, with 8 MiB of data, in the set SalesDR."""
+    volume = london.create_volume("Sales", 16 * MIB)
+    london.write(volume, MIB, random_bytes(8 * MIB))
     pair(london, newark)
     london.replication.sets.create("SalesDR", volume, "Newark")
-    assert newark.content("Sales") == bytes(4 * MIB)
+    return volume
 
+
+@pytest.fixture
+def link(london: Site, newark: Site, volume: int) -> Iterator[Proxy]:
+    """London reaches Newark through it from now on."""
+    assert volume, "they are paired by now"
+    proxy = Proxy(newark.port)
+    with london.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE peers SET address = ?", (proxy.address,))
+    yield proxy
+    proxy.close()
+
+
+def equal(london: Site, newark: Site) -> bool:
+    return london.content("Sales") == newark.content("Sales")
+
+
+def check_clean(london: Site, newark: Site) -> None:
+    """One hidden image on each side: the base."""
+    assert len(london.internal_names()) == 1
+    assert london.internal_names() == newark.internal_names()
+
+
+def test_initial_run_then_differences(london: Site, newark: Site, volume: int) -> None:
+    assert newark.content("Sales") == bytes(16 * MIB)
     first = london.run_to_end("SalesDR")
-    assert first.state == "success", first
-    assert newark.content("Sales") == london.content("Sales")
+    assert (first.state, first.percent, first.changed_bytes) == ("success", 100.0, 8 * MIB)
+    assert 8 * MIB < first.wire_bytes < 8 * MIB * 1.01
+    assert equal(london, newark)
+    check_clean(london, newark)
 
     london.write(volume, 3 * MIB + 4096, b"x" * 4096)
     second = london.run_to_end("SalesDR")
-    assert second.state == "success"
-    assert newark.content("Sales") == london.content("Sales")
-    assert second.changed_bytes == 4096
+    assert (second.state, second.changed_bytes) == ("success", 4096)
+    assert second.wire_bytes < 4096
+    assert equal(london, newark)
+    check_clean(london, newark)
+
+
+def test_both_systems_tell_the_same_about_a_run(london: Site, newark: Site, volume: int) -> None:
+    assert london.replication.sets.get("SalesDR").image_ids == (volume,)
+    before = london.replication.sets.get("SalesDR")
+    london.run_to_end("SalesDR")
+    here, there = (site.replication.sets.get("SalesDR") for site in (london, newark))
+    assert before.status is Status.UNSYNCHRONIZED
+    assert here.status is there.status is Status.READY
+    assert here.last_run is not None and there.last_run is not None
+    for field in ("uuid", "state", "changed_bytes", "wire_bytes", "digest", "error"):
+        assert getattr(here.last_run, field) == getattr(there.last_run, field), field
+    assert here.last_run.digest is not None
+    assert here.recovery_point_at == there.recovery_point_at
+    assert here.lag_seconds is not None and 0 <= here.lag_seconds < 60
+    for site in (london, newark):
+        assert site.events[-1][0] is events.RUN_COMPLETED
+        assert "SalesDR" in site.events[-1][1] and "8 MiB" in site.events[-1][1]
+
+
+def test_a_run_sends_what_was_there_when_it_was_asked_for(london: Site, newark: Site, volume: int) -> None:
+    asked = london.content("Sales")
+    london.replication.replicate("SalesDR")
+    london.write(volume, 0, b"written a moment later")
+    london.await_end("SalesDR")
+    assert newark.content("Sales") == asked
+
+
+def test_discarded_ranges_become_holes_over_there(london: Site, newark: Site, volume: int) -> None:
+    london.run_to_end("SalesDR")
+    image = london.pools["A"].open(volume)
+    image.discard(2 * MIB, 4 * MIB)
+    london.run_to_end("SalesDR")
+    assert equal(london, newark)
+    assert newark.pools["A"].image(newark.image_id("Sales")).allocated_bytes == 4 * MIB
+
+
+def test_what_may_not_run(london: Site, newark: Site, volume: int) -> None:
+    with pytest.raises(ObjectNotFound, match="'Other'"):
+        london.replication.replicate("Other")
+    with pytest.raises(NotAllowed, match="secondary here; replicate it on system London"):
+        newark.replication.replicate("SalesDR")
+    assert london.replication.progress("SalesDR") is None
+    assert volume
+
+
+def test_one_run_at_a_time(london: Site, newark: Site, link: Proxy) -> None:
+    link.stalled.set()
+    run = london.replication.replicate("SalesDR")
+    with pytest.raises(InUse, match="SalesDR is replicating"):
+        london.replication.replicate("SalesDR")
+    with pytest.raises(InUse, match="SalesDR is replicating"):
+        london.replication.sets.delete("SalesDR")
+    link.stalled.clear()
+    ended = london.await_end("SalesDR")
+    assert (ended.state, ended.run) == ("success", run)
+    assert [record.uuid for record in london.runs("SalesDR")] == [run]
+    assert equal(london, newark)
+
+
+# -- the link --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut_at", [100, 3_000, 3 * MIB, 8 * MIB])
+def test_a_run_that_was_cut_goes_on_by_itself_where_it_was(
+    london: Site, newark: Site, link: Proxy, cut_at: int
+) -> None:
+    link.cut_at = link.bytes_there + cut_at
+    before = link.bytes_there
+    ended = london.run_to_end("SalesDR")
+    assert (ended.state, ended.error) == ("success", None)
+    assert equal(london, newark)
+    check_clean(london, newark)
+    # What was under way when the link was cut is sent again, and what was behind the last watermark.
+    assert link.bytes_there - before < 8 * MIB + 5 * MIB
+    assert ended.changed_bytes >= 8 * MIB
+    assert london.runs("SalesDR")[0].error is None
+
+
+def test_a_link_that_is_cut_again_and_again_still_gets_everything_there(
+    london: Site, newark: Site, link: Proxy
+) -> None:
+    done = threading.Event()
+
+    def harass() -> None:
+        while not done.wait(0.03):
+            link.cut()
+
+    thread = threading.Thread(target=harass)
+    thread.start()
+    london.replication.replicate("SalesDR")
+    threading.Event().wait(0.5)
+    done.set()
+    thread.join()
+    assert london.await_end("SalesDR").state == "success"
+    assert equal(london, newark)
+    check_clean(london, newark)
+
+
+def test_a_link_that_stalls_is_given_up_and_tried_again(
+    london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half-open connection must not hold a run for ever (R8)."""
+    monkeypatch.setattr("offsite.replication.dialing.SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr("offsite.replication.dialing.CONNECT_SECONDS", 0.3)
+    link.stalled.set()
+    london.replication.replicate("SalesDR")
+    waiting = london.await_progress("SalesDR", lambda now: now.state == "waiting")
+    assert waiting.error is not None
+    assert london.replication.sets.get("SalesDR").status is Status.SUSPENDED
+    link.cut()
+    link.stalled.clear()
+    assert london.await_end("SalesDR").state == "success"
+    assert equal(london, newark)
+
+
+# -- the other system ------------------------------------------------------------------------------------------
+
+
+def test_a_secondary_that_crashes_half_way_is_gone_on_with(london: Site, newark: Site, link: Proxy) -> None:
+    """What it had not yet made durable is lost, and sent again."""
+    reached, go = threading.Event(), threading.Event()
+    pause(newark, reached, go)
+    london.replication.replicate("SalesDR")
+    assert reached.wait(10)
+    assert newark.content("Sales") == bytes(16 * MIB), "until the commit the volume is what it was"
+    link.cut()
+    go.set()
+    newark.wrap = lambda pool: pool
+    newark.restart(crash=True)
+    link.target_port = newark.port
+    assert london.await_end("SalesDR").state == "success"
+    assert equal(london, newark)
+    check_clean(london, newark)
+
+
+def test_a_primary_that_stops_goes_on_at_its_next_start(london: Site, newark: Site, volume: int) -> None:
+    reached, go = threading.Event(), threading.Event()
+    pause(newark, reached, go)
+    run = london.replication.replicate("SalesDR")
+    assert reached.wait(10)
+    go.set()
+    london.restart(crash=True)
+    ended = london.await_end("SalesDR")
+    assert (ended.state, ended.run) == ("success", run)
+    assert equal(london, newark)
+    check_clean(london, newark)
+    assert volume
+
+
+def test_a_run_waits_for_a_peer_that_is_down_also_over_a_restart(london: Site, newark: Site, volume: int) -> None:
+    newark.replication.stop()
+    run = london.replication.replicate("SalesDR")
+    waiting = london.await_progress("SalesDR", lambda now: now.state == "waiting")
+    assert waiting.error is not None and "Connection refused" in waiting.error
+    assert london.runs("SalesDR")[0].error == waiting.error
+    london.restart()
+    london.await_progress("SalesDR", lambda now: now.state == "waiting")
+    newark.open()
+    newark.start()
+    ended = london.await_end("SalesDR")
+    assert (ended.state, ended.run) == ("success", run)
+    assert equal(london, newark)
+    assert volume
+
+
+def test_a_set_whose_peer_is_gone_for_good_can_be_deleted_here(london: Site, newark: Site, volume: int) -> None:
+    newark.replication.stop()
+    london.replication.replicate("SalesDR")
+    london.await_progress("SalesDR", lambda now: now.state == "waiting")
+    london.replication.sets.delete("SalesDR", local_only=True)
+    assert london.internal_names() == []
+    london.replication.guard(volume)
+    newark.open()
+    newark.start()
+
+
+def pause(site: Site, reached: threading.Event, go: threading.Event) -> None:
+    """Lets a system stand still in the middle of what it stores."""
+    writes = 0
+
+    def on_write(_offset: int, data: memoryview) -> memoryview:
+        nonlocal writes
+        writes += 1
+        if writes == 5:
+            reached.set()
+            assert go.wait(20)
+        return data
+
+    wrap(site, on_write)
+
+
+def wrap(site: Site, on_write: object) -> None:
+    def wrapped(pool: MemoryPool) -> Pool:
+        return WrappedPool(pool, on_write)  # type: ignore[arg-type]  # it is what it is given
+
+    site.wrap = wrapped
+    site.pools["A"] = wrapped(site.pool)
+
+
+# -- the disk over there ---------------------------------------------------------------------------------------
+
+
+def test_a_full_secondary_fails_the_run_and_keeps_its_volume(london: Site, newark: Site, volume: int) -> None:
+    london.write(volume, 0, b"first")
+    assert london.run_to_end("SalesDR").state == "success"
+    before = newark.content("Sales")
+    london.write(volume, 9 * MIB, random_bytes(4 * MIB, 7))
+    newark.pool.pages_max = newark.pool.pages_used() + 2 * MIB // PAGE_BYTES
+
+    failed = london.run_to_end("SalesDR")
+    assert (failed.state, failed.error) == ("failed", "Newark: pool A is full")
+    assert newark.content("Sales") == before
+    for site in (london, newark):
+        assert site.runs("SalesDR")[0].state == "failed"
+        assert site.events[-1][0] is events.RUN_FAILED and "pool A is full" in site.events[-1][1]
+        assert site.replication.sets.get("SalesDR").status is Status.READY, "the last good copy is still good"
+
+    newark.pool.pages_max = 1 << 30
+    ended = london.run_to_end("SalesDR")
+    assert ended.state == "success"
+    assert ended.changed_bytes < 3 * MIB, "it went on from the watermark"
+    assert equal(london, newark)
+    check_clean(london, newark)
+
+
+def test_a_disk_that_stores_something_else_is_found_out(london: Site, newark: Site, volume: int) -> None:
+    """R2: without equal digests there is no recovery point."""
+    london.run_to_end("SalesDR")
+    before = newark.content("Sales")
+
+    def flip_a_bit(offset: int, data: memoryview) -> memoryview:
+        damaged = bytearray(data)
+        if offset <= 5 * MIB + 123 < offset + len(data):
+            damaged[5 * MIB + 123 - offset] ^= 4
+        return memoryview(damaged)
+
+    wrap(newark, flip_a_bit)
+    london.write(volume, 4 * MIB, random_bytes(3 * MIB, 9))
+    failed = london.run_to_end("SalesDR")
+    assert failed.state == "failed"
+    assert failed.error == f"Newark: member 0 at offset {5 * MIB + 123}: what is stored there is not what was sent"
+    assert newark.content("Sales") == before
+    assert newark.runs("SalesDR")[0].state == "failed"
+
+    wrap(newark, lambda _offset, data: data)
+    assert london.run_to_end("SalesDR").state == "success"
+    assert equal(london, newark)
+
+
+def test_a_disk_that_fails_ends_the_run_with_its_error(london: Site, newark: Site, volume: int) -> None:
+    def fail(_offset: int, _data: memoryview) -> memoryview:
+        raise OSError(errno.EIO, "Input/output error")
+
+    wrap(newark, fail)
+    failed = london.run_to_end("SalesDR")
+    assert failed.error == "Newark: Newark failed: [Errno 5] Input/output error"
+    assert newark.content("Sales") == bytes(16 * MIB)
+    assert volume
+
+
+def test_a_disk_that_fails_here_ends_the_run_with_its_error(
+    london: Site, newark: Site, volume: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("memory_pool.MemoryOpenImage.read_nowait", fail)
+    failed = london.run_to_end("SalesDR")
+    assert failed.error == "pool A failed: [Errno 5] Input/output error"
+    assert newark.runs("SalesDR")[0].state == "failed", "the secondary was told"
+    assert volume
+
+
+# -- messages out of order -------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_was_overtaken_stores_nothing_more(london: Site, newark: Site, volume: int) -> None:
+    """The batches of a half-dead connection must not get into what a newer one has committed."""
+    of = london.replication.sets.record("SalesDR")
+    peers = london.replication.peers
+    ask = Ask(set_uuid=of.uuid, generation=1)
+    begin = Begin(run="r" * 36, point="r" * 36, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
+    with peers.connect(peers.record("Newark")) as old, peers.connect(peers.record("Newark")) as new:
+        old.channel.ask(old.asking, ask, Holds)
+        ready = old.channel.ask(old.asking, begin, Ready)
+        assert ready.watermark == START
+        new.channel.ask(new.asking, ask, Holds)
+        batch = Batch(sequence=0, position=Position(1, 0), extents=0, data_bytes=0, compression=0, digest=bytes(16))
+        with pytest.raises(InUse, match="a newer connection has taken over"):
+            old.channel.ask(old.asking, batch, Ack)
+    assert volume
+    assert newark.internal_names() == ["<" + "r" * 36 + " 0>"], "what was begun is there to be gone on with"
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (Ask(set_uuid="x" * 36, generation=1), "no such replication set here"),
+        (Begin(run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1]), "not expected here"),
+        (Batch(sequence=0, position=START, extents=0, data_bytes=0, compression=0, digest=bytes(16)), "not expected"),
+    ],
+    ids=["unknown set", "Begin before Ask", "Batch before Ask"],
+)
+def test_messages_out_of_order_are_refused(
+    london: Site, newark: Site, volume: int, message: Ask | Begin | Batch, sentence: str
+) -> None:
+    peers = london.replication.peers
+    with (
+        peers.connect(peers.record("Newark")) as connection,
+        pytest.raises((ObjectNotFound, PeerRefused), match=sentence),
+    ):
+        connection.channel.ask(connection.asking, message, Holds)
+    assert london.run_to_end("SalesDR").state == "success"
+    assert equal(london, newark)
+    assert volume
+
+
+@pytest.mark.parametrize(
+    ("begin", "sentence"),
+    [
+        (Begin(run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1, 1]), "has 2 members"),
+        (Begin(run="r" * 36, point="p" * 36, base="b" * 36, taken_at=0.0, sizes_bytes=[1]), "is None here, not b"),
+    ],
+    ids=["members", "base"],
+)
+def test_a_point_that_does_not_fit_the_set_is_refused(
+    london: Site, newark: Site, volume: int, begin: Begin, sentence: str
+) -> None:
+    peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
+    with peers.connect(peers.record("Newark")) as connection:
+        connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
+        with pytest.raises(Exception, match=sentence):
+            connection.channel.ask(connection.asking, begin, Ready)
+    assert newark.internal_names() == []
+    assert volume
+
+
+def test_a_set_of_another_generation_is_refused(london: Site, newark: Site, volume: int) -> None:
+    """R5: after a change of roles the old primary has nothing to say."""
+    with newark.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE replication_sets SET generation = 2")
+    failed = london.run_to_end("SalesDR")
+    assert failed.error == (
+        "Newark: replication set SalesDR is of generation 2 here, of 1 there: its roles have changed"
+    )
+    assert volume
+
+
+def test_a_set_that_thinks_it_is_primary_on_both_systems_does_not_run(london: Site, newark: Site, volume: int) -> None:
+    with newark.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE replication_sets SET role = 'primary'")
+    failed = london.run_to_end("SalesDR")
+    assert failed.error == "Newark: replication set SalesDR is primary here, too"
+    assert volume

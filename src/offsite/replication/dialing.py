@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from offsite.clock import Clock
 from offsite.errors import CertificateChanged, PeerRefused, PeerUnreachable
-from offsite.replication.asking import Asking
+from offsite.replication.asking import SILENCE_SECONDS, Asking
 from offsite.replication.channel import Channel
 from offsite.replication.identity import Certificates, SystemIdentity, fingerprint, format_address, parse_address
 from offsite.replication.messages import VERSION_OLDEST, Hello
@@ -42,7 +42,7 @@ class Dialer:
         self._known = _client_context()
         self._known.load_cert_chain(certificates.certificate_path, certificates.key_path)
 
-    def dial(self, address: str, pinned: bytes | None = None, connect_seconds: float = CONNECT_SECONDS) -> Connection:
+    def dial(self, address: str, pinned: bytes | None = None, connect_seconds: float | None = None) -> Connection:
         """Connects to the peer port of a system. With the certificate that is `pinned` for it (DER) we show
         our own, and hear only from that system; without we are anonymous, and it may be anyone.
 
@@ -50,6 +50,7 @@ class Dialer:
         only once the certificate was found to be the pinned one.
         """
         host, port = parse_address(address)
+        connect_seconds = connect_seconds or CONNECT_SECONDS
         raw = _connect(host, port, connect_seconds)
         try:
             sock = self._secure(raw, address, pinned)
@@ -67,7 +68,8 @@ class Dialer:
             if hello.version < VERSION_OLDEST:
                 raise PeerRefused(f"{address} speaks version {hello.version}; {VERSION_OLDEST} or newer is needed")
             channel.remote = hello.system_name
-            return Connection(channel, Asking(hello.system_name, self._clock), hello, certificate, host, port)
+            asking = Asking(hello.system_name, self._clock, SILENCE_SECONDS)
+            return Connection(channel, asking, hello, certificate, host, port)
         except BaseException:
             raw.close()
             raise

@@ -255,8 +255,10 @@ class SecondarySide:
     def end_run(self, end: EndRun) -> None:
         with self._database.transaction() as connection:
             run = records.find_run(connection, end.run)
-            if run is not None and run.set_id == self._set.id and run.state == "running":
-                records.update_run(connection, end.run, state="failed", ended_at=self._clock.now(), error=end.sentence)
+            if run is None or run.set_id != self._set.id or run.state != "running":
+                return
+            records.update_run(connection, end.run, state="failed", ended_at=self._clock.now(), error=end.sentence)
+        self._report(events.RUN_FAILED, f"A run of replication set {self._set.name} failed: {end.sentence}")
 
     def close(self) -> None:
         self._close_store()

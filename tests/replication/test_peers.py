@@ -1,0 +1,326 @@
+"""Pairing and the peer port, over real sockets on loopback."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+from sites import PASSWORD, Site, pair
+
+from offsite import events
+from offsite.access.certificates import Authority
+from offsite.clock import SystemClock
+from offsite.errors import (
+    AuthenticationFailed,
+    BadParameter,
+    CertificateChanged,
+    InUse,
+    NameInUse,
+    ObjectNotFound,
+    PeerRefused,
+    PeerUnreachable,
+)
+from offsite.replication import wire
+from offsite.replication.dialing import Dialer
+from offsite.replication.identity import SystemIdentity, fingerprint
+from offsite.replication.messages import DeleteSet, Done, Hello, Pair, Ping
+from offsite.replication.server import STRANGERS_MAX
+
+
+def no_peers(*sites: Site) -> bool:
+    return all(not site.replication.peers.all() for site in sites)
+
+
+def test_pairing_pins_both_certificates(london: Site, newark: Site) -> None:
+    peer = london.replication.peers.create("East", newark.address, "manage", PASSWORD)
+    assert (peer.name, peer.system_name, peer.address) == ("East", "Newark", newark.address)
+    assert peer.fingerprint == newark.authority.fingerprint
+    (back,) = newark.replication.peers.all()
+    assert (back.name, back.fingerprint, back.address) == ("London", london.authority.fingerprint, london.address)
+    assert london.replication.peers.online("East")
+    assert newark.replication.peers.online("London")
+    assert [kind for kind, _ in london.events] == [events.PEER_CREATED]
+    assert [kind for kind, _ in newark.events] == [events.PEER_CREATED]
+
+
+def test_a_query_tells_who_is_there_and_changes_nothing(london: Site, newark: Site) -> None:
+    remote = london.replication.peers.query(newark.address)
+    assert (remote.name, remote.uuid) == ("Newark", newark.identity.uuid)
+    assert remote.fingerprint == newark.authority.fingerprint
+    assert remote.version.startswith("Offsite ")
+    assert no_peers(london, newark)
+
+
+def test_a_wrong_password_is_refused_and_told_to_the_operator(london: Site, newark: Site) -> None:
+    with pytest.raises(AuthenticationFailed, match=r"Newark: user 'manage' does not exist, has another password"):
+        london.replication.peers.create("Newark", newark.address, "manage", "wrong-Password-1")
+    assert no_peers(london, newark)
+    ((kind, message),) = newark.events
+    assert kind is events.LOGIN_FAILED
+    assert "127.0.0.1" in message and "wrong-Password-1" not in message
+
+
+def test_many_wrong_passwords_are_not_even_tried(london: Site, newark: Site) -> None:
+    for _ in range(5):
+        with pytest.raises(AuthenticationFailed, match="another password"):
+            london.replication.peers.create("Newark", newark.address, "manage", "guess")
+    with pytest.raises(AuthenticationFailed, match=r"too many logins from 127\.0\.0\.1"):
+        london.replication.peers.create("Newark", newark.address, "manage", PASSWORD)
+    assert len(newark.events) == 5
+
+
+def test_the_password_is_not_sent_to_a_system_with_another_fingerprint(london: Site, newark: Site) -> None:
+    with pytest.raises(CertificateChanged, match="the password was not sent") as refused:
+        london.replication.peers.create("Newark", newark.address, "manage", "wrong", "ab" * 32)
+    assert newark.authority.fingerprint in str(refused.value) and "ab" * 32 in str(refused.value)
+    assert newark.events == [], "a password would have been found wrong"
+    written = ":".join(newark.authority.fingerprint.upper()[i : i + 2] for i in range(0, 64, 2))
+    london.replication.peers.create("Newark", newark.address, "manage", PASSWORD, written)
+
+
+def test_a_certificate_that_changed_is_not_spoken_to(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    old = newark.authority.fingerprint
+    newark.replication.stop()
+    newark.authority = Authority(newark.directory / "other-keys", "Newark", ["127.0.0.1"])
+    newark.open()
+    newark.start()
+    with pytest.raises(CertificateChanged) as changed:
+        london.replication.peers.connect(london.replication.peers.record("Newark"))
+    assert old in str(changed.value) and newark.authority.fingerprint in str(changed.value)
+    assert not london.replication.peers.online("Newark")
+    with pytest.raises(PeerRefused, match="does not know this system's certificate"):
+        newark.replication.peers.connect(newark.replication.peers.record("London"))
+
+
+def test_pairing_anew_does_not_replace_a_pinned_certificate(london: Site, newark: Site) -> None:
+    """A password alone must not be enough to take the place of a peer."""
+    pair(london, newark)
+    with london.database.transaction() as connection:
+        connection.exec_driver_sql("DELETE FROM peers")
+    london.replication.stop()
+    london.authority = Authority(london.directory / "other-keys", "London", ["127.0.0.1"])
+    london.open()
+    london.start()
+    with pytest.raises(CertificateChanged, match="delete peer connection London first"):
+        pair(london, newark)
+
+
+def test_pairing_repeated_after_a_crash_in_between_is_harmless(london: Site, newark: Site) -> None:
+    """Newark has pinned London; London stopped before it had pinned Newark."""
+    pair(london, newark)
+    with london.database.transaction() as connection:
+        connection.exec_driver_sql("DELETE FROM peers")
+    pair(london, newark)
+    assert len(newark.replication.peers.all()) == len(london.replication.peers.all()) == 1
+
+
+def test_what_is_refused_before_anything_is_sent(london: Site, newark: Site) -> None:
+    create = london.replication.peers.create
+    with pytest.raises(BadParameter, match="peer connection name"):
+        create("a,b", newark.address, "manage", PASSWORD)
+    with pytest.raises(BadParameter, match="is this system's own"):
+        create("Self", london.address, "manage", PASSWORD)
+    for address in ("", "host:0", "host:x", "host:70000", "h" * 256):
+        with pytest.raises(BadParameter, match="is not HOST"):
+            create("Newark", address, "manage", PASSWORD)
+    pair(london, newark)
+    with pytest.raises(NameInUse, match="'Newark'"):
+        create("Newark", newark.address, "manage", PASSWORD)
+    with pytest.raises(InUse, match="connected already, as peer connection Newark"):
+        create("Other", newark.address, "manage", PASSWORD)
+    with pytest.raises(ObjectNotFound, match="'Paris'"):
+        london.replication.peers.get("Paris")
+
+
+def test_nobody_there(london: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as placeholder:
+        port = placeholder.getsockname()[1]
+    with pytest.raises(PeerUnreachable, match=f"cannot reach 127.0.0.1:{port}: Connection refused"):
+        london.replication.peers.create("Newark", f"127.0.0.1:{port}", "manage", PASSWORD)
+
+
+def test_someone_there_who_speaks_something_else(london: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            client = server.accept()[0]
+            client.recv(100)
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            client.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(PeerUnreachable, match="does not speak TLS as a peer does"):
+            london.replication.peers.query(f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join(5)
+
+
+def test_a_second_system_of_the_same_name_is_refused(london: Site, newark: Site, tmp_path: Path) -> None:
+    pair(london, newark)
+    twin = Site(tmp_path / "twin", "London").start()
+    with pytest.raises(NameInUse, match="Newark: there is already a peer connection 'London', to another system"):
+        pair(twin, newark)
+    twin.stop()
+
+
+def ask_to_pair(site: Site, identity: SystemIdentity, to: Site, certificate: bytes) -> None:
+    message = Pair(username="manage", password=PASSWORD, certificate=certificate, host="", port=1)
+    with Dialer(site.authority, identity, SystemClock()).dial(to.address) as connection:
+        connection.channel.ask(connection.asking, message, Done)
+
+
+def test_a_certificate_that_another_peer_has_is_refused(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    other = SystemIdentity("o" * 36, "Other")
+    with pytest.raises(InUse, match="peer connection London has the same certificate"):
+        ask_to_pair(london, other, newark, london.authority.certificate_der)
+
+
+def test_a_copy_of_this_very_system_is_refused(london: Site, newark: Site) -> None:
+    """Someone copied a state directory."""
+    with pytest.raises(BadParameter, match="it is a copy of it"):
+        ask_to_pair(london, newark.identity, newark, london.authority.certificate_der)
+
+
+@pytest.mark.parametrize("certificate", [b"junk", b"\x30\x82"])
+def test_a_certificate_that_is_none_does_not_close_the_port(london: Site, newark: Site, certificate: bytes) -> None:
+    with pytest.raises(PeerRefused, match="is none"):
+        ask_to_pair(london, london.identity, newark, certificate)
+    pair(london, newark)
+
+
+def test_deleting_ends_it_on_both(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    london.replication.peers.delete("Newark")
+    assert no_peers(london, newark)
+    assert london.events[-1][0] is newark.events[-1][0] is events.PEER_DELETED
+
+
+def test_deleting_here_alone_and_then_over_there(london: Site, newark: Site) -> None:
+    """The other system's delete finds that it is forgotten already, and is content."""
+    pair(london, newark)
+    london.replication.peers.delete("Newark", local_only=True)
+    assert no_peers(london) and not no_peers(newark)
+    newark.replication.peers.delete("London")
+    assert no_peers(newark)
+
+
+def test_deleting_needs_the_peer_unless_local(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    newark.replication.stop()
+    with pytest.raises(PeerUnreachable):
+        london.replication.peers.delete("Newark")
+    assert len(london.replication.peers.all()) == 1
+    newark.open()
+    newark.start()
+
+
+def test_a_peer_that_sets_need_cannot_be_deleted_from_either_side(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    london.replication.sets.create("SalesDR", london.create_volume("Sales", 65536), "Newark")
+    with pytest.raises(InUse, match="needed by replication sets SalesDR"):
+        london.replication.peers.delete("Newark")
+    with pytest.raises(InUse, match="needed by replication sets SalesDR"):
+        newark.replication.peers.delete("London")
+    with london.database.transaction() as connection:
+        connection.exec_driver_sql("DELETE FROM replication_sets")
+    with pytest.raises(InUse, match="Newark: replication sets SalesDR need"):
+        london.replication.peers.delete("Newark")
+
+
+def raw_tls(site: Site) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", site.port), timeout=10))
+
+
+def ends(sock: socket.socket) -> bool:
+    """Whether the other side ends the connection, whatever it says before."""
+    sock.settimeout(10)
+    try:
+        while sock.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True  # with an alert of TLS, or a reset
+    return True
+
+
+def test_garbage_on_the_port_ends_that_connection_and_no_other(london: Site, newark: Site) -> None:
+    with socket.create_connection(("127.0.0.1", newark.port)) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(1000))
+        assert ends(plain)
+    hello = wire.encode(Hello(version=1, system_uuid="u" * 36, system_name="Mallory", software=""))
+    for garbage in (
+        b"\xff" * 100,
+        wire.MAGIC + b"\xff" * 8,
+        wire.encode(Ping()),
+        hello + wire.encode(Ping()),
+        hello[:20],
+    ):
+        with raw_tls(newark) as sock:
+            sock.sendall(garbage)
+            socket.socket.shutdown(sock, socket.SHUT_WR)
+            assert ends(sock)
+    pair(london, newark)
+
+
+def test_a_stranger_may_only_pair(newark: Site, london: Site) -> None:
+    dialer = Dialer(london.authority, london.identity, SystemClock())
+    with dialer.dial(newark.address) as connection, pytest.raises(PeerRefused, match="a Ping needs a certificate"):
+        connection.channel.ask(connection.asking, Ping(), Done)
+
+
+def test_a_stranger_who_says_nothing_is_put_out(newark: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offsite.replication.session.STRANGER_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", newark.port)) as silent:
+        assert ends(silent)
+    with raw_tls(newark) as sock:
+        sock.sendall(b"O")  # a byte now and then must not keep it open either
+        assert ends(sock)
+
+
+def test_many_who_say_nothing_do_not_take_all_memory(newark: Site) -> None:
+    silent = [socket.create_connection(("127.0.0.1", newark.port)) for _ in range(STRANGERS_MAX + 1)]
+    try:
+        assert ends(silent[-1]), "one too many is not let in"
+    finally:
+        for sock in silent:
+            sock.close()
+
+
+def test_a_system_too_old_is_refused(newark: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offsite.replication.session.VERSION_OLDEST", 2)
+    with raw_tls(newark) as sock:
+        sock.sendall(wire.encode(Hello(version=1, system_uuid="u" * 36, system_name="Old", software="")))
+        sock.settimeout(10)
+        answer = b""
+        while b"too old" not in answer:
+            part = sock.recv(4096)
+            assert part, "it says why before it ends"
+            answer += part
+
+
+def test_our_side_refuses_a_system_too_old(london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offsite.replication.dialing.VERSION_OLDEST", 2)
+    with pytest.raises(PeerRefused, match="speaks version 1; 2 or newer is needed"):
+        london.replication.peers.query(newark.address)
+
+
+def test_a_peer_that_was_deleted_meanwhile_is_not_served_on(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    with london.replication.peers.connect(london.replication.peers.record("Newark")) as connection:
+        newark.replication.peers.delete("London", local_only=True)
+        request = DeleteSet(set_uuid="0" * 36)
+        with pytest.raises(PeerRefused, match="deleted here"):
+            connection.channel.ask(connection.asking, request, Done)
+
+
+def test_fingerprints_are_of_the_certificate(london: Site) -> None:
+    assert fingerprint(london.authority.certificate_der) == london.authority.fingerprint

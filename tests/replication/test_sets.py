@@ -1,0 +1,264 @@
+"""Replication sets: made and taken away on both systems, or on none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from proxy import Proxy
+from sites import Site, pair
+
+from offsite import events
+from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable, VolumeNotFound
+from offsite.pools.protocol import Snapshot
+from offsite.replication.remote_requests import RemoteRequests
+from offsite.replication.service import Replication
+from offsite.replication.status import Status, status_of
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def volume(london: Site, newark: Site) -> int:
+    pair(london, newark)
+    return london.create_volume("Sales", MIB)
+
+
+def names(site: Site) -> list[str]:
+    return sorted(image.name for image in site.pools["A"].images())
+
+
+def untouched(london: Site, newark: Site) -> bool:
+    """Nothing but what the tests made themselves."""
+    return not london.replication.sets.all() and not newark.replication.sets.all() and names(newark) == []
+
+
+def test_a_set_is_on_both_systems(london: Site, newark: Site, volume: int) -> None:
+    here = london.replication.sets.create("SalesDR", volume, "Newark", "A", "SalesCopy")
+    there = newark.replication.sets.get("SalesDR")
+    assert (here.role, here.primary_volume, here.secondary_volume) == ("primary", "Sales", "SalesCopy")
+    assert (there.role, there.primary_volume, there.secondary_volume) == ("secondary", "Sales", "SalesCopy")
+    assert (here.pool, here.remote_pool, there.pool, there.remote_pool) == ("A", "A", "A", "A")
+    assert (here.peer_name, there.peer_name) == ("Newark", "London")
+    assert here.uuid == there.uuid and here.generation == there.generation == 1
+    assert here.status is there.status is Status.UNSYNCHRONIZED
+    assert here.image_ids == (volume,)
+    assert there.image_ids == (newark.image_id("SalesCopy"),)
+    assert here.recovery_point_at is None and here.lag_seconds is None and here.last_run is None
+    assert newark.pools["A"].image(newark.image_id("SalesCopy")).size_bytes == MIB
+    assert london.events[-1][0] is newark.events[-1][0] is events.SET_CREATED
+
+
+def test_the_secondary_is_called_as_the_primary_by_default(london: Site, newark: Site, volume: int) -> None:
+    london.replication.sets.create("SalesDR", volume, "Newark")
+    assert names(newark) == ["Sales"]
+
+
+def test_a_snapshot_can_be_replicated(london: Site, newark: Site, volume: int) -> None:
+    london.write(volume, 0, b"on monday")
+    (snapshot,) = london.pools["A"].apply([Snapshot(volume, "Monday")])
+    london.write(volume, 0, b"on friday")
+    london.replication.sets.create("MondayDR", snapshot.id, "Newark")
+    assert london.run_to_end("MondayDR").state == "success"
+    assert newark.content("Monday").startswith(b"on monday")
+
+
+def test_what_exists_on_the_remote_is_refused_by_name(london: Site, newark: Site, volume: int) -> None:
+    other = newark.create_volume("Sales", MIB)
+    with pytest.raises(NameInUse, match=r"Newark: .*'Sales'"):
+        london.replication.sets.create("SalesDR", volume, "Newark")
+    newark.pools["A"].apply([])
+    assert not london.replication.sets.all() and not newark.replication.sets.all()
+    assert newark.image_id("Sales") == other
+
+    newark.replication.sets.create("Backwards", other, "London", None, "FromNewark")
+    with pytest.raises(NameInUse, match="'Backwards'"):
+        london.replication.sets.create("Backwards", volume, "Newark", None, "Fresh")
+
+
+def test_a_set_of_that_name_on_the_remote_alone(london: Site, newark: Site, volume: int) -> None:
+    newark.replication.sets.create("DR", newark.create_volume("Own", MIB), "London")
+    london.replication.sets.delete("DR", local_only=True)
+    with pytest.raises(NameInUse, match="Newark: there is already a replication set 'DR'"):
+        london.replication.sets.create("DR", volume, "Newark")
+    assert not london.replication.sets.all()
+
+
+def test_what_is_refused_changes_nothing(london: Site, newark: Site, volume: int) -> None:
+    create = london.replication.sets.create
+    with pytest.raises(ObjectNotFound, match=r"Newark: there is no pool 'C'; there are: A"):
+        create("SalesDR", volume, "Newark", "C")
+    with pytest.raises(BadParameter, match="replication set name"):
+        create('bad"name', volume, "Newark")
+    with pytest.raises(BadParameter, match="secondary volume name"):
+        create("SalesDR", volume, "Newark", "A", "a,b")
+    with pytest.raises(ObjectNotFound, match="'Paris'"):
+        create("SalesDR", volume, "Paris")
+    with pytest.raises(VolumeNotFound):
+        create("SalesDR", 12345, "Newark")
+    assert untouched(london, newark)
+
+
+def test_an_image_can_be_in_one_set_alone(london: Site, newark: Site, volume: int) -> None:
+    create = london.replication.sets.create
+    create("SalesDR", volume, "Newark")
+    with pytest.raises(NameInUse, match="'SalesDR'"):
+        create("SalesDR", london.create_volume("Other", MIB), "Newark")
+    with pytest.raises(InUse, match="Sales is in replication set SalesDR already"):
+        create("Second", volume, "Newark", None, "Second")
+    london.run_to_end("SalesDR")
+    (base,) = [image for image in london.pools["A"].images() if image.kind == "internal"]
+    with pytest.raises(NotAllowed, match="belongs to replication itself"):
+        create("Inner", base.id, "Newark", None, "Inner")
+    with pytest.raises(InUse, match="Sales is in replication set SalesDR already"):
+        newark.replication.sets.create("Chain", newark.image_id("Sales"), "London", None, "Chain")
+
+
+def test_a_remote_that_is_gone_leaves_nothing_behind(london: Site, newark: Site, volume: int) -> None:
+    newark.replication.stop()
+    with pytest.raises(PeerUnreachable):
+        london.replication.sets.create("SalesDR", volume, "Newark")
+    assert not london.replication.sets.all()
+    newark.open()
+    newark.start()
+
+
+@pytest.fixture
+def proxied(london: Site, newark: Site, volume: int) -> Proxy:
+    """London reaches Newark through a link that we hold in our hands."""
+    assert volume, "they are paired by now"
+    proxy = Proxy(newark.port)
+    with london.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE peers SET address = ?", (proxy.address,))
+    return proxy
+
+
+def test_an_answer_that_got_lost_leaves_a_set_that_can_be_made_again(
+    london: Site, newark: Site, volume: int, proxied: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newark has made its half; London never heard."""
+    monkeypatch.setattr("offsite.replication.remote_requests.RemoteRequests.create_set", cutting(proxied))
+    with pytest.raises(PeerUnreachable, match="whether Newark made its half of set SalesDR is not known"):
+        london.replication.sets.create("SalesDR", volume, "Newark")
+    assert london.replication.sets.get("SalesDR").status is Status.NOT_READY
+    assert names(newark) == ["Sales"]
+    with pytest.raises(NotAllowed, match="Not Ready"):
+        london.replication.replicate("SalesDR")
+    with pytest.raises(NotAllowed, match="begun with other parameters"):
+        london.replication.sets.create("SalesDR", volume, "Newark", None, "Elsewhere")
+
+    monkeypatch.undo()
+    made = london.replication.sets.create("SalesDR", volume, "Newark")
+    assert made.status is Status.UNSYNCHRONIZED
+    assert names(newark) == ["Sales"]
+    assert london.run_to_end("SalesDR").state == "success"
+    proxied.close()
+
+
+def test_an_answer_that_got_lost_leaves_a_set_that_can_be_deleted(
+    london: Site, newark: Site, volume: int, proxied: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offsite.replication.remote_requests.RemoteRequests.create_set", cutting(proxied))
+    with pytest.raises(PeerUnreachable):
+        london.replication.sets.create("SalesDR", volume, "Newark")
+    london.replication.sets.delete("SalesDR")
+    assert not london.replication.sets.all() and not newark.replication.sets.all()
+    proxied.close()
+
+
+def cutting(proxy: Proxy) -> Callable[..., None]:
+    create_set = RemoteRequests.create_set
+
+    def then_cut(self: RemoteRequests, *arguments: object) -> None:
+        create_set(self, *arguments)  # type: ignore[arg-type]  # passed on as it came
+        proxy.cut()
+
+    return then_cut
+
+
+@pytest.mark.parametrize("from_the_secondary", [False, True])
+def test_deleting_leaves_ordinary_volumes(london: Site, newark: Site, volume: int, from_the_secondary: bool) -> None:
+    london.write(volume, 0, b"sales")
+    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.run_to_end("SalesDR")
+    (newark if from_the_secondary else london).replication.sets.delete("SalesDR")
+    for site in (london, newark):
+        assert not site.replication.sets.all()
+        assert names(site) == ["Sales"]
+        assert site.content("Sales").startswith(b"sales")
+        assert site.events[-1][0] is events.SET_DELETED
+        site.replication.guard(site.image_id("Sales"))
+        assert not site.replication.is_secondary(site.image_id("Sales"))
+
+
+def test_deleting_here_alone_and_then_over_there(london: Site, newark: Site, volume: int) -> None:
+    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.replication.sets.delete("SalesDR", local_only=True)
+    assert not london.replication.sets.all()
+    assert newark.replication.sets.all()
+    newark.replication.sets.delete("SalesDR")
+    assert not newark.replication.sets.all()
+
+
+def test_deleting_needs_the_peer_unless_local(london: Site, newark: Site, volume: int) -> None:
+    london.replication.sets.create("SalesDR", volume, "Newark")
+    newark.replication.stop()
+    with pytest.raises(PeerUnreachable):
+        london.replication.sets.delete("SalesDR")
+    assert london.replication.sets.get("SalesDR").status is Status.UNSYNCHRONIZED
+    london.replication.sets.delete("SalesDR", local_only=True)
+    newark.open()
+    newark.start()
+    with pytest.raises(ObjectNotFound, match="'SalesDR'"):
+        london.replication.sets.get("SalesDR")
+
+
+def test_a_run_of_a_set_that_is_gone_over_there_fails_with_what_to_do(london: Site, newark: Site, volume: int) -> None:
+    london.replication.sets.create("SalesDR", volume, "Newark")
+    newark.replication.sets.delete("SalesDR", local_only=True)
+    ended = london.run_to_end("SalesDR")
+    assert ended.state == "failed"
+    assert ended.error == ("Newark: there is no such replication set here (any more); delete it with local-only")
+    assert london.replication.sets.get("SalesDR").last_run.error == ended.error  # type: ignore[union-attr]
+
+
+def test_the_images_of_a_set_are_guarded(london: Site, newark: Site, volume: int) -> None:
+    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.run_to_end("SalesDR")
+
+    def guarded(replication: Replication, image_id: int, sentence: str) -> None:
+        with pytest.raises(InUse, match=sentence):
+            replication.guard(image_id)
+
+    guarded(london.replication, volume, "primary volume of replication set SalesDR")
+    guarded(newark.replication, newark.image_id("Sales"), "secondary volume of replication set SalesDR")
+    (base,) = [image for image in london.pools["A"].images() if image.kind == "internal"]
+    guarded(london.replication, base.id, "replication set SalesDR needs it")
+    assert newark.replication.is_secondary(newark.image_id("Sales"))
+    assert not london.replication.is_secondary(volume)
+    london.replication.guard(london.create_volume("Other", MIB))
+
+
+def test_a_secondary_whose_primary_is_gone_is_unknown(london: Site, newark: Site, volume: int) -> None:
+    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.replication.stop()
+    newark.replication.peers._online.clear()
+    assert newark.replication.sets.get("SalesDR").status is Status.UNKNOWN
+    london.open()
+    london.start()
+
+
+@pytest.mark.parametrize(
+    ("facts", "status"),
+    [
+        ({"ready": False, "has_base": True, "running": True}, Status.NOT_READY),
+        ({"primary_is_gone": True, "running": True}, Status.UNKNOWN),
+        ({"running": True, "waiting": True}, Status.SUSPENDED),
+        ({"running": True}, Status.RUNNING),
+        ({"has_base": True}, Status.READY),
+        ({}, Status.UNSYNCHRONIZED),
+    ],
+)
+def test_statuses(facts: dict[str, bool], status: Status) -> None:
+    nothing = {"ready": True, "has_base": False, "running": False, "waiting": False, "primary_is_gone": False}
+    assert status_of(**(nothing | facts)) is status

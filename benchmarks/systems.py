@@ -52,12 +52,15 @@ class System:
     api_port: int
     nbd_port: int
     peer_port: int
+    pool_bytes: int | None  # of pool A; None: the free space
 
     @contextmanager
     def served(self) -> Iterator[None]:
+        size = [] if self.pool_bytes is None else ["--pool-size", f"{self.pool_bytes}B"]
         command: Command = [
             *(_OFFSITE, "serve", self.state, "--name", self.name, "--listen", self.address),
             *("--api-port", str(self.api_port), "--nbd-port", str(self.nbd_port), "--peer-port", str(self.peer_port)),
+            *size,
         ]
         environment = {**os.environ, "OFFSITE_MANAGE_PASSWORD": PASSWORD}
         log = self.state.parent / f"{self.name}.log"
@@ -119,10 +122,11 @@ def one(bench: Bench) -> Iterator[System]:
 
 
 @contextmanager
-def two(bench: Bench) -> Iterator[tuple[System, System]]:
-    """London and Newark, with a peer connection called Newark on London."""
+def two(bench: Bench, pool_bytes: int | None = None) -> Iterator[tuple[System, System]]:
+    """London and Newark, with a peer connection called Newark on London. A pool's file is sparse."""
     require(str(_OFFSITE))
-    london, newark = _system(bench, "London", "127.0.0.1"), _system(bench, "Newark", "127.0.0.2")
+    london = _system(bench, "London", "127.0.0.1", pool_bytes)
+    newark = _system(bench, "Newark", "127.0.0.2", pool_bytes)
     with serving(london, newark):
         connect(london, newark)
         yield london, newark
@@ -158,13 +162,14 @@ def newest_run(answer: Any) -> Run:
         raise CannotMeasure(f"the record of a run cannot be read: {error!r}") from error
 
 
-def _system(bench: Bench, name: str, address: str) -> System:
+def _system(bench: Bench, name: str, address: str, pool_bytes: int | None = None) -> System:
     longest = max(len(os.fsencode(bench.directory / name / socket_name)) for socket_name in _SOCKETS)
     if longest > _SOCKET_PATH_BYTES_MAX:
         raise CannotMeasure(
             f"the path of a Unix socket would have {longest} bytes; name a --directory with a shorter path"
         )
-    return System(bench.directory / name, name, address, *_free_ports(address, 3))
+    api_port, nbd_port, peer_port = _free_ports(address, 3)
+    return System(bench.directory / name, name, address, api_port, nbd_port, peer_port, pool_bytes)
 
 
 def _free_ports(address: str, count: int) -> list[int]:

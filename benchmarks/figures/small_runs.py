@@ -14,6 +14,7 @@ of the page table, where the 1 GiB volume has 256.
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,7 @@ def measure(bench: Bench) -> Outcomes:
 
 
 def _round(bench: Bench, london: System, peer: _Peer, seed: int, values: _Values) -> None:
+    os.sync()
     _write_scattered(bench, seed, uri=london.uri("Small"))
     values.small.append(london.replicate("SmallSet"))
     if peer.pair is not None:
@@ -132,15 +134,16 @@ def _prepared(bench: Bench) -> tuple[System, System]:
     """Two systems, stopped, that hold the sets SmallSet and LargeSet, both replicated."""
     source = bench.directory / "random"
     write_random(source, bench.settings.volume_bytes)
-    with systems.two(bench) as (london, newark):
+    large_bytes = bench.settings.large_volume_bytes
+    with systems.two(bench, pool_bytes=large_bytes + large_bytes // 8) as (london, newark):
         london.import_volume("Small", source)
-        london.create_volume("Large", bench.settings.large_volume_bytes)
+        london.create_volume("Large", large_bytes)
         for name in ("Small", "Large"):
             london.create_set(f"{name}Set", name, name)
             london.replicate(f"{name}Set")
     source.unlink()
     for system in (london, newark):
-        map_large(system, bench.settings.large_volume_bytes)
+        map_large(system, large_bytes)
     return london, newark
 
 

@@ -41,6 +41,9 @@ POOL_HIGH_THRESHOLD_CROSSED = EventKind(
 )
 POOL_THRESHOLD_CLEARED = EventKind(573, Severity.RESOLVED)
 POOL_FULL = EventKind(570, Severity.CRITICAL, "- Writes get ENOSPC. Add space to the pool, or delete snapshots.")
+POOL_NOT_TIDIED = EventKind(
+    568, Severity.WARNING, "- Check the disk of the pool and that of the state directory. It is tried again by itself."
+)
 POOL_FAILED = EventKind(569, Severity.CRITICAL, "- The disk failed a sync. Check it, then start the system again.")
 PEER_CREATED = EventKind(574, Severity.INFORMATIONAL)
 PEER_DELETED = EventKind(575, Severity.INFORMATIONAL)

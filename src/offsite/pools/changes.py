@@ -1,20 +1,24 @@
 """What each change does to the images in memory, and how to take it back.
 
 A change is made in memory at its instant, then written. Should writing fail, every change is taken back
-in reverse order, so that memory says again what the database says.
+in reverse order, so that memory says again what the database says. Until it is known which of the two it is,
+nobody gets into an image that is new, replaced, resized or deleted: a host's write would be lost, or refused for
+nothing.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import Connection, Executable, delete, insert, update
+from sqlalchemy.exc import IntegrityError
 
 from offsite.errors import BadParameter, NameInUse, VolumeNotFound
+from offsite.pools.gate import Visitors
 from offsite.pools.image import Image
-from offsite.pools.page_table import HOLE, Nodes
+from offsite.pools.page_table import HOLE, Node, Nodes
 from offsite.pools.protocol import (
     SIZE_BYTES_MAX,
     Change,
@@ -46,6 +50,7 @@ class Applying:
         self._let_go: list[Nodes] = []  # what nobody needs once the changes are durable
         self._rows: list[Callable[[Connection], object]] = []
         self.results: list[Image] = []
+        self.unsettled: list[Visitors] = []  # of images that nobody gets into before this is durable
 
     def make(self, change: Change) -> None:
         match change:
@@ -72,17 +77,22 @@ class Applying:
         for step in reversed(self._undo):
             step()
 
-    def finish(self) -> None:
-        """Once durable: lets go of what was replaced and deleted, a node at a time, so that hosts get their turn."""
+    def unneeded(self) -> Iterator[Node]:
+        """What was replaced and deleted, to be let go once the changes are durable."""
         for nodes in self._let_go:
-            for node in nodes.values():
-                with self._pool.lock:
-                    self._pool.table.drop_node(node)
+            yield from nodes.values()
 
     def _find(self, image_id: int) -> Image:
-        if image_id < 0:
-            return self.results[-image_id - 1]
-        return self._pool.find(image_id)
+        if image_id >= 0:
+            return self._pool.find(image_id)
+        if -image_id > len(self.results):
+            raise BadParameter(
+                f"image {image_id} stands for change {-image_id}, and only {len(self.results)} came before"
+            )
+        image = self.results[-image_id - 1]
+        if image.deleted:
+            raise VolumeNotFound(f"image {image_id} ({image.name!r}) was deleted by an earlier change of the same call")
+        return image
 
     def _checked_size(self, size_bytes: int) -> int:
         page_bytes = self._pool.store.page_bytes
@@ -129,6 +139,7 @@ class Applying:
         )
         pool.by_id[image.id] = image
         pool.names[name] = image.id
+        self.unsettled.append(image.visitors)
 
         def undo() -> None:
             del pool.by_id[image.id], pool.names[name]
@@ -148,7 +159,7 @@ class Applying:
             created_at=image.created_at,
             nodes=b"",  # the flush that is a part of this change writes them
         )
-        self._rows.append(lambda connection: connection.execute(row))
+        self._rows.append(lambda connection: _execute_naming(connection, row, name))
         return image
 
     def _copy(self, source: Image, name: str, kind: Kind, as_child: bool) -> Image:
@@ -162,6 +173,8 @@ class Applying:
             raise
 
     def _replace(self, target: Image, source: Image) -> Image:
+        if target.kind == "volume" and source.size_bytes > target.size_bytes:
+            self._check_provisioned(source.size_bytes - target.size_bytes)
         before, size_bytes, mapped_pages = Nodes(target.nodes), target.size_bytes, target.mapped_pages
         after = self._pool.table.share(source.nodes)
         self._swap(target, after, source.size_bytes, source.mapped_pages)
@@ -177,6 +190,7 @@ class Applying:
 
     def _swap(self, target: Image, nodes: Nodes, size_bytes: int, mapped_pages: int) -> None:
         # In place: open images hold on to the dictionary.
+        self.unsettled.append(target.visitors)
         target.nodes.clear()
         target.nodes.update(nodes)
         target.nodes.changed = True
@@ -188,6 +202,7 @@ class Applying:
             return self._cut(image, size_bytes)
         if image.kind == "volume":
             self._check_provisioned(size_bytes - before)
+        self.unsettled.append(image.visitors)
         image.size_bytes = size_bytes
         image.nodes.changed = True
 
@@ -203,8 +218,13 @@ class Applying:
         before, before_bytes, before_mapped = Nodes(image.nodes), image.size_bytes, image.mapped_pages
         after = table.share(image.nodes)
         first, last = -(-size_bytes // page_bytes), -(-before_bytes // page_bytes)
-        cut = table.set_pages(after, first, last - first, None)
-        self._zero_tail(after, size_bytes)
+        try:
+            cut = table.set_pages(after, first, last - first, None)
+            self._zero_tail(after, size_bytes)
+        except BaseException:
+            for node in after.values():
+                table.drop_node(node)
+            raise
         self._swap(image, after, size_bytes, before_mapped - cut)
         self._let_go.append(before)
 
@@ -225,8 +245,12 @@ class Applying:
             return
         page = bytearray(pool.store.page_bytes)
         pool.store.read(old * len(page), memoryview(page)[:kept])
-        new, _ = pool.take(1)
-        pool.store.write(new * len(page), page)
+        new, _ = pool.take(1, to_overwrite=True)
+        try:
+            pool.store.write(new * len(page), page)
+        except BaseException:
+            pool.give_back(new, 1)
+            raise
         pool.table.set_page(nodes, index, new)
 
     def _rename(self, image: Image, name: str) -> Image:
@@ -242,16 +266,15 @@ class Applying:
         self._undo.append(undo)
         images = tables.pools.images
         row = update(images).where(images.c.id == image.id).values(name=name)
-        self._rows.append(lambda connection: connection.execute(row))
+        self._rows.append(lambda connection: _execute_naming(connection, row, name))
         return image
 
     def _delete(self, image: Image) -> Image:
         pool = self._pool
-        if image.id not in pool.by_id:
-            raise VolumeNotFound(f"image {image.id} was deleted by an earlier change of the same call")
         children = [child for child in pool.by_id.values() if child.parent_id == image.id]
         del pool.by_id[image.id], pool.names[image.name]
         image.deleted = True
+        self.unsettled.append(image.visitors)
         for child in children:
             child.parent_id = None
         self._let_go.append(image.nodes)
@@ -269,3 +292,11 @@ class Applying:
         row = delete(images).where(images.c.id == image.id)
         self._rows.append(lambda connection: (connection.execute(orphan), connection.execute(row)))
         return image
+
+
+def _execute_naming(connection: Connection, statement: Executable, name: str) -> None:
+    """Names of this pool were checked before; the database knows those of the others."""
+    try:
+        connection.execute(statement)
+    except IntegrityError as error:
+        raise NameInUse(f"the name {name!r} is in use in another pool; names are unique in the system") from error

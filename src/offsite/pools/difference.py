@@ -50,11 +50,11 @@ def _extent(run: _Run) -> Extent:
 
 
 def _runs(table: PageTable, old: Image | None, new: Image, start: int) -> Iterator[_Run]:
-    """Stretches that are not the same, by rising page; neighbours of a kind within a node are joined."""
+    """Stretches that are not the same, by rising page; neighbours of a kind are mostly joined."""
     old_nodes = old.nodes if old else Nodes()
     for indexes, before, after in table.changed_leaves(old_nodes, new.nodes, start):
         kinds = _compare(_numbers(before), _numbers(after))
-        # All leaves of a node are compared at once: thousands of calls for 256 pages each would cost ten times as much.
+        # Many leaves are compared at once: thousands of calls for 256 pages each would cost ten times as much.
         differing = np.flatnonzero(kinds)
         if not len(differing):
             continue

@@ -13,6 +13,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from offsite.pools.allocator import LONG_RUN_PAGES, Allocator, Run
 from offsite.pools.gate import Visitors
 from offsite.pools.page_store import PageStore
@@ -20,6 +23,7 @@ from offsite.pools.page_table import PageNumbers, PageTable
 from offsite.pools.reclaim import Retired, runs_of
 
 PUNCHES_AT_A_TIME = 256
+_PAGES_AT_A_TIME = 1 << 22
 
 
 class FreeSpace:
@@ -41,11 +45,8 @@ class FreeSpace:
         self._reclaiming = threading.Lock()
         self.epoch = 1
         page_count = len(table.owners)
-        in_use = table.owners.nonzero()[0]
-        fresh = int(in_use[-1]) + 1 if len(in_use) else 1
-        if len(in_use) != fresh - 1:
-            free = (table.owners[1:fresh] == 0).nonzero()[0].astype("u4") + 1
-            self._retired.add(0, runs_of(free))
+        fresh, free = _free_runs(table.owners)
+        self._retired.add(0, free)
         if fresh < page_count:
             store.punch(fresh, page_count - fresh)
         self._allocator = Allocator(fresh, page_count)
@@ -68,9 +69,6 @@ class FreeSpace:
             self._retired.add(self.epoch, runs_of(pages))
             self.epoch += 1
 
-    def has_pages_to_reclaim(self) -> bool:
-        return bool(self._retired.pages or self._allocator.warm)
-
     @property
     def free_pages(self) -> int:
         """Pages that can be had at once."""
@@ -89,10 +87,15 @@ class FreeSpace:
                     to_punch = [run for run in ready if not self._keep_warm(run, warm_pages)] + cooled
                 if not ready and not cooled:
                     return
-                for first, count in to_punch:
-                    self._store.punch(first, count)
-                with self._lock:
-                    self._allocator.give(to_punch)
+                punched = 0
+                try:
+                    for first, count in to_punch:
+                        self._store.punch(first, count)
+                        punched += 1
+                finally:
+                    with self._lock:
+                        self._allocator.give(to_punch[:punched])
+                        self._retired.put_back(to_punch[punched:])
 
     def _keep_warm(self, run: Run, warm_pages: int) -> bool:
         if run[1] >= LONG_RUN_PAGES or self._allocator.warm + run[1] > warm_pages:
@@ -104,3 +107,21 @@ class FreeSpace:
         """Whether nobody took or left a warm page since this was last asked."""
         used, self._allocator.warm_used = self._allocator.warm_used, False
         return not used
+
+
+def _free_runs(owners: NDArray[np.uint16]) -> tuple[int, list[Run]]:
+    """(the page behind the last one in use, runs of free pages below it). A piece at a time: the numbers of all
+    pages of a large pool would take four times the memory of the counts."""
+    fresh = 1
+    runs: list[Run] = []
+    for start in range(0, len(owners), _PAGES_AT_A_TIME):
+        in_use = owners[start : start + _PAGES_AT_A_TIME] != 0
+        in_use[0] |= start == 0  # the header
+        edges = np.flatnonzero(in_use[1:] != in_use[:-1]) + 1
+        bounds = [start, *(edges + start).tolist(), start + len(in_use)]
+        first_in_use = 0 if in_use[0] else 1
+        for first, last in zip(bounds[first_in_use:-1:2], bounds[first_in_use + 1 :: 2], strict=True):
+            if first > fresh:
+                runs.append((fresh, first - fresh))
+            fresh = last
+    return fresh, runs

@@ -4,6 +4,8 @@
       ▲                  │ a gate is closed before it got in
       └── gate opens ────┘
 
+A gate may be handed over to another before some of its images (`keep_closed`): these open later.
+
 Two questions are asked. A snapshot asks whether anyone is inside the images it takes: it closes a gate
 before them, waits until those inside have left, and opens it again. The reclaimer asks whether anyone has
 been inside since before a page was freed: every entry notes the pool's epoch.
@@ -88,7 +90,17 @@ def close_gate(images: Iterable[Visitors], deadline_seconds: float) -> Gate:
     raise InUse(f"a read or write has been in flight for {deadline_seconds:g} s; the disk does not answer")
 
 
-def open_gate(gate: Gate, images: Iterable[Visitors]) -> None:
+def keep_closed(images: Iterable[Visitors]) -> Gate:
+    """A gate before images that nobody is inside of: new ones, or those of a gate that is about to open."""
+    gate = Gate()
     for image in images:
-        image.gate = None
+        image.gate = gate
+    return gate
+
+
+def open_gate(gate: Gate, images: Iterable[Visitors]) -> None:
+    """Opens those of `images` that are still behind this gate."""
+    for image in images:
+        if image.gate is gate:
+            image.gate = None
     gate.opened.set()

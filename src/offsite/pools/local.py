@@ -13,10 +13,19 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from offsite import events
-from offsite.errors import BadParameter, ObjectNotFound, PoolFailed, StateDirectoryError, VolumeNotFound
+from offsite.errors import (
+    BadParameter,
+    InUse,
+    NameInUse,
+    ObjectNotFound,
+    PoolFailed,
+    StateDirectoryError,
+    VolumeNotFound,
+)
 from offsite.events import Report, ignore
 from offsite.pools import capture as captures
 from offsite.pools import records
@@ -24,12 +33,12 @@ from offsite.pools.allocator import Run
 from offsite.pools.changes import Applying
 from offsite.pools.difference import extents
 from offsite.pools.free_space import FreeSpace
-from offsite.pools.gate import Visitors, close_gate, open_gate
+from offsite.pools.gate import Visitors, close_gate, keep_closed, open_gate
 from offsite.pools.image import Image
 from offsite.pools.open_image import LocalOpenImage
-from offsite.pools.page_store import PageStore
-from offsite.pools.page_table import Leaf, Nodes, PageTable
-from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, Records
+from offsite.pools.page_store import PageStore, device_bytes
+from offsite.pools.page_table import Leaf, Node, Nodes, PageTable
+from offsite.pools.protocol import SIZE_BYTES_MAX, Capacity, Change, Create, Extent, ImageInfo, Records
 from offsite.pools.space import SpaceWatch, Thresholds
 from offsite.store import tables
 from offsite.store.database import Database
@@ -60,6 +69,8 @@ class LocalPool:
         self._commit_lock = threading.Lock()
         self._commits_begun = self._newest_done = 0
         self._last_image_id = pool_id << 32
+        self._unneeded: list[Node] = []  # nodes that deleted and replaced images had, to be let go
+        self._untidy_told = False
         self._failure = ""
         self._closing = threading.Event()
         self._tidier = threading.Thread(target=self._tidy, name=f"tidy-{name}", daemon=True)
@@ -84,62 +95,75 @@ class LocalPool:
         """
         if page_bytes.bit_count() != 1 or not PAGE_BYTES_MIN <= page_bytes <= PAGE_BYTES_MAX:
             raise BadParameter(f"page size {page_bytes} bytes is not a power of two from 4096 to 1048576")
+        full_path = database.path.parent / path
+        if full_path.is_block_device():
+            size_bytes = min(size_bytes or SIZE_BYTES_MAX, device_bytes(full_path))
         pages = size_bytes // page_bytes
-        if not path.is_block_device() and not 16 <= pages <= 1 << 32:
+        if not 16 <= pages <= 1 << 32:
             raise BadParameter(
                 f"pool size {size_bytes} bytes is {pages} pages of {page_bytes} bytes; 16 to {1 << 32} are allowed"
             )
         pool_uuid = uuid.uuid4()
-        store = PageStore.create(database.path.parent / path, pool_uuid.bytes, page_bytes, pages * page_bytes)
         thresholds = Thresholds()
-        with database.transaction() as connection:
-            connection.execute(
-                insert(tables.pools.pools).values(
-                    uuid=pool_uuid.hex,
-                    name=name,
-                    path=str(path),
-                    page_bytes=page_bytes,
-                    size_bytes=store.size_bytes,
-                    overcommit=overcommit,
-                    low_threshold_percent=thresholds.low,
-                    middle_threshold_percent=thresholds.middle,
-                    high_threshold_percent=thresholds.high,
-                    created_at=time.time(),
-                )
-            )
+        row = insert(tables.pools.pools).values(
+            uuid=pool_uuid.hex,
+            name=name,
+            path=str(path),
+            page_bytes=page_bytes,
+            size_bytes=pages * page_bytes,
+            overcommit=overcommit,
+            low_threshold_percent=thresholds.low,
+            middle_threshold_percent=thresholds.middle,
+            high_threshold_percent=thresholds.high,
+            created_at=time.time(),
+        )
+        store = PageStore.create(full_path, pool_uuid.bytes, page_bytes, pages * page_bytes)
+        try:
+            with database.transaction() as connection:
+                connection.execute(row)
+        except IntegrityError as error:
+            store.remove()
+            raise NameInUse(f"there is a pool {name!r} already") from error
+        except BaseException:
+            store.remove()
+            raise
         store.close()
         return cls.load(database, name, report)
 
     @classmethod
     def load(cls, database: Database, name: str, report: Report = ignore) -> LocalPool:
         """Opens a pool; raises StateDirectoryError when its file and the database do not fit together."""
-        pools, images = tables.pools.pools, tables.pools.images
+        pools = tables.pools.pools
         with database.read() as connection:
             row = connection.execute(select(pools).where(pools.c.name == name)).one_or_none()
             if row is None:
                 raise ObjectNotFound(f"there is no pool {name!r}")
             path = database.path.parent / row.path
             store = PageStore.open(path, bytes.fromhex(row.uuid), row.page_bytes, row.size_bytes)
-            pool = cls(database, row.id, name, store, report)
-            pool.overcommit = row.overcommit
-            loaded = [
-                (
-                    Image(i.id, i.uuid, i.name, i.kind, i.parent_id, i.size_bytes, i.created_at, Nodes(), 0),
-                    bytes(i.nodes),
+            try:
+                pool = cls(database, row.id, name, store, report)
+                pool.overcommit = row.overcommit
+                pool._read_images(connection)
+                pool._prepare_space(
+                    Thresholds(row.low_threshold_percent, row.middle_threshold_percent, row.high_threshold_percent)
                 )
-                for i in connection.execute(select(images).where(images.c.pool_id == row.id))
-            ]
-            records.read_table(connection, row.id, loaded, pool.table)
-        for image, _ in loaded:
-            image.nodes.changed = False
-            pool.by_id[image.id] = image
-            pool.names[image.name] = image.id
-            pool._last_image_id = max(pool._last_image_id, image.id)
-        pool._prepare_space(
-            Thresholds(row.low_threshold_percent, row.middle_threshold_percent, row.high_threshold_percent)
-        )
+            except BaseException:
+                store.close()
+                raise
         pool._tidier.start()
         return pool
+
+    def _read_images(self, connection: Connection) -> None:
+        images = tables.pools.images
+        loaded = [
+            (Image(i.id, i.uuid, i.name, i.kind, i.parent_id, i.size_bytes, i.created_at, Nodes(), 0), bytes(i.nodes))
+            for i in connection.execute(select(images).where(images.c.pool_id == self.id))
+        ]
+        records.read_table(connection, self.id, loaded, self.table)
+        for image, _ in loaded:
+            image.nodes.changed = False
+            self.by_id[image.id] = image
+            self.names[image.name] = image.id
 
     def _prepare_space(self, thresholds: Thresholds) -> None:
         table, store = self.table, self.store
@@ -176,7 +200,7 @@ class LocalPool:
 
     def take_image_id(self) -> int:
         """Ids are unique in the system, so that a map or a set can name an image without its pool."""
-        self._last_image_id = max(getattr(self, "_last_image_id", 0), max(self.by_id, default=self.id << 32)) + 1
+        self._last_image_id = max(self._last_image_id, max(self.by_id, default=0)) + 1
         return self._last_image_id
 
     def provisioned_bytes(self) -> int:
@@ -208,16 +232,33 @@ class LocalPool:
                     capture = captures.take(self.table, self.by_id.values())
                     begun = self._begin_commit()
                     infos = [image.info(self.name, self.store.page_bytes) for image in applying.results]
+                    unsettled = keep_closed(applying.unsettled)
             finally:
                 open_gate(gate, visitors)
             try:
                 self._commit(capture, begun, applying, records)
+                with self.lock:
+                    self._unneeded.extend(applying.unneeded())
             except BaseException:
                 with self.lock:
                     applying.take_back()
                 raise
-        applying.finish()
+            finally:
+                open_gate(unsettled, applying.unsettled)
+        try:
+            self._let_go()
+        except StateDirectoryError as error:
+            self._tell_untidy(error)  # what was asked for is done; the rest will be tried again
         return infos
+
+    def _let_go(self) -> None:
+        """Gives up what no image has any more, a node at a time, so that hosts get their turn."""
+        while True:
+            with self.lock:
+                if not self._unneeded:
+                    return
+                self.table.drop_node(self._unneeded[-1])
+                self._unneeded.pop()
 
     def difference(self, old: int | None, new: int, start: int = 0) -> Iterator[Extent]:
         with self.lock:
@@ -254,9 +295,13 @@ class LocalPool:
                     records.write(connection, capture.rows)
                     if extra:
                         extra(connection)
-        except BaseException:
+        except BaseException as error:
             with self.lock:
                 captures.put_back(self.table, capture)
+            if applying and isinstance(error, IntegrityError) and "FOREIGN KEY" in str(error.orig):
+                raise InUse(
+                    "an image is needed by something else in the database: a replication set, for one"
+                ) from error
             raise
         self._newest_done = begun
         with self.lock:
@@ -306,7 +351,18 @@ class LocalPool:
         self.space.tell_full(self.table.used)
 
     def has_pages_to_reclaim(self) -> bool:
-        return bool(self.table.freed or self.table.freed_arrays) or self.free_space.has_pages_to_reclaim()
+        """Whether pages are neither in use nor free to be taken: on their way from the one to the other."""
+        with self.lock:
+            return self.table.used + self.free_space.free_pages < len(self.table.owners) - 1
+
+    def make_space(self) -> None:
+        """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""
+        self.flush()
+        with self._commit_lock:
+            # Everyone out for a moment: then nobody can still see what was let go before.
+            visitors = self._all_visitors()
+            open_gate(close_gate(visitors, GATE_DEADLINE_SECONDS), visitors)
+        self.reclaim()
 
     def reclaim(self, warm_bytes: int = 0) -> None:
         """Punches and frees what nobody can see any more, but for crumbs of up to `warm_bytes` together."""
@@ -315,22 +371,28 @@ class LocalPool:
             self.space.check(self.table.used)
 
     def _all_visitors(self) -> list[Visitors]:
-        return [image.visitors for image in self.by_id.values()]
+        with self.lock:
+            return [image.visitors for image in self.by_id.values()]
 
     def _tidy(self) -> None:
         """Gives back the space of what was deleted or discarded, also when no host flushes."""
         quiet_ticks = 0
-        while not self._closing.wait(TIDY_INTERVAL_SECONDS):
+        while not self._failure and not self._closing.wait(TIDY_INTERVAL_SECONDS):
             try:
+                self._let_go()
                 if self.table.freed or self.table.freed_arrays:
                     self.flush()
                 quiet_ticks = quiet_ticks + 1 if self.free_space.cool_down() else 0
                 self.reclaim(WARM_BYTES if quiet_ticks < WARM_TICKS else 0)
+                self._untidy_told = False
             except (PoolFailed, OSError, StateDirectoryError) as error:
-                if not self._failure:
-                    self._failure = f"pool {self.name} failed: {error}"
-                    self._report(events.POOL_FAILED, self._failure)
-                return
+                self._tell_untidy(error)
+
+    def _tell_untidy(self, error: Exception) -> None:
+        """Once, until it has gone well again; a failure of the whole pool has been told already."""
+        if not self._untidy_told and not self._failure:
+            self._untidy_told = True
+            self._report(events.POOL_NOT_TIDIED, f"Pool {self.name}: space could not be given back: {error}")
 
     def _load(self, leaves: list[Leaf]) -> None:
         with self.lock:

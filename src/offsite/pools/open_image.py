@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from offsite.errors import PoolFull, VolumeNotFound
+from offsite.errors import BadParameter, PoolFull, VolumeNotFound
 from offsite.pools.gate import IDLE, Visitor
 from offsite.pools.page_table import HOLE, LEAVES_PER_NODE, NODE_SHIFT, PAGES_PER_LEAF, PAGES_PER_LEAF_SHIFT
 
@@ -169,6 +169,8 @@ class LocalOpenImage(Visitor):
         while offset < end:
             leaf_end = min(end, (offset >> self._leaf_shift) + 1 << self._leaf_shift)
             index = offset >> self._page_shift
+            if index >> NODE_SHIFT not in self._nodes:
+                leaf_end = min(end, (offset >> self._node_shift) + 1 << self._node_shift)
             leaf = self._pool.table.leaf_at(self._nodes, index)
             if leaf is None or leaf.pages is None:
                 yield leaf_end - offset, None
@@ -239,6 +241,8 @@ class LocalOpenImage(Visitor):
         return length
 
     def _write_within_page(self, offset: int, data: memoryview) -> None:
+        if not len(data):
+            return
         pool, index = self._pool, offset >> self._page_shift
         within = offset & self._offset_mask
         while True:
@@ -312,12 +316,14 @@ class LocalOpenImage(Visitor):
             if not pool.has_pages_to_reclaim():
                 pool.report_full()
                 raise
+        size_bytes = self.size_bytes
         self.end()
         try:
-            pool.flush()
-            pool.reclaim()
+            pool.make_space()
         finally:
             self.begin()
+        if self.size_bytes < size_bytes:
+            raise BadParameter(f"{self._image.name!r} was made smaller while a write to it waited for space")
         try:
             return pool.take(wanted)
         except PoolFull:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -40,30 +39,33 @@ class PageStore:
     def create(cls, path: Path, uuid: bytes, page_bytes: int, size_bytes: int) -> PageStore:
         """Makes the file, or takes a block device whose first page is all zero, and writes the header.
 
-        A device gives as many bytes as it has; `size_bytes` may ask for fewer, and 0 for all. Raises
-        StateDirectoryError, having written nothing, when something is there already.
+        Raises StateDirectoryError, having changed nothing, when something is there already or the disk refuses.
         """
         device = path.is_block_device()
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if device else os.O_CREAT | os.O_EXCL), 0o600)
         except FileExistsError:
             raise StateDirectoryError(f"{path} is there already; a pool is made in a new file") from None
-        if device:
-            device_bytes = os.lseek(descriptor, 0, os.SEEK_END)
-            size_bytes = min(size_bytes or device_bytes, device_bytes)
-            if any(os.pread(descriptor, page_bytes, 0)):
-                os.close(descriptor)
-                raise StateDirectoryError(
-                    f"the block device {path} is not empty: its first {page_bytes} bytes are not all zero; "
-                    "wipe it first if nobody needs what it holds"
-                )
-        else:
-            os.ftruncate(descriptor, size_bytes)
-        header = _HEADER.pack(_MAGIC, uuid, page_bytes, size_bytes)
-        os.pwrite(descriptor, header.ljust(page_bytes, b"\0"), 0)
-        os.fsync(descriptor)
-        _sync_directory(path.parent)
-        return cls(path, descriptor, page_bytes, size_bytes)
+        except OSError as error:
+            raise StateDirectoryError(f"{path} cannot be made: {error.strerror}") from error
+        store = cls(path, descriptor, page_bytes, size_bytes)
+        if device and any(os.pread(descriptor, page_bytes, 0)):
+            store.close()
+            raise StateDirectoryError(
+                f"the block device {path} is not empty: its first {page_bytes} bytes are not all zero; "
+                "wipe it first if nobody needs what it holds"
+            )
+        try:
+            if not device:
+                os.ftruncate(descriptor, size_bytes)
+            header = _HEADER.pack(_MAGIC, uuid, page_bytes, size_bytes)
+            os.pwrite(descriptor, header.ljust(page_bytes, b"\0"), 0)
+            os.fsync(descriptor)
+            _sync_directory(path.parent)
+        except OSError as error:
+            store.remove()
+            raise StateDirectoryError(f"{path} cannot hold a pool: {error.strerror}") from error
+        return store
 
     @classmethod
     def open(cls, path: Path, uuid: bytes, page_bytes: int, size_bytes: int) -> PageStore:
@@ -117,6 +119,23 @@ class PageStore:
     def close(self) -> None:
         os.close(self.descriptor)
 
+    def remove(self) -> None:
+        """Undoes `create`, and closes: the file is unlinked, a device is as empty as it was."""
+        if self.path.is_block_device():
+            os.pwrite(self.descriptor, bytes(self.page_bytes), 0)
+        else:
+            self.path.unlink()
+        os.close(self.descriptor)
+
+
+def device_bytes(path: Path) -> int:
+    """The size of a block device. Raises StateDirectoryError."""
+    try:
+        with path.open("rb") as device:
+            return device.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise StateDirectoryError(f"the block device {path} cannot be opened: {error.strerror}") from error
+
 
 def _header_problem(descriptor: int, uuid: bytes, page_bytes: int, size_bytes: int) -> str:
     header = os.pread(descriptor, _HEADER.size, 0)
@@ -133,7 +152,7 @@ def _header_problem(descriptor: int, uuid: bytes, page_bytes: int, size_bytes: i
             f"and the database says {size_bytes} in pages of {page_bytes}"
         )
     actual = os.lseek(descriptor, 0, os.SEEK_END)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode) and actual < size_bytes:
+    if actual < size_bytes:
         return f"has {actual} bytes and must have {size_bytes}; it was cut off"
     return ""
 

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, compress
+from operator import is_not
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +58,9 @@ class Node:
         self.leaves = leaves
 
 
+_NO_LEAVES: list[Leaf | None] = [None] * LEAVES_PER_NODE
+
+
 class Nodes(dict[int, Node]):
     """The nodes of one image. `changed` since the image's row was last written."""
 
@@ -68,6 +73,11 @@ Load = Callable[[list[Leaf]], None]
 
 def empty_pages() -> array[int]:
     return array("I", bytes(4 * PAGES_PER_LEAF))
+
+
+def pages_to_next_node(index: int) -> int:
+    """How many pages from `index` on one node stands for: all of them are holes where there is none."""
+    return ((index >> NODE_SHIFT) + 1 << NODE_SHIFT) - index
 
 
 def as_numpy(pages: array[int]) -> PageNumbers:
@@ -154,7 +164,9 @@ class PageTable:
         while count:
             at = index & (PAGES_PER_LEAF - 1)
             piece = min(count, PAGES_PER_LEAF - at)
-            if first_page is None and piece == PAGES_PER_LEAF:
+            if first_page is None and index >> NODE_SHIFT not in nodes:
+                piece = min(count, pages_to_next_node(index))
+            elif first_page is None and piece == PAGES_PER_LEAF:
                 was_mapped += self._drop_leaf(nodes, index)
             elif first_page is not None or self.leaf_at(nodes, index) is not None:
                 pages = as_numpy(self.loaded(self.own_leaf(nodes, index)))[at : at + piece]
@@ -203,7 +215,12 @@ class PageTable:
         return Nodes(nodes)
 
     def drop_node(self, node: Node) -> None:
-        """One owner less; the last one takes the leaves and the pages that nobody else has along."""
+        """One owner less; the last one takes the leaves and the pages that nobody else has along.
+
+        Raises StateDirectoryError, with nothing changed, when a leaf cannot be loaded.
+        """
+        if node.owners == 1:
+            self._load_all(leaf for leaf in node.leaves if leaf is not None and leaf.owners == 1)
         node.owners -= 1
         if node.owners:
             return
@@ -250,7 +267,6 @@ class PageTable:
             leaf.owners -= 1
             if not leaf.owners:
                 last.append(leaf)
-        self._load_all(last)
         for leaf in last:
             self.dirty_leaves.discard(leaf)
             self.dead_leaves.append(leaf.id)
@@ -271,23 +287,35 @@ class PageTable:
 
     # -- differences -----------------------------------------------------------------------------------------
 
-    def changed_leaves(self, old: Nodes, new: Nodes, start: int = 0) -> Iterator[tuple[int, Leaf | None, Leaf | None]]:
-        """(index of its first page, old leaf, new leaf) of each leaf that is not shared, by rising index.
+    def changed_leaves(
+        self, old: Nodes, new: Nodes, start: int = 0
+    ) -> Iterator[tuple[list[int], list[Leaf | None], list[Leaf | None]]]:
+        """The leaves that are not shared, some thousand at a time: first page of each, old leaf, new leaf.
 
-        Begins with the leaf that holds page `start`. Both leaves are loaded.
+        By rising page, from the leaf on that holds page `start`. All are loaded.
         """
-        nothing: list[Leaf | None] = [None] * LEAVES_PER_NODE
+        firsts: list[int] = []
+        olds: list[Leaf | None] = []
+        news: list[Leaf | None] = []
         for number in sorted(n for n in old.keys() | new.keys() if n >= start >> NODE_SHIFT):
             a, b = old.get(number), new.get(number)
             if a is b:
                 continue
-            pairs = zip(a.leaves if a else nothing, b.leaves if b else nothing, strict=True)
-            changed = [(at, x, y) for at, (x, y) in enumerate(pairs) if x is not y]
-            self._load_all(leaf for _, x, y in changed for leaf in (x, y))
-            for at, x, y in changed:
-                index = (number << NODE_SHIFT) + (at << PAGES_PER_LEAF_SHIFT)
-                if index + PAGES_PER_LEAF > start:
-                    yield index, x, y
+            before = a.leaves if a else _NO_LEAVES
+            after = b.leaves if b else _NO_LEAVES
+            # In C from end to end: of the leaves of 1 TiB a few thousand may differ, and all are looked at.
+            for at in compress(range(LEAVES_PER_NODE), map(is_not, before, after)):
+                first = (number << NODE_SHIFT) + (at << PAGES_PER_LEAF_SHIFT)
+                if first + PAGES_PER_LEAF > start:
+                    firsts.append(first)
+                    olds.append(before[at])
+                    news.append(after[at])
+            if len(firsts) >= LEAVES_PER_NODE:
+                self._load_all(chain(olds, news))
+                yield firsts, olds, news
+                firsts, olds, news = [], [], []
+        self._load_all(chain(olds, news))
+        yield firsts, olds, news
 
     def _load_all(self, leaves: Iterable[Leaf | None]) -> None:
         missing = [leaf for leaf in leaves if leaf is not None and leaf.pages is None]

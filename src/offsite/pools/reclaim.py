@@ -41,6 +41,12 @@ class Retired:
         self._waiting.append((epoch, runs))
         self.pages += sum(count for _, count in runs)
 
+    def put_back(self, runs: list[Run]) -> None:
+        """Runs of `take_ready` that could not be made free after all."""
+        if runs:
+            self._waiting.appendleft((0, runs))
+            self.pages += sum(count for _, count in runs)
+
     def take_ready(self, images: Callable[[], Iterable[Visitors]], at_most: int) -> list[Run]:
         """Some runs, about `at_most`, that nobody can see any more."""
         if not self._waiting:

@@ -87,25 +87,24 @@ def read_table(connection: Connection, pool_id: int, images: Iterable[tuple[Imag
 
     Raises StateDirectoryError when rows contradict each other.
     """
-    node_leaves = {
-        node_id: np.frombuffer(blob, dtype="<u8")
-        for node_id, blob in connection.exec_driver_sql(
-            "SELECT id, leaves FROM nodes WHERE id BETWEEN ? AND ?", id_range(pool_id)
-        )
-    }
+    rows = connection.exec_driver_sql("SELECT id, leaves FROM nodes WHERE id BETWEEN ? AND ?", id_range(pool_id))
+    node_leaves: dict[int, bytes] = {node_id: blob for node_id, blob in rows}
     leaves: dict[int, Leaf] = {}
     nodes: dict[int, Node] = {}
     for image, blob in images:
+        if len(blob) % 16:
+            raise StateDirectoryError(f"the list of nodes of image {image.name!r} was cut; the database is damaged")
         for index, node_id in np.frombuffer(blob, dtype="<u8").reshape(-1, 2).tolist():
             node = nodes.get(node_id)
             if node is not None:
                 node.owners += 1
             else:
-                if node_id not in node_leaves or len(node_leaves[node_id]) != LEAVES_PER_NODE:
+                if len(node_leaves.get(node_id, b"")) != 8 * LEAVES_PER_NODE:
                     raise StateDirectoryError(
                         f"the database lacks node {node_id} of image {image.name!r}; it is damaged"
                     )
-                node = nodes[node_id] = _build_node(node_id, node_leaves[node_id], leaves)
+                leaf_ids = np.frombuffer(node_leaves[node_id], dtype="<u8")
+                node = nodes[node_id] = _build_node(node_id, leaf_ids, leaves)
             image.nodes[index] = node
     mapped = _count_pages(connection, pool_id, leaves, table)
     per_node = {node.id: sum(mapped[leaf.id] for leaf in node.leaves if leaf is not None) for node in nodes.values()}
@@ -159,7 +158,8 @@ def _leaf_rows(connection: Connection, pool_id: int) -> Iterator[tuple[list[int]
         "SELECT id, pages FROM leaves WHERE id BETWEEN ? AND ? ORDER BY id", id_range(pool_id)
     )
     while rows := result.fetchmany(_ROWS_AT_A_TIME):
+        for leaf_id, pages in rows:
+            if not isinstance(pages, bytes) or len(pages) != PAGES_PER_LEAF * 4:
+                raise StateDirectoryError(f"leaf {leaf_id} of a page table has a wrong length; the database is damaged")
         blob = b"".join(row[1] for row in rows)
-        if len(blob) != len(rows) * PAGES_PER_LEAF * 4:
-            raise StateDirectoryError("a leaf of a page table has a wrong length; the database is damaged")
         yield [row[0] for row in rows], np.frombuffer(blob, dtype="<u4").reshape(-1, PAGES_PER_LEAF)

@@ -1,0 +1,88 @@
+"""What a host does to an image, in one line, and what must hold in a pool at any time."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from offsite.pools.local import LocalPool
+from offsite.pools.open_image import LocalOpenImage
+from offsite.pools.page_table import HOLE, Leaf, Node
+
+
+@contextmanager
+def inside(pool: LocalPool, image_id: int) -> Iterator[LocalOpenImage]:
+    opened = pool.open(image_id)
+    try:
+        opened.begin()
+        try:
+            yield opened
+        finally:
+            opened.end()
+    finally:
+        opened.close()
+
+
+def write(pool: LocalPool, image_id: int, offset: int, data: bytes) -> None:
+    with inside(pool, image_id) as opened:
+        opened.write(offset, memoryview(data))
+
+
+def discard(pool: LocalPool, image_id: int, offset: int, length: int) -> None:
+    with inside(pool, image_id) as opened:
+        opened.discard(offset, length)
+
+
+def read(pool: LocalPool, image_id: int, offset: int, length: int) -> bytes:
+    """Reads twice, by either way, and both have to agree."""
+    slow, quick = bytearray(b"\xee" * length), bytearray(b"\xee" * length)
+    with inside(pool, image_id) as opened:
+        opened.read(offset, memoryview(slow))
+        if opened.read_nowait(offset, memoryview(quick)):
+            assert slow == quick
+    return bytes(slow)
+
+
+def check_counts(pool: LocalPool) -> None:
+    """P6: every count that the pool keeps equals a count from scratch. Only while no operation is under way."""
+    with pool.lock:
+        table = pool.table
+        node_owners: Counter[Node] = Counter(node for image in pool.by_id.values() for node in image.nodes.values())
+        leaf_owners: Counter[Leaf] = Counter(leaf for node in node_owners for leaf in node.leaves if leaf is not None)
+        page_owners: Counter[int] = Counter()
+        mapped: dict[Leaf, int] = {}
+        for leaf in leaf_owners:
+            pages = [page for page in table.loaded(leaf) if page != HOLE]
+            page_owners.update(pages)
+            mapped[leaf] = len(pages)
+            assert len(set(pages)) == len(pages), "a leaf maps a page twice"
+        assert {node: node.owners for node in node_owners} == node_owners
+        assert {leaf: leaf.owners for leaf in leaf_owners} == leaf_owners
+        counted = {int(page): int(table.owners[page]) for page in table.owners.nonzero()[0]}
+        assert counted == page_owners
+        assert table.used == len(page_owners)
+        assert pool.capacity().allocated_bytes == len(page_owners) * pool.store.page_bytes
+        for image in pool.by_id.values():
+            leaves = [leaf for node in image.nodes.values() for leaf in node.leaves if leaf is not None]
+            assert image.mapped_pages == sum(mapped[leaf] for leaf in leaves), image.name
+        assert pool.names == {image.name: image.id for image in pool.by_id.values()}
+
+
+def check_free_pages_are_holes(pool: LocalPool) -> None:
+    """Frees what can be freed; then no data may be left but the header's and that of pages in use, and all the
+    rest must be free to be taken."""
+    pool.flush()
+    pool.reclaim()
+    page_bytes = pool.store.page_bytes
+    position, end = 0, os.lseek(pool.store.descriptor, 0, os.SEEK_END)
+    while position < end:
+        try:
+            start = os.lseek(pool.store.descriptor, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: no data from here on
+            break
+        position = os.lseek(pool.store.descriptor, start, os.SEEK_HOLE)
+        for page in range(start // page_bytes, -(-position // page_bytes)):
+            assert page == 0 or pool.table.owners[page], f"free page {page} holds data"
+    assert pool.free_space.free_pages == len(pool.table.owners) - 1 - pool.table.used

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,19 @@ from offsite.targets.nbd.server import Address, NbdServer
 from offsite.units import MIB
 
 PAGE = 16 << 10
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to do."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def complaints(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What an operator should see: not that clients come and go."""
+    return [line for line in lines if line["log_level"] != "info"]
 
 
 class Disk:

@@ -6,13 +6,10 @@ import errno
 import os
 import random
 import struct
-import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from nbd_bench import PAGE, NbdBench
+from nbd_bench import PAGE, NbdBench, complaints, until
 from nbd_client import RawClient
 from structlog.testing import capture_logs
 
@@ -24,19 +21,6 @@ from offsite.units import MIB
 
 FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = 1, 2, 4, 8, 16
 HOLE = nbd.STATE_HOLE | nbd.STATE_ZERO
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread is about to do."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def complaints(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What an operator should see: not that clients come and go."""
-    return [line for line in lines if line["log_level"] != "info"]
 
 
 @pytest.fixture(params=[True, False], ids=["structured", "simple"])

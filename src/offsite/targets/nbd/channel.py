@@ -12,7 +12,9 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from offsite.errors import ProtocolError
@@ -23,17 +25,27 @@ SOCKET_BUFFER_BYTES = 4 << 20  # a whole reply of 1 MiB goes in at once, where t
 _TCP_USER_TIMEOUT = 18  # linux/tcp.h
 
 
+class ClientGone(Exception):
+    """The connection broke. Not an OSError, which would look like one of the disk's."""
+
+
+class ClientStalled(ClientGone):
+    """A deadline has passed: the client is silent, or takes no replies."""
+
+
 class Channel(Protocol):
+    """All methods that wait raise ClientGone when the connection breaks."""
+
     def receive(self, buffer: memoryview) -> int:
-        """Waits for bytes; returns how many came, 0 at the end of the stream. Raises OSError."""
+        """Waits for bytes; returns how many came, 0 at the end of the stream."""
         ...
 
     def receive_before(self, buffer: memoryview, deadline: float) -> int:
-        """As `receive`; raises TimeoutError at `deadline`, by time.monotonic()."""
+        """As `receive`; raises ClientStalled at `deadline`, by time.monotonic()."""
         ...
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Raises TimeoutError when the client has taken nothing for the send deadline, or OSError."""
+        """Raises ClientStalled when the client has taken nothing for the send deadline."""
         ...
 
     def has_pending(self) -> bool:
@@ -49,49 +61,48 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
-def prepare(sock: socket.socket, send_seconds: float) -> None:
-    """The options of a socket just accepted."""
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNACKNOWLEDGED_SECONDS * 1000)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
-    seconds, fraction = divmod(send_seconds, 1)
-    limit = struct.pack("ll", int(seconds), int(fraction * 1_000_000))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-
 class PlainChannel:
     """See Channel."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, send_seconds: float) -> None:
         self.socket = sock
+        self.send_seconds = send_seconds
         self.fileno = sock.fileno
         self._receive_into = sock.recv_into
 
+    def prepare(self) -> None:
+        """Sets the options of a socket that has just been accepted."""
+        try:
+            _set_options(self.socket, self.send_seconds)
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+
     def receive(self, buffer: memoryview) -> int:
-        return self._receive_into(buffer)
+        try:
+            return self._receive_into(buffer)
+        except OSError as error:
+            raise ClientGone(str(error)) from error
 
     def receive_before(self, buffer: memoryview, deadline: float) -> int:
-        self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
-            return self.socket.recv_into(buffer)
-        finally:
+            self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            received = self.socket.recv_into(buffer)
             self.socket.settimeout(None)
+        except TimeoutError as error:
+            raise ClientStalled("the client is silent") from error
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+        return received
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         rest = memoryview(data)
-        while rest:
-            try:
-                sent = self.socket.send(rest)
-            except BlockingIOError as error:  # SO_SNDTIMEO
-                raise TimeoutError("the client takes no replies") from error
-            if sent == len(rest):
-                return
-            rest = rest[sent:]
+        try:
+            while (sent := self.socket.send(rest)) < len(rest):
+                rest = rest[sent:]
+        except BlockingIOError as error:  # SO_SNDTIMEO
+            raise ClientStalled("the client takes no replies") from error
+        except OSError as error:
+            raise ClientGone(str(error)) from error
 
     def has_pending(self) -> bool:
         return False
@@ -106,21 +117,25 @@ class PlainChannel:
 class TlsChannel:
     """See Channel. Made of a plain channel by the TLS handshake."""
 
-    def __init__(self, plain: PlainChannel, context: ssl.SSLContext, deadline: float, send_seconds: float) -> None:
-        """Shakes hands; raises ProtocolError when that fails, TimeoutError at `deadline`."""
-        self._send_seconds = send_seconds
-        self._socket = context.wrap_socket(plain.socket, server_side=True, do_handshake_on_connect=False)
+    def __init__(self, plain: PlainChannel, context: ssl.SSLContext, deadline: float) -> None:
+        """Shakes hands. Raises ProtocolError when that fails, ClientStalled at `deadline`, ClientGone."""
+        self._send_seconds = plain.send_seconds
         self._poll = select.poll()
-        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
+            self._socket = context.wrap_socket(plain.socket, server_side=True, do_handshake_on_connect=False)
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+        try:
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             self._socket.do_handshake()
-        except ssl.SSLError as error:
+            self._socket.setblocking(False)
+        except OSError as error:
             self._socket.close()
-            raise ProtocolError(f"TLS handshake failed: {error.reason}") from error
-        except OSError:
-            self._socket.close()
-            raise
-        self._socket.setblocking(False)
+            if isinstance(error, TimeoutError):
+                raise ClientStalled("the client does not finish the TLS handshake") from error
+            if isinstance(error, ssl.SSLError):
+                raise ProtocolError(f"TLS handshake failed: {error.reason or error}") from error
+            raise ClientGone(str(error)) from error
 
     def certificate_der(self) -> bytes | None:
         """The client's certificate, verified; None if it showed none."""
@@ -130,29 +145,32 @@ class TlsChannel:
         return self.receive_before(buffer, None)
 
     def receive_before(self, buffer: memoryview, deadline: float | None) -> int:
-        while True:
-            try:
-                return self._socket.recv_into(buffer)
-            except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, deadline)
-            except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, deadline)
+        return self._retry(partial(self._socket.recv_into, buffer), lambda: deadline, "the client is silent")
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         rest = memoryview(data)
         while rest:
-            try:
-                rest = rest[self._socket.send(rest) :]
-            except ssl.SSLWantWriteError:
-                self._wait(select.POLLOUT, time.monotonic() + self._send_seconds)
-            except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, time.monotonic() + self._send_seconds)
+            sent = self._retry(partial(self._socket.send, rest), self._send_deadline, "the client takes no replies")
+            rest = rest[sent:]
 
-    def _wait(self, events: int, deadline: float | None) -> None:
-        self._poll.register(self._socket.fileno(), events)
-        seconds = None if deadline is None else max(deadline - time.monotonic(), 0)
-        if not self._poll.poll(None if seconds is None else seconds * 1000):
-            raise TimeoutError("the client is silent, or takes no replies")
+    def _send_deadline(self) -> float:
+        return time.monotonic() + self._send_seconds
+
+    def _retry(self, attempt: Callable[[], int], deadline: Callable[[], float | None], stalled: str) -> int:
+        """Attempts until it need not wait any more, which may be for either direction whatever it does."""
+        while True:
+            try:
+                return attempt()
+            except ssl.SSLWantReadError:
+                events = select.POLLIN
+            except ssl.SSLWantWriteError:
+                events = select.POLLOUT
+            except OSError as error:
+                raise ClientGone(str(error)) from error
+            until = deadline()
+            self._poll.register(self._socket.fileno(), events)
+            if not self._poll.poll(None if until is None else max(until - time.monotonic(), 0) * 1000):
+                raise ClientStalled(stalled)
 
     def has_pending(self) -> bool:
         return self._socket.pending() > 0
@@ -168,6 +186,20 @@ class TlsChannel:
         with suppress(OSError):  # it went first, or does not listen: closing is all there is to do
             self._socket.unwrap()
         self._socket.close()
+
+
+def _set_options(sock: socket.socket, send_seconds: float) -> None:
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNACKNOWLEDGED_SECONDS * 1000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+    seconds, fraction = divmod(send_seconds, 1)
+    limit = struct.pack("ll", int(seconds), int(fraction * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _shut_down(sock: socket.socket, how: int) -> None:

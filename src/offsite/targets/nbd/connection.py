@@ -21,7 +21,7 @@ from offsite.clock import Clock
 from offsite.errors import NotAllowed, OffsiteError
 from offsite.targets.nbd import identity
 from offsite.targets.nbd.background import Workers
-from offsite.targets.nbd.channel import Channel, PlainChannel, TlsChannel, prepare
+from offsite.targets.nbd.channel import Channel, ClientGone, ClientStalled, PlainChannel, TlsChannel
 from offsite.targets.nbd.exports import Export, Exports
 from offsite.targets.nbd.negotiation import Negotiation, Outcome, State, TlsMode
 from offsite.targets.nbd.transmission import Transmission
@@ -68,14 +68,14 @@ class Connection:
         self.initiator = identity.initiator_id(client_address, None)
         self.export: Export | None = None  # once it is chosen
         self._settings = settings
-        self._plain = PlainChannel(sock)
+        self._plain = PlainChannel(sock, settings.send_seconds)
         self._channel: Channel = self._plain
 
     def run(self) -> None:
         """Serves the client until it goes or is cut off. Raises nothing."""
         log = _log.bind(client=self.client_address)
         try:
-            prepare(self._plain.socket, self._settings.send_seconds)
+            self._plain.prepare()
             negotiation = self._negotiate()
             if negotiation.outcome is not None:
                 log = log.bind(export=negotiation.outcome.export.name, initiator=self.initiator)
@@ -84,9 +84,9 @@ class Connection:
                 log.info("NBD client disconnected")
         except OffsiteError as error:
             log.warning("NBD connection closed", reason=str(error))
-        except TimeoutError as error:
+        except ClientStalled as error:
             log.warning("NBD connection closed", reason=f"deadline passed: {error}")
-        except OSError as error:
+        except ClientGone as error:
             log.info("NBD client went away", reason=str(error))
         except Exception:
             log.exception("NBD connection closed by a defect")
@@ -120,13 +120,15 @@ class Connection:
 
     def _tls_mode(self) -> TlsMode:
         if self._settings.force_tls or identity.requires_tls(self.client_address):
+            if not self._settings.tls_contexts:
+                raise NotAllowed("TLS is required from there, and this server has no certificate to offer it")
             return "required"
         return "offered" if self._settings.tls_contexts else "off"
 
     def _start_tls(self, deadline: float) -> None:
         required = self._tls_mode() == "required"
         context = self._settings.tls_contexts["certificate required" if required else "certificate optional"]
-        channel = TlsChannel(self._plain, context, deadline, self._settings.send_seconds)
+        channel = TlsChannel(self._plain, context, deadline)
         self._channel = channel
         self.initiator = identity.initiator_id(self.client_address, channel.certificate_der())
 

@@ -34,6 +34,7 @@ BACKLOG = 128
 HANDSHAKE_SECONDS, SEND_SECONDS = 10.0, 30.0
 _PAUSE_SECONDS = 0.1  # when the system has no descriptors or threads left, before accepting again
 _UNIX_SOCKET_MODE = 0o600
+_CLOSED = -1
 
 _log = structlog.get_logger(__name__)
 
@@ -78,7 +79,7 @@ class NbdServer:
         self._connections: dict[Connection, threading.Thread] = {}
         self._listeners: list[socket.socket] = []
         self._stopping = threading.Event()
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup = _CLOSED  # eventfd that wakes the acceptor
         self._acceptor = threading.Thread(target=self._accept_all, name="nbd-accept", daemon=True)
 
     def start(self) -> None:
@@ -90,6 +91,7 @@ class NbdServer:
         except Exception:
             self._close_listeners()
             raise
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._acceptor.start()
         _log.info("NBD listens", addresses=[str(address) for address in self.addresses()])
 
@@ -102,7 +104,9 @@ class NbdServer:
         latest after `timeout_seconds`; connections that wait for a dead disk may then still be there."""
         deadline = time.monotonic() + timeout_seconds
         self._stopping.set()
-        os.eventfd_write(self._wakeup, 1)
+        with self._lock:
+            if self._wakeup != _CLOSED:
+                os.eventfd_write(self._wakeup, 1)
         if self._acceptor.ident is not None:
             self._acceptor.join(timeout_seconds)
         self._end(lambda _connection: True, deadline)
@@ -160,6 +164,9 @@ class NbdServer:
                     if isinstance(key.fileobj, socket.socket):
                         self._accept(key.fileobj)
         self._close_listeners()
+        with self._lock:
+            os.close(self._wakeup)
+            self._wakeup = _CLOSED
 
     def _accept(self, listener: socket.socket) -> None:
         try:

@@ -80,7 +80,7 @@ class Transmission:
         self._short_read_max = PIECE_BYTES if self._structured else BUFFER_BYTES - self._header_bytes
 
     def run(self, left_over: bytes) -> None:
-        """Returns when the client has disconnected. Raises ProtocolError, OSError, VolumeNotFound."""
+        """Returns when the client has disconnected. Raises ProtocolError, ClientGone, VolumeNotFound."""
         buffer, view = self._in, self._in_view
         start, end = 0, len(left_over)
         buffer[:end] = left_over

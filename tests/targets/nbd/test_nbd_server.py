@@ -1,0 +1,388 @@
+"""The server among clients that stall, lie, hoard and go: nobody else is hurt, and it stops in time."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from nbd_bench import NbdBench, complaints, until
+from nbd_client import RawClient
+from structlog.testing import capture_logs
+
+from offsite.errors import BadParameter, InUse, OffsiteError
+from offsite.pools.protocol import Create, Kind, Rename
+from offsite.targets.nbd import constants as nbd
+from offsite.targets.nbd import server as server_module
+from offsite.targets.nbd.server import NbdServer
+from offsite.units import MIB
+
+LOOPBACK = ("127.0.0.1", 0)
+
+
+def tcp_address(server: NbdServer) -> tuple[str, int]:
+    (address,) = (each for each in server.addresses() if not isinstance(each, Path))
+    return address
+
+
+# -- who sees what ---------------------------------------------------------------------------------------------
+
+
+def names(client: RawClient) -> list[str]:
+    *servers, _ = client.option(nbd.OPT_LIST)
+    return [data[4 : 4 + struct.unpack_from(">I", data)[0]].decode() for _, data in servers]
+
+
+def test_only_what_is_mapped_is_listed_and_opened(bench: NbdBench) -> None:
+    for name in ("mine", "theirs", "nobodys", "kept back", "internal"):
+        kind: Kind = "internal" if name == "internal" else "volume"
+        (image,) = bench.pool.apply([Create(name, MIB, kind)])
+        if name == "theirs":
+            bench.maps.map(image.id, "tls:them", "read-write")
+        elif name != "nobodys":
+            bench.maps.map(image.id, "nbd:unix", "read-write")
+    bench.serve(exportable=lambda image: image.name != "kept back")
+    client = bench.connect()
+    client.greet()
+    assert names(client) == ["mine"]
+    for name in ("theirs", "nobodys", "kept back", "internal", "no such"):
+        with pytest.raises(ConnectionRefusedError, match=f"no export '{name}'"):
+            client.haggle(name)
+    client.haggle("mine")
+    assert client.read(0, 4) == bytes(4)
+
+
+def test_a_map_of_ones_own_goes_before_the_default_one(bench: NbdBench) -> None:
+    image = bench.volume()
+    bench.maps.map(image.id, "nbd:127.0.0.1", "read-only")
+    bench.maps.map(image.id, "nbd:unix", "no-access")
+    server = bench.serve(LOOPBACK, bench.socket_path)
+    by_tcp, by_unix = bench.connect(tcp_address(server)), bench.connect()
+    by_tcp.go("Sales")
+    assert by_tcp.flags & nbd.FLAG_READ_ONLY
+    with pytest.raises(ConnectionRefusedError):
+        by_unix.go("Sales")
+
+
+def test_initiators_are_seen_at_most_once_a_minute(bench: NbdBench) -> None:
+    bench.volume()
+    bench.serve()
+    for _ in range(3):
+        bench.client().close()
+    (first,) = bench.maps.initiators()
+    assert first.id == "nbd:unix"
+    assert first.last_seen_at is not None
+    assert abs(first.last_seen_at - time.time()) < 60
+
+
+# -- cutting connections ---------------------------------------------------------------------------------------
+
+
+def test_recheck_ends_the_connections_that_maps_no_longer_allow(bench: NbdBench) -> None:
+    kept, unmapped, now_read_only = bench.volume("kept"), bench.volume("unmapped"), bench.volume("now read-only")
+    server = bench.serve()
+    clients = {name: bench.client(name) for name in ("kept", "unmapped", "now read-only")}
+    bench.maps.unmap(unmapped.id, None)
+    bench.maps.map(now_read_only.id, None, "read-only")
+    assert server.recheck() == 0
+    assert clients["unmapped"].is_closed()
+    assert clients["now read-only"].is_closed()
+    assert clients["kept"].read(0, 1) == b"\0"
+    assert server.connections() == [("nbd:unix", "kept")]
+    bench.pool.apply([Rename(kept.id, "renamed")])
+    assert server.recheck() == 0
+    assert clients["kept"].read(0, 1) == b"\0", "a new name is no reason to be cut"
+
+
+def test_disconnect_ends_the_connections_to_one_image_once_they_are_answered(bench: NbdBench) -> None:
+    image, _ = bench.volume("one"), bench.volume("other")
+    server = bench.serve()
+    one, other = bench.client("one"), bench.client("other")
+    bench.disk.gate.clear()
+    flush = one.ask(nbd.CMD_FLUSH)
+    assert bench.disk.flushing.wait(10)
+    threading.Timer(0.2, bench.disk.gate.set).start()
+    assert server.disconnect(image.id) == 0
+    assert one.replies(flush)[flush].error == 0
+    assert one.is_closed()
+    assert other.read(0, 1) == b"\0"
+
+
+def test_disconnect_does_not_wait_for_a_client_that_takes_no_reply(bench: NbdBench) -> None:
+    image = bench.volume()
+    server = bench.serve()
+    stalled = bench.client()
+    for _ in range(40):
+        stalled.ask(nbd.CMD_READ, 0, MIB)
+    began = time.monotonic()
+    assert server.disconnect(image.id, 1.0) == 0
+    assert time.monotonic() - began < 5
+
+
+def test_disconnect_tells_how_many_are_left_when_the_disk_is_dead(bench: NbdBench) -> None:
+    image = bench.volume()
+    server = bench.serve()
+    client = bench.client()
+    bench.disk.gate.clear()
+    client.ask(nbd.CMD_FLUSH)
+    assert bench.disk.flushing.wait(10)
+    assert server.disconnect(image.id, 0.3) == 1
+    bench.disk.gate.set()
+    until(lambda: server.connections() == [])
+
+
+def test_a_volume_unmapped_while_it_is_being_opened_is_not_opened(bench: NbdBench) -> None:
+    """Unmapped after it was found, and before `recheck` could have found the connection by its export."""
+    bench.volume()
+    looks = iter([True, False])
+    server = bench.serve(exportable=lambda _image: next(looks))
+    client = bench.connect()
+    with capture_logs() as lines:
+        with pytest.raises(ConnectionError):
+            client.go("Sales", structured=False)
+        until(lambda: any("not mapped" in str(line.get("reason")) for line in lines))
+    until(lambda: server.connections() == [])
+
+
+# -- bad clients -----------------------------------------------------------------------------------------------
+
+
+def test_a_silent_client_is_dropped_at_the_handshake_deadline(bench: NbdBench) -> None:
+    bench.volume()
+    server = bench.serve(handshake_seconds=0.3)
+    working = bench.client()
+    silent, slow = bench.connect(), bench.connect()
+    slow.greet()
+    slow.option(nbd.OPT_LIST)
+    with capture_logs() as lines:
+        assert silent.take(18)
+        assert silent.is_closed()
+        assert slow.is_closed()
+        until(lambda: len(complaints(lines)) == 2)
+    assert all("deadline" in line["reason"] for line in complaints(lines))
+    time.sleep(0.4)
+    assert working.read(0, 1) == b"\0", "the deadline is of the handshake only"
+    assert len(server.connections()) == 1
+
+
+def test_a_trickle_does_not_stretch_the_handshake_deadline(bench: NbdBench) -> None:
+    bench.serve(handshake_seconds=0.5)
+    client = bench.connect()
+    client.greet()
+    began = time.monotonic()
+    client.socket.sendall(struct.pack(">QII", nbd.OPTION_MAGIC, nbd.OPT_LIST, 1000))
+    with pytest.raises(OSError):
+        for _ in range(200):
+            client.socket.sendall(b"x")
+            time.sleep(0.05)
+    assert 0.4 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff" * 4, b"\0\0\0\x03" + b"IHAVEOPX" + bytes(100)]
+)
+def test_garbage_in_the_handshake_closes_the_connection_with_one_line(bench: NbdBench, garbage: bytes) -> None:
+    bench.volume()
+    bench.serve()
+    working, client = bench.client(), bench.connect()
+    client.take(18)
+    with capture_logs() as lines:
+        client.socket.sendall(garbage)
+        assert client.is_closed()
+        until(lambda: bool(complaints(lines)))
+    assert [line["event"] for line in complaints(lines)] == ["NBD connection closed"]
+    assert working.read(0, 1) == b"\0"
+
+
+def test_a_client_that_takes_no_replies_is_dropped_and_nobody_waits_for_it(bench: NbdBench) -> None:
+    bench.volume()
+    server = bench.serve(send_seconds=0.5)
+    stalled, working = bench.client(), bench.client()
+    with capture_logs() as lines:
+        for _ in range(40):
+            stalled.ask(nbd.CMD_READ, 0, MIB)
+        began = time.monotonic()
+        for _ in range(20):
+            assert working.read(0, 4096) == bytes(4096)
+        assert time.monotonic() - began < 0.5 * 20
+        until(lambda: len(server.connections()) == 1)
+    assert any("takes no replies" in str(line.get("reason")) for line in lines)
+
+
+def test_a_slow_client_that_goes_on_taking_is_not_dropped(bench: NbdBench) -> None:
+    bench.volume()
+    bench.serve(send_seconds=0.3)
+    slow = bench.client(structured=False)
+    for _ in range(40):
+        slow.ask(nbd.CMD_READ, 0, MIB)
+    began, left = time.monotonic(), 40 * (MIB + 16)
+    while time.monotonic() - began < 1.2:
+        time.sleep(0.1)
+        left -= len(slow.take(MIB))
+    slow.take(left)
+    assert slow.read(0, 1) == b"\0"
+
+
+def test_more_connections_than_allowed_are_turned_away(bench: NbdBench) -> None:
+    bench.volume()
+    server = bench.serve(connections_max=3)
+    kept = [bench.client() for _ in range(3)]
+    with capture_logs() as lines:
+        assert bench.connect().is_closed()
+        until(lambda: bool(complaints(lines)))
+    assert "most that are allowed" in complaints(lines)[0]["reason"]
+    kept[0].close()
+    until(lambda: len(server.connections()) == 2)
+    assert bench.client().read(0, 1) == b"\0"
+
+
+def test_who_only_opens_connections_does_not_take_the_places_of_others(
+    bench: NbdBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "HANDSHAKES_MAX", 5)
+    bench.volume()
+    server = bench.serve(LOOPBACK, bench.socket_path)
+    hoarder = [bench.connect(tcp_address(server)) for _ in range(5)]
+    assert all(each.take(18) for each in hoarder)
+    assert bench.connect(tcp_address(server)).is_closed()
+    assert bench.client().read(0, 1) == b"\0"
+
+
+def test_a_thread_that_cannot_be_had_costs_one_connection(bench: NbdBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.volume()
+    bench.serve()
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "nbd":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with capture_logs() as lines:
+        assert bench.connect().is_closed()
+        until(lambda: bool(complaints(lines)))
+    assert "no thread" in complaints(lines)[0]["reason"]
+    monkeypatch.undo()
+    assert bench.client().read(0, 1) == b"\0"
+
+
+def test_an_accept_that_fails_is_told_and_tried_again(bench: NbdBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.volume()
+    bench.serve()
+    accept, failures = socket.socket.accept, [OSError(24, "Too many open files"), BlockingIOError()]
+
+    def fail_twice(listener: socket.socket) -> object:
+        if failures:
+            raise failures.pop(0)
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", fail_twice)
+    with capture_logs() as lines:
+        assert bench.client().read(0, 1) == b"\0"
+    assert [line["event"] for line in complaints(lines)] == ["NBD cannot accept"]
+
+
+# -- start and stop --------------------------------------------------------------------------------------------
+
+
+def test_stop_answers_what_was_received_and_closes_everything(bench: NbdBench) -> None:
+    bench.volume()
+    server = bench.serve(LOOPBACK, bench.socket_path)
+    idle, busy, shaking_hands = bench.client(), bench.client(), bench.connect()
+    assert shaking_hands.take(18)
+    bench.disk.gate.clear()
+    flush = busy.ask(nbd.CMD_FLUSH)
+    assert bench.disk.flushing.wait(10)
+    threading.Timer(0.2, bench.disk.gate.set).start()
+    address = tcp_address(server)
+    began = time.monotonic()
+    server.stop(5)
+    assert time.monotonic() - began < 4
+    assert busy.replies(flush)[flush].error == 0
+    assert all(client.is_closed() for client in (idle, busy, shaking_hands))
+    assert not bench.socket_path.exists()
+    with pytest.raises(ConnectionRefusedError):
+        RawClient(address)
+
+
+def test_stop_keeps_its_deadline_when_the_disk_is_dead(bench: NbdBench) -> None:
+    bench.volume()
+    server = bench.serve()
+    client = bench.client()
+    bench.disk.gate.clear()
+    client.ask(nbd.CMD_FLUSH)
+    assert bench.disk.flushing.wait(10)
+    began = time.monotonic()
+    server.stop(0.5)
+    assert time.monotonic() - began < 3
+
+
+def test_stop_before_start_and_twice_is_harmless(bench: NbdBench) -> None:
+    server = NbdServer([LOOPBACK], object(), None)  # type: ignore[arg-type]
+    server.stop(1)
+    started = bench.serve()
+    started.stop(1)
+    started.stop(1)
+
+
+def test_only_the_owner_may_connect_to_the_unix_socket(bench: NbdBench) -> None:
+    bench.serve()
+    assert bench.socket_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_socket_of_a_killed_process_is_replaced_and_that_of_a_living_one_is_not(bench: NbdBench) -> None:
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(bench.socket_path))
+    bench.volume()
+    bench.serve()
+    assert bench.client().read(0, 1) == b"\0"
+    with pytest.raises(InUse, match=r"cannot listen on .*nbd\.sock"):
+        bench.serve()
+    assert bench.client().read(0, 1) == b"\0"
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "sentence"),
+    [
+        (("192.0.2.1", 0), BadParameter, "192.0.2.1:0: Cannot assign requested address"),
+        (("no host of that name.invalid", 0), BadParameter, "no host of that name.invalid:0"),
+        (Path("/nonexistent/directory/nbd.sock"), BadParameter, "No such file or directory"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_named_and_nothing_listens(
+    bench: NbdBench, address: tuple[str, int] | Path, kind: type[OffsiteError], sentence: str
+) -> None:
+    with pytest.raises(kind, match=sentence):
+        bench.serve(bench.socket_path, address)
+    assert not bench.socket_path.exists()
+
+
+def test_a_port_that_is_taken_is_named(bench: NbdBench) -> None:
+    server = bench.serve(LOOPBACK)
+    with pytest.raises(InUse, match=f"127.0.0.1:{tcp_address(server)[1]}: Address already in use"):
+        bench.serve(tcp_address(server))
+
+
+def test_ipv6_loopback_is_served_in_the_clear(bench: NbdBench) -> None:
+    image = bench.volume()
+    bench.maps.map(image.id, "nbd:::1", "read-only")
+    server = bench.serve(("::1", 0))
+    client = bench.connect(tcp_address(server))
+    client.go("Sales")
+    assert client.flags & nbd.FLAG_READ_ONLY
+    assert client.read(0, 1) == b"\0"
+
+
+def test_what_stops_leaves_no_descriptor_behind(bench: NbdBench) -> None:
+    bench.volume()
+    bench.serve().stop(1)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        server = bench.serve(LOOPBACK, bench.socket_path)
+        bench.client().close()
+        server.stop(1)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

@@ -15,10 +15,11 @@ from offsite.errors import BadParameter, InUse, NotAllowed, ProtocolError
 from offsite.events import VOLUME_CREATED
 from offsite.interfaces import frames
 from offsite.interfaces.reply_json import encode
+from offsite.management.frozen import Frozen
 from offsite.management.reply import Reply
 from offsite.management.system import System, check_size
 from offsite.management.table import Role
-from offsite.management.transfer import Export, Import
+from offsite.management.transfer import Import, pieces
 from offsite.management.users import User
 from offsite.names import check_name
 from offsite.units import format_size
@@ -66,23 +67,23 @@ class ExportResponse(Response):
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         found = self._system.image(self._request.query_params.get("name", ""))
         async with self._at_work:
-            export = await run_in_threadpool(Export, found.pool, found.image)
+            export = await run_in_threadpool(Frozen, found.pool, found.image)
             try:
                 await self._send_all(export, send)
             finally:
                 with CancelScope(shield=True):
                     await run_in_threadpool(export.close)
 
-    async def _send_all(self, export: Export, send: Send) -> None:
-        data_bytes = await run_in_threadpool(lambda: export.data_bytes)
+    async def _send_all(self, export: Frozen, send: Send) -> None:
+        data_bytes = await run_in_threadpool(lambda: sum(length for _, length in export.data_extents()))
         headers = [
             (b"content-type", b"application/octet-stream"),
             (b"size-bytes", str(export.size_bytes).encode()),
             (b"data-bytes", str(data_bytes).encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        pieces = export.pieces()
-        while (piece := await run_in_threadpool(next, pieces, None)) is not None:
+        coming = pieces(export)
+        while (piece := await run_in_threadpool(next, coming, None)) is not None:
             self._system.check_stopping()
             if await self._request.is_disconnected():
                 return

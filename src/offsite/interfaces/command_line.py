@@ -83,22 +83,28 @@ def _help(line: CommandLine) -> int:
 
 
 def _ask_system(line: CommandLine) -> int:
-    from offsite.interfaces import certificate_files, image_files, replicate_wait
+    from offsite.interfaces import certificate_files
     from offsite.interfaces.system_choice import connected
 
+    wants_files = line.begins_with("create initiator-certificate") and "json" not in line.options
+    if wants_files:
+        certificate_files.check(line)
     with connected(line.options, os.environ) as client:
         asked = Conversation(client.command, asks=_is_terminal() and "yes" not in line.options)
-        if line.verb == "import":
-            reply = image_files.import_image(client, line)
-        elif line.verb == "export":
-            reply = image_files.export_image(client, line)
+        if line.verb in ("import", "export"):
+            from offsite.interfaces import image_files
+
+            move = image_files.import_image if line.verb == "import" else image_files.export_image
+            reply = move(client, line)
         elif "wait" in line.options:
+            from offsite.interfaces import replicate_wait
+
             reply = replicate_wait.replicate(asked, line)
             if "json" not in line.options:
                 reply = Reply(reply.message)
         else:
             reply = asked.command(line.words)
-        if line.begins_with("create initiator-certificate") and "json" not in line.options:
+        if wants_files:
             reply = certificate_files.write(reply, line)
     show(reply, line)
     return DONE

@@ -11,22 +11,19 @@ with size and index as 64-bit little endian numbers, in hexadecimal. The last ch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from blake3 import blake3
 
-from offsite.pools.protocol import OpenImage
+from offsite.management.frozen import Frozen
 
 CHUNK_BYTES = 1 << 20
-EXTENTS_AT_ONCE = 10_000  # a snapshot of the image waits for so many at most
 _ZEROES = bytes(CHUNK_BYTES)
 
 
-def digest(image: OpenImage, check: Callable[[], None] = lambda: None) -> str:
+def digest(image: Frozen, check: Callable[[], None] = lambda: None) -> str:
     """The digest of what `image` holds: 64 hexadecimal digits.
 
-    An image that is written meanwhile has the digest of no instant: use a snapshot of it. `check` is called
-    before each chunk; it may raise to stop.
+    `check` is called before each chunk; it may raise to stop.
     """
     whole = blake3(image.size_bytes.to_bytes(8, "little"))
     buffer = bytearray(CHUNK_BYTES)
@@ -35,40 +32,17 @@ def digest(image: OpenImage, check: Callable[[], None] = lambda: None) -> str:
         length = min(CHUNK_BYTES, image.size_bytes - index * CHUNK_BYTES)
         if length < len(buffer):
             buffer = bytearray(length)
-        read(image, index * CHUNK_BYTES, memoryview(buffer))
+        image.read(index * CHUNK_BYTES, memoryview(buffer))
         if buffer != _ZEROES[:length]:
             whole.update(index.to_bytes(8, "little"))
             whole.update(blake3(buffer).digest())
     return whole.hexdigest()
 
 
-def read(image: OpenImage, offset: int, buffer: memoryview) -> None:
-    image.begin()
-    try:
-        image.read(offset, buffer)
-    finally:
-        image.end()
-
-
-def data_extents(image: OpenImage) -> Iterator[tuple[int, int]]:
-    """(offset, length) of what is not hole, by rising offset."""
-    offset = 0
-    while offset < image.size_bytes:
-        image.begin()
-        try:
-            pieces = list(islice(image.extents(offset, image.size_bytes - offset), EXTENTS_AT_ONCE))
-        finally:
-            image.end()
-        for length, has_data in pieces:
-            if has_data:
-                yield offset, length
-            offset += length
-
-
-def _chunks_with_data(image: OpenImage) -> Iterator[int]:
+def _chunks_with_data(image: Frozen) -> Iterator[int]:
     """Indexes of the chunks that are not all hole, rising."""
     next_index = 0
-    for offset, length in data_extents(image):
+    for offset, length in image.data_extents():
         first = max(offset // CHUNK_BYTES, next_index)
         next_index = max(next_index, -(-(offset + length) // CHUNK_BYTES))
         yield from range(first, next_index)

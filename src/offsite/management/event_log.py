@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import delete, func, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from offsite.clock import Clock
+from offsite.errors import OffsiteError
 from offsite.events import EventKind, Severity
 from offsite.store.database import Database
 from offsite.store.tables.management import events as table
@@ -110,7 +110,7 @@ class EventLog:
                 self._writing = True
             try:
                 self._write(records)
-            except SQLAlchemyError as error:  # a full or failed disk must not silence the log as well
+            except OffsiteError as error:  # a full or failed disk must not silence the log as well
                 _log.error("events could not be kept", count=len(records), error=str(error))
 
     def _write(self, records: list[dict[str, object]]) -> None:

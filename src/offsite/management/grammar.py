@@ -95,7 +95,7 @@ def _unknown(table: Table, words: Sequence[str]) -> str:
     verbs = sorted({command.words[0] for command in table})
     verb = words[0].lower()
     if verb not in verbs:
-        return f"{shown(words[0])} is not a command{_nearest(verb, verbs)}; `help` lists the commands"
+        return f"{shown(words[0])} is not a command{_nearest(verb, verbs)}. `help` lists the commands"
     objects = [" ".join(command.words[1:]) for command in table if command.words[0] == verb]
     if len(words) == 1:
         return f"{verb} what? One of: {', '.join(objects)}"
@@ -106,7 +106,7 @@ def _unknown(table: Table, words: Sequence[str]) -> str:
 
 def _nearest(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | None]:
@@ -149,8 +149,11 @@ def _too_much(
 ) -> str:
     syntax = f"syntax: {command.syntax}"
     parameter = keywords.get(singular(word))
-    if parameter is not None and parameter in given:
-        return f"{command.text}: {parameter.name} is given twice; {syntax}"
+    # A keyword that came a second time was taken for the positional value; the word after it is then too much.
+    taken = next((text for each, text in given.items() if each.positional and text), "")
+    again = parameter if parameter in given else keywords.get(singular(taken))
+    if again is not None and again in given:
+        return f"{command.text}: {again.name} is given twice; {syntax}"
     if parameter is not None:
         return f"{command.text}: {parameter.name} has no value after it; {syntax}"
     near = _nearest(word.lower(), [each.name for each in keywords.values()])

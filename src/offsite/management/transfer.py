@@ -1,10 +1,9 @@
-"""Moving the content of an image in and out, sparse: only what is not zero is moved.
+"""Moving the content of images in and out, sparse: only what is not hole is moved.
 
     import:  internal image ──write──► filled ──one transaction──► volume with its name
-    export:  internal snapshot ──read──► deleted
 
-So a volume that is being imported is not there before it is complete, and what is exported is of one
-instant. What a stopped process left of either is deleted at the next start.
+So a volume that is being imported is not there before it is complete. What a stopped process left of one is
+deleted at the next start.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Self
 from uuid import uuid4
 
-from offsite.management.digest import data_extents, read
-from offsite.pools.protocol import Clone, Create, Delete, ImageInfo, Pool, Snapshot
+from offsite.management import frozen
+from offsite.management.frozen import Frozen
+from offsite.pools.protocol import Clone, Create, Delete, ImageInfo, Pool
 
 CHUNK_BYTES = 1 << 20
-_IMPORT, _EXPORT = "<import ", "<export "  # `<` is in no name of a user
+_NAME_START = "<import "  # `<` is in no name of a user
 
 
 class Import:
@@ -25,7 +25,7 @@ class Import:
 
     def __init__(self, pool: Pool, size_bytes: int) -> None:
         self._pool = pool
-        self._id = pool.apply([Create(f"{_IMPORT}{uuid4().hex[:16]}>", size_bytes, "internal")])[0].id
+        self._id = pool.apply([Create(f"{_NAME_START}{uuid4().hex[:16]}>", size_bytes, "internal")])[0].id
         self._image = pool.open(self._id)
         self._open = True
         self._finished = False
@@ -64,38 +64,14 @@ class Import:
         self.close()
 
 
-class Export:
-    """The content that an image has at this instant. Close it, or use it in a `with`."""
-
-    def __init__(self, pool: Pool, image: ImageInfo) -> None:
-        self._pool = pool
-        self._id = pool.apply([Snapshot(image.id, f"{_EXPORT}{uuid4().hex[:16]}>", "internal")])[0].id
-        self._image = pool.open(self._id)
-        self.size_bytes = self._image.size_bytes
-
-    @property
-    def data_bytes(self) -> int:
-        """How much there is to move."""
-        return sum(length for _, length in data_extents(self._image))
-
-    def pieces(self) -> Iterator[tuple[int, memoryview]]:
-        """(offset, data) by rising offset; the data is good until the next piece is asked for."""
-        buffer = memoryview(bytearray(CHUNK_BYTES))
-        for offset, length in data_extents(self._image):
-            for start in range(offset, offset + length, CHUNK_BYTES):
-                data = buffer[: min(CHUNK_BYTES, offset + length - start)]
-                read(self._image, start, data)
-                yield start, data
-
-    def close(self) -> None:
-        self._image.close()
-        self._pool.apply([Delete(self._id)])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def pieces(source: Frozen) -> Iterator[tuple[int, memoryview]]:
+    """(offset, data) of what is not hole, by rising offset; the data is good until the next piece is asked for."""
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    for offset, length in source.data_extents():
+        for start in range(offset, offset + length, CHUNK_BYTES):
+            data = buffer[: min(CHUNK_BYTES, offset + length - start)]
+            source.read(start, data)
+            yield start, data
 
 
 def copy(source: Pool, image: ImageInfo, target: Pool, name: str, check: Callable[[], None]) -> ImageInfo:
@@ -103,8 +79,8 @@ def copy(source: Pool, image: ImageInfo, target: Pool, name: str, check: Callabl
 
     `check` is called now and then; it may raise to stop.
     """
-    with Export(source, image) as export, Import(target, export.size_bytes) as copied:
-        for offset, data in export.pieces():
+    with Frozen(source, image) as content, Import(target, content.size_bytes) as copied:
+        for offset, data in pieces(content):
             check()
             copied.write(offset, data)
         return copied.finish(name)
@@ -112,6 +88,10 @@ def copy(source: Pool, image: ImageInfo, target: Pool, name: str, check: Callabl
 
 def delete_leftovers(pool: Pool) -> None:
     """Deletes what a process that was killed left of imports and exports."""
-    left = [each.id for each in pool.images() if each.kind == "internal" and each.name.startswith((_IMPORT, _EXPORT))]
+    left = [
+        each.id
+        for each in pool.images()
+        if each.kind == "internal" and each.name.startswith((_NAME_START, frozen.NAME_START))
+    ]
     if left:
         pool.apply([Delete(image_id) for image_id in left])

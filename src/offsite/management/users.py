@@ -44,11 +44,12 @@ class User:
 class Users:
     """The users of a system. Safe to use from any thread."""
 
-    def __init__(self, database: Database, report: Report, clock: Clock) -> None:
+    def __init__(self, database: Database, report: Report, clock: Clock, hasher: PasswordHasher | None = None) -> None:
+        """`hasher` is by default that of argon2-cffi: RFC 9106's second recommended set, 64 MiB and 3 passes."""
         self._database = database
         self._report = report
         self._clock = clock
-        self._hasher = PasswordHasher()  # argon2id, RFC 9106's second recommended set: 64 MiB, 3 passes
+        self._hasher = hasher or PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex(16))
         self._verifications = threading.BoundedSemaphore(VERIFICATIONS_AT_ONCE)
         self._failures = Failures(clock)

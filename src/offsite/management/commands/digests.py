@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from offsite.management import values
 from offsite.management.digest import digest
+from offsite.management.frozen import Frozen
 from offsite.management.reply import Kind, ObjectType, Property, Reply, row
 from offsite.management.system import Context
 from offsite.management.table import Role, Subject, positional
@@ -24,19 +25,16 @@ DIGEST = ObjectType(
 
 @COMMANDS.command(
     "show digest",
-    "Reads a volume or snapshot and tells the digest of its content. Equal content has an equal digest, on any system. "
-    "Of a volume that is being written, take a snapshot and ask for the digest of that.",
+    "Reads a volume or snapshot, as it is at this instant, and tells the digest of its content. Equal content has an "
+    "equal digest, on any system.",
     positional("name", values.reference("volume"), "The volume or snapshot."),
     role=Role.MONITOR,
     examples=("show digest Sales-Monday",),
 )
 def show_digest(context: Context, name: str) -> Reply:
     found = context.system.image(name)
-    image = found.pool.open(found.image.id)
-    try:
-        value = digest(image, context.system.check_stopping)
-    finally:
-        image.close()
+    with Frozen(found.pool, found.image) as content:
+        value = digest(content, context.system.check_stopping)
     return Reply(
         rows=(
             row(

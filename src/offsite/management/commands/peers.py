@@ -73,7 +73,6 @@ def create_peer_connection(
     "query peer-connection",
     "Asks the system at an address who it is.",
     positional("address", ADDRESS, "The peer port of the other system: HOST or HOST:PORT."),
-    role=Role.MONITOR,
     long=True,
     examples=("query peer-connection 192.0.2.2",),
 )

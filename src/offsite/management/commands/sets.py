@@ -8,7 +8,7 @@ from offsite.management.system import Context
 from offsite.management.table import Role, Subject, flag, keyword, positional
 from offsite.replication.progress import RunProgress
 from offsite.replication.records import RunRecord
-from offsite.replication.sets import SetInfo
+from offsite.replication.set_info import SetInfo
 
 COMMANDS = Subject("Replication")
 

@@ -1,0 +1,122 @@
+"""Commands about users, events and the system, and how any command is executed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from management_bench import MANAGE, MONITOR, PASSWORD, Bench
+
+from offsite import __version__
+from offsite.errors import AuthenticationFailed, BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound
+from offsite.management import execution
+from offsite.management.execution import Request, execute
+from offsite.management.reply import Question
+from offsite.management.sessions import SessionExpired
+from offsite.management.table import Role
+from offsite.management.users import User
+
+NEW = {"password": "a new password"}
+
+
+def test_a_user_is_made_with_a_password_that_is_not_among_the_words(bench: Bench) -> None:
+    question = bench.answer("create user roles manage berta")
+    assert question == Question("The new password of the user.", "password", "OFFSITE_NEW_PASSWORD", new=True)
+    assert len(bench.rows("show users")) == 1
+    bench.do("create user roles manage berta", secrets=NEW)
+    assert [row.values for row in bench.rows("show users")] == [("berta", "manage"), ("manage", "manage")]
+    assert bench.system.users.authenticate("berta", NEW["password"], "here").role is Role.MANAGE
+
+
+def test_a_secret_among_the_words_is_refused_where_others_can_see_them(bench: Bench) -> None:
+    bench.refused(f'create user password "{NEW["password"]}" berta', NotAllowed, "password does not belong")
+    bench.answer(f'create user password "{NEW["password"]}" berta', open_secrets=True)
+    assert bench.system.users.authenticate("berta", NEW["password"], "here").role is Role.MONITOR
+
+
+def test_a_changed_user_has_to_log_in_again(bench: Bench) -> None:
+    bench.do("create user roles manage berta", secrets=NEW)
+    for line in ("set password berta", "set user roles monitor berta", "delete user berta"):
+        key = bench.system.sessions.open(User("berta", Role.MANAGE))
+        bench.do(line, secrets=NEW if "password" in line else None)
+        with pytest.raises(SessionExpired):
+            bench.system.sessions.user(key)
+    with pytest.raises(AuthenticationFailed):
+        bench.system.users.authenticate("berta", NEW["password"], "here")
+
+
+def test_bad_users_are_refused(bench: Bench) -> None:
+    bench.refused("delete user manage", InUse, "'manage' is the last one")
+    bench.refused("set user roles monitor manage", InUse, "'manage' is the last one")
+    bench.refused("set user roles king manage", BadParameter, "roles", "'king'", "monitor, manage")
+    bench.refused("delete user nobody", ObjectNotFound, "'nobody'")
+    bench.refused("show users nobody", ObjectNotFound, "'nobody'")
+    for name, password in (("manage", PASSWORD), ("a:b", PASSWORD), ("berta", "short")):
+        before = bench.state()
+        with pytest.raises(BadParameter if name != "manage" else Exception):
+            bench.do(f"create user {name}", secrets={"password": password})
+        assert bench.state() == before
+
+
+def test_the_system_tells_who_and_where_it_is(bench: Bench) -> None:
+    (row,) = bench.do("show system", MONITOR).rows
+    assert row["system-name"] == "London"
+    assert row["nbd-address"] == "127.0.0.1:2"
+    assert row["certificate-fingerprint"] == bench.system.authority.fingerprint
+    (row,) = bench.do("show versions", MONITOR).rows
+    assert row["bundle-version"] == __version__
+    limits = {row["limit"]: row["value"] for row in bench.do("show limits", MONITOR).rows}
+    assert limits["bytes of a name"] == "32"
+    assert limits["size of a volume"] == "128 TiB"
+
+
+def test_events_are_shown_newest_first_and_as_many_as_asked_for(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.do(f"create volume pool A size 1MiB {name}")
+    rows = bench.do("show events last 2", MONITOR).rows
+    assert ["Volume c" in str(rows[0]["message"]), "Volume b" in str(rows[1]["message"])] == [True, True]
+
+
+def test_a_command_has_a_limit_in_words_and_letters(bench: Bench) -> None:
+    for words in (["show"] * 300, ["show", "x" * 70_000]):
+        with pytest.raises(BadParameter, match="at most 256 words"):
+            execute(bench.system, Request(words), MANAGE)
+
+
+def test_secrets_that_a_command_does_not_have_are_ignored(bench: Bench) -> None:
+    assert bench.do("show users", secrets={"password": "x", "name": "y"}).rows
+
+
+def test_commands_that_change_wait_for_each_other_and_others_do_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "CHANGING_WAIT_SECONDS", 0.05)
+    with bench.system.changing:
+        bench.refused("create volume pool A size 1MiB Sales", InUse, "another command")
+        assert bench.names("show volumes") == []
+    bench.do("create volume pool A size 1MiB Sales")
+    bench.refused("create volume pool A size 1MiB Sales", NameInUse)
+    assert not bench.system.changing.locked(), "a refused command lets the next one go on"
+
+
+def test_names_are_given_once_however_many_ask_at_once(bench: Bench) -> None:
+    done: list[str] = []
+
+    def create() -> None:
+        try:
+            bench.do("create volume pool A size 1MiB Sales")
+            done.append("done")
+        except NameInUse as error:
+            done.append(type(error).__name__)
+
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(done) == ["NameInUse", "NameInUse", "NameInUse", "done"]
+
+
+def test_nothing_is_begun_while_the_system_stops(bench: Bench) -> None:
+    bench.system.stopping.set()
+    bench.refused("create volume pool A size 1MiB Sales", NotAllowed, "being stopped")

@@ -1,0 +1,92 @@
+"""Commands about pools."""
+
+from __future__ import annotations
+
+import pytest
+from management_bench import Bench
+
+from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, OffsiteError, StateDirectoryError
+from offsite.management.commands import pools
+from offsite.pools.local import LocalPool
+from offsite.units import MIB
+
+REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
+    ("create pool size 16MiB A", NameInUse, ["A"]),
+    ("create pool size 16MiB ../B", BadParameter, ["'../B'", "letters"]),
+    ("create pool size 16MiB B/C", BadParameter, ["'B/C'"]),
+    ("create pool B", BadParameter, ["either a size"]),
+    ("create pool size 16MiB device /dev/null B", BadParameter, ["not both"]),
+    ("create pool device /dev/null B", BadParameter, ["'/dev/null'", "block device"]),
+    ("create pool device sda B", BadParameter, ["'sda'", "absolute"]),
+    ("create pool size 16MiB page-size 5KiB B", BadParameter, ["page-size 5120", "4 KiB"]),
+    ("create pool size 16MiB page-size 2MiB B", BadParameter, ["page-size 2097152", "1 MiB"]),
+    ("create pool size 16KiB B", BadParameter, ["16384", "pages"]),
+    ("set pool low-threshold 80% middle-threshold 70% A", BadParameter, ["low 80 %", "middle 70 %"]),
+    ("set pool high-threshold 101% A", BadParameter, ["high-threshold", "101%"]),
+    ("set pool overcommit maybe A", BadParameter, ["overcommit", "'maybe'"]),
+    ("set pool overcommit enabled B", ObjectNotFound, ["'B'"]),
+    ("set pool overcommit disabled A", InUse, ["overcommit of pool A cannot be disabled", "100 MiB"]),
+    ("delete pools A", InUse, ["pool A has 1 volumes"]),
+    ("delete pools B", ObjectNotFound, ["'B'"]),
+    ("show pools B", ObjectNotFound, ["'B'"]),
+]
+
+
+def test_each_refusal_names_the_value_and_the_rule_and_changes_nothing(bench: Bench) -> None:
+    bench.do("create volume pool A size 100MiB Sales")
+    for line, error, words in REFUSED:
+        bench.refused(line, error, *words)
+
+
+def test_a_pool_lives_from_create_to_delete(bench: Bench) -> None:
+    bench.do("create pool size 16MiB page-size 4KiB no-overcommit B")
+    path = bench.system.state_directory / "pool-B.data"
+    assert path.stat().st_size == 16 * MIB
+    (row,) = bench.rows("show pools B")
+    assert (row["page-size"], row["overcommit"], row["volumes"], row["snapshots"]) == (4096, False, 0, 0)
+    bench.do("create volume pool B size 1MiB Sales")
+    bench.do("create snapshots volumes Sales Monday")
+    (row,) = bench.rows("show pools B")
+    assert (row["volumes"], row["snapshots"], row["provisioned-size"]) == (1, 1, MIB)
+    bench.do("delete snapshot Monday")
+    bench.do("delete volumes Sales")
+    bench.do("delete pools B")
+    assert not path.exists()
+    assert bench.names("show pools") == ["A"]
+    bench.do("create pool size 16MiB B")
+
+
+def test_settings_are_there_after_the_next_start(bench: Bench) -> None:
+    bench.do("set pool low-threshold 10% high-threshold 95% overcommit disabled A")
+    bench.system.pools.pop("A").close()
+    bench.system.pools["A"] = LocalPool.load(bench.system.database, "A", bench.system.events.report)
+    (row,) = bench.rows("show pools")
+    assert (row["low-threshold"], row["middle-threshold"], row["high-threshold"]) == (10.0, 75.0, 95.0)
+    assert row["overcommit"] is False
+
+
+def test_thresholds_that_were_set_are_told_when_crossed(bench: Bench) -> None:
+    bench.do("set pool low-threshold 1% middle-threshold 50% A")
+    bench.do("create volume pool A size 8MiB Sales")
+    bench.write("Sales", 0, b"x" * 2 * MIB)
+    assert any("over the low threshold" in str(row["message"]) for row in bench.rows("show events"))
+
+
+def test_a_file_in_the_way_is_not_overwritten(bench: Bench) -> None:
+    path = bench.system.state_directory / "pool-B.data"
+    path.write_text("somebody's")
+    bench.refused("create pool size 16MiB B", StateDirectoryError, "pool-B.data is there already")
+    assert path.read_text() == "somebody's"
+
+
+def test_pools_have_a_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "POOLS_MAX", 1)
+    bench.refused("create pool size 16MiB B", InUse, "1 pools")
+
+
+def test_a_pool_that_is_in_use_is_not_deleted_even_when_told_to(bench: Bench) -> None:
+    bench.do("create volume pool A size 1MiB Sales")
+    bench.refused("delete pools noprompt A", InUse, "delete those first")
+    bench.refused("delete pools prompt no A", OffsiteError, "delete those first")
+    bench.do("delete volumes Sales")
+    bench.refused("delete pools prompt no A", NotAllowed, "Delete pool A?")

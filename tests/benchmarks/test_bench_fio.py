@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.fio import Job
-from benchmarks.processes import CannotMeasure
 
 from benchmarks import fio
+from benchmarks.fio import Job
+from benchmarks.processes import CannotMeasure
 
 
 def report(**side: Any) -> str:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import bench as bench_module
 from benchmarks.bench import Bench, Settings
 from benchmarks.figures import FIGURES, Figure
 from benchmarks.machine import file_system
 from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, below
 from benchmarks.processes import CannotMeasure, running
-
-from benchmarks import __main__ as command
-from benchmarks import bench as bench_module
 from offsite.errors import PoolFull
 
 LINE = Line("a thing", Unit.SECONDS, target=below(1))

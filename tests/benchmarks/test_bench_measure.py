@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from benchmarks.measure import Line, Measured, Samples, Unit, Unmeasured, at_least, at_most, below, is_reached
 
 

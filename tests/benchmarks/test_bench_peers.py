@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from benchmarks import btrfs, fio, peers, systems
 from benchmarks.bench import Bench, Settings, write_random
 from benchmarks.figures.small_runs import map_large
 from benchmarks.fio import Job
 from benchmarks.processes import CannotMeasure
-
-from benchmarks import btrfs, fio, peers, systems
 from offsite.units import GIB, MIB
 
 SIZE_BYTES = 8 * MIB

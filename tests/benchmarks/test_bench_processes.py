@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks.processes import CannotMeasure
 
 from benchmarks import processes
+from benchmarks.processes import CannotMeasure
 
 
 def test_a_program_that_is_missing_is_named() -> None:

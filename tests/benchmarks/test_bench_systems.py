@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from benchmarks.processes import CannotMeasure
 
 from benchmarks import systems
+from benchmarks.processes import CannotMeasure
 
 RUN = {
     "run": "u2",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, Unmeasured, at_least, at_most, below
-
 from benchmarks import table
+from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, Unmeasured, at_least, at_most, below
 
 READS = Line("reads", Unit.PER_SECOND, "nbdkit", at_least(1.4))
 READS_QEMU = Line("reads", Unit.PER_SECOND, "qemu", at_least(2))

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from benchmarks.processes import CannotMeasure
 
 from benchmarks import tls_copy
+from benchmarks.processes import CannotMeasure
 
 
 def test_the_copy_is_the_same(tmp_path: Path) -> None:

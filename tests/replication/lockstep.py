@@ -19,7 +19,7 @@ from memory_pool import MemoryDisk, MemoryPool
 from offsite.errors import PeerUnreachable
 from offsite.events import ignore
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
-from offsite.replication import records, wire
+from offsite.replication import point_records, records, wire
 from offsite.replication.asking import Asking
 from offsite.replication.fence import Fences
 from offsite.replication.messages import AnyMessage
@@ -261,7 +261,7 @@ class World:
         states = []
         for end in (self.primary, self.secondary):
             with end.database.read() as connection:
-                (point,) = records.set_points(connection, end.of.id)
+                (point,) = point_records.set_points(connection, end.of.id)
                 record = records.find_run(connection, run)
             assert (point.uuid, point.state) == (run, "base")
             assert record is not None and record.state == "success"

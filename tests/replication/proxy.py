@@ -24,11 +24,11 @@ class Proxy:
         return f"127.0.0.1:{self.port}"
 
     def cut(self) -> None:
-        for pair in self._pairs:
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
             for sock in pair:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-        self._pairs.clear()
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

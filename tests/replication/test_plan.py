@@ -146,7 +146,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(PrimaryHolds(base, tuple(pending)), SecondaryHolds(draw(st.none() | points), begun))
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(world=worlds(), cuts=st.data())
 def test_whatever_is_cut_planning_again_ends_at_the_newest_point(world: World, cuts: st.DataObject) -> None:
     wanted = world.primary.pending[-1] if world.primary.pending else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sqlite3
 import threading
 from collections.abc import Iterator
 
@@ -11,9 +12,10 @@ from faulty_pools import WrappedPool
 from memory_pool import PAGE_BYTES, MemoryPool
 from proxy import Proxy
 from sites import Site, pair, random_bytes
+from sqlalchemy.exc import OperationalError
 
 from offsite import events
-from offsite.errors import InUse, NotAllowed, ObjectNotFound, PeerRefused
+from offsite.errors import InUse, NotAllowed, ObjectNotFound, PeerRefused, PeerUnreachable
 from offsite.pools.protocol import Pool
 from offsite.replication.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
 from offsite.replication.status import Status
@@ -25,7 +27,7 @@ MIB = 1 << 20
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Second tries come soon, watermarks often."""
     monkeypatch.setattr("offsite.replication.backoff.FIRST_SECONDS", 0.05)
-    monkeypatch.setattr("offsite.replication.secondary_end.FLUSH_BYTES", MIB)
+    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", MIB)
 
 
 @pytest.fixture
@@ -243,6 +245,8 @@ def test_a_set_whose_peer_is_gone_for_good_can_be_deleted_here(london: Site, new
     newark.replication.stop()
     london.replication.replicate("SalesDR")
     london.await_progress("SalesDR", lambda now: now.state == "waiting")
+    with pytest.raises(PeerUnreachable, match=r"waits for its peer .*Connection refused.* local-only"):
+        london.replication.sets.delete("SalesDR")
     london.replication.sets.delete("SalesDR", local_only=True)
     assert london.internal_names() == []
     london.replication.guard(volume)
@@ -329,7 +333,7 @@ def test_a_disk_that_fails_ends_the_run_with_its_error(london: Site, newark: Sit
 
     wrap(newark, fail)
     failed = london.run_to_end("SalesDR")
-    assert failed.error == "Newark: Newark failed: [Errno 5] Input/output error"
+    assert failed.error == "Newark: its pool failed: [Errno 5] Input/output error"
     assert newark.content("Sales") == bytes(16 * MIB)
     assert volume
 
@@ -344,6 +348,29 @@ def test_a_disk_that_fails_here_ends_the_run_with_its_error(
     failed = london.run_to_end("SalesDR")
     assert failed.error == "pool A failed: [Errno 5] Input/output error"
     assert newark.runs("SalesDR")[0].state == "failed", "the secondary was told"
+    assert volume
+
+
+def test_a_state_database_that_fails_ends_the_run_on_either_side(
+    london: Site, newark: Site, volume: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system under a state directory is full: a clear error, and later it goes on."""
+
+    def fail(*_arguments: object, **_more: object) -> None:
+        raise OperationalError("UPDATE", {}, Exception()) from sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(newark.pool, "flush", fail)
+        broken.setattr(newark.pool, "apply", fail)
+        failed = london.run_to_end("SalesDR")
+        assert failed.error == "Newark: its state database failed: database or disk is full"
+    with monkeypatch.context() as broken:
+        broken.setattr("offsite.replication.primary_end.PrimaryEnd.do", fail)
+        failed = london.run_to_end("SalesDR")
+        assert failed.error == "the state database failed: database or disk is full"
+    assert london.run_to_end("SalesDR").state == "success"
+    assert equal(london, newark)
+    check_clean(london, newark)
     assert volume
 
 

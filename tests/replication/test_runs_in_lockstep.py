@@ -10,7 +10,7 @@ from lockstep import Crash, Nth, World
 from sites import random_bytes, template_database
 
 from offsite.errors import PeerUnreachable
-from offsite.replication import records
+from offsite.replication import point_records, records
 
 MIB = 1 << 20
 SIZES = [3 * MIB, MIB + 4096]
@@ -87,7 +87,7 @@ def test_a_crash_at_every_durable_step(
     make_world: Callable[[], World], initial: bool, side: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`both`: the secondary goes down, and the primary with it. Watermarks are flushed after every batch."""
-    monkeypatch.setattr("offsite.replication.secondary_end.FLUSH_BYTES", 1)
+    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", 1)
     crashes = 0
     while True:
         world = make_world()
@@ -121,7 +121,7 @@ def test_a_crash_while_the_point_is_taken(make_world: Callable[[], World], momen
     world.primary.crash()
     with world.primary.database.read() as connection:
         runs = records.set_runs(connection, world.primary.of.id)
-        held = records.primary_holds(records.set_points(connection, world.primary.of.id))
+        held = point_records.primary_holds(point_records.set_points(connection, world.primary.of.id))
     assert len(runs) == (3 if moment == "after" else 2)
     assert held.pending == tuple(run.uuid for run in reversed(runs) if run.state == "running")
     run = world.request()
@@ -132,7 +132,7 @@ def test_a_crash_while_the_point_is_taken(make_world: Callable[[], World], momen
 def test_a_run_that_was_cut_sends_only_what_is_behind_its_watermark(
     make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offsite.replication.secondary_end.FLUSH_BYTES", 1)
+    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", 1)
     world = make_world()
     run = prepare(world, initial=True)
     world.requests.at = world.requests.count + 4  # Ask, Begin, the first batch of 1 MiB, and then no more
@@ -169,7 +169,7 @@ def test_requests_that_fail_one_after_the_other_keep_at_most_two_points(make_wor
     for _ in range(4):
         run = world.request()
         with world.primary.database.read() as connection:
-            held = records.primary_holds(records.set_points(connection, world.primary.of.id))
+            held = point_records.primary_holds(point_records.set_points(connection, world.primary.of.id))
         assert len(held.pending) == 2
     world.attempt(run)
     world.check_done(run)
@@ -204,7 +204,7 @@ def test_a_secondary_restored_from_an_old_copy_is_filled_anew(make_world: Callab
     world = make_world()
     run = prepare(world, initial=False)
     with world.secondary.database.transaction() as connection:
-        (point,) = records.set_points(connection, world.secondary.of.id)
+        (point,) = point_records.set_points(connection, world.secondary.of.id)
         connection.exec_driver_sql("UPDATE points SET uuid = ?", ("f" * 36,))
     world.attempt(run)
     world.check_done(run)

@@ -242,7 +242,7 @@ def test_the_images_of_a_set_are_guarded(london: Site, newark: Site, volume: int
 def test_a_secondary_whose_primary_is_gone_is_unknown(london: Site, newark: Site, volume: int) -> None:
     london.replication.sets.create("SalesDR", volume, "Newark")
     london.replication.stop()
-    newark.replication.peers._online.clear()
+    newark.replication.peers.presence.forget()
     assert newark.replication.sets.get("SalesDR").status is Status.UNKNOWN
     london.open()
     london.start()

@@ -25,21 +25,24 @@ class Fence:
 
     def take(self, owner: object) -> None:
         """From now on only `owner` passes. Raises PeerUnreachable when the one before does not come to an end."""
-        if not self._lock.acquire(timeout=TAKE_SECONDS):
-            raise PeerUnreachable(f"an older run of the set is still at work after {TAKE_SECONDS:.0f} s")
+        self._acquire()
         self._owner = owner
         self._lock.release()
 
     @contextmanager
     def held_by(self, owner: object) -> Iterator[None]:
         """Raises InUse when someone else has taken over."""
-        with self._lock:
-            self.check(owner)
+        self._acquire()
+        try:
+            if not self.is_owner(owner):
+                raise InUse("a newer connection has taken over the run")
             yield
+        finally:
+            self._lock.release()
 
-    def check(self, owner: object) -> None:
-        if not self.is_owner(owner):
-            raise InUse("a newer connection has taken over the run")
+    def _acquire(self) -> None:
+        if not self._lock.acquire(timeout=TAKE_SECONDS):
+            raise PeerUnreachable(f"an older run of the set is still at work after {TAKE_SECONDS:.0f} s")
 
     def is_owner(self, owner: object) -> bool:
         return self._owner is owner

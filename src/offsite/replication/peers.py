@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import BadParameter, CertificateChanged, InUse, NameInUse, ObjectNotFound, OffsiteError
+from offsite.errors import BadParameter, CertificateChanged, InUse, NameInUse, ObjectNotFound
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.replication import records
@@ -20,12 +19,11 @@ from offsite.replication.identity import (
     same_fingerprint,
 )
 from offsite.replication.messages import Done, Pair, Ping, Unpair
+from offsite.replication.presence import Presence
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired
 from offsite.store.database import Database
 
-ONLINE_SECONDS = 5.0  # how long an answer to whether a peer is there holds good
-PING_SECONDS = 3.0
 _ANYWHERE = ("", "0.0.0.0", "::")
 
 
@@ -72,8 +70,7 @@ class Peers:
         self.own_address = own_address
         self._report = report
         self._clock = clock
-        self._online: dict[str, tuple[float, bool]] = {}
-        self._online_lock = threading.Lock()
+        self.presence = Presence(dialer, clock)
 
     def query(self, address: str) -> RemoteSystem:
         """Who is there? Shows nothing of us, and trusts nothing yet. Raises PeerUnreachable."""
@@ -187,29 +184,10 @@ class Peers:
 
     def online(self, name: str) -> bool:
         """Whether the peer answers, and knows us. The answer may be a few seconds old."""
-        return self._is_online(self.record(name))
+        return self.presence.is_online(self.record(name))
 
     def online_by_id(self, peer_id: int) -> bool:
-        return self._is_online(self.record_of(peer_id))
-
-    def _is_online(self, peer: PeerRecord) -> bool:
-        now = self._clock.monotonic()
-        with self._online_lock:
-            asked_at, answer = self._online.get(peer.system_uuid, (-ONLINE_SECONDS, False))
-        if now < asked_at + ONLINE_SECONDS:
-            return answer
-        answer = self._ping(peer)
-        with self._online_lock:
-            self._online[peer.system_uuid] = (self._clock.monotonic(), answer)
-        return answer
-
-    def _ping(self, peer: PeerRecord) -> bool:
-        try:
-            with self._dialer.dial(peer.address, peer.certificate, PING_SECONDS) as connection:
-                connection.channel.ask(connection.asking, Ping(), Done)
-        except OffsiteError:
-            return False
-        return True
+        return self.presence.is_online(self.record_of(peer_id))
 
     def _records(self) -> list[PeerRecord]:
         with self._database.read() as transaction:

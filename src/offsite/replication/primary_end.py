@@ -8,13 +8,14 @@ from sqlalchemy import Connection
 
 from offsite.clock import Clock
 from offsite.pools.protocol import Delete, Pool, Snapshot
-from offsite.replication import records
+from offsite.replication import point_records, records
 from offsite.replication.changes import MemberDifference
 from offsite.replication.locate import find_image, internal_name
 from offsite.replication.messages import Outcome
 from offsite.replication.plan import Adopt, Forget, PrimaryHolds
+from offsite.replication.point_records import PointRecord
 from offsite.replication.primary_run import PointDescription
-from offsite.replication.records import PointRecord, SetRecord
+from offsite.replication.records import SetRecord
 from offsite.store.database import Database
 
 
@@ -42,14 +43,14 @@ class PrimaryEnd:
         ]
 
         def write(connection: Connection) -> None:
-            records.delete_points(connection, [point.id for point in dropped])
-            records.insert_point(connection, self._set.id, self._run, "pending", taken_at, names)
+            point_records.delete_points(connection, [point.id for point in dropped])
+            point_records.insert_point(connection, self._set.id, self._run, "pending", taken_at, names)
             records.insert_run(connection, self._set.id, self._run, taken_at)
 
         self.pool.apply([*snapshots, *_deletions(dropped)], write)
 
     def holds(self) -> PrimaryHolds:
-        return records.primary_holds(self._points())
+        return point_records.primary_holds(self._points())
 
     def describe(self, uuid: str) -> PointDescription:
         point = self._point(uuid)
@@ -82,8 +83,8 @@ class PrimaryEnd:
             }
 
         def write(connection: Connection) -> None:
-            records.delete_points(connection, [point.id for point in older])
-            records.make_base(connection, self._set.id, uuid)
+            point_records.delete_points(connection, [point.id for point in older])
+            point_records.make_base(connection, self._set.id, uuid)
             if uuid == self._run:
                 records.update_run(connection, uuid, **ended)
 
@@ -92,7 +93,7 @@ class PrimaryEnd:
     def _drop(self, points: Sequence[PointRecord]) -> None:
         self.pool.apply(
             _deletions(points),
-            lambda connection: records.delete_points(connection, [point.id for point in points]),
+            lambda connection: point_records.delete_points(connection, [point.id for point in points]),
         )
 
     def fail(self, sentence: str) -> None:
@@ -107,11 +108,11 @@ class PrimaryEnd:
 
     def _points(self) -> list[PointRecord]:
         with self._database.read() as connection:
-            return records.set_points(connection, self._set.id)
+            return point_records.set_points(connection, self._set.id)
 
     def _point(self, uuid: str) -> PointRecord:
         with self._database.read() as connection:
-            return records.find_point(connection, self._set.id, uuid)
+            return point_records.find_point(connection, self._set.id, uuid)
 
 
 def _deletions(points: Sequence[PointRecord]) -> list[Delete]:

@@ -24,15 +24,16 @@ from offsite.errors import (
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.protocol import Create, Pool
-from offsite.replication import records
+from offsite.replication import point_records, records
 from offsite.replication.claims import Claims
 from offsite.replication.fence import Fences
+from offsite.replication.filling import Background
 from offsite.replication.identity import SystemIdentity, fingerprint, format_address
 from offsite.replication.login_limit import LoginLimit
 from offsite.replication.messages import Ask, CreateSet, DeleteSet, Hello, Pair
 from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
 from offsite.replication.removal import remove_set
-from offsite.replication.secondary_end import Background, SecondarySide
+from offsite.replication.secondary_end import SecondarySide
 from offsite.store.database import Database
 
 Authenticate = Callable[[str, str], bool]
@@ -160,7 +161,7 @@ class RemoteRequests:
 
         def write(connection: Connection) -> None:
             members = [
-                MemberRecord(records.image_id_by_name(connection, name), member.primary_name)
+                MemberRecord(point_records.image_id_by_name(connection, name), member.primary_name)
                 for name, member in zip(names, request.members, strict=True)
             ]
             records.insert_set(connection, values, members)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from offsite.pools.protocol import Delete, Pool
-from offsite.replication import records
+from offsite.replication import point_records, records
 from offsite.replication.locate import find_image
 from offsite.replication.records import SetRecord
 from offsite.store.database import Database
@@ -14,7 +14,7 @@ from offsite.store.database import Database
 def remove_set(database: Database, pools: Mapping[str, Pool], of: SetRecord) -> None:
     """Its hidden images and its records go, in one transaction; its volumes become ordinary ones."""
     with database.read() as connection:
-        held = records.set_points(connection, of.id)
+        held = point_records.set_points(connection, of.id)
     pool, _ = find_image(pools, of.members[0].image_id)
     pool.apply(
         [Delete(image_id) for point in held for image_id in point.image_ids],

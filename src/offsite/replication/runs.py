@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from random import Random
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from offsite import events
 from offsite.clock import Clock
@@ -147,24 +148,29 @@ class Run:
             channel.cut()
 
     def _work(self) -> None:
-        state: Phase = "failed"
-        sentence: str | None = None
+        state, sentence = self._come_to_an_end()
         try:
-            self._attempt_until_done()
-            state = "success"
-        except Stopped:
-            state = "stopped"
-        except OffsiteError as error:
-            sentence = str(error)
-        except OSError as error:
-            sentence = f"pool {self._end.pool.name} failed: {error}"
-        finally:
             if sentence is not None:
                 self._end.fail(sentence)
                 self._tell_secondary(sentence)
             self._tell_operator(state, sentence)
+        finally:
             self._runs.claims.release(self._set.uuid)
             self.progress.end(state, sentence)  # last: whoever waits for it may ask for the next run at once
+
+    def _come_to_an_end(self) -> tuple[Phase, str | None]:
+        """How the run ended, and why if it failed."""
+        try:
+            self._attempt_until_done()
+        except Stopped:
+            return "stopped", None
+        except OffsiteError as error:
+            return "failed", str(error)
+        except OSError as error:
+            return "failed", f"pool {self._end.pool.name} failed: {error}"
+        except SQLAlchemyError as error:
+            return "failed", f"the state database failed: {error.__cause__ or error}"
+        return "success", None
 
     def _tell_operator(self, state: Phase, sentence: str | None) -> None:
         name = self._set.name

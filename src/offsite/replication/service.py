@@ -9,7 +9,7 @@ from offsite.clock import Clock, SystemClock
 from offsite.errors import InUse
 from offsite.events import Report, ignore
 from offsite.pools.protocol import Pool
-from offsite.replication import records
+from offsite.replication import point_records, records
 from offsite.replication.claims import Claims
 from offsite.replication.dialing import Dialer
 from offsite.replication.identity import Certificates, SystemIdentity
@@ -82,7 +82,7 @@ class Replication:
             for of in records.all_sets(connection):
                 if any(member.image_id == image_id for member in of.members):
                     raise InUse(f"it is the {of.role} volume of replication set {of.name}; delete the set first")
-                if any(image_id in point.image_ids for point in records.set_points(connection, of.id)):
+                if any(image_id in point.image_ids for point in point_records.set_points(connection, of.id)):
                     raise InUse(f"replication set {of.name} needs it; delete the set first")
 
     def is_secondary(self, image_id: int) -> bool:

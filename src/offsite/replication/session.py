@@ -17,10 +17,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Protocol
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from offsite.errors import OffsiteError, PeerRefused, PeerUnreachable, PoolFailed, ProtocolError
 from offsite.replication.asking import ANSWER_SECONDS, WORKING_SECONDS
 from offsite.replication.channel import Channel, ConnectionEnded
+from offsite.replication.filling import Background
 from offsite.replication.identity import SystemIdentity, fingerprint
 from offsite.replication.messages import (
     VERSION_OLDEST,
@@ -41,7 +43,7 @@ from offsite.replication.messages import (
 )
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired, to_message
-from offsite.replication.secondary_end import Background, SecondarySide
+from offsite.replication.secondary_end import SecondarySide
 from offsite.replication.secondary_run import SecondaryRun
 
 STRANGER_SECONDS = 10.0
@@ -101,7 +103,10 @@ class Session:
             self._tell(error)
         except OSError as error:
             _log.warning("peer connection failed", host=self._host, reason=str(error))
-            self._tell(PoolFailed(f"{self._system.name} failed: {error}"))
+            self._tell(PoolFailed(f"its pool failed: {error}"))
+        except SQLAlchemyError as error:
+            _log.error("peer connection failed", host=self._host, reason=str(error))
+            self._tell(PoolFailed(f"its state database failed: {error.__cause__ or error}"))
         finally:
             self._end()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from offsite import events
 from offsite.clock import Clock
@@ -21,60 +20,19 @@ from offsite.errors import (
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.protocol import ImageInfo, Pool
-from offsite.replication import records
+from offsite.replication import point_records, records
 from offsite.replication.claims import Claims
 from offsite.replication.locate import find_image
 from offsite.replication.messages import CreateSet, DeleteSet, Done, NewMember
 from offsite.replication.peers import Peers
-from offsite.replication.records import MemberRecord, PeerRecord, Role, RunRecord, SetRecord
+from offsite.replication.records import MemberRecord, PeerRecord, RunRecord, SetRecord
 from offsite.replication.removal import remove_set
 from offsite.replication.runs import Runs
+from offsite.replication.set_info import SetInfo, SetMember
 from offsite.replication.status import Status, status_of
 from offsite.store.database import Database
 
 STOP_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class SetMember:
-    image_id: int  # on this system
-    name: str
-    remote_name: str
-
-
-@dataclass(frozen=True)
-class SetInfo:
-    """A replication set as one of its two systems sees it."""
-
-    uuid: str
-    name: str
-    role: Role
-    peer_name: str
-    pool: str
-    remote_pool: str
-    members: tuple[SetMember, ...]
-    generation: int
-    status: Status
-    created_at: float
-    recovery_point_at: float | None  # the instant of the primary that the secondary is complete at
-    lag_seconds: float | None  # how long ago that is
-    last_run: RunRecord | None  # the newest that has ended
-    current_run: RunRecord | None
-
-    @property
-    def image_ids(self) -> tuple[int, ...]:
-        return tuple(member.image_id for member in self.members)
-
-    @property
-    def primary_volume(self) -> str:
-        return self._names(self.role == "primary")
-
-    @property
-    def secondary_volume(self) -> str:
-        return self._names(self.role == "secondary")
-
-    def _names(self, here: bool) -> str:
-        return ",".join(member.name if here else member.remote_name for member in self.members)
 
 
 class Sets:
@@ -206,8 +164,14 @@ class Sets:
         Raises InUse while a run is under way, and PeerUnreachable. Repeating it is harmless.
         """
         of = self.record(name)
+        progress = self._runs.progress(of.uuid)
         if local_only:
             self._runs.stop_run(of.uuid, STOP_SECONDS)
+        elif progress is not None and progress.state == "waiting":
+            raise PeerUnreachable(
+                f"a run of replication set {name} waits for its peer ({progress.error}); wait until it is back, "
+                "or delete the set with local-only here and over there"
+            )
         with self._claims.claimed(of.uuid, of.name, "is being deleted"):
             if not local_only:
                 with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
@@ -238,7 +202,7 @@ class Sets:
 
     def _info(self, of: SetRecord) -> SetInfo:
         with self._database.read() as connection:
-            held = records.set_points(connection, of.id)
+            held = point_records.set_points(connection, of.id)
             runs = records.set_runs(connection, of.id)
         base = next((point for point in held if point.state == "base"), None)
         pool, _ = find_image(self._pools, of.members[0].image_id)

@@ -1,0 +1,125 @@
+"""The records of points: which instants of a set's members are held here, in which images.
+
+As in `records`, every function works within the transaction of the connection that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+
+from offsite.errors import ObjectNotFound
+from offsite.replication.batches import DIGEST_START
+from offsite.replication.messages import START, Partial, Position
+from offsite.replication.plan import PrimaryHolds, SecondaryHolds
+from offsite.store.tables.pools import images
+from offsite.store.tables.replication import point_images, points
+
+PointState = Literal["base", "pending", "partial"]
+
+
+@dataclass(frozen=True)
+class PointRecord:
+    """An instant of all members of a set, and the internal image of each that holds it."""
+
+    id: int
+    uuid: str
+    state: PointState
+    taken_at: float
+    based_on: str | None
+    watermark: Position
+    digest: bytes
+    image_ids: tuple[int, ...]
+
+
+def set_points(connection: Connection, set_id: int) -> list[PointRecord]:
+    """Oldest first."""
+    rows = connection.execute(select(points).where(points.c.set_id == set_id).order_by(points.c.id)).mappings()
+    return [_point(connection, row) for row in rows]
+
+
+def find_point(connection: Connection, set_id: int, uuid: str) -> PointRecord:
+    point = next((p for p in set_points(connection, set_id) if p.uuid == uuid), None)
+    if point is None:
+        raise ObjectNotFound(f"the replication set holds no point {uuid}")
+    return point
+
+
+def _point(connection: Connection, row: RowMapping) -> PointRecord:
+    ids = connection.execute(
+        select(point_images.c.image_id).where(point_images.c.point_id == row["id"]).order_by(point_images.c.position)
+    ).scalars()
+    return PointRecord(
+        id=row["id"],
+        uuid=row["uuid"],
+        state=row["state"],
+        taken_at=row["taken_at"],
+        based_on=row["based_on"],
+        watermark=Position(row["watermark_member"], row["watermark_offset"]),
+        digest=bytes.fromhex(row["watermark_digest"]),
+        image_ids=tuple(ids),
+    )
+
+
+def insert_point(
+    connection: Connection,
+    set_id: int,
+    uuid: str,
+    state: PointState,
+    taken_at: float,
+    image_names: Sequence[str],
+    based_on: str | None = None,
+) -> None:
+    values = {"set_id": set_id, "uuid": uuid, "state": state, "taken_at": taken_at, "based_on": based_on}
+    mark = _watermark_values(START, DIGEST_START)
+    point_id = connection.execute(insert(points).values(values | mark).returning(points.c.id)).scalar_one()
+    for position, name in enumerate(image_names):
+        image_id = image_id_by_name(connection, name)
+        connection.execute(insert(point_images).values(point_id=point_id, position=position, image_id=image_id))
+
+
+def make_base(connection: Connection, set_id: int, uuid: str) -> None:
+    """The point becomes the base, and the base before it goes."""
+    mine = points.c.set_id == set_id
+    connection.execute(delete(points).where(mine, points.c.state == "base", points.c.uuid != uuid))
+    connection.execute(update(points).where(mine, points.c.uuid == uuid).values(state="base"))
+
+
+def delete_points(connection: Connection, point_ids: Sequence[int]) -> None:
+    connection.execute(delete(points).where(points.c.id.in_(point_ids)))
+
+
+def set_watermark(connection: Connection, point_id: int, watermark: Position, digest: bytes) -> None:
+    partial = (points.c.id == point_id) & (points.c.state == "partial")
+    connection.execute(update(points).where(partial).values(_watermark_values(watermark, digest)))
+
+
+def _watermark_values(watermark: Position, digest: bytes) -> dict[str, Any]:
+    return {
+        "watermark_member": watermark.member,
+        "watermark_offset": watermark.offset,
+        "watermark_digest": digest.hex(),
+    }
+
+
+def primary_holds(held: Sequence[PointRecord]) -> PrimaryHolds:
+    base = next((p.uuid for p in held if p.state == "base"), None)
+    return PrimaryHolds(base, tuple(p.uuid for p in held if p.state == "pending"))
+
+
+def secondary_holds(held: Sequence[PointRecord]) -> SecondaryHolds:
+    base = next((p.uuid for p in held if p.state == "base"), None)
+    partial = next((p for p in held if p.state == "partial"), None)
+    if partial is None:
+        return SecondaryHolds(base, None)
+    return SecondaryHolds(base, Partial(point=partial.uuid, base=partial.based_on, watermark=partial.watermark))
+
+
+def image_id_by_name(connection: Connection, name: str) -> int:
+    found = connection.execute(select(images.c.id).where(images.c.name == name)).scalar()
+    if found is None:
+        raise ObjectNotFound(f"there is no image {name!r}")
+    return int(found)

@@ -1,0 +1,56 @@
+"""Whether peers are there."""
+
+from __future__ import annotations
+
+import threading
+
+from offsite.clock import Clock
+from offsite.errors import OffsiteError
+from offsite.replication.dialing import Dialer
+from offsite.replication.messages import Done, Ping
+from offsite.replication.records import PeerRecord
+
+FRESH_SECONDS = 5.0  # how long an answer holds good
+PING_SECONDS = 3.0
+PATIENCE_SECONDS = 0.5  # a listing does not wait longer for a peer that has gone; it shows what was known last
+
+
+class Presence:
+    """Asks when somebody wants to know, and not more often than every few seconds."""
+
+    def __init__(self, dialer: Dialer, clock: Clock) -> None:
+        self._dialer = dialer
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._answers: dict[str, tuple[float, bool]] = {}
+        self._asking: dict[str, threading.Thread] = {}
+
+    def is_online(self, peer: PeerRecord) -> bool:
+        with self._lock:
+            asked_at, answer = self._answers.get(peer.system_uuid, (-FRESH_SECONDS, False))
+            if self._clock.monotonic() < asked_at + FRESH_SECONDS:
+                return answer
+            thread = self._asking.get(peer.system_uuid)
+            if thread is None:
+                thread = threading.Thread(target=self._ask, args=(peer,), name=f"ping-{peer.name}", daemon=True)
+                self._asking[peer.system_uuid] = thread
+                thread.start()
+        thread.join(PATIENCE_SECONDS)
+        with self._lock:
+            return self._answers.get(peer.system_uuid, (0.0, False))[1]
+
+    def forget(self) -> None:
+        """The next one who wants to know makes us ask."""
+        with self._lock:
+            self._answers.clear()
+
+    def _ask(self, peer: PeerRecord) -> None:
+        try:
+            with self._dialer.dial(peer.address, peer.certificate, PING_SECONDS) as connection:
+                connection.channel.ask(connection.asking, Ping(), Done)
+            answer = True
+        except OffsiteError:
+            answer = False
+        with self._lock:
+            self._answers[peer.system_uuid] = (self._clock.monotonic(), answer)
+            del self._asking[peer.system_uuid]

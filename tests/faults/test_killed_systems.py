@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.systems import System, run, two_systems, wait_until
 
 from offsite.demo.disk import Disk
+from tests.systems import System, run, two_systems, wait_until
 
 MIB = 1 << 20
 VOLUME_BYTES = 32 * MIB

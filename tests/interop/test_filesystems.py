@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
 from tests.systems import System, run, two_systems, wait_until
 
 MIB = 1 << 20

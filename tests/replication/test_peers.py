@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
@@ -324,3 +325,46 @@ def test_a_peer_that_was_deleted_meanwhile_is_not_served_on(london: Site, newark
 
 def test_fingerprints_are_of_the_certificate(london: Site) -> None:
     assert fingerprint(london.authority.certificate_der) == london.authority.fingerprint
+
+
+def test_a_port_that_cannot_accept_for_a_moment_goes_on(newark: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of descriptors, for one."""
+    accept, failures = socket.socket.accept, 2
+
+    def fail_twice(self: socket.socket) -> tuple[socket.socket, object]:
+        nonlocal failures
+        if failures and self.getsockname()[1] == newark.port:
+            failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(self)
+
+    monkeypatch.setattr("socket.socket.accept", fail_twice)
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", newark.port)) as plain:
+            plain.sendall(b"x" * 100)
+            assert ends(plain)
+    assert failures == 0
+
+
+def test_someone_who_is_gone_before_being_let_in(newark: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_raw: socket.socket) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("offsite.replication.server.prepare_socket", gone)
+        with socket.create_connection(("127.0.0.1", newark.port)) as plain:
+            assert ends(plain)
+    with socket.create_connection(("127.0.0.1", newark.port)) as plain:
+        plain.sendall(b"x" * 100)
+        assert ends(plain), "the port still listens"
+
+
+def test_an_answer_to_whether_a_peer_is_there_holds_good_for_a_while(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    assert london.replication.peers.online("Newark")
+    newark.replication.stop()
+    assert london.replication.peers.online("Newark"), "a few seconds old"
+    london.replication.peers.presence.forget()
+    assert not london.replication.peers.online("Newark")
+    newark.open()
+    newark.start()

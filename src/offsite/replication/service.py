@@ -12,6 +12,7 @@ from offsite.pools.protocol import Pool
 from offsite.replication import point_records, records
 from offsite.replication.claims import Claims
 from offsite.replication.dialing import Dialer
+from offsite.replication.fence import Fences
 from offsite.replication.identity import Certificates, SystemIdentity
 from offsite.replication.peers import Peers
 from offsite.replication.progress import RunProgress
@@ -37,16 +38,16 @@ class Replication:
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
-        claims = Claims()
+        claims, fences = Claims(), Fences()
         self._database = database
         self._pools = pools
         self._listen = listen
-        requests = RemoteRequests(database, pools, system, authenticate, claims, report, clock)
+        requests = RemoteRequests(database, pools, system, authenticate, claims, fences, report, clock)
         self._server = PeerServer(listen, authority, system, requests)
         dialer = Dialer(authority, system, clock)
         self.peers = Peers(database, dialer, authority, system, listen, report, clock)
         self._runs = Runs(database, pools, self.peers, claims, report, clock)
-        self.sets = Sets(database, pools, self.peers, self._runs, claims, report, clock)
+        self.sets = Sets(database, pools, self.peers, self._runs, claims, fences, report, clock)
 
     @property
     def port(self) -> int:

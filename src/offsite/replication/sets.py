@@ -22,6 +22,7 @@ from offsite.names import check_name
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication import point_records, records
 from offsite.replication.claims import Claims
+from offsite.replication.fence import Fences
 from offsite.replication.locate import find_image
 from offsite.replication.messages import CreateSet, DeleteSet, Done, NewMember
 from offsite.replication.peers import Peers
@@ -43,6 +44,7 @@ class Sets:
         peers: Peers,
         runs: Runs,
         claims: Claims,
+        fences: Fences,
         report: Report,
         clock: Clock,
     ) -> None:
@@ -51,6 +53,7 @@ class Sets:
         self._peers = peers
         self._runs = runs
         self._claims = claims
+        self._fences = fences
         self._report = report
         self._clock = clock
         self._creating = threading.Lock()
@@ -176,7 +179,7 @@ class Sets:
             if not local_only:
                 with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
                     connection.channel.ask(connection.asking, DeleteSet(set_uuid=of.uuid), Done)
-            remove_set(self._database, self._pools, of)
+            remove_set(self._database, self._pools, self._fences, of)
         self._report(events.SET_DELETED, f"Replication set {name} was deleted.")
 
     # -- showing -------------------------------------------------------------------------------------------

@@ -83,8 +83,7 @@ def local_application(system: System) -> FastAPI:
 
 def _application(system: System, identify: Identify) -> FastAPI:
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    application.add_exception_handler(OffsiteError, _refusal)
-    application.add_exception_handler(Exception, _defect)
+    add_error_handlers(application)
 
     @application.post("/offsite/v1/command")
     async def command(request: Request) -> Response:
@@ -96,6 +95,11 @@ def _application(system: System, identify: Identify) -> FastAPI:
 
     api_transfer.add_routes(application, system, identify)
     return application
+
+
+def add_error_handlers(application: FastAPI) -> None:
+    application.add_exception_handler(OffsiteError, _refusal)
+    application.add_exception_handler(Exception, _defect)
 
 
 def _answer(answer: Reply | Question) -> dict[str, Any]:

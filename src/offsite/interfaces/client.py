@@ -98,8 +98,10 @@ class Client:
             raise Unreachable(f"{self._connector.place} stopped listening: {error}") from error
         try:
             return connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             raise Unreachable(f"{self._connector.place} gave no answer: {error}") from error
+        except http.client.HTTPException as error:
+            raise ProtocolError(f"{self._connector.place} answers with something that is not HTTP") from error
 
     def _json(self, response: http.client.HTTPResponse) -> dict[str, Any]:
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from offsite.errors import BadParameter, OffsiteError
 from offsite.interfaces.options import CommandLine, OptionError, parse_options
+from offsite.interfaces.values_shown import printable
 from offsite.management.reply import Question, Reply
 
 DONE, REFUSED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -37,6 +38,9 @@ def run(arguments: Sequence[str], verbs: Mapping[str, Verb]) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
+    except EOFError:  # nobody is at the terminal any more
+        print("offsite: no answer was given; nothing was changed", file=sys.stderr)
+        return REFUSED
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -186,7 +190,7 @@ def _refused(error: OffsiteError, *, json_wanted: bool) -> int:
 
 
 def _fail(error: OffsiteError, status: int) -> int:
-    print(f"offsite: {error}", file=sys.stderr)
+    print(f"offsite: {printable(str(error))}", file=sys.stderr)
     return status
 
 

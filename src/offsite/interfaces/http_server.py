@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 import uvicorn
 
 from offsite.errors import OffsiteError
 
 CONNECTIONS_MAX = 100
 GRACE_SECONDS = 5
+
+_log = structlog.get_logger("offsite.http")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class HttpServer:
         self._listeners = listeners
         self._servers = [uvicorn.Server(_config(each)) for each in listeners]
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
-        self._failure: BaseException | None = None
+        self._failure: OSError | None = None
 
     def start(self, timeout_seconds: float) -> None:
         """Returns when connections are being taken."""
@@ -57,9 +60,9 @@ class HttpServer:
     def _serve(self) -> None:
         try:
             asyncio.run(self._serve_all())
-        except BaseException as error:
+        except OSError as error:
             self._failure = error
-            raise
+            _log.error("HTTP is not served any more", error=str(error))
 
     async def _serve_all(self) -> None:
         pairs = zip(self._servers, self._listeners, strict=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from offsite.interfaces.values_shown import format_value
+from offsite.interfaces.values_shown import format_value, printable
 from offsite.management.reply import Kind, ObjectType, Reply, Row
 
 _RIGHT = {Kind.NUMBER, Kind.SIZE, Kind.DURATION, Kind.PERCENT, Kind.RATE}
@@ -31,7 +31,7 @@ def print_reply(reply: Reply, output: TextIO) -> None:
         rows = [row for row in reply.rows if row.type is type or row.type == type]
         console.print(_record(rows) if type.record else _table(type, rows))
     if reply.message:
-        console.print(Text(reply.message))
+        console.print(Text(printable(reply.message)))
 
 
 def _table(type: ObjectType, rows: Sequence[Row]) -> Table:

@@ -16,7 +16,12 @@ def format_value(kind: Kind, value: Value) -> str:
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
         return _format_number(kind, value)
-    return value
+    return printable(value)
+
+
+def printable(text: str) -> str:
+    """Text that may come from another system, without what would make a terminal do things."""
+    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def _format_number(kind: Kind, value: int | float) -> str:

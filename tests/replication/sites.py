@@ -36,6 +36,14 @@ def template_database() -> Path:
     return path
 
 
+@cache
+def _template_keys(name: str) -> Path:
+    """Keys and certificates of a system of that name: they do not differ from one test to the next."""
+    directory = template_database().parent / name
+    Authority(directory, name, ["127.0.0.1"])
+    return directory
+
+
 class Site:
     """One system. `disk` and `directory` outlive `crash`, as they outlive a process."""
 
@@ -47,6 +55,7 @@ class Site:
         self.identity = SystemIdentity(str(uuid.uuid4()), name)
         self.disk = MemoryDisk()
         self.pages_max = pages_max
+        shutil.copytree(_template_keys(name), directory / "keys")
         self.authority = Authority(directory / "keys", name, ["127.0.0.1"])
         self.events: list[tuple[EventKind, str]] = []
         self.wrap: Callable[[MemoryPool], Pool] = lambda pool: pool

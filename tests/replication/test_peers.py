@@ -162,7 +162,10 @@ def test_someone_there_who_speaks_something_else(london: Site) -> None:
 
 def test_a_second_system_of_the_same_name_is_refused(london: Site, newark: Site, tmp_path: Path) -> None:
     pair(london, newark)
-    twin = Site(tmp_path / "twin", "London").start()
+    twin = Site(tmp_path / "twin", "London")
+    twin.authority = Authority(tmp_path / "twin-keys", "London", ["127.0.0.1"])
+    twin.open()
+    twin.start()
     with pytest.raises(NameInUse, match="Newark: there is already a peer connection 'London', to another system"):
         pair(twin, newark)
     twin.stop()

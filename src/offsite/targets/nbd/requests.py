@@ -1,22 +1,23 @@
 """The codec of the transmission phase: bytes to requests, and the replies to them. It does no I/O.
 
 Sections "Request message", "Simple reply message" and "Structured reply chunk message" of the NBD protocol.
-This is the innermost loop of the server, so a request is a bare tuple, and magic, flags and type, which lie
-side by side, are taken as one number: its value for a plain read and a plain write is known beforehand.
+All this is in the innermost loop of the server. So a request is a bare tuple; and magic, flags and type, which
+lie side by side, are taken as one number, whose value for a plain read and a plain write is known beforehand.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 
 from offsite.errors import ProtocolError
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import sentences
 
-Request = tuple[int, int, int, int, int]
-"""Head, cookie, offset, length, and where in the buffer the payload begins. `Head` is magic (32 bits), flags
-(16) and type (16). The cookie is the client's, and comes back in the reply."""
+Request = tuple[int, int, int, int]
+"""Head, cookie, offset, length. `Head` is magic (32 bits), flags (16) and type (16). The cookie is the client's,
+and comes back in the reply. The payload of a write lies between its header and the next request."""
 
 _REQUEST = struct.Struct(">QQQI")
 REQUEST_BYTES = _REQUEST.size
@@ -46,42 +47,56 @@ class OversizedRequest(ProtocolError):
         self.cookie = cookie
 
 
-def scan(buffer: bytearray, start: int, end: int) -> tuple[list[Request], int]:
+def scan(buffer: memoryview, start: int, end: int) -> tuple[list[Request], int]:
     """All complete requests in buffer[start:end], and where the first incomplete one begins.
 
     Raises ProtocolError for bytes that are no request, once all requests before them have been returned.
     """
     requests: list[Request] = []
-    unpack = _REQUEST.unpack_from
-    last = end - REQUEST_BYTES
-    while start <= last:
-        head, cookie, offset, length = unpack(buffer, start)
-        payload = start + REQUEST_BYTES
-        stop = payload
-        if head != PLAIN_READ:
-            if head & _TYPE_AND_MAGIC == PLAIN_WRITE:
-                stop += length
-                if length > nbd.PAYLOAD_BYTES_MAX:
-                    if requests:
-                        break
-                    raise OversizedRequest(cookie, length)
-                if stop > end:
-                    break
-            elif head >> 32 != nbd.REQUEST_MAGIC:
+    while end - start >= REQUEST_BYTES:
+        request: Request = _REQUEST.unpack_from(buffer, start)
+        head, cookie, _, length = request
+        stride = REQUEST_BYTES
+        if head & _TYPE_AND_MAGIC == PLAIN_WRITE:
+            stride += length
+            if length > nbd.PAYLOAD_BYTES_MAX:
                 if requests:
                     break
-                raise ProtocolError(f"a request begins with {head >> 32:#010x}, not with the magic number")
-        requests.append((head, cookie, offset, length, payload))
-        start = stop
+                raise OversizedRequest(cookie, length)
+            if stride > end - start:
+                break
+        elif head >> 32 != nbd.REQUEST_MAGIC:
+            if requests:
+                break
+            raise ProtocolError(f"a request begins with {head >> 32:#010x}, not with the magic number")
+        requests.append(request)
+        start += stride
+        if start < end and (end - start) % stride == 0:
+            start = _take_alike(buffer, start, end, request, stride, requests)
     return requests, start
 
 
-def partial_write(buffer: bytearray, start: int, end: int) -> Request | None:
+def _take_alike(buffer: memoryview, start: int, end: int, first: Request, stride: int, requests: list[Request]) -> int:
+    """Requests mostly come in rows of a kind and length: a whole row is unpacked in half the time of its
+    members. Appends those that are like `first`; returns where the first other one begins."""
+    head, _, _, length = first
+    row = _request_with_payload(stride - REQUEST_BYTES).iter_unpack(buffer[start:end])
+    for request in row:
+        if request[0] != head or (stride > REQUEST_BYTES and request[3] != length):
+            break
+        requests.append(request)
+        start += stride
+    return start
+
+
+@lru_cache(64)
+def _request_with_payload(payload_bytes: int) -> struct.Struct:
+    return struct.Struct(f"{_REQUEST.format}{payload_bytes}x")
+
+
+def partial_write(buffer: memoryview, start: int, end: int) -> Request | None:
     """The write whose header is complete at `start` and whose payload is not; None if there is none."""
-    if end - start < REQUEST_BYTES:
-        return None
-    head, cookie, offset, length = _REQUEST.unpack_from(buffer, start)
-    return head, cookie, offset, length, start + REQUEST_BYTES
+    return None if end - start < REQUEST_BYTES else _REQUEST.unpack_from(buffer, start)
 
 
 def command(head: int) -> tuple[int, int]:

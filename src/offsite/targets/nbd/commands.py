@@ -1,0 +1,216 @@
+"""Requests other than plain short reads and writes: each is checked as the specification asks, and carried out.
+
+Long ones go through in pieces, with a `begin` and an `end` of the image for each, so that a snapshot has to
+wait for one piece at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from offsite.errors import OffsiteError
+from offsite.pools.protocol import OpenImage
+from offsite.targets.nbd import constants as nbd
+from offsite.targets.nbd import requests as codec
+from offsite.targets.nbd.background import Background, error_number
+from offsite.targets.nbd.negotiation import Outcome
+from offsite.targets.nbd.replies import BUFFER_BYTES, Replies
+from offsite.targets.nbd.requests import Request
+
+PIECE_BYTES = 256 << 10  # of a read: stays in the processor's cache on its way from the disk's to the socket's
+DISCARD_PIECE_BYTES = 64 << 20
+ALLOCATE_PIECE_BYTES = 4 << 20
+EXTENTS_MAX = 2048  # in one answer; the client asks on from where it ends
+
+_WRITING = (nbd.CMD_WRITE, nbd.CMD_TRIM, nbd.CMD_WRITE_ZEROES)
+_FLAGS = {
+    nbd.CMD_READ: nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_DF,
+    nbd.CMD_WRITE: nbd.CMD_FLAG_FUA,
+    nbd.CMD_FLUSH: nbd.CMD_FLAG_FUA,
+    nbd.CMD_TRIM: nbd.CMD_FLAG_FUA,
+    nbd.CMD_CACHE: nbd.CMD_FLAG_FUA,
+    nbd.CMD_WRITE_ZEROES: nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FAST_ZERO,
+    nbd.CMD_BLOCK_STATUS: nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_REQ_ONE,
+}
+
+
+class Refused(Exception):
+    """A request that is answered with an error of NBD; the connection goes on."""
+
+    def __init__(self, error: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.error = error
+
+
+class Commands:
+    """What one connection's requests do. Only for its thread."""
+
+    def __init__(self, image: OpenImage, outcome: Outcome, replies: Replies, background: Background) -> None:
+        self._image = image
+        self._export = outcome.export
+        self._allocation_id = outcome.allocation_id
+        self._replies = replies
+        self._background = background
+
+    def size(self) -> int:
+        """Bytes that a request may reach: what the client was told, unless the image has shrunk since."""
+        return min(self._image.size_bytes, self._export.size_bytes)
+
+    def run(self, request: Request, payload: memoryview) -> None:
+        """Carries out any request but NBD_CMD_DISC, and puts its reply or leaves that to the background."""
+        head, cookie, offset, length = request
+        kind, flags = codec.command(head)
+        try:
+            self.check(request)
+            if kind == nbd.CMD_READ:
+                self._read(cookie, offset, length, flags)
+            elif kind == nbd.CMD_FLUSH:
+                self._background.flush(cookie)
+            elif kind == nbd.CMD_CACHE:
+                self._background.warm(cookie, offset, length)
+            elif kind == nbd.CMD_BLOCK_STATUS:
+                self._block_status(cookie, offset, length, flags)
+            else:
+                if kind == nbd.CMD_WRITE:
+                    self.write(offset, payload)
+                elif kind == nbd.CMD_TRIM:
+                    self._discard(offset, length)
+                else:
+                    self._write_zeroes(offset, length, flags)
+                self.acknowledge_written(cookie, flags)
+        except Refused as refusal:
+            self._replies.put_error(cookie, refusal.error, str(refusal))
+        except (OffsiteError, OSError) as error:
+            self._replies.put_error(cookie, error_number(error), str(error))
+
+    def check(self, request: Request) -> None:
+        """Section "Error values". Raises Refused."""
+        head, _, offset, length = request
+        kind, flags = codec.command(head)
+        allowed = _FLAGS.get(kind)
+        if allowed is None:
+            raise Refused(nbd.EINVAL, f"command {kind} is not known here")
+        if flags & ~allowed or (flags & nbd.CMD_FLAG_DF and not self._replies.structured):
+            raise Refused(nbd.EINVAL, f"command {kind} does not take the flags {flags:#x}")
+        if kind in _WRITING and self._export.read_only:
+            raise Refused(nbd.EPERM, f"{self._export.name!r} is mapped read-only")
+        if kind == nbd.CMD_FLUSH:
+            return
+        size = self.size()
+        if offset + length > size:
+            error = nbd.ENOSPC if kind in (nbd.CMD_WRITE, nbd.CMD_WRITE_ZEROES) else nbd.EINVAL
+            raise Refused(error, f"{length} bytes at {offset} go beyond the size of {size} bytes")
+        if kind in (nbd.CMD_READ, nbd.CMD_CACHE) and length > nbd.PAYLOAD_BYTES_MAX:
+            raise Refused(nbd.EINVAL, f"{length} bytes are more than {nbd.PAYLOAD_BYTES_MAX} in one request")
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def _read(self, cookie: int, offset: int, length: int, flags: int) -> None:
+        if length == 0:
+            self._replies.put_nothing_read(cookie)
+        elif self._replies.structured and not flags & nbd.CMD_FLAG_DF:
+            self._read_in_pieces(cookie, offset, length)
+        else:
+            self._read_whole(cookie, offset, length)
+
+    def _read_in_pieces(self, cookie: int, offset: int, length: int) -> None:
+        """Each piece is a chunk of the structured reply, and leaves as soon as it is there."""
+        replies, end = self._replies, offset + length
+        while offset < end:
+            piece = min(PIECE_BYTES, end - offset)
+            replies.make_room(codec.DATA_CHUNK_BYTES + piece)
+            data = replies.filled + codec.DATA_CHUNK_BYTES
+            if not self._read_nowait(offset, replies.view[data : data + piece]):
+                self._background.read(cookie, offset, end - offset, replies.header_bytes)
+                return
+            head = codec.DATA_HEAD | (codec.DONE if offset + piece == end else 0)
+            codec.DATA_CHUNK.pack_into(replies.buffer, replies.filled, head, cookie, piece + 8, offset)
+            replies.filled = data + piece
+            replies.send()
+            offset += piece
+
+    def _read_whole(self, cookie: int, offset: int, length: int) -> None:
+        """Without structured replies, or when they must not be fragmented, nothing may be sent before all of
+        the data are there: a later part might fail."""
+        replies = self._replies
+        size = replies.header_bytes + length
+        replies.make_room(size)
+        buffer, at = (replies.buffer, replies.filled) if size <= BUFFER_BYTES else (bytearray(size), 0)
+        data = at + replies.header_bytes
+        if not self._read_nowait(offset, memoryview(buffer)[data : data + length]):
+            self._background.read(cookie, offset, length, replies.header_bytes)
+            return
+        replies.write_read_header(buffer, at, cookie, offset, length)
+        if buffer is replies.buffer:
+            replies.filled += size
+        else:
+            replies.put(buffer)
+
+    def _read_nowait(self, offset: int, buffer: memoryview) -> bool:
+        self._image.begin()
+        try:
+            return self._image.read_nowait(offset, buffer)
+        finally:
+            self._image.end()
+
+    def _block_status(self, cookie: int, offset: int, length: int, flags: int) -> None:
+        if self._allocation_id is None or length == 0:
+            why = "of nothing" if length == 0 else f"without the context {nbd.BASE_ALLOCATION}"
+            raise Refused(nbd.EINVAL, f"block status {why}")
+        most = 1 if flags & nbd.CMD_FLAG_REQ_ONE else EXTENTS_MAX
+        self._image.begin()
+        try:
+            found = list(islice(self._image.extents(offset, length), most))
+        finally:
+            self._image.end()
+        hole = nbd.STATE_HOLE | nbd.STATE_ZERO
+        extents = [(piece, 0 if has_data else hole) for piece, has_data in found]
+        self._replies.put(codec.block_status_chunk(cookie, self._allocation_id, extents))
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self._image.begin()
+        try:
+            self._image.write(offset, data)
+        finally:
+            self._image.end()
+
+    def acknowledge_written(self, cookie: int, flags: int) -> None:
+        if flags & nbd.CMD_FLAG_FUA:
+            self._background.flush(cookie)
+        else:
+            self._replies.put_success(cookie)
+
+    def _discard(self, offset: int, length: int) -> None:
+        for at, piece in _pieces(offset, length, DISCARD_PIECE_BYTES):
+            self._image.begin()
+            try:
+                self._image.discard(at, piece)
+            finally:
+                self._image.end()
+
+    def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        allocate = bool(flags & nbd.CMD_FLAG_NO_HOLE)
+        if flags & nbd.CMD_FLAG_FAST_ZERO and (allocate or not self._has_whole_page(offset, length)):
+            raise Refused(nbd.ENOTSUP, "zeroes are no faster than a write here")
+        for at, piece in _pieces(offset, length, ALLOCATE_PIECE_BYTES if allocate else DISCARD_PIECE_BYTES):
+            self._image.begin()
+            try:
+                self._image.write_zeroes(at, piece, allocate=allocate)
+            finally:
+                self._image.end()
+
+    def _has_whole_page(self, offset: int, length: int) -> bool:
+        page_bytes = self._image.page_bytes
+        return (offset + page_bytes - 1) // page_bytes < (offset + length) // page_bytes
+
+
+def _pieces(offset: int, length: int, piece_bytes: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of pieces that end at multiples of `piece_bytes`."""
+    end = offset + length
+    while offset < end:
+        stop = min(end, offset - offset % piece_bytes + piece_bytes)
+        yield offset, stop - offset
+        offset = stop

@@ -48,6 +48,7 @@ PAGE_BYTES = 16 * KIB
 PAGE_BYTES_MIN, PAGE_BYTES_MAX = 4 * KIB, MIB
 GATE_DEADLINE_SECONDS = 30.0
 TIDY_INTERVAL_SECONDS = 2.0
+LET_GO_AT_ONCE_NODES = 16  # what belonged to larger images is given up in the background
 WARM_BYTES = 256 * MIB
 WARM_TICKS = 30  # of the tidier, without anyone wanting a warm page
 
@@ -245,10 +246,11 @@ class LocalPool:
                 raise
             finally:
                 open_gate(unsettled, applying.unsettled)
-        try:
-            self._let_go()
-        except StateDirectoryError as error:
-            self._tell_untidy(error)  # what was asked for is done; the rest will be tried again
+        if len(self._unneeded) <= LET_GO_AT_ONCE_NODES:
+            try:
+                self._let_go()
+            except StateDirectoryError as error:
+                self._tell_untidy(error)  # what was asked for is done; the rest will be tried again
         return infos
 
     def _let_go(self) -> None:
@@ -357,6 +359,7 @@ class LocalPool:
 
     def make_space(self) -> None:
         """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""
+        self._let_go()
         self.flush()
         with self._commit_lock:
             # Everyone out for a moment: then nobody can still see what was let go before.
@@ -384,6 +387,7 @@ class LocalPool:
                     self.flush()
                 quiet_ticks = quiet_ticks + 1 if self.free_space.cool_down() else 0
                 self.reclaim(WARM_BYTES if quiet_ticks < WARM_TICKS else 0)
+                self._database.checkpoint()
                 self._untidy_told = False
             except (PoolFailed, OSError, StateDirectoryError) as error:
                 self._tell_untidy(error)

@@ -43,8 +43,7 @@ def id_range(pool_id: int) -> tuple[int, int]:
 
 
 def node_blob(node: Node) -> bytes:
-    ids = [0 if leaf is None else leaf.id for leaf in node.leaves]
-    return np.array(ids, dtype="<u8").tobytes()
+    return array("Q", [0 if leaf is None else leaf.id for leaf in node.leaves]).tobytes()
 
 
 def nodes_blob(nodes: Nodes) -> bytes:

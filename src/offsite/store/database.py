@@ -26,6 +26,7 @@ from sqlalchemy.pool import QueuePool
 from offsite.errors import StateDirectoryError
 
 APPLICATION_ID = 0x4F464653  # "OFFS", in bytes 68 to 71 of the file: tells ours from any other SQLite database
+CHECKPOINT_PAGES_MAX = 32768  # a commit that finds so many pages (128 MiB) in the WAL writes them back itself
 READERS_KEPT = 8  # open connections that are kept for the next reader
 _APPLICATION_ID_AT = slice(68, 72)
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -83,6 +84,11 @@ class Database:
         """A view of what is committed; waits for nobody. Raises StateDirectoryError as `transaction` does."""
         with self._errors_told(), self._engine.connect() as connection, connection.begin():
             yield connection
+
+    def checkpoint(self) -> None:
+        """Writes back what commits left in the WAL: called now and then, so that no commit has to."""
+        with self._engine.connect() as connection:
+            connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # type: ignore[union-attr]
 
     def close(self) -> None:
         with self._write_lock:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from hypothesis.stateful import (
 from pool_bench import PAGE
 from pool_files import copy_sparse
 from pool_hosts import check_counts, check_free_pages_are_holes
+from pool_model import BLOCK, ZERO, Blocks, Model
 from sqlalchemy import Connection
 
 from offsite.errors import BadParameter, NameInUse, OffsiteError, PoolFull, VolumeNotFound
@@ -47,7 +47,6 @@ from offsite.pools.protocol import (
 )
 from offsite.store.database import Database
 
-BLOCK = 512
 LEAF, NODE = 256 * PAGE, 256 * 1024 * PAGE
 POOL_PAGES = 330
 MEMORY = Path("/dev/shm")
@@ -63,58 +62,6 @@ SIZES = [
     128 << 40,
 ]
 NAMES = [*"abcdefghijklmnopqrstuvwxyz"]
-ZERO = bytes(BLOCK)
-
-Blocks = dict[int, bytes]  # by block number; what is not there is zero
-
-
-@dataclass
-class Model:
-    """What an image must be. `versions`: what each block may be after a crash, since it was last flushed."""
-
-    name: str
-    kind: str
-    parent: int | None
-    size: int
-    blocks: Blocks = field(default_factory=dict)
-    versions: defaultdict[int, set[bytes]] = field(default_factory=lambda: defaultdict(set))
-
-    def copy(self) -> Model:
-        return replace(self, blocks=dict(self.blocks), versions=defaultdict(set))
-
-    def set(self, number: int, block: bytes) -> None:
-        self.versions[number] |= {self.blocks.get(number, ZERO), block}
-        if block == ZERO:
-            self.blocks.pop(number, None)
-        else:
-            self.blocks[number] = block
-
-    def get(self, offset: int, length: int) -> bytes:
-        first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
-        joined = b"".join(self.blocks.get(number, ZERO) for number in range(first, last))
-        return joined[offset - first * BLOCK :][:length]
-
-    def put(self, offset: int, data: bytes) -> None:
-        end = offset + len(data)
-        for number in range(offset // BLOCK, -(-end // BLOCK)):
-            start = number * BLOCK
-            low, high = max(start, offset), min(start + BLOCK, end)
-            old = self.blocks.get(number, ZERO)
-            self.set(number, old[: low - start] + data[low - offset : high - offset] + old[high - start :])
-
-    def zero(self, offset: int, length: int) -> None:
-        """As put of zeros, at the cost of what is there."""
-        end = offset + length
-        for number in [n for n in self.blocks if (n + 1) * BLOCK > offset and n * BLOCK < end]:
-            low, high = max(number * BLOCK, offset), min((number + 1) * BLOCK, end)
-            self.put(low, bytes(high - low))
-
-    def cut(self, size: int) -> None:
-        self.zero(size, max(0, self.size - size))
-        self.size = size
-
-    def settle(self) -> None:
-        self.versions.clear()
 
 
 class PoolMachine(RuleBasedStateMachine):

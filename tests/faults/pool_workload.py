@@ -1,0 +1,104 @@
+"""Short lives of a pool, done under strace in one process: `pool_workload.py DIRECTORY`.
+
+DIRECTORY/workloads.json lists steps for each of the state directories 0, 1, 2 … in it. After each step the number
+of it is written to DIRECTORY/marks: what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from offsite.pools import local
+from offsite.pools.local import LocalPool
+from offsite.pools.protocol import Clone, Create, Delete, Rename, Replace, Resize, Snapshot
+from offsite.store.database import Database
+
+PAGE = 4096
+Step = list[str | int]
+
+
+def content(tag: int, length: int) -> bytes:
+    """What step `tag` writes: each block tells which step wrote it, and its place."""
+    return b"".join(b"%07d:%07d\n" % (tag, at // 16) for at in range(0, length, 16))[:length]
+
+
+class Life:
+    """A pool, and steps that are done to it by the names of images."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.open()
+
+    def open(self) -> None:
+        self.database = Database(self.directory / "state.db")
+        self.pool = LocalPool.load(self.database, "A")
+
+    def close(self) -> None:
+        self.pool.close()
+        self.database.close()
+
+    def id(self, name: str | int) -> int:
+        return next(info.id for info in self.pool.images() if info.name == name)
+
+    def step(self, tag: int, step: Step) -> None:
+        match step:
+            case ["write", name, int(offset), int(length)]:
+                opened = self.pool.open(self.id(name))
+                opened.begin()
+                opened.write(offset, memoryview(content(tag, length)))
+                opened.end()
+                opened.close()
+            case ["discard", name, int(offset), int(length)]:
+                opened = self.pool.open(self.id(name))
+                opened.begin()
+                opened.discard(offset, length)
+                opened.end()
+                opened.close()
+            case ["flush"]:
+                self.pool.flush()
+            case ["reclaim", int(warm_bytes)]:
+                self.pool.flush()
+                self.pool.reclaim(warm_bytes)
+            case ["reopen"]:
+                self.close()
+                self.open()
+            case _:
+                self.pool.apply(self.changes(step))
+
+    def changes(self, step: Step) -> list[Create | Snapshot | Clone | Replace | Resize | Rename | Delete]:
+        match step:
+            case ["create", str(name), int(size)]:
+                return [Create(name, size)]
+            case ["snapshot", source, str(name)]:
+                return [Snapshot(self.id(source), name)]
+            case ["replace", target, source]:
+                return [Replace(self.id(target), self.id(source))]
+            case ["resize", name, int(size)]:
+                return [Resize(self.id(name), size)]
+            case ["delete", name]:
+                return [Delete(self.id(name))]
+            case ["run", target, source, str(name)]:  # as the last step of a replication
+                return [
+                    Replace(self.id(target), self.id(source)),
+                    Delete(self.id(source)),
+                    Clone(self.id(target), name),
+                ]
+        raise AssertionError(step)
+
+
+def main(directory: Path) -> None:
+    local.TIDY_INTERVAL_SECONDS = 3600.0  # one thread only, so that the trace is in order
+    marks = os.open(directory / "marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number, steps in enumerate(json.loads((directory / "workloads.json").read_text())):
+        life = Life(directory / str(number))
+        for tag, step in enumerate(steps, 1):
+            life.step(tag, step)
+            os.write(marks, f"{number} {tag}".encode())
+        life.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

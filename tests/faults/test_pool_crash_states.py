@@ -1,0 +1,246 @@
+"""P1, P4, P5, P6 after a crash at any instant: the enumeration of what a crash can leave of a pool's files.
+
+Real lives of a pool run under strace. Every state that a crash could have left of its files is built, opened and
+compared with what the process had been told was done.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pool_crash_states import CrashState, Files, crash_states
+from pool_hosts import check_counts, check_free_pages_are_holes, inside, read, write
+from pool_io_trace import Mark, Operation, traced
+from pool_model import BLOCK, ZERO, Model
+from pool_workload import PAGE, Life, Step, content
+
+from offsite.pools.local import LocalPool
+from offsite.pools.protocol import Create
+from offsite.store.database import Database
+
+POOL_PAGES = 48
+VOLUME_PAGES = 12
+MEMORY = Path("/dev/shm")
+STATES_EACH = {"few": 12, "many": 55}
+
+World = dict[str, Model]
+"""Images by name."""
+
+P = PAGE
+V, S = "v", "s"
+WRITTEN_IN_FULL: list[list[Step]] = [
+    # A copy after a snapshot, and the page let go by its deletion used again.
+    [["snapshot", V, S], ["write", V, 0, BLOCK], ["flush"], ["delete", S], ["reclaim", 0], ["write", V, 5 * P, 2 * P],
+     ["flush"]],
+    # The same with the page kept warm: it is overwritten without a hole in between.
+    [["snapshot", V, S], ["write", V, 0, BLOCK], ["delete", S], ["reclaim", 1 << 20], ["snapshot", V, S],
+     ["write", V, P, BLOCK], ["write", V, 2 * P, BLOCK], ["flush"]],
+    # Discarded, freed, and given to another volume of which only a part of a page is written.
+    [["discard", V, 0, 3 * P], ["flush"], ["reclaim", 0], ["create", "w", 4 * P], ["write", "w", P + BLOCK, BLOCK],
+     ["flush"]],
+    # Discarded and written again before anything was flushed.
+    [["discard", V, 0, 2 * P], ["write", V, 0, BLOCK], ["discard", V, 0, P], ["write", V, BLOCK, BLOCK], ["flush"]],
+    # Rolled back, and written on.
+    [["snapshot", V, S], ["write", V, 0, 3 * P], ["flush"], ["replace", V, S], ["write", V, P, P], ["flush"]],
+    # Cut in the middle of a page, grown again.
+    [["write", V, 10 * P, 2 * P], ["resize", V, 11 * P + BLOCK], ["resize", V, 12 * P], ["write", V, 11 * P, BLOCK],
+     ["flush"]],
+    # The last step of a run, over and over.
+    [["snapshot", V, "next"], ["write", "next", P, P], ["run", V, "next", "base"], ["write", V, P, BLOCK],
+     ["delete", "base"], ["snapshot", V, "next"], ["run", V, "next", "base"]],
+    # Never flushed at all, and then opened again.
+    [["write", V, 6 * P, 3 * P], ["reopen"], ["write", V, 6 * P, BLOCK], ["discard", V, 7 * P, P]],
+    # Deleted altogether.
+    [["delete", V], ["reclaim", 0], ["create", "w", 12 * P], ["write", "w", 0, BLOCK], ["flush"], ["reopen"]],
+]  # fmt: skip
+
+
+def drawn(chance: random.Random) -> list[Step]:
+    """Five steps that fit one another."""
+    steps: list[Step] = []
+    there, number = [V], 0
+    while len(steps) < 5:
+        name = chance.choice(there)
+        offset, length = chance.randrange(VOLUME_PAGES * P // BLOCK - 8) * BLOCK, chance.choice([1, 8, 20]) * BLOCK
+        length = min(length, VOLUME_PAGES * P - offset)
+        kind = chance.choice(
+            ["write"] * 5 + ["discard", "flush", "flush", "snapshot", "snapshot", "delete", "replace", "reclaim"]
+        )
+        number += 1
+        if kind in ("write", "discard"):
+            steps.append([kind, name, offset, length])
+        elif kind == "flush":
+            steps.append(["flush"])
+        elif kind == "reclaim":
+            steps.append(["reclaim", chance.choice([0, 1 << 20])])
+        elif kind == "snapshot":
+            steps.append(["snapshot", name, f"s{number}"])
+            there.append(f"s{number}")
+        elif kind == "delete" and len(there) > 1:
+            steps.append(["delete", name])
+            there.remove(name)
+        elif kind == "replace":
+            steps.append(["replace", name, chance.choice(there)])
+    return steps
+
+
+def after_step(world: World, tag: int, step: Step) -> World:
+    """The world once `step` is acknowledged. What only hosts did since the last flush may have got lost."""
+    world = copy.deepcopy(world)
+    match step:
+        case ["write", str(name), int(offset), int(length)]:
+            world[name].put(offset, content(tag, length))
+            return world
+        case ["discard", str(name), int(offset), int(length)]:
+            world[name].zero(offset, length)
+            return world
+        case ["create", str(name), int(size)]:
+            world[name] = Model(name, "volume", None, size)
+        case ["snapshot", str(source), str(name)]:
+            world[name] = world[source].copy()
+        case ["replace", str(target), str(source)]:
+            world[target] = world[source].copy()
+        case ["resize", str(name), int(size)]:
+            world[name].cut(size)
+        case ["delete", str(name)]:
+            del world[name]
+        case ["run", str(target), str(source), str(name)]:
+            world[target], world[name] = world[source].copy(), world[source].copy()
+            del world[source]
+    for model in world.values():
+        model.settle()
+    return world
+
+
+def worlds_of(start: World, steps: list[Step]) -> list[list[World]]:
+    """For each number of acknowledged steps: what may be found."""
+    before = [start]
+    for tag, step in enumerate(steps, 1):
+        before.append(after_step(before[-1], tag, step))
+    return [before[at : at + 2] for at in range(len(before))]
+
+
+def check(directory: Path, worlds: list[World]) -> None:
+    """Opens what a crash left. It must be one of `worlds`, and a sound pool to go on with."""
+    database = Database(directory / "state.db")
+    pool = LocalPool.load(database, "A")
+    try:
+        check_counts(pool)
+        ids = {info.name: info.id for info in pool.images()}
+        sizes = {info.name: info.size_bytes for info in pool.images()}
+        fitting = [world for world in worlds if sizes == {name: model.size for name, model in world.items()}]
+        assert fitting, f"{sizes} are there, and not what was acknowledged"
+        contents = {name: read(pool, ids[name], 0, size) for name, size in sizes.items()}
+        problems = [problem for world in fitting if (problem := _problem(contents, world))]
+        assert len(problems) < len(fitting), problems
+        check_free_pages_are_holes(pool)
+        _check_new_pages(pool)
+        check_counts(pool)
+    finally:
+        pool.close()
+        database.close()
+
+
+def _problem(contents: dict[str, bytes], world: World) -> str:
+    for name, found in contents.items():
+        model = world[name]
+        for at in range(0, len(found), BLOCK):
+            block, number = found[at : at + BLOCK], at // BLOCK
+            if block != model.blocks.get(number, ZERO) and block not in model.versions.get(number, ()):
+                return f"block {number} of {name!r} is {block[:16]!r}, not {model.blocks.get(number, ZERO)[:16]!r}"
+    return ""
+
+
+def _check_new_pages(pool: LocalPool) -> None:
+    """P5: a part of every free page is written; the rest of it must be zero, whatever the crash left there."""
+    free = pool.free_space.free_pages
+    if free:
+        new = pool.apply([Create("new", free * PAGE)])[0].id
+        for page in range(free):
+            write(pool, new, page * PAGE, b"n" * BLOCK)
+        assert read(pool, new, 0, free * PAGE) == (b"n" * BLOCK + bytes(PAGE - BLOCK)) * free
+        with inside(pool, new) as opened:
+            opened.discard(0, free * PAGE)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """In memory: thousands of states are written and opened."""
+    directory = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else tmp_path_factory.mktemp("states")))
+    yield directory
+    shutil.rmtree(directory)
+
+
+def make_template(directory: Path) -> World:
+    """A pool with a volume of which the first pages are written, closed in good order."""
+    directory.mkdir()
+    database = Database(directory / "state.db")
+    LocalPool.create(database, "A", Path("A.data"), POOL_PAGES * PAGE, PAGE).close()
+    database.close()
+    life = Life(directory)
+    life.step(0, ["create", V, VOLUME_PAGES * PAGE])
+    life.step(0, ["write", V, 0, 4 * PAGE])
+    life.close()
+    model = Model(V, "volume", None, VOLUME_PAGES * PAGE)
+    model.put(0, content(0, 4 * PAGE))
+    model.settle()
+    return {V: model}
+
+
+def live(place: Path, workloads: list[list[Step]]) -> list[list[Operation]]:
+    """Runs all workloads under strace; returns what each did to its files."""
+    for number in range(len(workloads)):
+        shutil.copytree(place / "template", place / str(number))
+    (place / "workloads.json").write_text(json.dumps(workloads))
+    script = Path(__file__).with_name("pool_workload.py")
+    operations = traced([sys.executable, "-B", str(script), str(place)], place, place / "marks", place / "trace")
+    own: list[list[Operation]] = [[] for _ in workloads]
+    for operation in operations:
+        if isinstance(operation, Mark):
+            own[int(operation.text.split()[0])].append(operation)
+        elif operation.file.parent.name.isdecimal() and not operation.file.name.endswith("-shm"):
+            own[int(operation.file.parent.name)].append(operation)
+        elif operation.file.name.isdecimal():
+            own[int(operation.file.name)].append(operation)  # a sync of the directory itself
+    return own
+
+
+def build(state: CrashState, directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    for file, data in state.files().items():
+        (directory / file.name).write_bytes(data)
+
+
+@pytest.mark.parametrize("much", ["few", pytest.param("many", marks=pytest.mark.slow)])
+def test_every_state_that_a_crash_can_leave(place: Path, much: str) -> None:
+    chance = random.Random(20251122)
+    workloads = [*WRITTEN_IN_FULL, *(drawn(chance) for _ in range(3 if much == "few" else 40))]
+    place = place / much
+    place.mkdir()
+    start = make_template(place / "template")
+    checked = 0
+    for number, operations in enumerate(live(place, workloads)):
+        assert sum(isinstance(operation, Mark) for operation in operations) == len(workloads[number])
+        worlds = worlds_of(start, workloads[number])
+        files: Files = {place / str(number) / f.name: bytearray(f.read_bytes()) for f in (place / "template").iterdir()}
+        states = list(crash_states(files, operations, number))
+        for state in chance.sample(states, min(len(states), STATES_EACH[much])):
+            build(state, place / "state")
+            try:
+                check(place / "state", worlds[state.marks])
+            except Exception as error:
+                error.add_note(f"workload {number}: {workloads[number]}")
+                error.add_note(f"crash after {state.after} operations, {state.marks} steps acknowledged")
+                error.add_note(f"last: {[repr(o)[:100] for o in operations[max(0, state.after - 3) : state.after]]}")
+                raise
+            checked += 1
+    assert checked >= (100 if much == "few" else 2000)

@@ -34,8 +34,10 @@ from offsite.interfaces.options import CommandLine
 from offsite.management import first_start, state_directory, transfer
 from offsite.management.event_log import EventLog
 from offsite.management.sessions import Sessions
+from offsite.management.state_directory import StateDirectory
 from offsite.management.system import System
 from offsite.management.users import FIRST_USER, Users
+from offsite.names import NAME_BYTES_MAX, check_name
 from offsite.pools.local import LocalPool
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.service import Replication
@@ -118,13 +120,11 @@ class Daemon:
         events = EventLog(database, clock)
         self._parts.callback(events.stop, STOP_SECONDS)
         users = Users(database, events.report, clock)
-        identity = self._identity(database, users, clock)
+        identity, authority = self._identity(database, users, directory)
         self._check_stop()
-
-        hosts = [settings.listen, socket.gethostname()]
-        authority = Authority(directory.keys_path, identity.name, hosts)
         maps = Maps(database)
         pools = self._load_pools(database, events)
+        directory.sign()
         replication = Replication(
             database,
             pools,
@@ -172,16 +172,28 @@ class Daemon:
         events.report(SYSTEM_STARTED, f"System {identity.name} was started.")
         self._parts.callback(events.report, SYSTEM_STOPPED, f"System {identity.name} is being stopped.")
 
-    def _identity(self, database: Database, users: Users, clock: SystemClock) -> first_start.Identity:
+    def _identity(
+        self, database: Database, users: Users, directory: StateDirectory
+    ) -> tuple[first_start.Identity, Authority]:
+        """Who the system is. At the first start the keys are made before it is written down that it is one."""
         settings = self._settings
-        found = first_start.identity(database, settings.name)
-        if found is not None:
-            return found
-        name = settings.name or socket.gethostname()[:32]
-        found, password = first_start.start_first(database, users, clock, name, settings.pool_bytes, settings.password)
+        known = first_start.identity(database, settings.name)
+        if known is not None:
+            state_directory.check_keys(directory.path)
+        name = known.name if known else settings.name or socket.gethostname()[:NAME_BYTES_MAX]
+        authority = Authority(directory.keys_path, check_name(name, "system name"), self._hosts())
+        if known is not None:
+            return known, authority
+        made, password = first_start.start_first(
+            database, users, SystemClock(), name, settings.pool_bytes, settings.password
+        )
         if settings.password is None:
             self._announce(f"User {FIRST_USER} has the password {password} (it is not shown again).")
-        return found
+        return made, authority
+
+    def _hosts(self) -> list[str]:
+        """Under which names and addresses clients may know the system."""
+        return [self._settings.listen, socket.gethostname()]
 
     def _load_pools(self, database: Database, events: EventLog) -> dict[str, LocalPool]:
         with database.read() as connection:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from offsite.access.certificates import Authority
 from offsite.clock import SystemClock
 from offsite.errors import StateDirectoryError
 from offsite.events import ignore
@@ -40,6 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = Database(directory.database_path)
     users = Users(database, ignore, SystemClock())
     first_start.start_first(database, users, SystemClock(), "London", 8 * MIB, "open sesame")
+    Authority(directory.keys_path, "London", ["127.0.0.1"])
     database.close()
     directory.release()
     return path
@@ -69,6 +71,7 @@ def test_one_that_is_ours_is_taken_again_and_again(state: Path) -> None:
 
 def test_a_second_process_is_refused_and_told_which_has_it(state: Path) -> None:
     taken = state_directory.take(state)
+    taken.sign()
     before = contents(state)
     with pytest.raises(StateDirectoryError, match=f"{state} is in use by process {os.getpid()}"):
         state_directory.take(state)
@@ -136,6 +139,14 @@ def _cut_data(state: Path) -> None:
     os.truncate(state / "pool-A.data", 4 * MIB)
 
 
+def _without_keys(state: Path) -> None:
+    shutil.rmtree(state / "keys")
+
+
+def _without_a_key(state: Path) -> None:
+    (state / "keys" / "ca-key.pem").unlink()
+
+
 DAMAGES: dict[Callable[[Path], None], str] = {
     _file_elsewhere: "is not a directory",
     _foreign_files: "is not a state directory: it has no state.db, but thesis.tex",
@@ -147,6 +158,8 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     _overwritten_database: "state.db is damaged",
     _without_data: "pool-A.data, the data of pool A, is missing",
     _cut_data: "has 4 MiB and should have 8 MiB",
+    _without_keys: "keys/ca.pem is missing",
+    _without_a_key: "keys/ca-key.pem is missing",
 }
 
 
@@ -167,6 +180,13 @@ def test_after_a_crash_the_journal_decides_not_the_file_beside_it(state: Path) -
     (state / "state.db-wal").write_bytes(b"not empty")
     _overwritten_database(state)
     state_directory.take(state).release()
+
+
+def test_keys_that_are_missing_are_not_made_anew_after_a_crash_either(state: Path) -> None:
+    """Peers and hosts know the system by them."""
+    with pytest.raises(StateDirectoryError, match="is missing"):
+        state_directory.check_keys(state / "not there")
+    state_directory.check_keys(state)
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

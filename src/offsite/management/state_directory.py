@@ -19,6 +19,7 @@ from offsite.store.database import APPLICATION_ID
 from offsite.units import format_size
 
 DATABASE, LOCK, KEYS = "state.db", "lock", "keys"
+KEY_FILES = ("ca.pem", "ca-key.pem", "system.pem", "system-key.pem")
 _BEFORE_FIRST_COMMIT = {LOCK, DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal"}
 
 
@@ -36,6 +37,11 @@ class StateDirectory:
     @property
     def keys_path(self) -> Path:
         return self.path / KEYS
+
+    def sign(self) -> None:
+        """Writes down which process has it, for the one that comes second. The last check is behind us."""
+        os.ftruncate(self.lock, 0)
+        os.pwrite(self.lock, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         os.close(self.lock)
@@ -59,8 +65,6 @@ def take(path: Path) -> StateDirectory:
     except BaseException:
         directory.release()
         raise
-    os.ftruncate(directory.lock, 0)
-    os.pwrite(directory.lock, f"{os.getpid()}\n".encode(), 0)
     return directory
 
 
@@ -114,6 +118,8 @@ def _check(directory: StateDirectory) -> None:
         try:
             _check_database(connection, path)
             _check_data_files(connection, directory.path)
+            if connection.execute("SELECT count(*) FROM system").fetchone()[0]:
+                check_keys(directory.path)
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
@@ -138,4 +144,17 @@ def _check_data_files(connection: sqlite3.Connection, directory: Path) -> None:
             raise StateDirectoryError(
                 f"{path}, the data of pool {name}, has {format_size(there)} and should have {format_size(size_bytes)}; "
                 "it was cut, restore it from a copy"
+            )
+
+
+def check_keys(directory: Path) -> None:
+    """Of a system that has had its first start: new keys would make it a stranger to its peers and hosts.
+
+    Raises StateDirectoryError.
+    """
+    for name in KEY_FILES:
+        path = directory / KEYS / name
+        if not path.is_file():
+            raise StateDirectoryError(
+                f"{path} is missing; peers and hosts know the system by it; restore it from a copy"
             )

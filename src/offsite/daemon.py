@@ -7,6 +7,7 @@ take the state directory ─► database ─► identity (first start: pool A, u
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -268,6 +269,8 @@ def serve(line: CommandLine) -> int:
     """`offsite serve`: runs a system in the foreground until SIGTERM or SIGINT; returns the exit status."""
     settings = settings_of(line, os.environ.pop(PASSWORD_VARIABLE, None))
     logs.configure()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a system has many connections and images open
     daemon = Daemon(settings, announce=lambda text: print(text, flush=True))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.tell_to_stop())

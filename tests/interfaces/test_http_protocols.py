@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from offsite.access.certificates import Authority
 from offsite.errors import OffsiteError, StateDirectoryError
 from offsite.interfaces import control_socket, http_protocols
-from offsite.interfaces.http_protocols import ControlProtocol, HttpProtocol, peer_uid
+from offsite.interfaces.http_protocols import ControlProtocol, HttpProtocol, peer_uid, tls
 from offsite.interfaces.http_server import HttpServer, Listener
 
 Serve = Callable[..., HttpServer]
@@ -72,6 +75,37 @@ def test_a_connection_that_asks_nothing_is_closed_in_time(
             assert connection.recv(10) == b""
         assert get(path).endswith(b"hello")
     assert [line["event"] for line in lines] == ["connection closed: no request came"]
+
+
+def test_handshakes_that_are_never_finished_are_bounded_in_number_and_time(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocols, "HANDSHAKES_MAX", 2)
+    monkeypatch.setattr(http_protocols, "HANDSHAKE_SECONDS", 1.0)
+    authority = Authority(tmp_path / "keys", "London", ["127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.certificate_path, authority.key_path)
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    with structlog.testing.capture_logs() as lines, ExitStack() as stalled:
+        serve(listener, tls(context))
+        connections = [stalled.enter_context(socket.create_connection(address, 10)) for _ in range(3)]
+        for connection in reversed(connections):
+            try:
+                assert connection.recv(10) == b""
+            except ConnectionResetError:
+                continue
+        with (
+            socket.create_connection(address, 10) as plain,
+            ssl.create_default_context(cafile=authority.ca_path).wrap_socket(
+                plain, server_hostname="127.0.0.1"
+            ) as good,
+        ):
+            good.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert good.recv(1000).startswith(b"HTTP/1.1 200")
+    events = [line["event"] for line in lines]
+    assert events.count("connection closed: too many TLS handshakes at once") == 1
+    assert events.count("connection closed: no TLS") == 2
 
 
 @pytest.mark.root

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 from management_bench import Bench
 
-from offsite.errors import OffsiteError
+from offsite.errors import InUse, OffsiteError
+from offsite.management.commands import digests
 from offsite.management.digest import digest
 from offsite.management.frozen import Frozen
 from offsite.pools.local import LocalPool
@@ -85,6 +87,15 @@ def test_long_work_can_be_stopped(bench: Bench) -> None:
     bench.system.stopping.set()
     with pytest.raises(OffsiteError, match="being stopped"):
         bench.do("show digest Sales")
+
+
+def test_only_so_many_are_computed_at_once(bench: Bench) -> None:
+    bench.do("create volume pool A size 8MiB Sales")
+    with ExitStack() as taken:
+        for _ in range(digests.AT_ONCE_MAX):
+            taken.enter_context(digests._places)
+        bench.refused("show digest Sales", InUse, "4 digests")
+    assert of(bench, "Sales")
 
 
 @pytest.mark.slow

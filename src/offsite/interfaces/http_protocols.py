@@ -20,6 +20,7 @@ import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HANDSHAKE_SECONDS = 10.0
+HANDSHAKES_MAX = 64  # at once
 FIRST_REQUEST_SECONDS = 15.0
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
@@ -74,6 +75,7 @@ def peer_uid(connection: socket.socket) -> int:
 
 def tls(context: ssl.SSLContext) -> type[asyncio.Protocol]:
     """The protocol class of a port that speaks HTTP over TLS with `context`."""
+    places = asyncio.Semaphore(HANDSHAKES_MAX)
 
     class TlsProtocol(asyncio.Protocol):
         """Upgrades the connection to TLS, then hands all that comes to HTTP.
@@ -94,10 +96,15 @@ def tls(context: ssl.SSLContext) -> type[asyncio.Protocol]:
 
         async def _upgrade(self, transport: asyncio.Transport) -> None:
             source = source_of(transport)
+            if places.locked():
+                _log.warning("connection closed: too many TLS handshakes at once", source=source)
+                transport.abort()
+                return
             try:
-                secure = await asyncio.get_running_loop().start_tls(
-                    transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
-                )
+                async with places:
+                    secure = await asyncio.get_running_loop().start_tls(
+                        transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                    )
             except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
                 _log.warning("connection closed: no TLS", source=source, error=str(error))
                 transport.abort()

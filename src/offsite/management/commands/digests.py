@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+
+from offsite.errors import InUse
 from offsite.management import values
 from offsite.management.digest import digest
 from offsite.management.frozen import Frozen
@@ -10,6 +13,9 @@ from offsite.management.system import Context
 from offsite.management.table import Role, Subject, positional
 
 COMMANDS = Subject("Digests")
+
+AT_ONCE_MAX = 4  # each keeps a core busy, and anyone who monitors may ask
+_places = threading.BoundedSemaphore(AT_ONCE_MAX)
 
 DIGEST = ObjectType(
     "digests",
@@ -33,8 +39,13 @@ DIGEST = ObjectType(
 )
 def show_digest(context: Context, name: str) -> Reply:
     found = context.system.image(name)
-    with Frozen(found.pool, found.image) as content:
-        value = digest(content, context.system.check_stopping)
+    if not _places.acquire(blocking=False):
+        raise InUse(f"{AT_ONCE_MAX} digests are being computed, and no more may be at once; try again later")
+    try:
+        with Frozen(found.pool, found.image) as content:
+            value = digest(content, context.system.check_stopping)
+    finally:
+        _places.release()
     return Reply(
         rows=(
             row(

@@ -14,8 +14,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory_pool import MemoryDisk, MemoryPool
-
 from offsite.errors import PeerUnreachable
 from offsite.events import ignore
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
@@ -31,6 +29,7 @@ from offsite.replication.records import MemberRecord, SetRecord
 from offsite.replication.secondary_end import SecondarySide
 from offsite.replication.secondary_run import SecondaryRun
 from offsite.store.database import Database
+from tests.replication.memory_pool import MemoryDisk, MemoryPool
 
 SET_UUID = str(uuid.UUID(int=1))
 

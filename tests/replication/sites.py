@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from memory_pool import MemoryDisk, MemoryPool
 
 from offsite.access.certificates import Authority
 from offsite.events import EventKind
@@ -22,6 +21,7 @@ from offsite.replication.progress import RunProgress
 from offsite.replication.records import RunRecord
 from offsite.replication.service import Replication
 from offsite.store.database import Database
+from tests.replication.memory_pool import MemoryDisk, MemoryPool
 
 PASSWORD = "Correct-horse-7"
 WAIT_SECONDS = 20.0

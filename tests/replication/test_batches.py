@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import zstandard
-from sites import random_bytes
 
 from offsite.errors import ProtocolError
 from offsite.replication import compression
 from offsite.replication.batches import DATA, EXTENT, HOLE, HOLE_BYTES_MAX, ZERO, Extents, digest_of, unpack
 from offsite.replication.compression import Compressor
 from offsite.replication.messages import Batch, Position
+from tests.replication.sites import random_bytes
 
 MIB = 1 << 20
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_pool import MemoryDisk, MemoryPool
-from sites import random_bytes
 
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Clone, Create, Delete, ImageInfo, OpenImage, Pool
@@ -18,6 +16,8 @@ from offsite.replication.batches import DATA, HOLE, Changes
 from offsite.replication.changes import MemberDifference, estimate_bytes, find_changes
 from offsite.replication.messages import START, Position
 from offsite.store.database import Database
+from tests.replication.memory_pool import MemoryDisk, MemoryPool
+from tests.replication.sites import random_bytes
 
 MIB = 1 << 20
 SIZE = 3 * MIB + 12288 + 512  # three buffers, then a page that ends within a block

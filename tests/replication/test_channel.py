@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from sites import random_bytes
 
 from offsite.access.certificates import Authority
 from offsite.errors import PeerUnreachable, ProtocolError
 from offsite.replication import wire
 from offsite.replication.channel import Channel, ConnectionEnded
 from offsite.replication.messages import Batch, Ping, Position, Working
+from tests.replication.sites import random_bytes
 
 MIB = 1 << 20
 

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from sites import PASSWORD, Site, pair
 
 from offsite import events
 from offsite.access.certificates import Authority
@@ -29,6 +28,7 @@ from offsite.replication.dialing import Dialer
 from offsite.replication.identity import SystemIdentity, fingerprint
 from offsite.replication.messages import DeleteSet, Done, Hello, Pair, Ping
 from offsite.replication.server import STRANGERS_MAX
+from tests.replication.sites import PASSWORD, Site, pair
 
 
 def no_peers(*sites: Site) -> bool:

@@ -6,7 +6,6 @@ import threading
 from random import Random
 
 import pytest
-from lockstep import VirtualClock
 
 from offsite import errors
 from offsite.errors import BadParameter, InUse, OffsiteError, PeerRefused, PeerUnreachable, PoolFull, ProtocolError
@@ -19,6 +18,7 @@ from offsite.replication.login_limit import LoginLimit
 from offsite.replication.messages import Done, Failed, Holds, Ping, Working
 from offsite.replication.progress import Progress
 from offsite.replication.remote_errors import to_error, to_message
+from tests.replication.lockstep import VirtualClock
 
 # -- fence -----------------------------------------------------------------------------------------------------
 

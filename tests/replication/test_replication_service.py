@@ -8,10 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
-from faulty_pools import WrappedPool
-from memory_pool import PAGE_BYTES, MemoryPool
-from proxy import Proxy
-from sites import Site, pair, random_bytes
 from sqlalchemy.exc import OperationalError
 
 from offsite import events
@@ -20,6 +16,10 @@ from offsite.pools.protocol import Change, ImageInfo, Pool, Records
 from offsite.replication import records
 from offsite.replication.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
 from offsite.replication.status import Status
+from tests.replication.faulty_pools import WrappedPool
+from tests.replication.memory_pool import PAGE_BYTES, MemoryPool
+from tests.replication.proxy import Proxy
+from tests.replication.sites import Site, pair, random_bytes
 
 MIB = 1 << 20
 OTHER_RUN = "o" * 36
@@ -343,7 +343,7 @@ def test_a_disk_that_fails_here_ends_the_run_with_its_error(
     def fail(*_arguments: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("memory_pool.MemoryOpenImage.read_nowait", fail)
+    monkeypatch.setattr("tests.replication.memory_pool.MemoryOpenImage.read_nowait", fail)
     failed = london.run_to_end("SalesDR")
     assert failed.error == "pool A failed: [Errno 5] Input/output error"
     assert newark.runs("SalesDR")[0].state == "failed", "the secondary was told"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lockstep import VirtualClock
 
 from offsite.errors import DigestMismatch, OffsiteError, PeerUnreachable, PoolFull, ProtocolError
 from offsite.replication.asking import Asking, Receive, Transmit
@@ -41,6 +40,7 @@ from offsite.replication.primary_run import (
     Sent,
 )
 from offsite.replication.secondary_run import Filled, SecondaryRun
+from tests.replication.lockstep import VirtualClock
 
 R, P, S = "r" * 36, "p" * 36, "s" * 36
 READY = Ready(watermark=START, digest=DIGEST_START, changed_bytes=0, wire_bytes=0)

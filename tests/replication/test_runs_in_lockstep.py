@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lockstep import Crash, Nth, World
-from sites import random_bytes, template_database
 
 from offsite.errors import PeerUnreachable
 from offsite.replication import point_records, records
+from tests.replication.lockstep import Crash, Nth, World
+from tests.replication.sites import random_bytes, template_database
 
 MIB = 1 << 20
 SIZES = [3 * MIB, MIB + 4096]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from proxy import Proxy
-from sites import Site, pair
 
 from offsite import events
 from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable, VolumeNotFound
@@ -14,6 +12,8 @@ from offsite.pools.protocol import Snapshot
 from offsite.replication.remote_requests import RemoteRequests
 from offsite.replication.service import Replication
 from offsite.replication.status import Status, status_of
+from tests.replication.proxy import Proxy
+from tests.replication.sites import Site, pair
 
 MIB = 1 << 20
 

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faulty_pools import WrappedImage
-from memory_pool import MemoryDisk, MemoryPool
-from sites import random_bytes
 
 from offsite.errors import DigestMismatch
 from offsite.pools.protocol import Create, OpenImage
@@ -17,6 +14,9 @@ from offsite.replication.batches import DATA, EXTENT, HOLE, ZERO, Arrived, diges
 from offsite.replication.messages import Batch, Position
 from offsite.replication.store_batch import BatchStore
 from offsite.store.database import Database
+from tests.replication.faulty_pools import WrappedImage
+from tests.replication.memory_pool import MemoryDisk, MemoryPool
+from tests.replication.sites import random_bytes
 
 MIB = 1 << 20
 
@@ -107,7 +107,7 @@ def test_a_flipped_bit_is_found_at_its_place(images: list[OpenImage]) -> None:
 def test_zeros_that_did_not_get_there_are_found(
     images: list[OpenImage], kind: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memory_pool.MemoryOpenImage.write_zeroes", lambda *_arguments: None)
+    monkeypatch.setattr("tests.replication.memory_pool.MemoryOpenImage.write_zeroes", lambda *_arguments: None)
     first = next(at for at in range(MIB + 5, 2 * MIB) if content(images[0], at, 1) != b"\0")
     with pytest.raises(DigestMismatch, match=f"member 0 at offset {first} is not zero"):
         BatchStore(images).store(arrived((MIB + 5, 2 * MIB, 0, kind)))

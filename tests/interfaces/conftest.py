@@ -1,16 +1,12 @@
-"""Puts the helpers of this folder within reach of its tests, and a real system."""
+"""What the tests of this folder share: a real system."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from live_system import LiveSystem, running
+from tests.interfaces.live_system import LiveSystem, running
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from live_system import PASSWORD, LiveSystem
 
 from offsite.interfaces import frames
+from tests.interfaces.live_system import PASSWORD, LiveSystem
 
 COMMAND, LOGIN, LOGOUT = "/offsite/v1/command", "/offsite/v1/login", "/offsite/v1/logout"
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from live_system import PASSWORD, LiveSystem, offsite, quickly
-from terminal import at_a_terminal
 
 from offsite import __version__
+from tests.interfaces.live_system import PASSWORD, LiveSystem, offsite, quickly
+from tests.interfaces.terminal import at_a_terminal
 
 
 @pytest.fixture
@@ -107,6 +107,7 @@ def test_the_system_may_come_from_the_environment_and_an_option_goes_before_it(
         (["--system", "https://a:b@127.0.0.1", "show", "pools"], 1, "a password does not belong in --system"),
         (["--system", "https://127.0.0.1:x", "show", "pools"], 1, "has no port"),
         (["--system", "https://127.0.0.1:1", "show", "pools"], 1, "no system answers at 127.0.0.1:1"),
+        (["--state", "x" * 300, "show", "pools"], 1, "cannot be reached: File name too long"),
     ],
 )  # fmt: skip
 def test_a_system_that_is_not_there_is_told_with_what_to_do(words: list[str], status: int, sentence: str) -> None:
@@ -139,6 +140,11 @@ def test_a_certificate_that_changed_is_refused_before_the_password_is_sent(
     assert digest in done.stderr
 
 
+def test_a_port_that_speaks_no_tls_is_told_apart(live: LiveSystem, home: dict[str, str]) -> None:
+    done = quickly("--system", f"https://{live.nbd}", "show", "pools", environment=home)
+    assert (done.returncode, f"{live.nbd} does not speak TLS" in done.stderr) == (1, True)
+
+
 def test_the_certificate_may_be_given(live: LiveSystem, home: dict[str, str], tmp_path: Path) -> None:
     for name, status in (("ca.pem", 0), ("system.pem", 0)):
         certificate = str(live.state / "keys" / name)
@@ -152,7 +158,16 @@ def test_the_certificate_may_be_given(live: LiveSystem, home: dict[str, str], tm
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.1 200 OK\r\n\r\n[]", b"garbage\r\n\r\n"]
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
+        b"HTTP/1.1 500 No\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n\r\n{}",
+        b"garbage\r\n\r\n",
+    ],
 )
 def test_what_is_no_offsite_system_is_told_apart(short_directory: Path, answer: bytes) -> None:
     program = (

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from live_system import PASSWORD, LiveSystem, quickly
+
+from tests.interfaces.live_system import PASSWORD, LiveSystem, quickly
 
 MIB = 1 << 20
 

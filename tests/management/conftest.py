@@ -1,17 +1,14 @@
-"""Puts the bench of this folder within reach of its tests."""
+"""What the tests of commands work on."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from management_bench import Bench, bench_in
+from tests.management.management_bench import Bench, bench_in
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from management_bench import Bench
 
 from offsite.errors import InUse, OffsiteError
 from offsite.management.commands import digests
@@ -18,6 +17,7 @@ from offsite.management.frozen import Frozen
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Create
 from offsite.units import MIB, TIB
+from tests.management.management_bench import Bench
 
 
 def of(bench: Bench, name: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-from management_bench import new_database
 
 from offsite import events as kinds
 from offsite.clock import SystemClock
@@ -17,6 +16,7 @@ from offsite.events import Severity
 from offsite.management import event_log as module
 from offsite.management.event_log import EventLog
 from offsite.store.database import Database
+from tests.management.management_bench import new_database
 
 
 @pytest.fixture

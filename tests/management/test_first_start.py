@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from management_bench import CHEAP_HASHER, new_database
 
 from offsite.clock import SystemClock
 from offsite.errors import BadParameter
@@ -18,6 +17,7 @@ from offsite.management.users import Users
 from offsite.pools.local import LocalPool
 from offsite.store.database import Database
 from offsite.units import GIB, MIB
+from tests.management.management_bench import CHEAP_HASHER, new_database
 
 
 class Place:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from management_bench import Bench
 
 from offsite.errors import BadParameter, InitiatorNotFound, InUse, MapNotFound, NameInUse, VolumeNotFound
 from offsite.management import nicknames
+from tests.management.management_bench import Bench
 
 
 @pytest.fixture

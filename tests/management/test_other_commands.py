@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 import pytest
-from management_bench import MANAGE, MONITOR, PASSWORD, Bench
 
 from offsite import __version__
 from offsite.errors import AuthenticationFailed, BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound
@@ -15,6 +14,7 @@ from offsite.management.reply import Question
 from offsite.management.sessions import SessionExpired
 from offsite.management.table import Role
 from offsite.management.users import User
+from tests.management.management_bench import MANAGE, MONITOR, PASSWORD, Bench
 
 NEW = {"password": "a new password"}
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from management_bench import Bench
 
 from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, OffsiteError, StateDirectoryError
 from offsite.management.commands import pools
 from offsite.pools.local import LocalPool
 from offsite.units import MIB
+from tests.management.management_bench import Bench
 
 REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     ("create pool size 16MiB A", NameInUse, ["A"]),

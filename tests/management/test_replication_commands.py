@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from management_bench import MONITOR, PASSWORD, Bench
 
 from offsite.errors import (
     AuthenticationFailed,
@@ -22,6 +21,7 @@ from offsite.errors import (
 )
 from offsite.management.reply import Question, Row
 from offsite.units import MIB
+from tests.management.management_bench import MONITOR, PASSWORD, Bench
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from management_bench import Bench
 
 from offsite.errors import NameInUse, NotAllowed
 from offsite.management.frozen import Frozen
 from offsite.management.transfer import Import, delete_leftovers, pieces
 from offsite.units import MIB
+from tests.management.management_bench import Bench
 
 
 def internal(bench: Bench) -> list[str]:

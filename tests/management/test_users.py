@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from management_bench import CHEAP_HASHER, new_database
 
 from offsite.errors import AuthenticationFailed, BadParameter, InUse, NameInUse, ObjectNotFound
 from offsite.events import EventKind
@@ -16,6 +15,7 @@ from offsite.management import users as module
 from offsite.management.table import Role
 from offsite.management.users import User, Users
 from offsite.store.database import Database
+from tests.management.management_bench import CHEAP_HASHER, new_database
 
 PASSWORD = "correct horse"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-from management_bench import MONITOR, Bench
 
 from offsite.errors import (
     BadParameter,
@@ -20,6 +19,7 @@ from offsite.errors import (
 from offsite.management.grammar import UsageError
 from offsite.management.reply import Question
 from offsite.units import MIB, TIB
+from tests.management.management_bench import MONITOR, Bench
 
 REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     (f"create volume pool A size 1MiB {'x' * 33}", BadParameter, ["33 bytes", "1 to 32"]),

@@ -274,7 +274,7 @@ class MemoryOpenImage:
         with self._pool.lock:
             for page, within, length in _pieces(offset, len(data)):
                 if page not in self._image.pages and self._pool.is_full():
-                    raise PoolFull(f"pool {self._pool.name} is full")
+                    raise PoolFull("no free page is left")
                 content = bytearray(self._image.pages.get(page, _ZERO_PAGE))
                 content[within : within + length] = data[done : done + length]
                 self._image.pages[page] = bytes(content)

@@ -25,7 +25,7 @@ from offsite.errors import (
 )
 from offsite.replication import wire
 from offsite.replication.dialing import Dialer
-from offsite.replication.identity import SystemIdentity, fingerprint
+from offsite.replication.identity import SystemIdentity, fingerprint_of
 from offsite.replication.messages import DeleteSet, Done, Hello, Pair, Ping
 from offsite.replication.server import STRANGERS_MAX
 from tests.replication.sites import PASSWORD, Site, pair
@@ -327,7 +327,7 @@ def test_a_peer_that_was_deleted_meanwhile_is_not_served_on(london: Site, newark
 
 
 def test_fingerprints_are_of_the_certificate(london: Site) -> None:
-    assert fingerprint(london.authority.certificate_der) == london.authority.fingerprint
+    assert fingerprint_of(london.authority.certificate_der) == london.authority.fingerprint
 
 
 def test_a_port_that_cannot_accept_for_a_moment_goes_on(newark: Site, monkeypatch: pytest.MonkeyPatch) -> None:

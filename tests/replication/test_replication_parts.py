@@ -118,7 +118,7 @@ def test_progress_tells_rate_and_end() -> None:
     clock = VirtualClock()
     progress = Progress("run", clock.now(), clock)
     assert progress.snapshot().state == "connecting"
-    progress.begin(1000)
+    progress.begin(1000, 1000)
     assert progress.snapshot().expected_end_at is None, "nothing is known yet"
     for _ in range(4):
         clock.time += 1
@@ -132,10 +132,20 @@ def test_progress_tells_rate_and_end() -> None:
     assert (done.percent, done.bytes_left, done.ended_at, done.expected_end_at) == (100.0, 0, clock.time, None)
 
 
+def test_progress_of_a_run_that_goes_on_begins_where_it_was() -> None:
+    clock = VirtualClock()
+    progress = Progress("run", clock.now(), clock)
+    progress.begin(1000, 300)
+    assert progress.snapshot().percent == 70.0
+    clock.time += 1
+    progress.scanned(100)
+    assert progress.snapshot().rate_bytes_per_second == pytest.approx(100), "what was sent before does not count"
+
+
 def test_progress_of_a_run_with_nothing_to_send_ends_at_hundred_percent() -> None:
     clock = VirtualClock()
     progress = Progress("run", clock.now(), clock)
-    progress.begin(0)
+    progress.begin(0, 0)
     assert progress.snapshot().percent == 0.0
     progress.end("success")
     assert progress.snapshot().percent == 100.0

@@ -287,7 +287,10 @@ def test_a_full_secondary_fails_the_run_and_keeps_its_volume(london: Site, newar
     newark.pool.pages_max = newark.pool.pages_used() + 2 * MIB // PAGE_BYTES
 
     failed = london.run_to_end("SalesDR")
-    assert (failed.state, failed.error) == ("failed", "Newark: pool A is full")
+    assert (failed.state, failed.error) == (
+        "failed",
+        "Newark: pool A is full: no free page is left; the secondary volume is whole, and the next run goes on from here",
+    )
     assert newark.content("Sales") == before
     for site in (london, newark):
         assert site.runs("SalesDR")[0].state == "failed"

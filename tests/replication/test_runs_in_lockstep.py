@@ -209,3 +209,16 @@ def test_a_secondary_restored_from_an_old_copy_is_filled_anew(make_world: Callab
     world.attempt(run)
     world.check_done(run)
     assert point.uuid != "f" * 36
+
+
+def test_only_the_newest_runs_stay_on_record(make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run a minute for years must not fill the state database."""
+    monkeypatch.setattr("offsite.replication.records.RUNS_KEPT", 3)
+    world = make_world()
+    asked = []
+    for _ in range(5):
+        asked.append(world.request())
+        world.attempt(asked[-1])
+    for end in (world.primary, world.secondary):
+        with end.database.read() as connection:
+            assert [run.uuid for run in records.set_runs(connection, end.of.id)] == asked[:-4:-1]

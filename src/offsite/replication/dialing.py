@@ -10,7 +10,7 @@ from offsite.clock import Clock
 from offsite.errors import CertificateChanged, PeerRefused, PeerUnreachable
 from offsite.replication.asking import SILENCE_SECONDS, Asking
 from offsite.replication.channel import Channel
-from offsite.replication.identity import Certificates, SystemIdentity, fingerprint, format_address, parse_address
+from offsite.replication.identity import Certificates, SystemIdentity, fingerprint_of, format_address, parse_address
 from offsite.replication.messages import VERSION_OLDEST, Hello
 
 CONNECT_SECONDS = 10.0
@@ -58,8 +58,8 @@ class Dialer:
             assert certificate is not None  # a TLS server always shows one
             if pinned is not None and certificate != pinned:
                 raise CertificateChanged(
-                    f"{address} shows a certificate with the fingerprint {fingerprint(certificate)}, but "
-                    f"{fingerprint(pinned)} is pinned for it; if its certificate was replaced on purpose, delete "
+                    f"{address} shows a certificate with the fingerprint {fingerprint_of(certificate)}, but "
+                    f"{fingerprint_of(pinned)} is pinned for it; if its certificate was replaced on purpose, delete "
                     "the peer connection and create it again"
                 )
             channel = Channel(sock, address)

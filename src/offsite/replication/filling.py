@@ -14,6 +14,7 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from offsite.clock import Clock
+from offsite.errors import PoolFull
 from offsite.pools.protocol import Pool
 from offsite.replication import point_records, records
 from offsite.replication.batches import Arrived
@@ -74,7 +75,13 @@ class Filling:
     def store(self, arrived: Arrived, filled: Filled) -> Position:
         """See SecondaryEnd.store. A flush that failed meanwhile is raised here."""
         with self._fence.held_by(self._owner):
-            self._store.store(arrived)
+            try:
+                self._store.store(arrived)
+            except PoolFull as error:
+                raise PoolFull(
+                    f"pool {self._pool.name} is full: {error}; the secondary volume is whole, and the next run goes on "
+                    "from here"
+                ) from error
         self._mark = _Mark(filled, self.changed_bytes + arrived.batch.data_bytes, self.wire_bytes)
         self._flush_if_due()
         return self._durable

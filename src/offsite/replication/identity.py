@@ -31,7 +31,7 @@ class Certificates(Protocol):
     certificate_der: bytes
 
 
-def fingerprint(certificate_der: bytes) -> str:
+def fingerprint_of(certificate_der: bytes) -> str:
     """SHA-256, in hex: what two operators compare."""
     return hashlib.sha256(certificate_der).hexdigest()
 

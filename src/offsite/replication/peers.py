@@ -14,7 +14,7 @@ from offsite.replication.dialing import Connection, Dialer
 from offsite.replication.identity import (
     Certificates,
     SystemIdentity,
-    fingerprint,
+    fingerprint_of,
     format_address,
     same_fingerprint,
 )
@@ -78,14 +78,12 @@ class Peers:
             return RemoteSystem(
                 name=connection.hello.system_name,
                 uuid=connection.hello.system_uuid,
-                fingerprint=fingerprint(connection.certificate),
+                fingerprint=fingerprint_of(connection.certificate),
                 version=connection.hello.software,
                 address=format_address(connection.host, connection.port),
             )
 
-    def create(
-        self, name: str, address: str, username: str, password: str, expected_fingerprint: str | None = None
-    ) -> Peer:
+    def create(self, name: str, address: str, username: str, password: str, fingerprint: str | None = None) -> Peer:
         """Pairs with the system at `address`: it is shown a manage user's name and password, once, and both
         pin each other's certificates. With a fingerprint, nothing is shown to a system with another one.
 
@@ -95,7 +93,7 @@ class Peers:
         check_name(name, "peer connection name")
         self._check_new_name(name)
         with self._dialer.dial(address) as connection:
-            self._check_stranger(connection, address, expected_fingerprint)
+            self._check_stranger(connection, address, fingerprint)
             host, port = self.own_address
             pair = Pair(
                 username=username,
@@ -129,7 +127,7 @@ class Peers:
             raise NameInUse(f"there is already a peer connection {name!r}; delete it first, or choose another name")
 
     def _check_stranger(self, connection: Connection, address: str, expected: str | None) -> None:
-        shown = fingerprint(connection.certificate)
+        shown = fingerprint_of(connection.certificate)
         if connection.hello.system_uuid == self._system.uuid:
             raise BadParameter(f"address {address!r} is this system's own; a peer is another system")
         if expected is not None and not same_fingerprint(expected, shown):
@@ -200,6 +198,6 @@ def _shown(peer: PeerRecord) -> Peer:
         system_uuid=peer.system_uuid,
         system_name=peer.system_name,
         address=peer.address,
-        fingerprint=fingerprint(peer.certificate),
+        fingerprint=fingerprint_of(peer.certificate),
         created_at=peer.created_at,
     )

@@ -9,7 +9,7 @@ from offsite.replication.asking import Receive, Transmit
 from offsite.replication.batches import Changes, digest_of
 from offsite.replication.changes import estimate_bytes, find_changes
 from offsite.replication.compression import Compressor
-from offsite.replication.messages import AnyMessage, Batch
+from offsite.replication.messages import START, AnyMessage, Batch
 from offsite.replication.primary_end import PrimaryEnd
 from offsite.replication.primary_run import (
     Action,
@@ -87,7 +87,10 @@ class PrimaryDriver:
         members = self._end.differences(action.send.point, action.send.base)
         self._progress.changed_bytes = ready.changed_bytes
         self._wire_before = ready.wire_bytes - self._channel.wire_bytes
-        self._progress.begin(estimate_bytes(self._end.pool, members, ready.watermark))
+        total = left = estimate_bytes(self._end.pool, members, START)
+        if ready.watermark != START:
+            left = estimate_bytes(self._end.pool, members, ready.watermark)
+        self._progress.begin(total, left)
         self._changes = find_changes(self._end.pool, members, ready.watermark)
 
     def _send_next(self, sequence: int) -> Sent | None:

@@ -47,11 +47,12 @@ class Progress:
         self._marked_at = clock.monotonic()
         self._marked_scanned = 0
 
-    def begin(self, total_bytes: int) -> None:
-        """A difference of that size is about to be sent."""
+    def begin(self, total_bytes: int, left_bytes: int) -> None:
+        """A difference is about to be sent, or what is left of it."""
         self.state = "sending"
-        self._total, self._scanned = total_bytes, 0
-        self._marked_at, self._marked_scanned = self._clock.monotonic(), 0
+        self._total, self._scanned = total_bytes, total_bytes - left_bytes
+        self._rate = 0.0
+        self._marked_at, self._marked_scanned = self._clock.monotonic(), self._scanned
 
     def scanned(self, scanned_bytes: int) -> None:
         self._scanned += scanned_bytes

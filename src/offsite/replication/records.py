@@ -15,6 +15,8 @@ from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 from offsite.store.tables.replication import peers, replication_sets, runs, set_members
 
 Role = Literal["primary", "secondary"]
+RUNS_KEPT = 1000
+
 RunState = Literal["running", "success", "failed", "aborted"]
 
 
@@ -129,6 +131,10 @@ def _run(row: RowMapping) -> RunRecord:
 
 
 def insert_run(connection: Connection, set_id: int, uuid: str, started_at: float) -> None:
+    """A new run. Of a set's runs only the newest thousand stay on record."""
+    newest = select(runs.c.id).where(runs.c.set_id == set_id).order_by(runs.c.id.desc())
+    oldest_kept = newest.offset(RUNS_KEPT - 1).limit(1).scalar_subquery()
+    connection.execute(delete(runs).where(runs.c.set_id == set_id, runs.c.id <= oldest_kept))
     values = {"uuid": uuid, "set_id": set_id, "state": "running", "started_at": started_at}
     connection.execute(insert(runs).values(**values, changed_bytes=0, wire_bytes=0))
 

@@ -28,7 +28,7 @@ from offsite.replication import point_records, records
 from offsite.replication.claims import Claims
 from offsite.replication.fence import Fences
 from offsite.replication.filling import Background
-from offsite.replication.identity import SystemIdentity, fingerprint, format_address
+from offsite.replication.identity import SystemIdentity, fingerprint_of, format_address
 from offsite.replication.login_limit import LoginLimit
 from offsite.replication.messages import Ask, CreateSet, DeleteSet, Hello, Pair
 from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
@@ -212,8 +212,8 @@ class RemoteRequests:
 def _check_same(peer: PeerRecord, certificate: bytes) -> None:
     if peer.certificate != certificate:
         raise CertificateChanged(
-            f"system {peer.system_name} shows a certificate with the fingerprint {fingerprint(certificate)}, but "
-            f"{fingerprint(peer.certificate)} is pinned for it; delete peer connection {peer.name} first"
+            f"system {peer.system_name} shows a certificate with the fingerprint {fingerprint_of(certificate)}, but "
+            f"{fingerprint_of(peer.certificate)} is pinned for it; delete peer connection {peer.name} first"
         )
 
 

@@ -23,7 +23,7 @@ from offsite.errors import OffsiteError, PeerRefused, PeerUnreachable, PoolFaile
 from offsite.replication.asking import ANSWER_SECONDS, WORKING_SECONDS
 from offsite.replication.channel import Channel, ConnectionEnded
 from offsite.replication.filling import Background
-from offsite.replication.identity import SystemIdentity, fingerprint
+from offsite.replication.identity import SystemIdentity, fingerprint_of
 from offsite.replication.messages import (
     VERSION_OLDEST,
     AnyMessage,
@@ -153,7 +153,7 @@ class Session:
 
     def _serve_stranger(self, channel: Channel, hello: Hello) -> None:
         if self._certificate:
-            raise NotPaired(f"no peer has the certificate {fingerprint(self._certificate)} (any more)")
+            raise NotPaired(f"no peer has the certificate {fingerprint_of(self._certificate)} (any more)")
         message, _ = self._receive(channel, STRANGER_SECONDS)
         if not isinstance(message, Pair):
             raise PeerRefused(f"a {type(message).__name__} needs a certificate that is pinned here")

@@ -289,7 +289,8 @@ def test_a_full_secondary_fails_the_run_and_keeps_its_volume(london: Site, newar
     failed = london.run_to_end("SalesDR")
     assert (failed.state, failed.error) == (
         "failed",
-        "Newark: pool A is full: no free page is left; the secondary volume is whole, and the next run goes on from here",
+        "Newark: pool A is full: no free page is left; the secondary volume is whole, and the next run goes on "
+        "from here",
     )
     assert newark.content("Sales") == before
     for site in (london, newark):

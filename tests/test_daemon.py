@@ -19,13 +19,14 @@ import pytest
 import structlog
 
 from offsite import daemon
-from offsite.daemon import Daemon, Settings, Stopped, settings_of
+from offsite.daemon import Daemon, Settings, Stopped
 from offsite.errors import BadParameter, InUse
 from offsite.interfaces import client
 from offsite.interfaces.control_socket import short
 from offsite.interfaces.options import OptionError, parse_options
 from offsite.interfaces.reply_json import for_programs
 from offsite.management.reply import Reply
+from offsite.serve import settings_of
 from tests.interfaces.live_system import PASSWORD, LiveSystem, offsite, quickly, start, stop
 
 MIB = 1 << 20
@@ -296,9 +297,9 @@ def test_told_to_stop_between_two_steps_it_starts_no_further(tmp_path: Path) -> 
 
 def test_what_hangs_is_ended_by_force(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from offsite import daemon; from offsite.interfaces.options import parse_options;"
-        "daemon.STOP_ALL_SECONDS = 0.5; daemon.Daemon.stop = lambda self: time.sleep(60);"
-        "sys.exit(daemon.serve(parse_options(sys.argv[1:])))"
+        "import sys, time; from offsite import serve; from offsite.interfaces.options import parse_options;"
+        "serve.STOP_ALL_SECONDS = 0.5; serve.Daemon.stop = lambda self: time.sleep(60);"
+        "sys.exit(serve.serve(parse_options(sys.argv[1:])))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, "serve", str(tmp_path / "state"), *SMALL,

@@ -13,7 +13,7 @@ def main() -> int:
 
 
 def _serve(line: CommandLine) -> int:
-    from offsite.daemon import serve  # loads everything: only where it is needed
+    from offsite.serve import serve  # loads everything: only where it is needed
 
     return serve(line)
 

@@ -7,8 +7,6 @@ take the state directory ─► database ─► identity (first start: pool A, u
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import socket
 import ssl
 import sys
@@ -24,14 +22,12 @@ from sqlalchemy import select
 from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
 from offsite.clock import SystemClock
-from offsite.errors import BadParameter, InUse, OffsiteError
+from offsite.errors import InUse, OffsiteError
 from offsite.events import SYSTEM_STARTED, SYSTEM_STOPPED
-from offsite.interfaces import control_socket, logs, readiness
+from offsite.interfaces import control_socket
 from offsite.interfaces.api import local_application, remote_application
-from offsite.interfaces.command_line import only_words
 from offsite.interfaces.http_protocols import ControlProtocol, tls
 from offsite.interfaces.http_server import HttpServer, Listener
-from offsite.interfaces.options import CommandLine
 from offsite.management import first_start, state_directory, transfer
 from offsite.management.event_log import EventLog
 from offsite.management.sessions import Sessions
@@ -46,15 +42,12 @@ from offsite.store.database import Database
 from offsite.store.tables.pools import pools as pool_table
 from offsite.targets.nbd.exports import Exports
 from offsite.targets.nbd.server import Address, NbdServer
-from offsite.units import parse_size
 
 API_PORT, NBD_PORT, PEER_PORT = 8443, 10809, 7443
 NBD_SOCKET = "nbd.sock"
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0  # for each part
-STOP_ALL_SECONDS = 30.0  # then the process ends whatever hangs, and the next start is one after a crash
 SWITCH_INTERVAL_SECONDS = 0.0005  # hosts' requests should not wait 5 ms for their turn behind a run
-PASSWORD_VARIABLE = "OFFSITE_MANAGE_PASSWORD"
 
 _log = structlog.get_logger("offsite.daemon")
 
@@ -113,8 +106,8 @@ class Daemon:
 
     def _start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-        settings, clock = self._settings, SystemClock()
-        directory = state_directory.take(settings.state_directory)
+        clock = SystemClock()
+        directory = state_directory.take(self._settings.state_directory)
         self._parts.callback(directory.release)
         database = Database(directory.database_path)
         self._parts.callback(database.close)
@@ -126,28 +119,10 @@ class Daemon:
         maps = Maps(database)
         pools = self._load_pools(database, events)
         directory.sign()
-        replication = Replication(
-            database,
-            pools,
-            authority,
-            SystemIdentity(identity.uuid, identity.name),
-            (settings.listen, settings.peer_port),
-            users.may_manage,
-            events.report,
-            clock,
-        )
         self._check_stop()
-        try:
-            replication.start()
-        except OSError as error:
-            where = _joined(settings.listen, settings.peer_port)
-            raise InUse(f"replication cannot listen on {where}: {error.strerror or error}") from error
-        self._parts.callback(replication.stop, STOP_SECONDS)
-        exports = Exports(pools, maps, lambda image: not replication.is_secondary(image.id))
-        nbd = NbdServer(self._nbd_addresses(directory.path), exports, authority)
-        nbd.start()
-        self._parts.callback(nbd.stop, STOP_SECONDS)
-
+        replication = self._start_replication(database, pools, authority, identity, users, events)
+        nbd = self._start_nbd(directory.path, pools, maps, authority, replication)
+        self._check_stop()
         self.system = System(
             uuid=identity.uuid,
             name=identity.name,
@@ -165,11 +140,7 @@ class Daemon:
             started_at=clock.now(),
             addresses=self.addresses,
         )
-        self._check_stop()
         self._serve_http(self.system, authority, directory.path)
-        tcp = [each for each in nbd.addresses() if not isinstance(each, Path)]
-        self.addresses["nbd"] = _joined(*tcp[0])
-        self.addresses["peer"] = _joined(settings.listen, replication.port)
         events.report(SYSTEM_STARTED, f"System {identity.name} was started.")
         self._parts.callback(events.report, SYSTEM_STOPPED, f"System {identity.name} is being stopped.")
 
@@ -206,6 +177,43 @@ class Daemon:
             pools[name] = LocalPool.load(database, name, events.report)
             transfer.delete_leftovers(pools[name])
         return pools
+
+    def _start_replication(
+        self,
+        database: Database,
+        pools: dict[str, LocalPool],
+        authority: Authority,
+        identity: first_start.Identity,
+        users: Users,
+        events: EventLog,
+    ) -> Replication:
+        listen = (self._settings.listen, self._settings.peer_port)
+        system = SystemIdentity(identity.uuid, identity.name)
+        replication = Replication(database, pools, authority, system, listen, users.may_manage, events.report)
+        try:
+            replication.start()
+        except OSError as error:
+            where = _joined(*listen)
+            raise InUse(f"replication cannot listen on {where}: {error.strerror or error}") from error
+        self._parts.callback(replication.stop, STOP_SECONDS)
+        self.addresses["peer"] = _joined(self._settings.listen, replication.port)
+        return replication
+
+    def _start_nbd(
+        self,
+        directory: Path,
+        pools: dict[str, LocalPool],
+        maps: Maps,
+        authority: Authority,
+        replication: Replication,
+    ) -> NbdServer:
+        exports = Exports(pools, maps, lambda image: not replication.is_secondary(image.id))
+        nbd = NbdServer(self._nbd_addresses(directory), exports, authority)
+        nbd.start()
+        self._parts.callback(nbd.stop, STOP_SECONDS)
+        host, port = next(each for each in nbd.addresses() if not isinstance(each, Path))
+        self.addresses["nbd"] = _joined(host, port)
+        return nbd
 
     def _nbd_addresses(self, directory: Path) -> list[Address]:
         addresses: list[Address] = [(self._settings.listen, self._settings.nbd_port)]
@@ -263,67 +271,3 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def serve(line: CommandLine) -> int:
-    """`offsite serve`: runs a system in the foreground until SIGTERM or SIGINT; returns the exit status."""
-    settings = settings_of(line, os.environ.pop(PASSWORD_VARIABLE, None))
-    logs.configure()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a system has many connections and images open
-    daemon = Daemon(settings, announce=lambda text: print(text, flush=True))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: daemon.tell_to_stop())
-    try:
-        daemon.start()
-    except Stopped:
-        return 0
-    assert daemon.system is not None
-    print(_ready(daemon), flush=True)
-    readiness.notify("READY=1")
-    daemon.wait()
-    readiness.notify("STOPPING=1")
-    deadline = threading.Timer(STOP_ALL_SECONDS, _exit_at_once)
-    deadline.daemon = True
-    deadline.start()
-    daemon.stop()
-    deadline.cancel()
-    return 0
-
-
-def _exit_at_once() -> None:
-    _log.error("the system did not stop in time; it ends as it is", seconds=STOP_ALL_SECONDS)
-    os._exit(1)
-
-
-def _ready(daemon: Daemon) -> str:
-    assert daemon.system is not None
-    at = daemon.addresses
-    return (
-        f"System {daemon.system.name} is ready: API {at['api']}, NBD {at['nbd']}, peers {at['peer']}, "
-        f"state {daemon.system.state_directory}"
-    )
-
-
-def settings_of(line: CommandLine, password: str | None) -> Settings:
-    """Raises BadParameter or OptionError for an option outside its rule."""
-    (directory,) = only_words(line, "serve STATE_DIR", 1)
-    options = line.options
-    return Settings(
-        state_directory=Path(directory),
-        name=options.get("name"),
-        listen=options.get("listen", "127.0.0.1"),
-        api_port=_port(options.get("api-port"), API_PORT),
-        nbd_port=_port(options.get("nbd-port"), NBD_PORT),
-        peer_port=_port(options.get("peer-port"), PEER_PORT),
-        pool_bytes=parse_size(options["pool-size"]) if "pool-size" in options else None,
-        password=password,
-    )
-
-
-def _port(text: str | None, default: int) -> int:
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
-        raise BadParameter(f"port {text[:16]!r} is not a number from 0 to 65535")
-    return int(text)

@@ -73,71 +73,74 @@ def peer_uid(connection: socket.socket) -> int:
     return uid
 
 
+class TlsProtocol(asyncio.Protocol):
+    """Upgrades the connection to TLS, then hands all that comes to HTTP.
+
+    asyncio could do TLS by itself, but says nothing of a handshake that failed. What comes together with
+    the end of the handshake waits until HTTP has been told of the connection.
+    """
+
+    context: ssl.SSLContext
+    places: asyncio.Semaphore  # for handshakes
+
+    def __init__(self, **arguments: Any) -> None:
+        self._http = HttpProtocol(**arguments)
+        self._early: list[bytes] | None = []
+        self._handshake: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._handshake is None:  # the second time it is the TLS transport's
+            assert isinstance(transport, asyncio.Transport)
+            self._handshake = asyncio.get_running_loop().create_task(self._upgrade(transport))
+
+    async def _upgrade(self, transport: asyncio.Transport) -> None:
+        source = source_of(transport)
+        if self.places.locked():
+            _log.warning("connection closed: too many TLS handshakes at once", source=source)
+            transport.abort()
+            return
+        try:
+            async with self.places:
+                secure = await asyncio.get_running_loop().start_tls(
+                    transport, self, self.context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                )
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            _log.warning("connection closed: no TLS", source=source, error=str(error))
+            transport.abort()
+            return
+        assert secure is not None
+        self._http.connection_made(secure)
+        early, self._early = self._early or [], None
+        for data in early:
+            self._http.data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._early is None:
+            self._http.data_received(data)
+        else:
+            self._early.append(data)
+
+    def eof_received(self) -> None:
+        if self._early is None:
+            self._http.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._early is None:
+            self._http.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._early is None:
+            self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._early is None:
+            self._http.resume_writing()
+
+
 def tls(context: ssl.SSLContext) -> type[asyncio.Protocol]:
     """The protocol class of a port that speaks HTTP over TLS with `context`."""
     places = asyncio.Semaphore(HANDSHAKES_MAX)
-
-    class TlsProtocol(asyncio.Protocol):
-        """Upgrades the connection to TLS, then hands all that comes to HTTP.
-
-        asyncio could do TLS by itself, but says nothing of a handshake that failed. What comes together with
-        the end of the handshake waits until HTTP has been told of the connection.
-        """
-
-        def __init__(self, **arguments: Any) -> None:
-            self._http = HttpProtocol(**arguments)
-            self._early: list[bytes] | None = []
-            self._handshake: asyncio.Task[None] | None = None
-
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            if self._handshake is None:  # the second time it is the TLS transport's
-                assert isinstance(transport, asyncio.Transport)
-                self._handshake = asyncio.get_running_loop().create_task(self._upgrade(transport))
-
-        async def _upgrade(self, transport: asyncio.Transport) -> None:
-            source = source_of(transport)
-            if places.locked():
-                _log.warning("connection closed: too many TLS handshakes at once", source=source)
-                transport.abort()
-                return
-            try:
-                async with places:
-                    secure = await asyncio.get_running_loop().start_tls(
-                        transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
-                    )
-            except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
-                _log.warning("connection closed: no TLS", source=source, error=str(error))
-                transport.abort()
-                return
-            assert secure is not None
-            self._http.connection_made(secure)
-            early, self._early = self._early or [], None
-            for data in early:
-                self._http.data_received(data)
-
-        def data_received(self, data: bytes) -> None:
-            if self._early is None:
-                self._http.data_received(data)
-            else:
-                self._early.append(data)
-
-        def eof_received(self) -> None:
-            if self._early is None:
-                self._http.eof_received()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self._early is None:
-                self._http.connection_lost(exc)
-
-        def pause_writing(self) -> None:
-            if self._early is None:
-                self._http.pause_writing()
-
-        def resume_writing(self) -> None:
-            if self._early is None:
-                self._http.resume_writing()
-
-    return TlsProtocol
+    return type("TlsProtocol", (TlsProtocol,), {"context": context, "places": places})
 
 
 def source_of(transport: asyncio.BaseTransport) -> str:

@@ -33,7 +33,7 @@ def replicate(asked: Asks, line: CommandLine) -> Reply:
     name = str(run["replication-set"])
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[state]}"),
     )
@@ -59,7 +59,6 @@ def state(run: Row, now: float) -> str:
     parts = [
         f"{format_size(int(total - number(run, 'left-bytes')))} of {format_size(int(total))}",
         f"{format_size(int(number(run, 'rate')))}/s",
-        f"{format_size(int(number(run, 'wire-bytes')))} on the wire",
     ]
     if run["estimated-time"] is not None:
         parts.append(f"{format_duration(max(0.0, number(run, 'estimated-time') - now))} left")

@@ -31,7 +31,7 @@ def print_reply(reply: Reply, output: TextIO) -> None:
         rows = [row for row in reply.rows if row.type is type or row.type == type]
         console.print(_record(rows) if type.record else _table(type, rows))
     if reply.message:
-        console.print(Text(printable(reply.message)))
+        console.print(Text(printable(reply.message)), soft_wrap=True)
 
 
 def _table(type: ObjectType, rows: Sequence[Row]) -> Table:

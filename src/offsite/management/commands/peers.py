@@ -18,7 +18,7 @@ PEER = ObjectType(
         Property("connection-status", "Status"),
         Property("remote-system-name", "System"),
         Property("remote-host-port-address", "Address"),
-        Property("remote-certificate-fingerprint", "Certificate (SHA-256)"),
+        Property("remote-certificate-fingerprint"),
         Property("remote-system-serial"),
         Property("connection-type"),
         Property("creation-date-time", "Created", Kind.TIME),

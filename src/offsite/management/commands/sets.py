@@ -17,14 +17,15 @@ SET = ObjectType(
     "replication-set",
     (
         Property("name", "Name"),
+        Property("role", "Role"),
         Property("primary-volume-name", "Primary"),
-        Property("primary-location", "Primary is"),
         Property("secondary-volume-name", "Secondary"),
         Property("peer-connection-name", "Peer"),
         Property("status", "Status"),
-        Property("last-success-time", "Up to date as of", Kind.TIME),
-        Property("lag", "Age", Kind.DURATION),
+        Property("lag", "Lag", Kind.DURATION),
         Property("last-run-status", "Last run"),
+        Property("primary-location"),
+        Property("last-success-time", kind=Kind.TIME),
         Property("storage-pool-name"),
         Property("remote-pool-name"),
         Property("generation", kind=Kind.NUMBER),
@@ -121,7 +122,7 @@ def replicate(context: Context, name: str) -> Reply:
 
 @COMMANDS.command(
     "show replication-sets",
-    "Lists the replication sets that this system is an end of, and how old what the secondary holds is.",
+    "Lists the replication sets that this system is an end of. The lag is the age of what the secondary holds.",
     positional("names", values.references("replication set"), "Only these.", required=False),
     role=Role.MONITOR,
 )
@@ -149,6 +150,7 @@ def _row(found: SetInfo) -> Row:
         SET,
         {
             "name": found.name,
+            "role": found.role,
             "primary-volume-name": found.primary_volume,
             "primary-location": "Local" if found.role == "primary" else "Remote",
             "secondary-volume-name": found.secondary_volume,

@@ -1,0 +1,90 @@
+"""`offsite serve`: a system as a process, from its command line to its end.
+
+SIGTERM or SIGINT ──► clean stop ──(30 s)──► end by force, and the next start is one after a crash
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import threading
+from pathlib import Path
+
+import structlog
+
+from offsite.daemon import API_PORT, NBD_PORT, PEER_PORT, Daemon, Settings, Stopped
+from offsite.errors import BadParameter
+from offsite.interfaces import logs, readiness
+from offsite.interfaces.command_line import only_words
+from offsite.interfaces.options import CommandLine
+from offsite.units import parse_size
+
+STOP_ALL_SECONDS = 30.0
+PASSWORD_VARIABLE = "OFFSITE_MANAGE_PASSWORD"
+
+_log = structlog.get_logger("offsite.serve")
+
+
+def serve(line: CommandLine) -> int:
+    """`offsite serve`: runs a system in the foreground until SIGTERM or SIGINT; returns the exit status."""
+    settings = settings_of(line, os.environ.pop(PASSWORD_VARIABLE, None))
+    logs.configure()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a system has many connections and images open
+    daemon = Daemon(settings, announce=lambda text: print(text, flush=True))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: daemon.tell_to_stop())
+    try:
+        daemon.start()
+    except Stopped:
+        return 0
+    assert daemon.system is not None
+    print(_ready(daemon), flush=True)
+    readiness.notify("READY=1")
+    daemon.wait()
+    readiness.notify("STOPPING=1")
+    deadline = threading.Timer(STOP_ALL_SECONDS, _exit_at_once)
+    deadline.daemon = True
+    deadline.start()
+    daemon.stop()
+    deadline.cancel()
+    return 0
+
+
+def _exit_at_once() -> None:
+    _log.error("the system did not stop in time; it ends as it is", seconds=STOP_ALL_SECONDS)
+    os._exit(1)
+
+
+def _ready(daemon: Daemon) -> str:
+    assert daemon.system is not None
+    at = daemon.addresses
+    return (
+        f"System {daemon.system.name} is ready: API {at['api']}, NBD {at['nbd']}, peers {at['peer']}, "
+        f"state {daemon.system.state_directory}"
+    )
+
+
+def settings_of(line: CommandLine, password: str | None) -> Settings:
+    """Raises BadParameter or OptionError for an option outside its rule."""
+    (directory,) = only_words(line, "serve STATE_DIR", 1)
+    options = line.options
+    return Settings(
+        state_directory=Path(directory),
+        name=options.get("name"),
+        listen=options.get("listen", "127.0.0.1"),
+        api_port=_port(options.get("api-port"), API_PORT),
+        nbd_port=_port(options.get("nbd-port"), NBD_PORT),
+        peer_port=_port(options.get("peer-port"), PEER_PORT),
+        pool_bytes=parse_size(options["pool-size"]) if "pool-size" in options else None,
+        password=password,
+    )
+
+
+def _port(text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
+        raise BadParameter(f"port {text[:16]!r} is not a number from 0 to 65535")
+    return int(text)

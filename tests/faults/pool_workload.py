@@ -59,8 +59,7 @@ class Life:
                 opened.close()
             case ["flush"]:
                 self.pool.flush()
-            case ["reclaim", int(warm_bytes)]:
-                self.pool.flush()
+            case ["reclaim", int(warm_bytes)]:  # without a flush: what was let go since the last one is not free
                 self.pool.reclaim(warm_bytes)
             case ["reopen"]:
                 self.close()

@@ -38,14 +38,21 @@ P = PAGE
 V, S = "v", "s"
 WRITTEN_IN_FULL: list[list[Step]] = [
     # A copy after a snapshot, and the page let go by its deletion used again.
-    [["snapshot", V, S], ["write", V, 0, BLOCK], ["flush"], ["delete", S], ["reclaim", 0], ["write", V, 5 * P, 2 * P],
-     ["flush"]],
-    # The same with the page kept warm: it is overwritten without a hole in between.
-    [["snapshot", V, S], ["write", V, 0, BLOCK], ["delete", S], ["reclaim", 1 << 20], ["snapshot", V, S],
+    [["snapshot", V, S], ["write", V, 0, BLOCK], ["flush"], ["delete", S], ["flush"], ["reclaim", 0],
+     ["write", V, 5 * P, 2 * P], ["flush"]],
+    # The same with the page kept warm: it is overwritten without a hole in between, or not given at all.
+    [["snapshot", V, S], ["write", V, 0, BLOCK], ["delete", S], ["flush"], ["reclaim", 1 << 20], ["snapshot", V, S],
      ["write", V, P, BLOCK], ["write", V, 2 * P, BLOCK], ["flush"]],
+    [["discard", V, 0, 4 * P], ["flush"], ["reclaim", 1 << 20], ["write", V, P, BLOCK], ["write", V, 7 * P, BLOCK],
+     ["flush"], ["create", "w", 4 * P], ["write", "w", 0, BLOCK]],
     # Discarded, freed, and given to another volume of which only a part of a page is written.
     [["discard", V, 0, 3 * P], ["flush"], ["reclaim", 0], ["create", "w", 4 * P], ["write", "w", P + BLOCK, BLOCK],
      ["flush"]],
+    # Let go, and not durably so, in a full pool where others look for pages (P4).
+    [["create", "w", 43 * P], ["write", "w", 0, 43 * P], ["flush"], ["discard", V, 0, 3 * P], ["reclaim", 0],
+     ["write", V, 5 * P, 2 * P], ["flush"]],
+    [["create", "w", 43 * P], ["write", "w", 0, 43 * P], ["snapshot", V, S], ["discard", V, 0, 4 * P], ["flush"],
+     ["discard", S, 0, 2 * P], ["reclaim", 1 << 20], ["write", S, 8 * P, BLOCK], ["write", S, 0, P]],
     # Discarded and written again before anything was flushed.
     [["discard", V, 0, 2 * P], ["write", V, 0, BLOCK], ["discard", V, 0, P], ["write", V, BLOCK, BLOCK], ["flush"]],
     # Rolled back, and written on.
@@ -59,7 +66,8 @@ WRITTEN_IN_FULL: list[list[Step]] = [
     # Never flushed at all, and then opened again.
     [["write", V, 6 * P, 3 * P], ["reopen"], ["write", V, 6 * P, BLOCK], ["discard", V, 7 * P, P]],
     # Deleted altogether.
-    [["delete", V], ["reclaim", 0], ["create", "w", 12 * P], ["write", "w", 0, BLOCK], ["flush"], ["reopen"]],
+    [["delete", V], ["flush"], ["reclaim", 0], ["create", "w", 12 * P], ["write", "w", 0, BLOCK], ["flush"],
+     ["reopen"]],
 ]  # fmt: skip
 
 
@@ -101,6 +109,8 @@ def after_step(world: World, tag: int, step: Step) -> World:
             return world
         case ["discard", str(name), int(offset), int(length)]:
             world[name].zero(offset, length)
+            return world
+        case ["reclaim", _]:
             return world
         case ["create", str(name), int(size)]:
             world[name] = Model(name, "volume", None, size)

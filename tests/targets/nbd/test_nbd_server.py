@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -284,6 +285,30 @@ def test_an_accept_that_fails_is_told_and_tried_again(bench: NbdBench, monkeypat
     with capture_logs() as lines:
         assert bench.client().read(0, 1) == b"\0"
     assert [line["event"] for line in complaints(lines)] == ["NBD cannot accept"]
+
+
+def test_a_connection_takes_batches_and_does_without_where_that_is_forbidden(
+    bench: NbdBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.volume()
+    bench.serve()
+    chosen: list[int] = []
+    setting = os.sched_setscheduler
+
+    def remember(pid: int, policy: int, parameters: os.sched_param) -> None:
+        chosen.append(policy)
+        setting(pid, policy, parameters)
+
+    monkeypatch.setattr(os, "sched_setscheduler", remember)
+    assert bench.client().read(0, 1) == b"\0"
+    assert chosen == [os.SCHED_BATCH]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "it is the connection's thread that changes"
+
+    def forbid(*_arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbid)
+    assert bench.client().read(0, 1) == b"\0"
 
 
 # -- start and stop --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ accepted ──Negotiation──▶ export chosen ──Transmission──▶ cl
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import time
@@ -141,5 +142,20 @@ class Connection:
         exports.seen(self.initiator, self._settings.clock.now())
 
     def _transmit(self, outcome: Outcome, left_over: bytes) -> None:
+        _prefer_batches()
         with closing(Transmission(self._channel, outcome, self._settings.workers)) as transmission:
             transmission.run(left_over)
+
+
+def _prefer_batches() -> None:
+    """Has the scheduler not interrupt a client for this thread when they share a processor.
+
+    It would, at the first of the requests that the client is about to send, and each batch would be a single
+    request: with that, one busy 2-core machine served 31,000 random 4 KiB reads a second at queue depth 16,
+    without it 75,000. With a processor to itself this thread wakes as fast as ever. See sched(7).
+    """
+    try:
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # nobody has chosen another policy for us
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError as error:  # a sandbox may forbid it
+        _log.debug("NBD connection keeps its scheduling policy", reason=str(error))

@@ -44,7 +44,11 @@ class Proxy:
             if self.refusing:
                 client.close()
                 continue
-            server = socket.create_connection(("127.0.0.1", self.target_port))
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target_port))
+            except OSError:  # the target is down: whoever tries is to see that
+                client.close()
+                continue
             self._pairs.append((client, server))
             threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()

@@ -371,3 +371,12 @@ def test_an_answer_to_whether_a_peer_is_there_holds_good_for_a_while(london: Sit
     assert not london.replication.peers.online("Newark")
     newark.open()
     newark.start()
+
+
+def test_a_port_that_is_taken_is_told_and_can_be_stopped(newark: Site, tmp_path: Path) -> None:
+    other = Site(tmp_path / "other", "Other")
+    other.port = newark.port
+    other.open()
+    with pytest.raises(OSError, match="Address already in use"):
+        other.start()
+    other.stop()

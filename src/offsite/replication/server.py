@@ -31,21 +31,25 @@ class PeerServer:
         self._sessions: dict[Session, threading.Thread] = {}
         self._context: tuple[tuple[bytes, ...], ssl.SSLContext] | None = None
         self._stopping = False
+        self._listener: socket.socket | None = None
 
     def start(self) -> None:
         """Listens from when this returns. Raises OSError when the port is not to be had."""
         family = socket.AF_INET6 if ":" in self._listen[0] else socket.AF_INET
-        self._listener = socket.create_server(self._listen, family=family, backlog=64)
-        self._acceptor = threading.Thread(target=self._accept_all, name="peer-accept", daemon=True)
+        listener = self._listener = socket.create_server(self._listen, family=family, backlog=64)
+        self._acceptor = threading.Thread(target=self._accept_all, args=(listener,), name="peer-accept", daemon=True)
         self._acceptor.start()
 
     @property
     def port(self) -> int:
         """Of the socket: with a port of 0 asked for, the one that was given."""
+        assert self._listener is not None, "it was not started"
         return int(self._listener.getsockname()[1])
 
     def stop(self, timeout_seconds: float) -> None:
-        """No new connections; those that are there are cut, and what they were doing ends."""
+        """No new connections; those that are there are cut, and what they were doing ends. Harmless before a start."""
+        if self._listener is None:
+            return
         until = time.monotonic() + timeout_seconds
         with self._lock:
             self._stopping = True
@@ -58,10 +62,10 @@ class PeerServer:
         for thread in sessions.values():
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _accept_all(self) -> None:
+    def _accept_all(self, listener: socket.socket) -> None:
         while not self._stopping:
             try:
-                raw, address = self._listener.accept()
+                raw, address = listener.accept()
             except OSError as error:
                 if self._stopping:
                     return

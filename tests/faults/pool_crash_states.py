@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pool_io_trace import Make, Mark, Operation, Punch, Sync, Truncate, Unlink, Write
+from tests.faults.pool_io_trace import Make, Mark, Operation, Punch, Sync, Truncate, Unlink, Write
 
 TEAR_BYTES = 4096
 ALL_SUBSETS_UP_TO = 5  # pending units: 32 subsets

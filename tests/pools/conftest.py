@@ -1,8 +1,7 @@
-"""What the tests of pools share; puts the helpers of this folder within their reach."""
+"""What the tests of pools share."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,10 +9,7 @@ import pytest
 
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Create
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from pool_bench import PAGE, Bench
+from tests.pools.pool_bench import PAGE, Bench
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from interleaving import held_before
 
 from offsite.errors import VolumeNotFound
 from offsite.pools.local import LocalPool
 from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.protocol import Change, Clone, Create, Delete, Replace, Snapshot
 from offsite.store.database import Database
+from tests.pools.interleaving import held_before
 
 PAGE = 4096
 BLOCK = 512

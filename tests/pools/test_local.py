@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pool_bench import PAGE, Bench
-from pool_hosts import check_counts, check_free_pages_are_holes, discard, inside, read, write
 from sqlalchemy import Connection, select
 
 from offsite import events
@@ -43,6 +41,8 @@ from offsite.pools.protocol import (
 )
 from offsite.store import tables
 from offsite.units import GIB, TIB
+from tests.pools.pool_bench import PAGE, Bench
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, discard, inside, read, write
 
 Volume = Callable[[str, int], int]
 

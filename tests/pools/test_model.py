@@ -24,10 +24,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pool_bench import PAGE
-from pool_files import copy_sparse
-from pool_hosts import check_counts, check_free_pages_are_holes
-from pool_model import BLOCK, ZERO, Blocks, Model
 from sqlalchemy import Connection
 
 from offsite.errors import BadParameter, NameInUse, OffsiteError, PoolFull, VolumeNotFound
@@ -46,6 +42,10 @@ from offsite.pools.protocol import (
     Snapshot,
 )
 from offsite.store.database import Database
+from tests.pools.pool_bench import PAGE
+from tests.pools.pool_files import copy_sparse
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes
+from tests.pools.pool_model import BLOCK, ZERO, Blocks, Model
 
 LEAF, NODE = 256 * PAGE, 256 * 1024 * PAGE
 POOL_PAGES = 330

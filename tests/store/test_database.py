@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -287,3 +288,42 @@ def test_a_read_that_fails_leaves_the_next_one_well(database: Database) -> None:
         connection.exec_driver_sql("SELECT * FROM no_such_table")
     with database.read() as connection:
         assert names(connection) == []
+
+
+# -- the write-ahead log ----------------------------------------------------------------------------------------
+
+
+def rows_without_the_log(path: Path, directory: Path) -> int:
+    """What the main file alone holds."""
+    directory.mkdir()
+    (directory / "state.db").write_bytes(path.read_bytes())
+    with sqlite3.connect(directory / "state.db") as connection:
+        count: int = connection.execute("SELECT count(*) FROM system").fetchone()[0]
+    connection.close()
+    return count
+
+
+def test_commits_leave_the_log_to_the_checkpoint(database: Database, path: Path, tmp_path: Path) -> None:
+    """Or a host's flush would now and then wait for all that others have written."""
+    database.checkpoint()
+    for number in range(1, 1200):
+        with database.transaction() as connection:
+            connection.exec_driver_sql(SYSTEM, (number, "n" * 2000))
+    assert rows_without_the_log(path, tmp_path / "before") == 0
+    database.checkpoint()
+    assert rows_without_the_log(path, tmp_path / "after") == 1199
+
+
+def test_a_checkpoint_that_fails_is_told_and_loses_nothing(database: Database, path: Path) -> None:
+    with database.transaction() as connection:
+        connection.exec_driver_sql(SYSTEM, (1, "n" * 100_000))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))  # the main file cannot grow
+    try:
+        with pytest.raises(StateDirectoryError, match="cannot be used"):
+            database.checkpoint()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    database.checkpoint()
+    with database.read() as connection:
+        assert names(connection) == ["n" * 100_000]

@@ -87,8 +87,8 @@ class Database:
 
     def checkpoint(self) -> None:
         """Writes back what commits left in the WAL: called now and then, so that no commit has to."""
-        with self._engine.connect() as connection:
-            connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # type: ignore[union-attr]
+        with self._errors_told(), self._engine.connect() as connection:
+            connection.connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")  # outside any transaction
 
     def close(self) -> None:
         with self._write_lock:
@@ -107,13 +107,14 @@ class Database:
             yield
         except IntegrityError:
             raise
-        except DatabaseError as error:
-            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the rest tells where in SQLite it arose
+        except (DatabaseError, sqlite3.DatabaseError) as error:
+            cause = error.orig if isinstance(error, DatabaseError) else error
+            code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the rest tells where in SQLite it arose
             damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
             raise StateDirectoryError(
-                f"{self.path} is damaged: {error.orig}; restore it from a copy"
+                f"{self.path} is damaged: {cause}; restore it from a copy"
                 if damaged
-                else f"{self.path} cannot be used: {error.orig}; nothing was changed; check the disk that it is on"
+                else f"{self.path} cannot be used: {cause}; nothing was changed; check the disk that it is on"
             ) from error
 
 
@@ -145,7 +146,12 @@ def _engine(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # SQLAlchemy's BEGIN below is the only one
-        for pragma in ("busy_timeout=10000", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in (
+            "busy_timeout=10000",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"wal_autocheckpoint={CHECKPOINT_PAGES_MAX}",
+        ):
             connection.execute(f"PRAGMA {pragma}")
         if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
             # Only in a new database: setting it writes, even to what it was.

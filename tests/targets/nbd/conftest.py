@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nbd_bench import NbdBench, bench_in
+
+from tests.targets.nbd.nbd_bench import NbdBench, bench_in
 
 
 @pytest.fixture

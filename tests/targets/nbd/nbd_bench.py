@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nbd_client import RawClient
-
 from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
 from offsite.pools.local import LocalPool
@@ -19,6 +17,7 @@ from offsite.store.database import Database
 from offsite.targets.nbd.exports import Exports, everything
 from offsite.targets.nbd.server import Address, NbdServer
 from offsite.units import MIB
+from tests.targets.nbd.nbd_client import RawClient
 
 PAGE = 16 << 10
 

@@ -10,10 +10,10 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from nbd_bench import PAGE, NbdBench
 
 from offsite.pools.protocol import Delete, ImageInfo, Snapshot
 from offsite.units import MIB
+from tests.targets.nbd.nbd_bench import PAGE, NbdBench
 
 
 def run(*command: str | Path, fails: bool = False) -> str:

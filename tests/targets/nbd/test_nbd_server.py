@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from nbd_bench import NbdBench, complaints, until
-from nbd_client import RawClient
 from structlog.testing import capture_logs
 
 from offsite.errors import BadParameter, InUse, OffsiteError
@@ -20,6 +18,8 @@ from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import server as server_module
 from offsite.targets.nbd.server import NbdServer
 from offsite.units import MIB
+from tests.targets.nbd.nbd_bench import NbdBench, complaints, until
+from tests.targets.nbd.nbd_client import RawClient
 
 LOOPBACK = ("127.0.0.1", 0)
 

@@ -9,16 +9,16 @@ import struct
 from pathlib import Path
 
 import pytest
-from nbd_bench import PAGE, NbdBench, complaints, until
-from nbd_client import RawClient
 from structlog.testing import capture_logs
 
 from offsite.errors import PoolFailed, PoolFull
 from offsite.pools.protocol import Create, Delete, Resize
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd.commands import EXTENTS_MAX, PIECE_BYTES
+from offsite.targets.nbd.commands import EXTENTS_MAX, READ_PIECE_BYTES
 from offsite.targets.nbd.transmission import OUTSTANDING_MAX
 from offsite.units import MIB
+from tests.targets.nbd.nbd_bench import PAGE, NbdBench, complaints, until
+from tests.targets.nbd.nbd_client import RawClient
 
 FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = 1, 2, 4, 8, 16
 HOLE = nbd.STATE_HOLE | nbd.STATE_ZERO
@@ -89,11 +89,11 @@ def test_a_long_read_comes_in_pieces_that_fit_together(bench: NbdBench) -> None:
     client.write(1000, data)
     reply = client.run(nbd.CMD_READ, 1000, len(data))
     assert reply.data == data
-    assert max(map(len, reply.pieces.values())) == PIECE_BYTES
+    assert max(map(len, reply.pieces.values())) == READ_PIECE_BYTES
     assert client.read(0, nbd.PAYLOAD_BYTES_MAX) == bench.content(image)[: nbd.PAYLOAD_BYTES_MAX]
 
 
-@pytest.mark.parametrize("length", [4096, 65536, PIECE_BYTES + 1, 3 * MIB])
+@pytest.mark.parametrize("length", [4096, 65536, READ_PIECE_BYTES + 1, 3 * MIB])
 def test_a_read_that_must_not_be_fragmented_comes_in_one_piece(bench: NbdBench, length: int) -> None:
     bench.volume()
     bench.serve()
@@ -369,7 +369,7 @@ def test_flushes_that_wait_for_a_flush_share_the_next_one(bench: NbdBench) -> No
 # -- what is not in the page cache -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("length", [4096, PIECE_BYTES, 2 * MIB + 5])
+@pytest.mark.parametrize("length", [4096, READ_PIECE_BYTES, 2 * MIB + 5])
 def test_a_cold_read_does_not_hold_up_the_connection(bench: NbdBench, structured: bool, length: int) -> None:
     bench.volume()
     bench.serve()

@@ -60,7 +60,7 @@ class Done:
     cookie: int
     error: int  # of NBD; 0 is success
     sentence: str
-    buffer: bytearray | None
+    buffer: memoryview | None
     offset: int
     size_bytes: int
 
@@ -132,13 +132,13 @@ class Background:
     def _read(self, cookie: int, offset: int, length: int, header_bytes: int, *, keep: bool) -> None:
         if self._closed:
             return
-        buffer = bytearray(header_bytes + length)
+        buffer = memoryview(bytearray(header_bytes + length))
         done = Done(cookie, nbd.EIO, "internal error", None, offset, length)
         try:
             with closing(self._open_image()) as image:
                 image.begin()
                 try:
-                    image.read(offset, memoryview(buffer)[header_bytes:])
+                    image.read(offset, buffer[header_bytes:])
                 finally:
                     image.end()
             done = Done(cookie, 0, "", buffer if keep else None, offset, length)

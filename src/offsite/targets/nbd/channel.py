@@ -44,7 +44,7 @@ class Channel(Protocol):
         """As `receive`; raises ClientStalled at `deadline`, by time.monotonic()."""
         ...
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Raises ClientStalled when the client has taken nothing for the send deadline."""
         ...
 
@@ -94,7 +94,7 @@ class PlainChannel:
             raise ClientGone(str(error)) from error
         return received
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
         try:
             while (sent := self.socket.send(rest)) < len(rest):
@@ -147,7 +147,7 @@ class TlsChannel:
     def receive_before(self, buffer: memoryview, deadline: float | None) -> int:
         return self._retry(partial(self._socket.recv_into, buffer), lambda: deadline, "the client is silent")
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
         while rest:
             sent = self._retry(partial(self._socket.send, rest), self._send_deadline, "the client takes no replies")

@@ -18,7 +18,7 @@ from offsite.targets.nbd.negotiation import Outcome
 from offsite.targets.nbd.replies import BUFFER_BYTES, Replies
 from offsite.targets.nbd.requests import Request
 
-PIECE_BYTES = 256 << 10  # of a read: stays in the processor's cache on its way from the disk's to the socket's
+READ_PIECE_BYTES = 1 << 20
 DISCARD_PIECE_BYTES = 64 << 20
 ALLOCATE_PIECE_BYTES = 4 << 20
 EXTENTS_MAX = 2048  # in one answer; the client asks on from where it ends
@@ -118,10 +118,10 @@ class Commands:
         """Each piece is a chunk of the structured reply, and leaves as soon as it is there."""
         replies, end = self._replies, offset + length
         while offset < end:
-            piece = min(PIECE_BYTES, end - offset)
+            piece = min(READ_PIECE_BYTES, end - offset)
             replies.make_room(codec.DATA_CHUNK_BYTES + piece)
             data = replies.filled + codec.DATA_CHUNK_BYTES
-            if not self._read_nowait(offset, replies.view[data : data + piece]):
+            if not self._read_nowait(offset, replies.buffer[data : data + piece]):
                 self._background.read(cookie, offset, end - offset, replies.header_bytes)
                 return
             head = codec.DATA_HEAD | (codec.DONE if offset + piece == end else 0)
@@ -136,13 +136,14 @@ class Commands:
         replies = self._replies
         size = replies.header_bytes + length
         replies.make_room(size)
-        buffer, at = (replies.buffer, replies.filled) if size <= BUFFER_BYTES else (bytearray(size), 0)
+        fits = size <= BUFFER_BYTES
+        buffer, at = (replies.buffer, replies.filled) if fits else (memoryview(bytearray(size)), 0)
         data = at + replies.header_bytes
-        if not self._read_nowait(offset, memoryview(buffer)[data : data + length]):
+        if not self._read_nowait(offset, buffer[data : data + length]):
             self._background.read(cookie, offset, length, replies.header_bytes)
             return
         replies.write_read_header(buffer, at, cookie, offset, length)
-        if buffer is replies.buffer:
+        if fits:
             replies.filled += size
         else:
             replies.put(buffer)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from offsite.targets.nbd import requests as codec
+from offsite.targets.nbd.buffers import new_buffer
 from offsite.targets.nbd.channel import Channel
 
-BUFFER_BYTES = (1 << 20) + (64 << 10)
+BUFFER_BYTES = 2 << 20
 _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
 
 
@@ -14,8 +15,7 @@ class Replies:
 
     def __init__(self, channel: Channel, *, structured: bool) -> None:
         self.structured = structured
-        self.buffer = bytearray(BUFFER_BYTES)
-        self.view = memoryview(self.buffer)
+        self.buffer = new_buffer(BUFFER_BYTES)
         self.filled = 0
         self.header_bytes = codec.DATA_CHUNK_BYTES if structured else codec.SIMPLE_REPLY_BYTES  # before data read
         self._channel = channel
@@ -25,19 +25,19 @@ class Replies:
         filled = self.filled
         if filled:
             self.filled = 0
-            self._channel.send(self.view[:filled])
+            self._channel.send(self.buffer[:filled])
 
     def make_room(self, size_bytes: int) -> None:
         """Sends what there is, if `size_bytes` do not fit behind it."""
         if size_bytes > BUFFER_BYTES - self.filled:
             self.send()
 
-    def put(self, reply: bytes | bytearray) -> None:
+    def put(self, reply: bytes | memoryview) -> None:
         self.make_room(len(reply))
         if len(reply) > BUFFER_BYTES:
             self._channel.send(reply)
             return
-        self.view[self.filled : self.filled + len(reply)] = reply
+        self.buffer[self.filled : self.filled + len(reply)] = reply
         self.filled += len(reply)
 
     def put_success(self, cookie: int) -> None:
@@ -53,7 +53,7 @@ class Replies:
     def put_nothing_read(self, cookie: int) -> None:
         self.put(codec.done_chunk(cookie) if self.structured else codec.simple_reply(cookie))
 
-    def write_read_header(self, buffer: bytearray, at: int, cookie: int, offset: int, length: int) -> None:
+    def write_read_header(self, buffer: memoryview, at: int, cookie: int, offset: int, length: int) -> None:
         """Of a read, or its last piece: into the `header_bytes` at `at`, before the data."""
         if self.structured:
             codec.DATA_CHUNK.pack_into(buffer, at, _WHOLE_DATA, cookie, length + 8, offset)

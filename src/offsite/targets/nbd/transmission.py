@@ -19,17 +19,21 @@ from offsite.pools.protocol import OpenImage
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
 from offsite.targets.nbd.background import Background, Done, Workers, error_number
+from offsite.targets.nbd.buffers import new_buffer
 from offsite.targets.nbd.channel import Channel
-from offsite.targets.nbd.commands import PIECE_BYTES, Commands, Refused
+from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, Refused
 from offsite.targets.nbd.negotiation import Outcome
-from offsite.targets.nbd.replies import BUFFER_BYTES, Replies
+from offsite.targets.nbd.replies import BUFFER_BYTES as REPLY_BUFFER_BYTES
+from offsite.targets.nbd.replies import Replies
 from offsite.targets.nbd.requests import REQUEST_BYTES, SIMPLE_REPLY_BYTES, Request
 
+BUFFER_BYTES = (1 << 20) + (64 << 10)  # of requests
+WRITE_PIECE_BYTES = 256 << 10  # longer writes begin before all of their payload is there
 PIECE_ALIGNMENT_BYTES = 64 << 10  # at most this much of a long write is carried on to its next piece
 OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX = 64, 64 << 20  # in the background, for one connection
 FINISH_SECONDS = 30  # for what is outstanding when the client has said goodbye
 
-_FULL_BYTES = BUFFER_BYTES - PIECE_BYTES - codec.DATA_CHUNK_BYTES  # up to here the longest short reply fits
+_FULL_BYTES = REPLY_BUFFER_BYTES - READ_PIECE_BYTES - codec.DATA_CHUNK_BYTES  # up to here any plain reply fits
 _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
 
 
@@ -48,7 +52,7 @@ class Transmission:
         self._wakeup_poll = select.poll()
         self._wakeup_poll.register(self._background.wakeup, select.POLLIN)
 
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))  # of requests
+        self._buffer = new_buffer(BUFFER_BYTES)
         self._at = 0  # where in it the requests begin that have not been carried out
         self._paused = False  # plain requests stopped for want of room, or at a failure
         self._failed: tuple[int, OffsiteError | OSError] | None = None  # cookie of a plain request, and why
@@ -83,11 +87,11 @@ class Transmission:
             return 0, 0
         buffer = self._buffer
         partial = codec.partial_write(buffer, start, end)
-        if partial is not None and partial[3] > PIECE_BYTES:
+        if partial is not None and partial[3] > WRITE_PIECE_BYTES:
             self._write_long(partial, start + REQUEST_BYTES, end)
             self._replies.send()
             return 0, 0
-        if BUFFER_BYTES - end < PIECE_BYTES + REQUEST_BYTES:
+        if BUFFER_BYTES - end < WRITE_PIECE_BYTES + REQUEST_BYTES:
             buffer[: end - start] = buffer[start:end]
             return 0, end - start
         return start, end
@@ -145,7 +149,7 @@ class Transmission:
         """
         image, replies, background, buffer = self._image, self._replies, self._background, self._buffer
         read_nowait, write = image.read_nowait, image.write
-        out, out_view, filled, at = replies.buffer, replies.view, replies.filled, self._at
+        out, filled, at = replies.buffer, replies.filled, self._at
         structured, header_bytes = replies.structured, replies.header_bytes
         pack_data, pack_simple = codec.DATA_CHUNK.pack_into, codec.SIMPLE_REPLY.pack_into
         size = self._commands.size()
@@ -155,10 +159,10 @@ class Transmission:
             for request in requests:
                 head, cookie, offset, length = request
                 at += REQUEST_BYTES
-                if head == codec.PLAIN_READ and 0 < length <= PIECE_BYTES and offset + length <= size:
+                if head == codec.PLAIN_READ and 0 < length <= READ_PIECE_BYTES and offset + length <= size:
                     data = filled + header_bytes
                     stop = data + length
-                    if read_nowait(offset, out_view[data:stop]):
+                    if read_nowait(offset, out[data:stop]):
                         if structured:
                             pack_data(out, filled, _WHOLE_DATA, cookie, length + 8, offset)
                         else:
@@ -219,7 +223,7 @@ class Transmission:
             if remaining:
                 have = end - start
                 buffer[:have] = buffer[start:end]
-                received = self._receive(buffer[have : min(remaining, PIECE_BYTES)])
+                received = self._receive(buffer[have : min(remaining, WRITE_PIECE_BYTES)])
                 if not received:
                     raise ProtocolError(f"the client disconnected {remaining - have} bytes before a write's end")
                 start, end = 0, have + received

@@ -27,7 +27,7 @@ def test_sizes_are_read_as_the_array_reads_them(text: str, size_bytes: int) -> N
     assert parse_size(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "-1GB", "1PiB", "GiB", "1e9", "0x10", "1.GiB", "١GB", "1" * 30])
+@pytest.mark.parametrize("text", ["", "-1GB", "1PiB", "GiB", "1e9", "0x10", "1.GiB", "\u0661GB", "1" * 30])
 def test_what_is_no_size_is_refused_with_the_value(text: str) -> None:
     with pytest.raises(BadParameter) as refusal:
         parse_size(text)

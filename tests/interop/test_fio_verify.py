@@ -32,7 +32,8 @@ def test_what_fio_wrote_is_what_it_reads_while_snapshots_come_and_go(
         [
             "fio", "--name=verify", "--ioengine=nbd", f"--uri={london.nbd_uri('Fio')}", "--rw=randwrite",
             "--size=128m", "--iodepth=16", f"--bsrange={block_bytes}" if "-" in block_bytes else f"--bs={block_bytes}",
-            "--verify=crc32c", "--verify_backlog=512", "--verify_fatal=1", "--time_based", "--runtime=8", "--verify_state_save=0",
+            "--verify=crc32c", "--verify_backlog=512", "--verify_fatal=1", "--time_based", "--runtime=8",
+            "--verify_state_save=0",
             "--output-format=json", f"--output={tmp_path}/fio.json",
         ],
         stdout=subprocess.DEVNULL,

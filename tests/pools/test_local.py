@@ -701,3 +701,14 @@ def test_two_pools_of_one_system_do_not_touch_each_other(bench: Bench) -> None:
     assert a.images() == []
     check_counts(b)
     check_free_pages_are_holes(a)
+
+
+def test_the_id_of_a_deleted_image_is_not_given_to_another(bench: Bench) -> None:
+    """Or a map or a later change of the same call, which knew the old image by it, would reach the new one."""
+    pool = bench.make()
+    _, newest = pool.apply([Create("a", 4 * PAGE), Create("b", 4 * PAGE)])
+    pool = bench.reopen(pool)
+    with pytest.raises(VolumeNotFound):
+        pool.apply([Delete(newest.id), Create("c", 4 * PAGE), Resize(newest.id, 8 * PAGE)])
+    made = pool.apply([Delete(newest.id), Create("c", 4 * PAGE)])[1]
+    assert made.id != newest.id

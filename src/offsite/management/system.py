@@ -156,9 +156,10 @@ class System:
     def check_not_secondary(self, found: Found, what: str) -> None:
         """Raises NotAllowed for a volume that only replication may change. `what` is a past participle."""
         if self.replication.is_secondary(found.image.id):
+            _, set_name = self.replication_roles().get(found.image.id, ("", "that is being deleted"))
             raise NotAllowed(
-                f"volume {found.image.name} is the secondary volume of a replication set and cannot be {what}; take a "
-                "snapshot of it and use that"
+                f"volume {found.image.name} is the secondary volume of replication set {set_name} and cannot be "
+                f"{what}; take a snapshot of it and use that"
             )
 
     def check_new_name(self, name: str) -> None:

@@ -165,6 +165,7 @@ class LocalPool:
             image.nodes.changed = False
             self.by_id[image.id] = image
             self.names[image.name] = image.id
+            self._last_image_id = max(self._last_image_id, image.id)
 
     def _prepare_space(self, thresholds: Thresholds) -> None:
         table, store = self.table, self.store
@@ -201,7 +202,7 @@ class LocalPool:
 
     def take_image_id(self) -> int:
         """Ids are unique in the system, so that a map or a set can name an image without its pool."""
-        self._last_image_id = max(self._last_image_id, max(self.by_id, default=0)) + 1
+        self._last_image_id += 1
         return self._last_image_id
 
     def provisioned_bytes(self) -> int:

@@ -71,8 +71,11 @@ class OpenImage(Protocol):
     Offsets and lengths are bytes, any alignment, within `size_bytes`; the caller has checked that.
     """
 
-    size_bytes: int
-    page_bytes: int
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def page_bytes(self) -> int: ...
 
     def begin(self) -> None: ...
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from offsite.pools import local
 from offsite.pools.local import LocalPool
+from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.protocol import Clone, Create, Delete, Rename, Replace, Resize, Snapshot
 from offsite.store.database import Database
 
@@ -41,22 +44,31 @@ class Life:
         self.database.close()
 
     def id(self, name: str | int) -> int:
-        return next(info.id for info in self.pool.images() if info.name == name)
+        for info in self.pool.images():
+            if info.name == name:
+                return info.id
+        raise LookupError(name)
+
+    @contextmanager
+    def inside(self, name: str | int) -> Iterator[LocalOpenImage]:
+        opened = self.pool.open(self.id(name))
+        try:
+            opened.begin()
+            yield opened
+        finally:
+            opened.close()
 
     def step(self, tag: int, step: Step) -> None:
         match step:
             case ["write", name, int(offset), int(length)]:
-                opened = self.pool.open(self.id(name))
-                opened.begin()
-                opened.write(offset, memoryview(content(tag, length)))
-                opened.end()
-                opened.close()
+                with self.inside(name) as opened:
+                    opened.write(offset, memoryview(content(tag, length)))
             case ["discard", name, int(offset), int(length)]:
-                opened = self.pool.open(self.id(name))
-                opened.begin()
-                opened.discard(offset, length)
-                opened.end()
-                opened.close()
+                with self.inside(name) as opened:
+                    opened.discard(offset, length)
+            case ["read", name, int(offset), int(length)]:
+                with self.inside(name) as opened:
+                    opened.read(offset, memoryview(bytearray(length)))
             case ["flush"]:
                 self.pool.flush()
             case ["reclaim", int(warm_bytes)]:  # without a flush: what was let go since the last one is not free

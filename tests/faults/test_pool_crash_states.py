@@ -6,7 +6,6 @@ compared with what the process had been told was done.
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import shutil
@@ -22,20 +21,15 @@ from offsite.pools.protocol import Create
 from offsite.store.database import Database
 from tests.faults.pool_crash_states import CrashState, Files, crash_states
 from tests.faults.pool_io_trace import Mark, Operation, traced
-from tests.faults.pool_workload import PAGE, Life, Step, content
+from tests.faults.pool_workload import PAGE, Step
+from tests.faults.pool_worlds import MEMORY, VOLUME_PAGES, V, World, after_step, make_template, problem_of
 from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, inside, read, write
-from tests.pools.pool_model import BLOCK, ZERO, Model
+from tests.pools.pool_model import BLOCK
 
-POOL_PAGES = 48
-VOLUME_PAGES = 12
-MEMORY = Path("/dev/shm")
 STATES_EACH = {"few": 12, "many": 45}
 
-World = dict[str, Model]
-"""Images by name."""
-
 P = PAGE
-V, S = "v", "s"
+S = "s"
 WRITTEN_IN_FULL: list[list[Step]] = [
     # A copy after a snapshot, and the page let go by its deletion used again.
     [["snapshot", V, S], ["write", V, 0, BLOCK], ["flush"], ["delete", S], ["flush"], ["reclaim", 0],
@@ -55,6 +49,12 @@ WRITTEN_IN_FULL: list[list[Step]] = [
      ["discard", S, 0, 2 * P], ["reclaim", 1 << 20], ["write", S, 8 * P, BLOCK], ["write", S, 0, P]],
     # Discarded and written again before anything was flushed.
     [["discard", V, 0, 2 * P], ["write", V, 0, BLOCK], ["discard", V, 0, P], ["write", V, BLOCK, BLOCK], ["flush"]],
+    # One of two lets go of a page, and the other writes to it, with nothing flushed in between.
+    [["snapshot", V, S], ["write", V, 0, BLOCK], ["write", S, BLOCK, BLOCK], ["discard", S, P, P],
+     ["write", V, P, BLOCK], ["write", V, 2 * P, P], ["write", S, 2 * P, P], ["flush"], ["write", S, 0, BLOCK]],
+    # The same with a whole leaf, of which one lets go.
+    [["create", "w", 300 * P], ["write", "w", 0, 3 * P], ["snapshot", "w", S], ["discard", "w", 0, 256 * P],
+     ["write", S, P, P], ["flush"], ["write", S, 2 * P, BLOCK]],
     # Rolled back, and written on.
     [["snapshot", V, S], ["write", V, 0, 3 * P], ["flush"], ["replace", V, S], ["write", V, P, P], ["flush"]],
     # Cut in the middle of a page, grown again.
@@ -100,36 +100,6 @@ def drawn(chance: random.Random) -> list[Step]:
     return steps
 
 
-def after_step(world: World, tag: int, step: Step) -> World:
-    """The world once `step` is acknowledged. What only hosts did since the last flush may have got lost."""
-    world = copy.deepcopy(world)
-    match step:
-        case ["write", str(name), int(offset), int(length)]:
-            world[name].put(offset, content(tag, length))
-            return world
-        case ["discard", str(name), int(offset), int(length)]:
-            world[name].zero(offset, length)
-            return world
-        case ["reclaim", _]:
-            return world
-        case ["create", str(name), int(size)]:
-            world[name] = Model(name, "volume", None, size)
-        case ["snapshot", str(source), str(name)]:
-            world[name] = world[source].copy()
-        case ["replace", str(target), str(source)]:
-            world[target] = world[source].copy()
-        case ["resize", str(name), int(size)]:
-            world[name].cut(size)
-        case ["delete", str(name)]:
-            del world[name]
-        case ["run", str(target), str(source), str(name)]:
-            world[target], world[name] = world[source].copy(), world[source].copy()
-            del world[source]
-    for model in world.values():
-        model.settle()
-    return world
-
-
 def worlds_of(start: World, steps: list[Step]) -> list[list[World]]:
     """For each number of acknowledged steps: what may be found."""
     before = [start]
@@ -149,7 +119,7 @@ def check(directory: Path, worlds: list[World]) -> None:
         fitting = [world for world in worlds if sizes == {name: model.size for name, model in world.items()}]
         assert fitting, f"{sizes} are there, and not what was acknowledged"
         contents = {name: read(pool, ids[name], 0, size) for name, size in sizes.items()}
-        problems = [problem for world in fitting if (problem := _problem(contents, world))]
+        problems = [problem for world in fitting if (problem := problem_of(contents, world))]
         assert len(problems) < len(fitting), problems
         check_free_pages_are_holes(pool)
         _check_new_pages(pool)
@@ -157,16 +127,6 @@ def check(directory: Path, worlds: list[World]) -> None:
     finally:
         pool.close()
         database.close()
-
-
-def _problem(contents: dict[str, bytes], world: World) -> str:
-    for name, found in contents.items():
-        model = world[name]
-        for at in range(0, len(found), BLOCK):
-            block, number = found[at : at + BLOCK], at // BLOCK
-            if block != model.blocks.get(number, ZERO) and block not in model.versions.get(number, ()):
-                return f"block {number} of {name!r} is {block[:16]!r}, not {model.blocks.get(number, ZERO)[:16]!r}"
-    return ""
 
 
 def _check_new_pages(pool: LocalPool) -> None:
@@ -187,22 +147,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else tmp_path_factory.mktemp("states")))
     yield directory
     shutil.rmtree(directory)
-
-
-def make_template(directory: Path) -> World:
-    """A pool with a volume of which the first pages are written, closed in good order."""
-    directory.mkdir()
-    database = Database(directory / "state.db")
-    LocalPool.create(database, "A", Path("A.data"), POOL_PAGES * PAGE, PAGE).close()
-    database.close()
-    life = Life(directory)
-    life.step(0, ["create", V, VOLUME_PAGES * PAGE])
-    life.step(0, ["write", V, 0, 4 * PAGE])
-    life.close()
-    model = Model(V, "volume", None, VOLUME_PAGES * PAGE)
-    model.put(0, content(0, 4 * PAGE))
-    model.settle()
-    return {V: model}
 
 
 def live(place: Path, workloads: list[list[Step]]) -> list[list[Operation]]:

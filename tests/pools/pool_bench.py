@@ -18,6 +18,7 @@ class Bench:
         self.directory = directory
         self.database = Database(directory / "state.db")
         self.pools: list[LocalPool] = []
+        self.crashed: list[tuple[Bench, LocalPool]] = []
 
     def make(self, name: str = "A", pages: int = 1024, page_bytes: int = PAGE, **options: object) -> LocalPool:
         path = Path(f"pool-{name}.data")
@@ -34,6 +35,9 @@ class Bench:
         return again
 
     def close(self) -> None:
+        for crashed, pool in self.crashed:
+            pool.close()
+            crashed.close()
         for pool in self.pools:
             pool.close()
         self.database.close()

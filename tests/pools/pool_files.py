@@ -11,6 +11,8 @@ def copy_sparse(source: Path, target: Path) -> None:
     """Copies a directory's files; holes stay holes."""
     target.mkdir()
     for file in source.iterdir():
+        if file.is_dir():
+            continue
         if file.suffix == ".data":
             _copy_file(file, target / file.name)
         elif not file.name.endswith("-shm"):

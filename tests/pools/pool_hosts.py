@@ -48,12 +48,14 @@ def read(pool: LocalPool, image_id: int, offset: int, length: int) -> bytes:
 
 def check_counts(pool: LocalPool) -> None:
     """P6: every count that the pool keeps equals a count from scratch. Only while no operation is under way."""
+    assert not pool._unneeded, "the tidier has not let go yet of what was deleted"
     with pool.lock:
         table = pool.table
         node_owners: Counter[Node] = Counter(node for image in pool.by_id.values() for node in image.nodes.values())
         leaf_owners: Counter[Leaf] = Counter(leaf for node in node_owners for leaf in node.leaves if leaf is not None)
+        leaf_owners.update(table.left_leaves)  # what was let go is still owned, until that is durable
         pages_of = _pages(pool, leaf_owners)
-        page_owners: Counter[int] = Counter()
+        page_owners: Counter[int] = Counter([*table.left_pages, *(int(p) for a in table.left_arrays for p in a)])
         mapped: dict[Leaf, int] = {}
         for leaf in leaf_owners:
             pages = [page for page in pages_of[leaf] if page != HOLE]

@@ -42,6 +42,7 @@ from offsite.pools.protocol import (
 from offsite.store import tables
 from offsite.units import GIB, TIB
 from tests.pools.pool_bench import PAGE, Bench
+from tests.pools.pool_files import copy_sparse
 from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, discard, inside, read, write
 
 Volume = Callable[[str, int], int]
@@ -285,6 +286,99 @@ def test_writing_nothing_allocates_nothing(pool: LocalPool, volume: Volume) -> N
     write(pool, v, 8 * PAGE, b"")
     discard(pool, v, 8 * PAGE, 0)
     assert pool.capacity().allocated_bytes == 0
+
+
+# -- after a crash -------------------------------------------------------------------------------------------
+
+
+def after_a_crash(bench: Bench) -> LocalPool:
+    """The pool as it is found when power fails now: nothing more gets to the disk."""
+    copy_sparse(bench.directory, bench.directory / "crashed")
+    crashed = Bench(bench.directory / "crashed")
+    pool = LocalPool.load(crashed.database, "A")
+    bench.crashed.append((crashed, pool))
+    return pool
+
+
+@pytest.mark.parametrize("from_which", ["volume", "snapshot"])
+def test_what_one_let_go_is_not_overwritten_by_the_other_before_that_is_durable(
+    bench: Bench, pool: LocalPool, volume: Volume, from_which: str
+) -> None:
+    """The volume is written and gets a page of its own. Until that is flushed, its page table on disk names the
+    page that the snapshot still has: the snapshot's host must not write to it in place, or after a crash the volume
+    would show what was written to the snapshot (P2, P5)."""
+    v = volume("v", 8)
+    write(pool, v, 0, b"v" * 8 * PAGE)
+    s = pool.apply([Snapshot(v, "s")])[0].id
+    first, second = (v, s) if from_which == "volume" else (s, v)
+    write(pool, first, 0, b"1" * 512)
+    write(pool, second, 0, b"2" * 512)
+    discard(pool, first, PAGE, PAGE)
+    write(pool, second, PAGE, b"2" * 512)
+    write(pool, first, 2 * PAGE, b"1" * PAGE)
+    write(pool, second, 2 * PAGE, b"2" * PAGE)
+    check_counts(pool)
+    crashed = after_a_crash(bench)
+    for image, other in ((first, b"2"), (second, b"1")):
+        found = read(crashed, image, 0, 8 * PAGE)
+        assert other not in found
+        assert found[512:PAGE] == b"v" * (PAGE - 512)
+    pool.flush()
+    check_counts(pool)
+    write(pool, second, 512, b"2" * 512)
+    assert read(pool, second, 0, PAGE) == b"2" * 1024 + b"v" * (PAGE - 1024)
+    assert read(pool, first, 0, PAGE) == b"1" * 512 + b"v" * (PAGE - 512)
+    check_free_pages_are_holes(pool)
+    check_counts(pool)
+
+
+def test_a_whole_leaf_that_one_let_go_is_not_overwritten_by_the_other_before_that_is_durable(
+    bench: Bench, pool: LocalPool, volume: Volume
+) -> None:
+    v = volume("v", 600)
+    write(pool, v, 0, b"v" * 600 * PAGE)
+    s = pool.apply([Snapshot(v, "s")])[0].id
+    discard(pool, v, 0, 600 * PAGE)
+    write(pool, s, 256 * PAGE, b"s" * PAGE)
+    discard(pool, s, 0, 256 * PAGE)
+    check_counts(pool)
+    assert b"s" not in read(after_a_crash(bench), v, 0, 600 * PAGE)
+    pool.flush()
+    check_counts(pool)
+    assert pool.capacity().allocated_bytes == (600 - 256) * PAGE
+    check_free_pages_are_holes(pool)
+    assert read(pool, s, 255 * PAGE, 3 * PAGE) == bytes(PAGE) + b"s" * PAGE + b"v" * PAGE
+
+
+def test_what_all_let_go_is_free_after_one_flush(bench: Bench) -> None:
+    """Or a pool would be found full that is not."""
+    pool = bench.make("C", pages=257 + 16)
+    v = pool.apply([Create("c", 300 * PAGE)])[0].id
+    write(pool, v, 0, b"v" * 256 * PAGE)
+    s = pool.apply([Snapshot(v, "s")])[0].id
+    for image in (v, s):
+        discard(pool, image, 0, 256 * PAGE)
+    write(pool, v, 0, b"w" * 272 * PAGE)
+    assert read(pool, v, 0, 272 * PAGE) == b"w" * 272 * PAGE
+    check_counts(pool)
+    discard(pool, v, 0, 300 * PAGE)
+    check_free_pages_are_holes(pool)
+    assert pool.capacity().allocated_bytes == 0
+
+
+def test_a_failed_commit_keeps_what_was_let_go_by_one_of_several(pool: LocalPool, volume: Volume) -> None:
+    v = volume("v", 600)
+    write(pool, v, 0, b"v" * 600 * PAGE)
+    pool.apply([Snapshot(v, "s")])
+    discard(pool, v, 0, 300 * PAGE)
+    with pytest.raises(ZeroDivisionError):
+        pool.flush(fail)
+    check_counts(pool)
+    discard(pool, v, 0, 600 * PAGE)
+    pool.flush()
+    check_counts(pool)
+    check_free_pages_are_holes(pool)
+    assert pool.capacity().allocated_bytes == 600 * PAGE
 
 
 # -- a commit that fails -----------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ class Capture:
 
     rows: Captured
     freed: PageNumbers  # free as soon as the rows are durable
+    left_pages: PageNumbers  # one owner less as soon as the rows are durable
+    left_leaves: list[Leaf]
     leaves: set[Leaf]
     nodes: set[Node]
     images: list[Nodes]
@@ -37,6 +39,8 @@ def take(table: PageTable, images: Iterable[Image]) -> Capture:
     capture = Capture(
         rows=rows,
         freed=gathered(table.freed, table.freed_arrays),
+        left_pages=gathered(table.left_pages, table.left_arrays),
+        left_leaves=table.left_leaves,
         leaves=table.dirty_leaves,
         nodes=table.dirty_nodes,
         images=[image.nodes for image in changed],
@@ -44,6 +48,7 @@ def take(table: PageTable, images: Iterable[Image]) -> Capture:
     table.dirty_leaves, table.dirty_nodes = set(), set()
     table.dead_leaves, table.dead_nodes = [], []
     table.freed, table.freed_arrays = [], []
+    table.left_pages, table.left_arrays, table.left_leaves = [], [], []
     return capture
 
 
@@ -54,5 +59,7 @@ def put_back(table: PageTable, capture: Capture) -> None:
     table.dead_leaves += [row[0] for row in capture.rows.dead_leaves]
     table.dead_nodes += [row[0] for row in capture.rows.dead_nodes]
     table.freed_arrays.append(capture.freed)
+    table.left_arrays.append(capture.left_pages)
+    table.left_leaves += capture.left_leaves
     for nodes in capture.images:
         nodes.changed = True

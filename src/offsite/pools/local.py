@@ -39,6 +39,7 @@ from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.page_store import PageStore, device_bytes
 from offsite.pools.page_table import Leaf, Node, Nodes, PageTable
 from offsite.pools.protocol import SIZE_BYTES_MAX, Capacity, Change, Create, Extent, ImageInfo, Records
+from offsite.pools.reclaim import gathered
 from offsite.pools.space import SpaceWatch, Thresholds
 from offsite.store import tables
 from offsite.store.database import Database
@@ -148,6 +149,9 @@ class LocalPool:
                 pool._prepare_space(
                     Thresholds(row.low_threshold_percent, row.middle_threshold_percent, row.high_threshold_percent)
                 )
+            except OSError as error:
+                store.close()
+                raise StateDirectoryError(f"the pool's data file {path} cannot be used: {error.strerror}") from error
             except BaseException:
                 store.close()
                 raise
@@ -308,7 +312,8 @@ class LocalPool:
             raise
         self._newest_done = begun
         with self.lock:
-            self.free_space.retire(capture.freed)
+            gone = self.table.settle(capture.left_pages, capture.left_leaves)
+            self.free_space.retire(gathered([], [capture.freed, *gone]))
 
     def _sync_data(self) -> None:
         try:
@@ -356,7 +361,8 @@ class LocalPool:
     def has_pages_to_reclaim(self) -> bool:
         """Whether pages are neither in use nor free to be taken: on their way from the one to the other."""
         with self.lock:
-            return self.table.used + self.free_space.free_pages < len(self.table.owners) - 1
+            table = self.table
+            return table.has_let_go or table.used + self.free_space.free_pages < len(table.owners) - 1
 
     def make_space(self) -> None:
         """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""
@@ -384,7 +390,7 @@ class LocalPool:
         while not self._failure and not self._closing.wait(TIDY_INTERVAL_SECONDS):
             try:
                 self._let_go()
-                if self.table.freed or self.table.freed_arrays:
+                if self.table.has_let_go:
                     self.flush()
                 quiet_ticks = quiet_ticks + 1 if self.free_space.cool_down() else 0
                 self.reclaim(WARM_BYTES if quiet_ticks < WARM_TICKS else 0)

@@ -19,7 +19,7 @@ outside the gate.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from offsite.errors import BadParameter, PoolFull, VolumeNotFound
@@ -206,7 +206,7 @@ class LocalOpenImage(Visitor):
                     ):
                         self._pool.store.write((page << self._page_shift) + within, data)
                         return
-            self._write_within_page(offset, data)
+            self._with_space(self._write_within_page, offset, data)
             return
         self._write_across_pages(offset, data)
 
@@ -217,7 +217,7 @@ class LocalOpenImage(Visitor):
         whole_end = len(data) - (offset + len(data) & self._offset_mask)
         at = head
         while at < whole_end:
-            at += self._write_whole_pages(offset + at, data[at:whole_end])
+            at += self._with_space(self._write_whole_pages, offset + at, data[at:whole_end])
         if whole_end < len(data):
             self.write(offset + whole_end, data[whole_end:])
 
@@ -229,7 +229,7 @@ class LocalOpenImage(Visitor):
         if position is not None:
             pool.store.write(position, data[: count << self._page_shift])
             return count << self._page_shift
-        first, count = self._take(count)
+        first, count = pool.take(count)
         length = count << self._page_shift
         try:
             pool.store.write(first << self._page_shift, data[:length])
@@ -240,9 +240,9 @@ class LocalOpenImage(Visitor):
             self._image.mapped_pages += count - pool.table.set_pages(self._nodes, index, count, first)
         return length
 
-    def _write_within_page(self, offset: int, data: memoryview) -> None:
+    def _write_within_page(self, offset: int, data: memoryview) -> int:
         if not len(data):
-            return
+            return 0
         pool, index = self._pool, offset >> self._page_shift
         within = offset & self._offset_mask
         while True:
@@ -253,9 +253,9 @@ class LocalOpenImage(Visitor):
                     pool.table.hold_page(old)
             if owned:
                 pool.store.write((old << self._page_shift) + within, data)
-                return
+                return len(data)
             try:
-                new, _ = self._take(1, to_overwrite=old != HOLE or len(data) == self.page_bytes)
+                new, _ = pool.take(1, to_overwrite=old != HOLE or len(data) == self.page_bytes)
                 self._fill(new, old, within, data)
             except BaseException:
                 with pool.lock:
@@ -270,7 +270,7 @@ class LocalOpenImage(Visitor):
                 if old != HOLE:
                     pool.table.drop_page(old)
             if done:
-                return
+                return len(data)
             pool.give_back(new, 1)
 
     def _fill(self, new: int, old: int, within: int, data: memoryview) -> None:
@@ -305,19 +305,18 @@ class LocalOpenImage(Visitor):
             run += 1
         return run, pages[0] << self._page_shift
 
-    def _take(self, wanted: int, *, to_overwrite: bool = False) -> tuple[int, int]:
-        """Free pages. When there are none but some are on their way to be free, waits for those once."""
+    def _with_space(self, write: Callable[[int, memoryview], int], offset: int, data: memoryview) -> int:
+        """Does `write`. Should the pool be full while pages are on their way to be free, waits for these, and does
+        it once more, from the start: what it had found may have changed meanwhile."""
         pool = self._pool
         try:
-            return pool.take(wanted, to_overwrite=to_overwrite)
+            return write(offset, data)
         except PoolFull:
-            # Pages are not freed while we stand between begin and end, since we might still see them. Nothing
-            # that we hold on to here can change meanwhile but by the gate, and the caller looks again.
             if not pool.has_pages_to_reclaim():
                 pool.report_full()
                 raise
         size_bytes = self.size_bytes
-        self.end()
+        self.end()  # pages are not freed while we stand inside, since we might still see them
         try:
             pool.make_space()
         finally:
@@ -325,7 +324,7 @@ class LocalOpenImage(Visitor):
         if self.size_bytes < size_bytes:
             raise BadParameter(f"{self._image.name!r} was made smaller while a write to it waited for space")
         try:
-            return pool.take(wanted)
+            return write(offset, data)
         except PoolFull:
             pool.report_full()
             raise

@@ -7,6 +7,10 @@ and the one leaf on its way (`own_leaf`). The difference of two images skips wha
 node and leaf counts its owners, each page the leaves that map it; a page may be written in place only
 while everything on the way to it has one owner. The counts are derived: never stored, counted at start.
 
+What is on disk counts as an owner too. An image that lets go of a page which others have as well stays its
+owner until that is durable (`leave_page`, `settle`). For should power fail before, its page table names the page
+again; had the one other owner written to it in place, this image would show the other's bytes.
+
 Three levels where two would do for lookups, because a leaf has to be small: it is what a flush writes for
 one scattered host write after a snapshot. See docs/decisions/0002.
 
@@ -93,6 +97,9 @@ class PageTable:
         self.used = 0  # pages with at least one owner
         self.freed: list[int] = []  # pages that lost their last owner since the last flush
         self.freed_arrays: list[PageNumbers] = []
+        self.left_pages: list[int] = []  # let go by one of several owners since the last flush, and still counted
+        self.left_arrays: list[PageNumbers] = []
+        self.left_leaves: list[Leaf] = []
         self.dirty_leaves: set[Leaf] = set()
         self.dirty_nodes: set[Node] = set()
         self.dead_leaves: list[int] = []
@@ -148,14 +155,13 @@ class PageTable:
         return leaf
 
     def set_page(self, nodes: Nodes, index: int, page: int) -> int:
-        """Maps `page` (or HOLE) at `index` and drops what was there; returns what was there."""
+        """Maps `page` at `index` and leaves what was there; returns what was there."""
         pages = self.loaded(self.own_leaf(nodes, index))
         old = pages[index & (PAGES_PER_LEAF - 1)]
-        if page != HOLE:
-            self.hold_page(page)
+        self.hold_page(page)
         pages[index & (PAGES_PER_LEAF - 1)] = page
         if old != HOLE:
-            self.drop_page(old)
+            self.leave_page(old)
         return old
 
     def set_pages(self, nodes: Nodes, index: int, count: int, first_page: int | None) -> int:
@@ -167,7 +173,7 @@ class PageTable:
             if first_page is None and index >> NODE_SHIFT not in nodes:
                 piece = min(count, pages_to_next_node(index))
             elif first_page is None and piece == PAGES_PER_LEAF:
-                was_mapped += self._drop_leaf(nodes, index)
+                was_mapped += self._leave_leaf(nodes, index)
             elif first_page is not None or self.leaf_at(nodes, index) is not None:
                 pages = as_numpy(self.loaded(self.own_leaf(nodes, index)))[at : at + piece]
                 old = pages[pages != HOLE]
@@ -178,7 +184,7 @@ class PageTable:
                     pages[:] = np.arange(first_page, first_page + piece, dtype=np.uint32)
                 else:
                     pages[:] = HOLE
-                self.drop_pages(old)
+                self.leave_pages(old)
             index += piece
             count -= piece
             if first_page is not None:
@@ -192,7 +198,39 @@ class PageTable:
         if count == 0:
             self.used += 1
 
+    def leave_page(self, page: int) -> None:
+        """An image lets go of a page: at once if it is the only owner, else once that is durable."""
+        if self.owners_view[page] == 1:
+            self.drop_page(page)
+        else:
+            self.left_pages.append(page)
+
+    def leave_pages(self, pages: PageNumbers) -> None:
+        """As leave_page for many; no page may be in `pages` twice."""
+        counts = self.owners[pages]
+        self.drop_pages(pages[counts == 1])
+        shared = pages[counts > 1]
+        if len(shared):
+            self.left_arrays.append(shared)
+
+    def settle(self, pages: PageNumbers, leaves: list[Leaf]) -> list[PageNumbers]:
+        """Takes off the owners that had left before a commit, which is durable by now. Returns the pages that
+        have no owner any more: no page table names them, in memory or on disk."""
+        freed, self.freed_arrays = self.freed_arrays, []
+        np.subtract.at(self.owners, pages, np.uint16(1))
+        gone = np.unique(pages[self.owners[pages] == 0])
+        self.used -= len(gone)
+        self._drop_leaves(leaves, self.drop_pages)
+        gone_with_leaves, self.freed_arrays = self.freed_arrays, freed
+        return [gone, *gone_with_leaves]
+
+    @property
+    def has_let_go(self) -> bool:
+        """Whether a flush would free pages."""
+        return bool(self.freed or self.freed_arrays or self.left_pages or self.left_arrays or self.left_leaves)
+
     def drop_page(self, page: int) -> None:
+        """One owner less, at once: for an owner that is not on disk."""
         count = self.owners_view[page]
         self.owners_view[page] = count - 1
         if count == 1:
@@ -215,7 +253,8 @@ class PageTable:
         return Nodes(nodes)
 
     def drop_node(self, node: Node) -> None:
-        """One owner less; the last one takes the leaves and the pages that nobody else has along.
+        """One owner less; the last one takes the leaves and the pages that nobody else has along. Only for nodes
+        that no image on disk has any more, or ever had.
 
         Raises StateDirectoryError, with nothing changed, when a leaf cannot be loaded.
         """
@@ -226,7 +265,7 @@ class PageTable:
             return
         self.dirty_nodes.discard(node)
         self.dead_nodes.append(node.id)
-        self._drop_leaves(leaf for leaf in node.leaves if leaf is not None)
+        self._drop_leaves((leaf for leaf in node.leaves if leaf is not None), self.drop_pages)
 
     def loaded(self, leaf: Leaf) -> array[int]:
         if leaf.pages is None:
@@ -249,7 +288,7 @@ class PageTable:
             nodes.changed = True
         return node
 
-    def _drop_leaf(self, nodes: Nodes, index: int) -> int:
+    def _leave_leaf(self, nodes: Nodes, index: int) -> int:
         """Makes the whole leaf at `index` a hole; returns how many pages it mapped."""
         leaf = self.leaf_at(nodes, index)
         if leaf is None:
@@ -258,10 +297,14 @@ class PageTable:
         node.leaves[(index >> PAGES_PER_LEAF_SHIFT) & (LEAVES_PER_NODE - 1)] = None
         self.dirty_nodes.add(node)
         mapped = int(np.count_nonzero(as_numpy(self.loaded(leaf))))
-        self._drop_leaves([leaf])
+        if leaf.owners == 1:
+            self._drop_leaves([leaf], self.leave_pages)
+        else:
+            self.left_leaves.append(leaf)
         return mapped
 
-    def _drop_leaves(self, leaves: Iterable[Leaf]) -> None:
+    def _drop_leaves(self, leaves: Iterable[Leaf], let_go: Callable[[PageNumbers], None]) -> None:
+        """One owner less; `let_go` is for the pages of those that had no other. They are loaded."""
         last = []
         for leaf in leaves:
             leaf.owners -= 1
@@ -271,7 +314,7 @@ class PageTable:
             self.dirty_leaves.discard(leaf)
             self.dead_leaves.append(leaf.id)
             numbers = as_numpy(self.loaded(leaf))
-            self.drop_pages(numbers[numbers != HOLE])
+            let_go(numbers[numbers != HOLE])
 
     def _new_node(self, leaves: list[Leaf | None]) -> Node:
         node = Node(self.next_node_id, leaves)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from offsite.pools.local import LocalPool
-from offsite.pools.protocol import Clone, Create, Delete, ImageInfo, OpenImage, Pool
+from offsite.pools.protocol import Clone, Create, Delete, Extent, ImageInfo, OpenImage, Pool
 from offsite.replication.batches import DATA, HOLE, Changes
-from offsite.replication.changes import MemberDifference, estimate_bytes, find_changes
+from offsite.replication.changes import Differences, MemberDifference
 from offsite.replication.messages import START, Position
 from offsite.store.database import Database
 from tests.replication.memory_pool import MemoryDisk, MemoryPool
@@ -104,14 +105,14 @@ def test_what_is_sent_makes_the_old_image_the_new_one(
     differing = sum(result[at : at + 4096] != wanted[at : at + 4096] for at in range(0, SIZE, 4096))
 
     position, sent_blocks = START, 0
-    for changes in find_changes(pool, members, START):
+    for changes in Differences(pool, members).find_changes(START):
         put(changes, result)
         assert changes.position >= position
         position = changes.position
         sent_blocks += -(-len(changes.data) // 4096)
         if position.offset > cut * SIZE:
             break
-    for changes in find_changes(pool, members, position):
+    for changes in Differences(pool, members).find_changes(position):
         put(changes, result)
         sent_blocks += -(-len(changes.data) // 4096)
     assert result == wanted
@@ -125,7 +126,7 @@ def test_zero_blocks_of_a_new_image_are_never_sent(pool: Pool) -> None:
     image.write(0, memoryview(bytes(MIB)))
     image.write(MIB, memoryview(random_bytes(4096)))
     image.end()
-    found = list(find_changes(pool, [MemberDifference(None, new.id)], START))
+    found = list(Differences(pool, [MemberDifference(None, new.id)]).find_changes(START))
     assert sum(len(changes.data) for changes in found) == 4096
     assert [row[:2] for changes in found for row in changes.extents.tolist()] == [(MIB, 4096)]
 
@@ -135,7 +136,7 @@ def test_a_discard_is_sent_as_a_hole_without_its_bytes(pool: Pool) -> None:
     write(pool.open(old.id), [("data", 0, MIB)], 1)
     (new,) = make(pool, [Clone(old.id, "new")])
     write(pool.open(new.id), [("discard", 65536, 131072)], 1)
-    found = list(find_changes(pool, [MemberDifference(old.id, new.id)], START))
+    found = list(Differences(pool, [MemberDifference(old.id, new.id)]).find_changes(START))
     rows = [row for changes in found for row in changes.extents.tolist()]
     assert rows == [(65536, 131072, 0, HOLE)]
     assert sum(len(changes.data) for changes in found) == 0
@@ -146,11 +147,11 @@ def test_members_are_sent_one_after_the_other(pool: Pool) -> None:
     for info in infos:
         write(pool.open(info.id), [("data", 4096, 4096)], info.id)
     members = [MemberDifference(None, info.id) for info in infos]
-    found = list(find_changes(pool, members, START))
+    found = list(Differences(pool, members).find_changes(START))
     rows = [row for changes in found for row in changes.extents.tolist()]
     assert [(row[0], row[2]) for row in rows] == [(4096, 0), (4096, 1)]
     assert found[-1].position == Position(2, 0)
-    later = list(find_changes(pool, members, Position(1, 0)))
+    later = list(Differences(pool, members).find_changes(Position(1, 0)))
     assert [row[2] for changes in later for row in changes.extents.tolist()] == [1]
 
 
@@ -168,12 +169,30 @@ def test_a_long_stretch_without_differences_still_tells_how_far_it_is(
         image.begin()
         image.write(at, memoryview(same)[at : at + MIB])
         image.end()
-    found = list(find_changes(pool, [MemberDifference(old.id, new.id)], START))
+    found = list(Differences(pool, [MemberDifference(old.id, new.id)]).find_changes(START))
     assert [len(changes.extents) for changes in found] == [0] * len(found)
     assert [changes.position.offset for changes in found][:3] == [MIB, 2 * MIB, 3 * MIB]
-    assert sum(changes.scanned_bytes for changes in found) == estimate_bytes(
-        pool, [MemberDifference(old.id, new.id)], START
-    )
+    estimate = Differences(pool, [MemberDifference(old.id, new.id)]).estimate_bytes(START)
+    assert sum(changes.scanned_bytes for changes in found) == estimate
+
+
+def test_a_difference_that_was_estimated_is_not_sought_again(pool: Pool) -> None:
+    """In 1 TiB it takes tens of milliseconds, which a run would spend twice."""
+    (new,) = make(pool, [Create("new", SIZE)])
+    sought = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> object:
+            return getattr(pool, name)
+
+        def difference(self, old: int | None, new: int, start: int = 0) -> Iterator[Extent]:
+            sought.append((old, new, start))
+            return pool.difference(old, new, start)
+
+    differences = Differences(cast(Pool, Counting()), [MemberDifference(new.id, new.id)])
+    differences.estimate_bytes(START)
+    assert len(list(differences.find_changes(START))) == 1
+    assert sought == [(new.id, new.id, 0)]
 
 
 def test_the_estimate_counts_what_is_left(pool: Pool) -> None:
@@ -181,9 +200,9 @@ def test_the_estimate_counts_what_is_left(pool: Pool) -> None:
     for info in infos:
         write(pool.open(info.id), [("data", 0, MIB)], 1)
     members = [MemberDifference(None, info.id) for info in infos]
-    assert estimate_bytes(pool, members, START) == 2 * MIB
-    assert estimate_bytes(pool, members, Position(0, MIB // 2)) == MIB + MIB // 2
-    assert estimate_bytes(pool, members, Position(1, 0)) == MIB
+    assert Differences(pool, members).estimate_bytes(START) == 2 * MIB
+    assert Differences(pool, members).estimate_bytes(Position(0, MIB // 2)) == MIB + MIB // 2
+    assert Differences(pool, members).estimate_bytes(Position(1, 0)) == MIB
 
 
 def test_a_scattered_difference_is_sent_in_blocks_that_are_joined_where_they_touch(pool: Pool) -> None:
@@ -192,6 +211,6 @@ def test_a_scattered_difference_is_sent_in_blocks_that_are_joined_where_they_tou
     (new,) = make(pool, [Clone(old.id, "new")])
     for block in (3, 4, 9, 200):
         write(pool.open(new.id), [("data", block * 4096, 4096)], 50 + block)
-    found = list(find_changes(pool, [MemberDifference(old.id, new.id)], START))
+    found = list(Differences(pool, [MemberDifference(old.id, new.id)]).find_changes(START))
     rows = np.concatenate([changes.extents for changes in found]).tolist()
     assert [row[:2] for row in rows] == [(3 * 4096, 8192), (9 * 4096, 4096), (200 * 4096, 4096)]

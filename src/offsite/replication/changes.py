@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from offsite.replication.messages import Position
 from offsite.replication.reading import read
 
 _SILENT_BYTES_MAX = 64 << 20  # scanned without finding anything, before that is told all the same
+_EXTENTS_REMEMBERED_MAX = 65536
 _NOTHING = 255
 _WORDS = BLOCK_BYTES // 8
 
@@ -45,45 +46,64 @@ class MemberDifference:
     new: int
 
 
-def find_changes(pool: Pool, members: Sequence[MemberDifference], start: Position) -> Iterator[Changes]:
-    """All that must be sent from `start` on, member after member, by rising offset."""
-    for index, member in enumerate(members):
-        if index < start.member:
-            continue
-        first = start.offset if index == start.member else 0
-        yield from _member_changes(pool, index, member, first)
-    yield Changes(np.empty(0, EXTENT), memoryview(b""), Position(member=len(members)), 0)
+class Differences:
+    """What the members of a set were, what they are to become, and what lies between."""
 
+    def __init__(self, pool: Pool, members: Sequence[MemberDifference]) -> None:
+        self._pool = pool
+        self._members = members
+        self._remembered: dict[tuple[int, int], list[Extent]] = {}
 
-def estimate_bytes(pool: Pool, members: Sequence[MemberDifference], start: Position) -> int:
-    """How many bytes of data find_changes will look at, at most."""
-    total = 0
-    for index, member in enumerate(members):
-        if index < start.member:
-            continue
-        if member.old is None and start.offset == 0:
-            total += pool.image(member.new).allocated_bytes
-            continue
-        first = start.offset if index == start.member else 0
-        extents = pool.difference(member.old, member.new, first)
-        total += sum(extent.length for extent in extents if extent.kind is not ExtentKind.HOLE)
-    return total
+    def find_changes(self, start: Position) -> Iterator[Changes]:
+        """All that must be sent from `start` on, member after member, by rising offset."""
+        for index, first in self._members_from(start):
+            yield from self._member_changes(index, first)
+        yield Changes(np.empty(0, EXTENT), memoryview(b""), Position(member=len(self._members)), 0)
 
+    def estimate_bytes(self, start: Position) -> int:
+        """How many bytes of data find_changes will look at, at most."""
+        total = 0
+        for index, first in self._members_from(start):
+            member = self._members[index]
+            if member.old is None and first == 0:
+                total += self._pool.image(member.new).allocated_bytes
+                continue
+            extents = self._extents(index, first)
+            total += sum(extent.length for extent in extents if extent.kind is not ExtentKind.HOLE)
+        return total
 
-def _member_changes(pool: Pool, index: int, member: MemberDifference, first: int) -> Iterator[Changes]:
-    with ExitStack() as opened:
-        new = opened.enter_context(closing(pool.open(member.new)))
-        old = None if member.old is None else opened.enter_context(closing(pool.open(member.old)))
-        scanner = _Scanner(index, new, old)
-        silent = 0
-        for window in _windows(pool.difference(member.old, member.new, first)):
-            found = scanner.scan(window)
-            silent += found.scanned_bytes
-            if len(found.extents) or silent >= _SILENT_BYTES_MAX:
-                yield Changes(found.extents, found.data, found.position, silent)
-                silent = 0
-        if silent:
-            yield Changes(np.empty(0, EXTENT), memoryview(b""), Position(index + 1, 0), silent)
+    def _members_from(self, start: Position) -> Iterator[tuple[int, int]]:
+        """Each member that is not done yet, and the offset that it begins at."""
+        for index in range(start.member, len(self._members)):
+            yield index, start.offset if index == start.member else 0
+
+    def _extents(self, index: int, first: int) -> Iterator[Extent]:
+        """The pool's difference. A short one is remembered: estimating and sending need not both look for it."""
+        known = self._remembered.get((index, first))
+        if known is not None:
+            return iter(known)
+        member = self._members[index]
+        found = self._pool.difference(member.old, member.new, first)
+        ahead = list(islice(found, _EXTENTS_REMEMBERED_MAX + 1))
+        if len(ahead) <= _EXTENTS_REMEMBERED_MAX:
+            self._remembered[index, first] = ahead
+        return chain(ahead, found)
+
+    def _member_changes(self, index: int, first: int) -> Iterator[Changes]:
+        member, pool = self._members[index], self._pool
+        with ExitStack() as opened:
+            new = opened.enter_context(closing(pool.open(member.new)))
+            old = None if member.old is None else opened.enter_context(closing(pool.open(member.old)))
+            scanner = _Scanner(index, new, old)
+            silent = 0
+            for window in _windows(self._extents(index, first)):
+                found = scanner.scan(window)
+                silent += found.scanned_bytes
+                if len(found.extents) or silent >= _SILENT_BYTES_MAX:
+                    yield Changes(found.extents, found.data, found.position, silent)
+                    silent = 0
+            if silent:
+                yield Changes(np.empty(0, EXTENT), memoryview(b""), Position(index + 1, 0), silent)
 
 
 @dataclass(slots=True)

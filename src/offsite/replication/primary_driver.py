@@ -7,7 +7,7 @@ from typing import Protocol
 
 from offsite.replication.asking import Receive, Transmit
 from offsite.replication.batches import Changes, digest_of
-from offsite.replication.changes import estimate_bytes, find_changes
+from offsite.replication.changes import Differences
 from offsite.replication.compression import Compressor
 from offsite.replication.messages import START, AnyMessage, Batch
 from offsite.replication.primary_end import PrimaryEnd
@@ -84,14 +84,14 @@ class PrimaryDriver:
     def _open(self, action: OpenChanges) -> None:
         self._close_changes()
         ready = action.ready
-        members = self._end.differences(action.send.point, action.send.base)
+        differences = Differences(self._end.pool, self._end.differences(action.send.point, action.send.base))
         self._progress.changed_bytes = ready.changed_bytes
         self._wire_before = ready.wire_bytes - self._channel.wire_bytes
-        total = left = estimate_bytes(self._end.pool, members, START)
+        total = left = differences.estimate_bytes(START)
         if ready.watermark != START:
-            left = estimate_bytes(self._end.pool, members, ready.watermark)
+            left = differences.estimate_bytes(ready.watermark)
         self._progress.begin(total, left)
-        self._changes = find_changes(self._end.pool, members, ready.watermark)
+        self._changes = differences.find_changes(ready.watermark)
 
     def _send_next(self, sequence: int) -> Sent | None:
         changes = next(self._changes, None)

@@ -26,7 +26,7 @@ from tests.faults.pool_worlds import MEMORY, VOLUME_PAGES, V, World, after_step,
 from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, inside, read, write
 from tests.pools.pool_model import BLOCK
 
-STATES_EACH = {"few": 12, "many": 45}
+STATES_EACH = {"few": 12, "many": 40}
 
 P = PAGE
 S = "s"

@@ -26,7 +26,7 @@ from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, inside, read, write
 
 BLOCK = 512
-SECONDS = 1.0
+SECONDS = 0.6
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Two or three operations at once, in every order that the interpreter could run them (P2, P4, P5).
 
 Each test holds one operation before each of its opcodes in turn and lets the others happen right there. The
-quick form visits one place of sixteen, the slow one each third; which ones differs from test to test.
+quick form visits one place of twenty-four, the slow one each fourth; which ones differs from test to test.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 _firsts = itertools.count()
 
 
-@pytest.fixture(params=[16, pytest.param(3, marks=pytest.mark.slow)], ids=["few places", "many places"])
+@pytest.fixture(params=[24, pytest.param(4, marks=pytest.mark.slow)], ids=["few places", "many places"])
 def each_place(request: pytest.FixtureRequest) -> Callable[[Callable[[int], bool]], None]:
     every: int = request.param
 

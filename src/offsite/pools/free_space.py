@@ -21,8 +21,10 @@ from offsite.pools.gate import Visitors
 from offsite.pools.page_store import PageStore
 from offsite.pools.page_table import PageNumbers, PageTable
 from offsite.pools.reclaim import Retired, runs_of
+from offsite.units import MIB
 
 PUNCHES_AT_A_TIME = 256
+ZERO_AHEAD_BYTES = 4 * MIB
 _PAGES_AT_A_TIME = 1 << 22
 
 
@@ -37,18 +39,18 @@ class FreeSpace:
         visitors: Callable[[], Iterable[Visitors]],
     ) -> None:
         """Finds what is free. Below the last page in use a crash may have left data in free pages: these are
-        punched, in the background, before anyone gets them; what lies behind is punched now."""
+        punched, in the background, before anyone gets them; what lies behind is punched now. On a device that
+        cannot discard, that would take hours: there it is zeroed bit by bit as it comes to be used."""
         self._store = store
         self._lock = lock
         self._visitors = visitors
         self._retired = Retired()
         self._reclaiming = threading.Lock()
         self.epoch = 1
-        page_count = len(table.owners)
+        self._page_count = page_count = len(table.owners)
         fresh, free = _free_runs(table.owners)
         self._retired.add(0, free)
-        if fresh < page_count:
-            store.punch(fresh, page_count - fresh)
+        self._zeroed_until = page_count if store.discard(fresh, page_count - fresh) else fresh
         self._allocator = Allocator(fresh, page_count)
 
     # -- under the pool's lock -----------------------------------------------------------------------------
@@ -56,7 +58,21 @@ class FreeSpace:
     def take(self, wanted: int, *, to_overwrite: bool = False) -> Run:
         """Pages that read as zero; or, `to_overwrite`, one that may hold anything and will be written whole."""
         warm = self._allocator.take_warm() if to_overwrite else None
-        return (warm, 1) if warm is not None else self._allocator.take(wanted)
+        if warm is not None:
+            return warm, 1
+        run = self._allocator.take(wanted)
+        if sum(run) > self._zeroed_until:
+            self._zero_up_to(run)
+        return run
+
+    def _zero_up_to(self, run: Run) -> None:
+        until = min(self._page_count, sum(run) + ZERO_AHEAD_BYTES // self._store.page_bytes)
+        try:
+            self._store.punch(self._zeroed_until, until - self._zeroed_until)
+        except OSError:
+            self.give_back(run)
+            raise
+        self._zeroed_until = until
 
     def give_back(self, run: Run) -> None:
         """Pages that were taken, and perhaps written, and not mapped after all."""

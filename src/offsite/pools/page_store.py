@@ -32,7 +32,7 @@ class PageStore:
         self.page_bytes = page_bytes
         self.size_bytes = size_bytes
         self.can_read_nowait = _can_read_nowait(descriptor)
-        self._hole_flags = _KEEP_SIZE | _PUNCH_HOLE
+        self._can_discard = True
         self.when_full: Callable[[], None] = lambda: None
 
     @classmethod
@@ -106,12 +106,18 @@ class PageStore:
     def punch(self, first_page: int, count: int) -> None:
         """Gives pages back; they read as zero afterwards."""
         start, length = first_page * self.page_bytes, count * self.page_bytes
-        if _fallocate(self.descriptor, self._hole_flags, start, length) == errno.EOPNOTSUPP:
-            # A device that cannot discard: the kernel writes zeros instead.
-            self._hole_flags = _KEEP_SIZE | _ZERO_RANGE
-            failed = _fallocate(self.descriptor, self._hole_flags, start, length)
-            if failed:
-                raise OSError(failed, f"{self.path}: cannot punch holes: {os.strerror(failed)}")
+        if self._can_discard and self.discard(first_page, count):
+            return
+        failed = _fallocate(self.descriptor, _KEEP_SIZE | _ZERO_RANGE, start, length)  # the kernel writes zeros instead
+        if failed:
+            raise OSError(failed, f"{self.path}: cannot punch holes: {os.strerror(failed)}")
+
+    def discard(self, first_page: int, count: int) -> bool:
+        """As `punch`, if that can be had without writing zeros; returns whether it could."""
+        start, length = first_page * self.page_bytes, count * self.page_bytes
+        if count and _fallocate(self.descriptor, _KEEP_SIZE | _PUNCH_HOLE, start, length):
+            self._can_discard = False
+        return self._can_discard
 
     def sync(self) -> None:
         os.fdatasync(self.descriptor)

@@ -99,7 +99,7 @@ class PlainChannel:
         try:
             while (sent := self.socket.send(rest)) < len(rest):
                 rest = rest[sent:]
-        except BlockingIOError as error:  # SO_SNDTIMEO
+        except (BlockingIOError, TimeoutError) as error:  # by SO_SNDTIMEO, or what receive_before has left set
             raise ClientStalled("the client takes no replies") from error
         except OSError as error:
             raise ClientGone(str(error)) from error

@@ -1,0 +1,90 @@
+"""A connection that breaks is told apart from everything else, in whatever the channel was doing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from offsite.access.certificates import Authority
+from offsite.targets.nbd.channel import ClientGone, ClientStalled, PlainChannel, TlsChannel
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[PlainChannel, socket.socket]]:
+    """A channel over TCP, and the client at its other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), 10)
+        accepted, _ = listener.accept()
+    channel = PlainChannel(accepted, send_seconds=0.2)
+    yield channel, client
+    channel.close()
+    client.close()
+
+
+def reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+
+
+def test_a_reset_is_a_client_that_is_gone(pair: tuple[PlainChannel, socket.socket]) -> None:
+    channel, client = pair
+    channel.prepare()
+    reset(client)
+    with pytest.raises(ClientGone, match="reset"):
+        channel.receive(memoryview(bytearray(10)))
+    with pytest.raises(ClientGone, match="Broken pipe"):
+        channel.send(b"anyone there?")
+    channel.cut(socket.SHUT_RDWR)
+
+
+def test_a_reset_in_the_handshake_is_a_client_that_is_gone(pair: tuple[PlainChannel, socket.socket]) -> None:
+    channel, client = pair
+    reset(client)
+    with pytest.raises(ClientGone) as raised:
+        channel.receive_before(memoryview(bytearray(10)), time.monotonic() + 10)
+    assert not isinstance(raised.value, ClientStalled)
+
+
+def test_a_socket_that_is_closed_already_is_a_client_that_is_gone(pair: tuple[PlainChannel, socket.socket]) -> None:
+    channel, _ = pair
+    channel.close()
+    with pytest.raises(ClientGone, match="Bad file descriptor"):
+        channel.prepare()
+
+
+def test_the_deadlines_of_receiving_and_sending_pass(pair: tuple[PlainChannel, socket.socket]) -> None:
+    channel, client = pair
+    channel.prepare()
+    with pytest.raises(ClientStalled, match="silent"):
+        channel.receive_before(memoryview(bytearray(10)), time.monotonic() + 0.1)
+    with pytest.raises(ClientStalled, match="takes no replies"):
+        channel.send(bytes(64 << 20))
+    assert client.recv(1) == b"\0"
+
+
+def test_keepalive_and_no_delay_are_set_on_tcp(pair: tuple[PlainChannel, socket.socket]) -> None:
+    channel, _ = pair
+    channel.prepare()
+    assert channel.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert channel.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert channel.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_client_that_goes_in_the_tls_handshake_is_gone(
+    pair: tuple[PlainChannel, socket.socket], tmp_path: Path, when: str
+) -> None:
+    channel, client = pair
+    context = Authority(tmp_path / "keys", "London", []).server_context(require_client_certificate=False)
+    if when == "before":
+        channel.close()
+    else:
+        threading.Timer(0.1, reset, [client]).start()
+    with pytest.raises(ClientGone) as raised:
+        TlsChannel(channel, context, time.monotonic() + 10)
+    assert not isinstance(raised.value, ClientStalled)

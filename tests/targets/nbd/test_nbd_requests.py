@@ -125,3 +125,12 @@ def test_an_error_chunk_keeps_the_specifications_bounds(cookie: int, error: int,
     assert len(chunk) == 20 + length == 26 + message_length
     assert message_length <= nbd.STRING_BYTES_MAX
     assert sentence.startswith(chunk[26:].decode())
+
+
+def test_a_write_of_nothing_does_not_begin_a_row_of_longer_ones() -> None:
+    """Or the payload of the next write would be taken for a request."""
+    sent: list[Sent] = [(0, nbd.CMD_WRITE, 1, 0, 0, b""), (0, nbd.CMD_WRITE, 2, 0, 28, b"x" * 28)]
+    stream = memoryview(b"".join(map(_encode, sent)))
+    found, stop = codec.scan(stream, 0, len(stream))
+    assert _decode(stream, 0, found) == sent
+    assert stop == len(stream)

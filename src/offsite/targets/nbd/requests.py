@@ -80,9 +80,10 @@ def _take_alike(buffer: memoryview, start: int, end: int, first: Request, stride
     """Requests mostly come in rows of a kind and length: a whole row is unpacked in half the time of its
     members. Appends those that are like `first`; returns where the first other one begins."""
     head, _, _, length = first
+    is_write = head & _TYPE_AND_MAGIC == PLAIN_WRITE  # whose length tells where the next request begins
     row = _request_with_payload(stride - REQUEST_BYTES).iter_unpack(buffer[start:end])
     for request in row:
-        if request[0] != head or (stride > REQUEST_BYTES and request[3] != length):
+        if request[0] != head or (is_write and request[3] != length):
             break
         requests.append(request)
         start += stride

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from offsite.errors import PoolFailed, PoolFull, StateDirectoryError
 from offsite.pools import local
 from offsite.pools.local import LocalPool
 from offsite.pools.open_image import LocalOpenImage
@@ -100,6 +101,30 @@ class Life:
         raise AssertionError(step)
 
 
+TOLD = (OSError, PoolFull, PoolFailed, StateDirectoryError)
+"""What a pool may answer when the disk fails."""
+
+
+def live_on(directory: Path) -> None:
+    """One life, DIRECTORY/0, that goes on whatever is told; how each step and the end went is written to marks."""
+    local.TIDY_INTERVAL_SECONDS = 3600.0
+    life = Life(directory / "0")
+    ends = []
+    for tag, step in enumerate(json.loads((directory / "workloads.json").read_text())[0], 1):
+        try:
+            life.step(tag, step)
+            ends.append("done")
+        except (*TOLD, LookupError) as error:
+            ends.append(repr(error))
+    try:
+        life.close()
+        ends.append("done")
+    except TOLD as error:
+        ends.append(repr(error))
+        life.database.close()
+    (directory / "marks").write_text(json.dumps(ends))
+
+
 def main(directory: Path) -> None:
     local.TIDY_INTERVAL_SECONDS = 3600.0  # one thread only, so that the trace is in order
     marks = os.open(directory / "marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -112,4 +137,4 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (live_on if sys.argv[2:] == ["live-on"] else main)(Path(sys.argv[1]))

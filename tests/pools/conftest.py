@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,11 +10,21 @@ import pytest
 
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Create
+from offsite.store.database import Database
 from tests.pools.pool_bench import PAGE, Bench
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database that was just made: making one takes longer than most tests here."""
+    path = tmp_path_factory.mktemp("empty") / "state.db"
+    Database(path).close()
+    return path
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, empty_database: Path) -> Iterator[Bench]:
+    shutil.copy(empty_database, tmp_path)
     bench = Bench(tmp_path)
     yield bench
     bench.close()

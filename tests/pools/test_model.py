@@ -442,7 +442,7 @@ def template(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("examples", "steps"), [(25, 20), pytest.param(60, 40, marks=pytest.mark.slow)], ids=["few", "many"]
+    ("examples", "steps"), [(25, 20), pytest.param(40, 40, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_the_pool_is_as_its_model(template: Path, examples: int, steps: int) -> None:
     class Machine(PoolMachine):

@@ -551,6 +551,22 @@ def test_a_full_pool_hurts_only_the_write(bench: Bench) -> None:
     check_free_pages_are_holes(pool)
 
 
+def test_a_pool_whose_last_free_pages_are_warm_is_not_full(bench: Bench) -> None:
+    """They hold old content, so that a write of a part of a new page cannot have them as they are."""
+    pool = bench.make("C", pages=33)
+    v = pool.apply([Create("c", 64 * PAGE)])[0].id
+    write(pool, v, 0, b"v" * 32 * PAGE)
+    discard(pool, v, 0, 3 * PAGE)
+    pool.flush()
+    pool.reclaim(warm_bytes=32 * PAGE)
+    write(pool, v, 40 * PAGE, b"w" * 512)
+    write(pool, v, 41 * PAGE + 512, b"w" * (2 * PAGE - 1024))
+    assert read(pool, v, 40 * PAGE, 3 * PAGE) == b"w" * 512 + bytes(PAGE) + b"w" * (2 * PAGE - 1024) + bytes(512)
+    with pytest.raises(PoolFull):
+        write(pool, v, 50 * PAGE, b"w")
+    check_counts(pool)
+
+
 def test_a_write_does_not_find_the_pool_full_because_someone_else_is_inside(bench: Bench) -> None:
     """Pages that are free but for a reader who will leave in a moment are worth waiting for."""
     pool = bench.make("C", pages=17)
@@ -704,6 +720,44 @@ def test_a_pool_that_cannot_be_made_leaves_no_file(bench: Bench, monkeypatch: py
     assert not (bench.directory / "x").exists()
     assert open_descriptors() == descriptors
     bench.make("X", pages=64)
+
+
+def test_what_an_interrupted_creation_left_is_made_anew(bench: Bench) -> None:
+    """Power failed between the making of the file and the row that names it. Only in the state directory, only when
+    no page of it was ever written, and only when no pool has it."""
+    store = PageStore.create(bench.directory / "left", bytes(16), PAGE, 64 * PAGE)
+    store.close()
+    pool = LocalPool.create(bench.database, "L", Path("left"), 128 * PAGE, PAGE)
+    bench.pools.append(pool)
+    with pytest.raises(StateDirectoryError, match="there already"):
+        LocalPool.create(bench.database, "M", Path("left"), 64 * PAGE, PAGE)
+    v = pool.apply([Create("v", PAGE)])[0].id
+    write(pool, v, 0, b"v")
+    pool.flush()
+    with bench.database.transaction() as connection:  # as if the database had been lost
+        connection.execute(tables.pools.images.delete())
+        connection.execute(tables.pools.pools.delete())
+    for path in (Path("left"), bench.directory / "left"):
+        with pytest.raises(StateDirectoryError, match="there already"):
+            LocalPool.create(bench.database, "M", path, 64 * PAGE, PAGE)
+    assert os.pread(pool.store.descriptor, 1, pool.table.page_at(pool.by_id[v].nodes, 0) * PAGE) == b"v"
+    bench.pools.remove(pool)
+    pool.store.close()
+    pool._closing.set()
+
+
+@pytest.mark.parametrize("size", [0, 100, 64 * PAGE])
+def test_a_file_without_a_header_is_left_over_too(bench: Bench, size: int) -> None:
+    """The name and the size may be there before the header is; but a file that anyone wrote to is his."""
+    with (bench.directory / "left").open("wb") as file:
+        file.truncate(size)
+    bench.pools.append(LocalPool.create(bench.database, "L", Path("left"), 64 * PAGE, PAGE))
+    with (bench.directory / "text").open("wb") as file:
+        file.write(b"a")
+        file.truncate(size)
+    if size:
+        with pytest.raises(StateDirectoryError, match="there already"):
+            LocalPool.create(bench.database, "M", Path("text"), 64 * PAGE, PAGE)
 
 
 def damage_file(bench: Bench, change: Callable[[bytearray], object]) -> None:

@@ -86,8 +86,13 @@ class FreeSpace:
             self.epoch += 1
 
     @property
+    def zeroed_pages(self) -> int:
+        """Pages that anyone can have at once."""
+        return self._allocator.free
+
+    @property
     def free_pages(self) -> int:
-        """Pages that can be had at once."""
+        """Pages that can be had at once, some of them only to be overwritten whole."""
         return self._allocator.free + self._allocator.warm
 
     # -- without it -----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from offsite.pools.free_space import FreeSpace
 from offsite.pools.gate import Visitors, close_gate, keep_closed, open_gate
 from offsite.pools.image import Image
 from offsite.pools.open_image import LocalOpenImage
-from offsite.pools.page_store import PageStore, device_bytes
+from offsite.pools.page_store import PageStore, device_bytes, is_left_over
 from offsite.pools.page_table import Leaf, Node, Nodes, PageTable
 from offsite.pools.protocol import SIZE_BYTES_MAX, Capacity, Change, Create, Extent, ImageInfo, Records
 from offsite.pools.reclaim import gathered
@@ -93,7 +93,8 @@ class LocalPool:
     ) -> LocalPool:
         """A new pool in a new file of `size_bytes`, or on a block device (`size_bytes` 0: all of it).
 
-        `path` is relative to the directory of the database, unless absolute.
+        `path` is relative to the directory of the database, unless absolute. A file there that an interrupted
+        creation left is made anew; any other is refused.
         """
         if page_bytes.bit_count() != 1 or not PAGE_BYTES_MIN <= page_bytes <= PAGE_BYTES_MAX:
             raise BadParameter(f"page size {page_bytes} bytes is not a power of two from 4096 to 1048576")
@@ -119,6 +120,8 @@ class LocalPool:
             high_threshold_percent=thresholds.high,
             created_at=time.time(),
         )
+        if not path.is_absolute() and is_left_over(full_path) and not _is_named(database, path):
+            full_path.unlink()
         store = PageStore.create(full_path, pool_uuid.bytes, page_bytes, pages * page_bytes)
         try:
             with database.transaction() as connection:
@@ -362,7 +365,7 @@ class LocalPool:
         """Whether pages are neither in use nor free to be taken: on their way from the one to the other."""
         with self.lock:
             table = self.table
-            return table.has_let_go or table.used + self.free_space.free_pages < len(table.owners) - 1
+            return table.has_let_go or table.used + self.free_space.zeroed_pages < len(table.owners) - 1
 
     def make_space(self) -> None:
         """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""
@@ -411,6 +414,13 @@ class LocalPool:
             if missing:
                 with self._database.read() as connection:
                     records.read_leaves(connection, missing)
+
+
+def _is_named(database: Database, path: Path) -> bool:
+    """Whether a pool is in that file, by the database."""
+    pools = tables.pools.pools
+    with database.read() as connection:
+        return connection.execute(select(pools.c.id).where(pools.c.path == str(path))).first() is not None
 
 
 def _touched(change: Change) -> list[int]:

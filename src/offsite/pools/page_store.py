@@ -16,6 +16,7 @@ from pathlib import Path
 from offsite.errors import PoolFull, StateDirectoryError
 
 _HEADER = struct.Struct("<16s16sQQ")  # magic, pool uuid, page size in bytes, pool size in bytes
+_HEADER_PAGE_BYTES_MAX = 1 << 20
 _MAGIC = b"OFFSITE POOL\0\0\0\1"
 
 # fallocate(2), from <linux/falloc.h>
@@ -132,6 +133,21 @@ class PageStore:
         else:
             self.path.unlink()
         os.close(self.descriptor)
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a file is no more than an interrupted `PageStore.create` may have left: a header at most."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(_HEADER_PAGE_BYTES_MAX)
+        if any(head[_HEADER.size :]) or (any(head) and not head.startswith(_MAGIC)):
+            return False
+        try:
+            os.lseek(file.fileno(), _HEADER_PAGE_BYTES_MAX, os.SEEK_DATA)
+        except OSError as error:
+            return error.errno == errno.ENXIO  # no data from there on
+    return False
 
 
 def device_bytes(path: Path) -> int:

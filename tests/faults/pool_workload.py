@@ -1,4 +1,4 @@
-"""Short lives of a pool, done under strace in one process: `pool_workload.py DIRECTORY`.
+"""Short lives of a pool, done under strace in one process: `pool_workload.py DIRECTORY live`.
 
 DIRECTORY/workloads.json lists steps for each of the state directories 0, 1, 2 … in it. After each step the number
 of it is written to DIRECTORY/marks: what was acknowledged.
@@ -125,6 +125,15 @@ def live_on(directory: Path) -> None:
     (directory / "marks").write_text(json.dumps(ends))
 
 
+def begin(directory: Path) -> None:
+    """The first start: a database and a pool in DIRECTORY/0."""
+    marks = os.open(directory / "marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    database = Database(directory / "0" / "state.db")
+    LocalPool.create(database, "A", Path("A.data"), 64 * PAGE, PAGE).close()
+    os.write(marks, b"0 1")
+    database.close()
+
+
 def main(directory: Path) -> None:
     local.TIDY_INTERVAL_SECONDS = 3600.0  # one thread only, so that the trace is in order
     marks = os.open(directory / "marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -137,4 +146,4 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    (live_on if sys.argv[2:] == ["live-on"] else main)(Path(sys.argv[1]))
+    {"live": main, "live-on": live_on, "begin": begin}[sys.argv[2]](Path(sys.argv[1]))

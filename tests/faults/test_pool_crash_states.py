@@ -154,9 +154,14 @@ def live(place: Path, workloads: list[list[Step]]) -> list[list[Operation]]:
     for number in range(len(workloads)):
         shutil.copytree(place / "template", place / str(number))
     (place / "workloads.json").write_text(json.dumps(workloads))
+    return done_to(place, "live", len(workloads))
+
+
+def done_to(place: Path, how: str, directories: int) -> list[list[Operation]]:
+    """Runs the workload's process; returns what was done to the files of each state directory."""
     script = Path(__file__).with_name("pool_workload.py")
-    operations = traced([sys.executable, "-B", str(script), str(place)], place, place / "marks", place / "trace")
-    own: list[list[Operation]] = [[] for _ in workloads]
+    operations = traced([sys.executable, "-B", str(script), str(place), how], place, place / "marks", place / "trace")
+    own: list[list[Operation]] = [[] for _ in range(directories)]
     for operation in operations:
         if isinstance(operation, Mark):
             own[int(operation.text.split()[0])].append(operation)
@@ -198,3 +203,30 @@ def test_every_state_that_a_crash_can_leave(place: Path, much: str) -> None:
                 raise
             checked += 1
     assert checked >= (100 if much == "few" else 1500)
+
+
+@pytest.mark.parametrize("much", ["few", pytest.param("many", marks=pytest.mark.slow)])
+def test_a_first_start_that_was_cut_can_be_done_again(place: Path, much: str) -> None:
+    """Power may fail while database and pool are being made: neither is then in the way of making them."""
+    place = place / f"begin-{much}"
+    (place / "0").mkdir(parents=True)
+    (operations,) = done_to(place, "begin", 1)
+    states = list(crash_states({}, operations, 0))
+    for state in random.Random(1).sample(states, min(len(states), 40 if much == "few" else 400)):
+        build(state, place / "state")
+        try:
+            database = Database(place / "state" / "state.db")
+            with database.read() as connection:
+                made = connection.exec_driver_sql("SELECT count(*) FROM pools").scalar()
+            assert made or not state.marks
+            if made:
+                pool = LocalPool.load(database, "A")
+            else:
+                pool = LocalPool.create(database, "A", Path("A.data"), 64 * PAGE, PAGE)
+            _check_new_pages(pool)
+            pool.close()
+            database.close()
+        except Exception as error:
+            error.add_note(f"crash after {state.after} operations, {state.marks} steps acknowledged")
+            error.add_note(f"last: {[repr(o)[:100] for o in operations[max(0, state.after - 3) : state.after]]}")
+            raise

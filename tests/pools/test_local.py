@@ -25,7 +25,7 @@ from offsite.errors import (
     StateDirectoryError,
     VolumeNotFound,
 )
-from offsite.pools import capture, changes, local
+from offsite.pools import capture, changes, free_space, local
 from offsite.pools.local import LocalPool
 from offsite.pools.page_store import PageStore
 from offsite.pools.protocol import (
@@ -218,6 +218,25 @@ def test_what_was_cut_off_does_not_come_back(bench: Bench, pool: LocalPool, volu
     pool = bench.reopen(pool)
     assert read(pool, v, 0, 600 * PAGE) == b"v" * PAGE + bytes(599 * PAGE)
     assert pool.image(v).allocated_bytes == PAGE
+
+
+def test_the_last_page_of_a_volume_may_be_half_a_page(pool: LocalPool) -> None:
+    """Nothing lies behind the end: to discard up to there gives the page back."""
+    v = pool.apply([Create("v", 2 * PAGE + 512)])[0].id
+    write(pool, v, 0, b"v" * (2 * PAGE + 512))
+    assert pool.image(v).allocated_bytes == 3 * PAGE
+    discard(pool, v, PAGE + 512, PAGE - 512)
+    assert pool.image(v).allocated_bytes == 3 * PAGE
+    discard(pool, v, PAGE + 512, PAGE)
+    assert read(pool, v, 0, 2 * PAGE + 512) == b"v" * (PAGE + 512) + bytes(PAGE)
+    assert pool.image(v).allocated_bytes == 2 * PAGE
+    with inside(pool, v) as opened:
+        opened.write_zeroes(2 * PAGE, 512, allocate=True)
+        assert list(opened.extents(PAGE - 1, PAGE + 513)) == [(PAGE + 513, True)]
+        opened.write_zeroes(0, 2 * PAGE + 512)
+        assert list(opened.extents(0, 2 * PAGE + 512)) == [(2 * PAGE + 512, False)]
+    assert pool.capacity().allocated_bytes == 0
+    check_counts(pool)
 
 
 def test_a_volume_of_128_tib_is_handled_in_milliseconds(pool: LocalPool) -> None:
@@ -651,6 +670,43 @@ def test_the_tidier_tells_a_trouble_once_and_goes_on(bench: Bench, monkeypatch: 
     assert [kind for kind, _ in told] == [events.POOL_NOT_TIDIED]
     assert "database or disk is full" in told[0][1]
     pool.flush()
+
+
+def slow_punches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk on which all that is to be given back here would take half a minute."""
+    monkeypatch.setattr(local, "TIDY_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(local, "WARM_BYTES", 0)
+    monkeypatch.setattr(free_space, "PUNCHES_AT_A_TIME", 4)
+    punch = PageStore.punch
+
+    def slowly(self: PageStore, first: int, count: int) -> None:
+        time.sleep(0.05)
+        punch(self, first, count)
+
+    monkeypatch.setattr(PageStore, "punch", slowly)
+
+
+def crumbs(pool: LocalPool, image: int) -> None:
+    """Lets every other page of 1200 go."""
+    for page in range(0, 1200, 2):
+        discard(pool, image, page * PAGE, PAGE)
+    pool.flush()
+
+
+def test_a_write_waits_for_one_page_only_and_not_for_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = bench.make("C", pages=1201)
+    v = pool.apply([Create("c", 2400 * PAGE)])[0].id
+    write(pool, v, 0, b"v" * 1200 * PAGE)
+    slow_punches(monkeypatch)
+    crumbs(pool, v)
+    started = time.monotonic()
+    for page in range(3):
+        write(pool, v, (1300 + page) * PAGE, b"w")
+    assert time.monotonic() - started < 5
+    started = time.monotonic()
+    pool.close()
+    assert time.monotonic() - started < 5, "closing waited for all to be given back"
+    bench.pools.remove(pool)
 
 
 def test_a_hole_that_cannot_be_punched_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

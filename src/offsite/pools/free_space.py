@@ -25,11 +25,12 @@ from offsite.units import MIB
 
 PUNCHES_AT_A_TIME = 256
 ZERO_AHEAD_BYTES = 4 * MIB
+LOOK_AGAIN_SECONDS = 0.05  # for pages that another thread has freed
 _PAGES_AT_A_TIME = 1 << 22
 
 
 class FreeSpace:
-    """`lock` is the pool's; `visitors` are all who may be inside an image."""
+    """`lock` is the pool's; `visitors` are all who may be inside an image; `stopping` ends long work early."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class FreeSpace:
         table: PageTable,
         lock: threading.RLock,
         visitors: Callable[[], Iterable[Visitors]],
+        stopping: threading.Event,
     ) -> None:
         """Finds what is free. Below the last page in use a crash may have left data in free pages: these are
         punched, in the background, before anyone gets them; what lies behind is punched now. On a device that
@@ -44,6 +46,7 @@ class FreeSpace:
         self._store = store
         self._lock = lock
         self._visitors = visitors
+        self._stopping = stopping
         self._retired = Retired()
         self._reclaiming = threading.Lock()
         self.epoch = 1
@@ -99,24 +102,37 @@ class FreeSpace:
 
     def reclaim(self, warm_bytes: int = 0) -> None:
         """Punches and frees what nobody can see any more, but for crumbs of up to `warm_bytes` together."""
-        warm_pages = warm_bytes // self._store.page_bytes
-        with self._reclaiming:
-            while True:
-                with self._lock:
-                    ready = self._retired.take_ready(self._visitors, PUNCHES_AT_A_TIME)
-                    cooled = self._allocator.cool(PUNCHES_AT_A_TIME) if self._allocator.warm > warm_pages else []
-                    to_punch = [run for run in ready if not self._keep_warm(run, warm_pages)] + cooled
-                if not ready and not cooled:
-                    return
-                punched = 0
+        more = True
+        while more and not self._stopping.is_set():
+            with self._reclaiming:
+                more = self._reclaim_some(warm_bytes // self._store.page_bytes)
+
+    def reclaim_some(self) -> None:
+        """Returns once there is a page to be had, or none that could be freed. Does not wait for all to be."""
+        more = True
+        while more and not self.zeroed_pages:
+            if self._reclaiming.acquire(timeout=LOOK_AGAIN_SECONDS):
                 try:
-                    for first, count in to_punch:
-                        self._store.punch(first, count)
-                        punched += 1
+                    more = self._reclaim_some(0)
                 finally:
-                    with self._lock:
-                        self._allocator.give(to_punch[:punched])
-                        self._retired.put_back(to_punch[punched:])
+                    self._reclaiming.release()
+
+    def _reclaim_some(self, warm_pages: int) -> bool:
+        """Whether there was anything to do."""
+        with self._lock:
+            ready = self._retired.take_ready(self._visitors, PUNCHES_AT_A_TIME)
+            cooled = self._allocator.cool(PUNCHES_AT_A_TIME) if self._allocator.warm > warm_pages else []
+            to_punch = [run for run in ready if not self._keep_warm(run, warm_pages)] + cooled
+        punched = 0
+        try:
+            for first, count in to_punch:
+                self._store.punch(first, count)
+                punched += 1
+        finally:
+            with self._lock:
+                self._allocator.give(to_punch[:punched])
+                self._retired.put_back(to_punch[punched:])
+        return bool(ready or cooled)
 
     def _keep_warm(self, run: Run, warm_pages: int) -> bool:
         if run[1] >= LONG_RUN_PAGES or self._allocator.warm + run[1] > warm_pages:

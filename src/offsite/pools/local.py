@@ -176,7 +176,7 @@ class LocalPool:
 
     def _prepare_space(self, thresholds: Thresholds) -> None:
         table, store = self.table, self.store
-        self.free_space = FreeSpace(store, table, self.lock, self._all_visitors)
+        self.free_space = FreeSpace(store, table, self.lock, self._all_visitors, self._closing)
         self.space = SpaceWatch(self.name, store.page_bytes, len(table.owners) - 1, thresholds, self._report)
         self.space.check(table.used)
         store.when_full = self.report_full
@@ -263,7 +263,7 @@ class LocalPool:
 
     def _let_go(self) -> None:
         """Gives up what no image has any more, a node at a time, so that hosts get their turn."""
-        while True:
+        while not self._closing.is_set():  # what is left then will be found free at the next start
             with self.lock:
                 if not self._unneeded:
                     return
@@ -375,7 +375,7 @@ class LocalPool:
             # Everyone out for a moment: then nobody can still see what was let go before.
             visitors = self._all_visitors()
             open_gate(close_gate(visitors, GATE_DEADLINE_SECONDS), visitors)
-        self.reclaim()
+        self.free_space.reclaim_some()
 
     def reclaim(self, warm_bytes: int = 0) -> None:
         """Punches and frees what nobody can see any more, but for crumbs of up to `warm_bytes` together."""

@@ -204,7 +204,12 @@ class LocalOpenImage(Visitor):
                         and node.leaves[(offset >> self._leaf_shift) & _LEAF_MASK] is leaf
                         and leaf.pages[(offset >> self._page_shift) & _PAGE_MASK] == page
                     ):
-                        self._pool.store.write((page << self._page_shift) + within, data)
+                        position = (page << self._page_shift) + within
+                        try:
+                            if os.pwrite(self._descriptor, data, position) < length:
+                                self._pool.store.write(position, data)  # it was cut short: once more, to the end
+                        except OSError as error:
+                            self._pool.store.tell_failed(error)
                         return
             self._with_space(self._write_within_page, offset, data)
             return
@@ -232,7 +237,7 @@ class LocalOpenImage(Visitor):
         first, count = pool.take(count)
         length = count << self._page_shift
         try:
-            pool.store.write(first << self._page_shift, data[:length])
+            pool.store.fill(first << self._page_shift, data[:length])
         except BaseException:
             pool.give_back(first, count)
             raise

@@ -12,8 +12,12 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from offsite.errors import PoolFull, StateDirectoryError
+from offsite.units import KIB
+
+FILL_BYTES = 64 * KIB
 
 _HEADER = struct.Struct("<16s16sQQ")  # magic, pool uuid, page size in bytes, pool size in bytes
 _HEADER_PAGE_BYTES_MAX = 1 << 20
@@ -99,10 +103,20 @@ class PageStore:
                 position += count
                 count = os.pwrite(self.descriptor, data, position)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self.when_full()
-                raise PoolFull(f"the file system under {self.path} is full") from error
-            raise
+            self.tell_failed(error)
+
+    def tell_failed(self, error: OSError) -> NoReturn:
+        """Raises what a failed pwrite means: PoolFull, or the error itself."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self.when_full()
+            raise PoolFull(f"the file system under {self.path} is full") from error
+        raise error
+
+    def fill(self, position: int, data: memoryview) -> None:
+        """As write, for new pages. The kernel caches what one call brings in folios as large as that, and in
+        large ones every later write of 4 KiB takes longer: 4 µs instead of 2 (ext4, Linux 6.18)."""
+        for at in range(0, len(data), FILL_BYTES):
+            self.write(position + at, data[at : at + FILL_BYTES])
 
     def punch(self, first_page: int, count: int) -> None:
         """Gives pages back; they read as zero afterwards."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from offsite.errors import PoolFailed, PoolFull, StateDirectoryError
-from offsite.pools import local
+from offsite.pools import tidier
 from offsite.pools.local import LocalPool
 from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.protocol import Clone, Create, Delete, Rename, Replace, Resize, Snapshot
@@ -107,7 +107,7 @@ TOLD = (OSError, PoolFull, PoolFailed, StateDirectoryError)
 
 def live_on(directory: Path) -> None:
     """One life, DIRECTORY/0, that goes on whatever is told; how each step and the end went is written to marks."""
-    local.TIDY_INTERVAL_SECONDS = 3600.0
+    tidier.TIDY_INTERVAL_SECONDS = 3600.0
     life = Life(directory / "0")
     ends = []
     for tag, step in enumerate(json.loads((directory / "workloads.json").read_text())[0], 1):
@@ -135,7 +135,7 @@ def begin(directory: Path) -> None:
 
 
 def main(directory: Path) -> None:
-    local.TIDY_INTERVAL_SECONDS = 3600.0  # one thread only, so that the trace is in order
+    tidier.TIDY_INTERVAL_SECONDS = 3600.0  # one thread only, so that the trace is in order
     marks = os.open(directory / "marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for number, steps in enumerate(json.loads((directory / "workloads.json").read_text())):
         life = Life(directory / str(number))

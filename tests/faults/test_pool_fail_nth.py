@@ -24,7 +24,7 @@ import pytest
 from sqlalchemy import Connection
 
 from offsite.errors import PoolFailed, StateDirectoryError
-from offsite.pools import local, page_store
+from offsite.pools import page_store, tidier
 from offsite.pools.local import LocalPool
 from offsite.store.database import Database
 from tests.faults.pool_workload import PAGE, TOLD, Life, Step, content
@@ -147,7 +147,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_life_in_which_one_call_fails(place: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(local, "TIDY_INTERVAL_SECONDS", 3600.0)
+    monkeypatch.setattr(tidier, "TIDY_INTERVAL_SECONDS", 3600.0)
     start = make_template(place / "template")
     for at in itertools.count(1):
         directory = place / str(at)

@@ -8,9 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from sqlalchemy import Connection
+
 from offsite.pools.local import LocalPool
 from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.page_table import HOLE, Leaf, Node
+from tests.pools.pool_bench import PAGE, Bench
+from tests.pools.pool_files import copy_sparse
 
 
 @contextmanager
@@ -77,7 +81,7 @@ def check_counts(pool: LocalPool) -> None:
 def _pages(pool: LocalPool, leaves: Iterable[Leaf]) -> dict[Leaf, array[int]]:
     """The pages of each leaf, without loading those that are not: loading on demand is under test too."""
     pages = {}
-    with pool._database.read() as connection:
+    with pool.database.read() as connection:
         for leaf in leaves:
             rows = connection.exec_driver_sql("SELECT pages FROM leaves WHERE id = ?", (leaf.id,))
             pages[leaf] = leaf.pages if leaf.pages is not None else array("I", rows.scalar_one())
@@ -100,3 +104,24 @@ def check_free_pages_are_holes(pool: LocalPool) -> None:
         for page in range(start // page_bytes, -(-position // page_bytes)):
             assert page == 0 or pool.table.owners[page], f"free page {page} holds data"
     assert pool.free_space.free_pages == len(pool.table.owners) - 1 - pool.table.used
+
+
+def state(pool: LocalPool) -> object:
+    """All that a refused change must leave as it was."""
+    contents = {}
+    for info in pool.images():
+        contents[info.id] = read(pool, info.id, 0, min(info.size_bytes, 64 * PAGE))
+    return sorted(pool.images(), key=lambda info: info.id), contents, pool.capacity()
+
+
+def fail(_connection: Connection) -> None:
+    raise ZeroDivisionError("records that cannot be written")
+
+
+def after_a_crash(bench: Bench) -> LocalPool:
+    """The pool as it is found when power fails now: nothing more gets to the disk."""
+    copy_sparse(bench.directory, bench.directory / "crashed")
+    crashed = Bench(bench.directory / "crashed")
+    pool = LocalPool.load(crashed.database, "A")
+    bench.crashed.append((crashed, pool))
+    return pool

@@ -16,14 +16,15 @@ from tests.pools.pool_bench import PAGE
 from tests.pools.pool_hosts import read, write
 
 
-def test_a_gate_waits_until_the_last_one_has_left(pool: LocalPool) -> None:
-    v = pool.apply([Create("v", 8 * PAGE)])[0].id
-    opened = pool.open(v)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_gate_waits_until_the_last_one_has_left_each_member(pool: LocalPool, which: int) -> None:
+    members = [info.id for info in pool.apply([Create(name, 8 * PAGE) for name in "uvw"])]
+    opened = pool.open(members[which])
     opened.begin()
     taken = threading.Event()
 
     def take() -> None:
-        pool.apply([Snapshot(v, "s")])
+        pool.apply([Snapshot(member, f"s{member}") for member in members])
         taken.set()
 
     thread = threading.Thread(target=take)
@@ -34,7 +35,7 @@ def test_a_gate_waits_until_the_last_one_has_left(pool: LocalPool) -> None:
     assert taken.wait(10)
     thread.join()
     opened.close()
-    s = next(info.id for info in pool.images() if info.name == "s")
+    s = next(info.id for info in pool.images() if info.name == f"s{members[which]}")
     assert read(pool, s, 0, 7) == b"in time"
 
 

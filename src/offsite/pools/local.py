@@ -9,49 +9,38 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from offsite import events
-from offsite.errors import (
-    BadParameter,
-    InUse,
-    NameInUse,
-    ObjectNotFound,
-    PoolFailed,
-    StateDirectoryError,
-    VolumeNotFound,
-)
+from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryError, VolumeNotFound
 from offsite.events import Report, ignore
 from offsite.pools import capture as captures
 from offsite.pools import records
 from offsite.pools.allocator import Run
 from offsite.pools.changes import Applying
+from offsite.pools.creation import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, make_pool
 from offsite.pools.difference import extents
 from offsite.pools.free_space import FreeSpace
 from offsite.pools.gate import Visitors, close_gate, keep_closed, open_gate
 from offsite.pools.image import Image
 from offsite.pools.open_image import LocalOpenImage
-from offsite.pools.page_store import PageStore, device_bytes, is_left_over
+from offsite.pools.page_store import PageStore
 from offsite.pools.page_table import Leaf, Node, Nodes, PageTable
-from offsite.pools.protocol import SIZE_BYTES_MAX, Capacity, Change, Create, Extent, ImageInfo, Records
+from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, Records
 from offsite.pools.reclaim import gathered
 from offsite.pools.space import SpaceWatch, Thresholds
+from offsite.pools.tidier import Tidier
 from offsite.store import tables
 from offsite.store.database import Database
-from offsite.units import KIB, MIB
 
-PAGE_BYTES = 16 * KIB
-PAGE_BYTES_MIN, PAGE_BYTES_MAX = 4 * KIB, MIB
+__all__ = ["PAGE_BYTES", "PAGE_BYTES_MAX", "PAGE_BYTES_MIN", "LocalPool"]
+
 GATE_DEADLINE_SECONDS = 30.0
-TIDY_INTERVAL_SECONDS = 2.0
 LET_GO_AT_ONCE_NODES = 16  # what belonged to larger images is given up in the background
-WARM_BYTES = 256 * MIB
-WARM_TICKS = 30  # of the tidier, without anyone wanting a warm page
 
 
 class LocalPool:
@@ -66,7 +55,7 @@ class LocalPool:
         self.names: dict[str, int] = {}
         self.overcommit = True
         self.lock = threading.RLock()
-        self._database = database
+        self.database = database
         self._report = report
         self._commit_lock = threading.Lock()
         self._commits_begun = self._newest_done = 0
@@ -75,7 +64,7 @@ class LocalPool:
         self._untidy_told = False
         self._failure = ""
         self._closing = threading.Event()
-        self._tidier = threading.Thread(target=self._tidy, name=f"tidy-{name}", daemon=True)
+        self._tidier = Tidier(self, self._closing)
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
@@ -96,43 +85,7 @@ class LocalPool:
         `path` is relative to the directory of the database, unless absolute. A file there that an interrupted
         creation left is made anew; any other is refused.
         """
-        if page_bytes.bit_count() != 1 or not PAGE_BYTES_MIN <= page_bytes <= PAGE_BYTES_MAX:
-            raise BadParameter(f"page size {page_bytes} bytes is not a power of two from 4096 to 1048576")
-        full_path = database.path.parent / path
-        if full_path.is_block_device():
-            size_bytes = min(size_bytes or SIZE_BYTES_MAX, device_bytes(full_path))
-        pages = size_bytes // page_bytes
-        if not 16 <= pages <= 1 << 32:
-            raise BadParameter(
-                f"pool size {size_bytes} bytes is {pages} pages of {page_bytes} bytes; 16 to {1 << 32} are allowed"
-            )
-        pool_uuid = uuid.uuid4()
-        thresholds = Thresholds()
-        row = insert(tables.pools.pools).values(
-            uuid=pool_uuid.hex,
-            name=name,
-            path=str(path),
-            page_bytes=page_bytes,
-            size_bytes=pages * page_bytes,
-            overcommit=overcommit,
-            low_threshold_percent=thresholds.low,
-            middle_threshold_percent=thresholds.middle,
-            high_threshold_percent=thresholds.high,
-            created_at=time.time(),
-        )
-        if not path.is_absolute() and is_left_over(full_path) and not _is_named(database, path):
-            full_path.unlink()
-        store = PageStore.create(full_path, pool_uuid.bytes, page_bytes, pages * page_bytes)
-        try:
-            with database.transaction() as connection:
-                connection.execute(row)
-        except IntegrityError as error:
-            store.remove()
-            raise NameInUse(f"there is a pool {name!r} already") from error
-        except BaseException:
-            store.remove()
-            raise
-        store.close()
+        make_pool(database, name, path, size_bytes, page_bytes, overcommit=overcommit)
         return cls.load(database, name, report)
 
     @classmethod
@@ -256,12 +209,12 @@ class LocalPool:
                 open_gate(unsettled, applying.unsettled)
         if len(self._unneeded) <= LET_GO_AT_ONCE_NODES:
             try:
-                self._let_go()
+                self.let_go()
             except StateDirectoryError as error:
-                self._tell_untidy(error)  # what was asked for is done; the rest will be tried again
+                self.tell_untidy(error)  # what was asked for is done; the rest will be tried again
         return infos
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Gives up what no image has any more, a node at a time, so that hosts get their turn."""
         while not self._closing.is_set():  # what is left then will be found free at the next start
             with self.lock:
@@ -299,7 +252,7 @@ class LocalPool:
         try:
             self._sync_data()
             if capture.rows or applying or extra:
-                with self._database.transaction() as connection:
+                with self.database.transaction() as connection:
                     if applying:
                         applying.write(connection)
                     records.write(connection, capture.rows)
@@ -369,7 +322,7 @@ class LocalPool:
 
     def make_space(self) -> None:
         """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""
-        self._let_go()
+        self.let_go()
         self.flush()
         with self._commit_lock:
             # Everyone out for a moment: then nobody can still see what was let go before.
@@ -387,22 +340,14 @@ class LocalPool:
         with self.lock:
             return [image.visitors for image in self.by_id.values()]
 
-    def _tidy(self) -> None:
-        """Gives back the space of what was deleted or discarded, also when no host flushes."""
-        quiet_ticks = 0
-        while not self._failure and not self._closing.wait(TIDY_INTERVAL_SECONDS):
-            try:
-                self._let_go()
-                if self.table.has_let_go:
-                    self.flush()
-                quiet_ticks = quiet_ticks + 1 if self.free_space.cool_down() else 0
-                self.reclaim(WARM_BYTES if quiet_ticks < WARM_TICKS else 0)
-                self._database.checkpoint()
-                self._untidy_told = False
-            except (PoolFailed, OSError, StateDirectoryError) as error:
-                self._tell_untidy(error)
+    @property
+    def has_failed(self) -> bool:
+        return bool(self._failure)
 
-    def _tell_untidy(self, error: Exception) -> None:
+    def tell_tidy(self) -> None:
+        self._untidy_told = False
+
+    def tell_untidy(self, error: Exception) -> None:
         """Once, until it has gone well again; a failure of the whole pool has been told already."""
         if not self._untidy_told and not self._failure:
             self._untidy_told = True
@@ -412,15 +357,8 @@ class LocalPool:
         with self.lock:
             missing = [leaf for leaf in leaves if leaf.pages is None]
             if missing:
-                with self._database.read() as connection:
+                with self.database.read() as connection:
                     records.read_leaves(connection, missing)
-
-
-def _is_named(database: Database, path: Path) -> bool:
-    """Whether a pool is in that file, by the database."""
-    pools = tables.pools.pools
-    with database.read() as connection:
-        return connection.execute(select(pools.c.id).where(pools.c.path == str(path))).first() is not None
 
 
 def _touched(change: Change) -> list[int]:

@@ -1,0 +1,50 @@
+"""The background work of a pool: giving back the space of what was deleted or discarded, also when no host flushes."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from offsite.errors import PoolFailed, StateDirectoryError
+from offsite.units import MIB
+
+if TYPE_CHECKING:
+    from offsite.pools.local import LocalPool
+
+TIDY_INTERVAL_SECONDS = 2.0
+WARM_BYTES = 256 * MIB
+WARM_TICKS = 30  # without anyone wanting a warm page, after which these are given back too
+
+
+class Tidier:
+    """A thread that tidies a pool from time to time, until that is stopping or has failed."""
+
+    def __init__(self, pool: LocalPool, stopping: threading.Event) -> None:
+        self._pool = pool
+        self._stopping = stopping
+        self._quiet_ticks = 0
+        self._thread = threading.Thread(target=self._run, name=f"tidy-{pool.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        """Waits for the thread, which ends soon after `stopping` is set."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._pool.has_failed and not self._stopping.wait(TIDY_INTERVAL_SECONDS):
+            try:
+                self._tidy()
+            except (PoolFailed, OSError, StateDirectoryError) as error:
+                self._pool.tell_untidy(error)
+
+    def _tidy(self) -> None:
+        pool = self._pool
+        pool.let_go()
+        if pool.table.has_let_go:
+            pool.flush()
+        self._quiet_ticks = self._quiet_ticks + 1 if pool.free_space.cool_down() else 0
+        pool.reclaim(WARM_BYTES if self._quiet_ticks < WARM_TICKS else 0)
+        pool.database.checkpoint()
+        pool.tell_tidy()

@@ -54,6 +54,13 @@ def test_what_was_cut_off_does_not_come_back(bench: Bench, pool: LocalPool, volu
     assert pool.image(v).allocated_bytes == PAGE
 
 
+def test_a_new_size_is_durable_at_once(bench: Bench, pool: LocalPool, volume: Volume) -> None:
+    v = volume("v", 8)
+    pool.apply([Resize(v, 16 * PAGE)])
+    assert after_a_crash(bench).image(v).size_bytes == 16 * PAGE
+    assert bench.reopen(pool).image(v).size_bytes == 16 * PAGE
+
+
 def test_the_last_page_of_a_volume_may_be_half_a_page(pool: LocalPool) -> None:
     """Nothing lies behind the end: to discard up to there gives the page back."""
     v = pool.apply([Create("v", 2 * PAGE + 512)])[0].id

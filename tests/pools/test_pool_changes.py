@@ -215,15 +215,18 @@ def test_every_change_is_taken_back_when_the_commit_fails(bench: Bench, pool: Lo
     assert state(bench.reopen(pool)) == before
 
 
-@pytest.mark.parametrize("change", [Replace, Resize, Delete], ids=["rollback", "resize", "delete"])
-def test_a_host_waits_for_a_change_that_might_be_taken_back(
-    pool: LocalPool, volume: Volume, change: type[Change]
-) -> None:
+@pytest.mark.parametrize("change", ["rollback", "shrink", "grow", "delete"])
+def test_a_host_waits_for_a_change_that_might_be_taken_back(pool: LocalPool, volume: Volume, change: str) -> None:
     """A write acknowledged on top of a rollback that then fails to commit would be lost; a host told that its
     volume is gone, when it is not, would have failed for nothing."""
     v, w = volume("v", 8), volume("w", 8)
     write(pool, v, 0, b"v" * 8 * PAGE)
-    made: dict[type[Change], Change] = {Replace: Replace(v, w), Resize: Resize(v, 4 * PAGE), Delete: Delete(v)}
+    made: dict[str, Change] = {
+        "rollback": Replace(v, w),
+        "shrink": Resize(v, 4 * PAGE),
+        "grow": Resize(v, 16 * PAGE),
+        "delete": Delete(v),
+    }
     opened, other, done = pool.open(v), pool.open(w), threading.Event()
 
     def host() -> None:

@@ -6,17 +6,16 @@ back. So the table of commands is loaded only for help.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from offsite.errors import BadParameter, OffsiteError
+from offsite.errors import OffsiteError
+from offsite.interfaces.conversation import Conversation, is_terminal
 from offsite.interfaces.options import CommandLine, OptionError, parse_options
 from offsite.interfaces.values_shown import printable
-from offsite.management.reply import Question, Reply
+from offsite.management.reply import Reply
 
 DONE, REFUSED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -94,7 +93,7 @@ def _ask_system(line: CommandLine) -> int:
     if wants_files:
         certificate_files.check(line)
     with connected(line.options, os.environ) as client:
-        asked = Conversation(client.command, asks=_is_terminal() and "yes" not in line.options)
+        asked = Conversation(client.command, asks=is_terminal() and "yes" not in line.options)
         if line.verb in ("import", "export"):
             from offsite.interfaces import image_files
 
@@ -126,60 +125,6 @@ def show(reply: Reply, line: CommandLine) -> None:
     print_reply(reply, sys.stdout)
 
 
-class Declined(OffsiteError):
-    """The answer to a question was no."""
-
-
-class Conversation:
-    """A command, the questions that the system has about it, and the answers of whoever sits here."""
-
-    def __init__(
-        self,
-        send: Callable[..., Reply | Question],
-        *,
-        asks: bool,
-        environment: Mapping[str, str] = os.environ,
-    ) -> None:
-        self._send = send
-        self._asks = asks
-        self._environment = environment
-
-    def command(self, words: Sequence[str]) -> Reply:
-        """Raises Declined when a question was answered with no."""
-        asks, secrets = self._asks, dict[str, str]()
-        while isinstance(answer := self._send(words, secrets, asks=asks), Question):
-            if answer.secret in secrets:
-                raise OffsiteError(f"the system asks for {answer.secret} again and again")
-            if answer.secret:
-                secrets[answer.secret] = secret(answer.text, answer.environment, self._environment, new=answer.new)
-            elif not asks or not _yes(answer.text):
-                raise Declined("answered with no; nothing was changed")
-            else:
-                asks = False
-        return answer
-
-
-def secret(text: str, variable: str, environment: Mapping[str, str], *, new: bool = False) -> str:
-    """A password: from the environment, or asked for without showing it; a new one twice."""
-    if variable in environment:
-        return environment[variable]
-    if not _is_terminal():
-        raise BadParameter(f"{text} It is not asked for where there is no terminal; set {variable}")
-    found = getpass.getpass(f"{text} Password: ")
-    if new and getpass.getpass("The same again: ") != found:
-        raise BadParameter("the two passwords differ; nothing was changed")
-    return found
-
-
-def _yes(text: str) -> bool:
-    print(text, file=sys.stderr)
-    return input("Go on? (yes/no) ").strip().lower() in ("y", "yes")
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
-
-
 def _refused(error: OffsiteError, *, json_wanted: bool) -> int:
     if json_wanted:
         from offsite.interfaces.reply_json import status
@@ -192,14 +137,3 @@ def _refused(error: OffsiteError, *, json_wanted: bool) -> int:
 def _fail(error: OffsiteError, status: int) -> int:
     print(f"offsite: {printable(str(error))}", file=sys.stderr)
     return status
-
-
-def only_words(line: CommandLine, syntax: str, count: int) -> tuple[str, ...]:
-    """The words after a verb. Raises OptionError unless there are `count`."""
-    if len(line.words) != count + 1:
-        raise OptionError(f"{line.verb} takes {count} words after it; syntax: offsite {syntax}")
-    return line.words[1:]
-
-
-def path(text: str) -> Path:
-    return Path(text).expanduser()

@@ -7,8 +7,7 @@ import os
 from offsite.errors import BadParameter
 from offsite.interfaces import frames
 from offsite.interfaces.client import Client
-from offsite.interfaces.command_line import only_words, path
-from offsite.interfaces.options import CommandLine
+from offsite.interfaces.options import CommandLine, only_words, path
 from offsite.interfaces.other_formats import as_raw, check_qemu_img, format_of, replacing
 from offsite.interfaces.progress_bar import bar
 from offsite.interfaces.sparse_files import data_extents, opened, read_frames, write_frames

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from offsite.errors import BadParameter
 from offsite.management.table import singular
@@ -124,3 +125,14 @@ def _check_places(line: CommandLine, known: dict[str, Option]) -> None:
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean --{close[0]}?" if close else "; `offsite --help` lists them"
+
+
+def only_words(line: CommandLine, syntax: str, count: int) -> tuple[str, ...]:
+    """The words after a verb. Raises OptionError unless there are `count`."""
+    if len(line.words) != count + 1:
+        raise OptionError(f"{line.verb} takes {count} words after it; syntax: offsite {syntax}")
+    return line.words[1:]
+
+
+def path(text: str) -> Path:
+    return Path(text).expanduser()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from offsite.interfaces import client as clients
+from offsite.interfaces.conversation import secret
 from offsite.interfaces.options import OptionError
 
 
@@ -42,7 +43,6 @@ def _choice(options: Mapping[str, str], environment: Mapping[str, str]) -> tuple
 
 
 def _remote(url: str, options: Mapping[str, str], environment: Mapping[str, str]) -> clients.Client:
-    from offsite.interfaces.command_line import secret
     from offsite.interfaces.known_systems import TrustFile, TrustFirst, default_path
 
     user, host, port = clients.parse_system(url)

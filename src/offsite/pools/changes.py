@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Executable, delete, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from offsite.errors import BadParameter, NameInUse, VolumeNotFound
+from offsite.pools.core import PoolCore
 from offsite.pools.gate import Visitors
 from offsite.pools.image import Image
 from offsite.pools.page_table import HOLE, Node, Nodes
@@ -34,16 +34,13 @@ from offsite.pools.protocol import (
 from offsite.store import tables
 from offsite.units import format_size
 
-if TYPE_CHECKING:
-    from offsite.pools.local import LocalPool
-
 IMAGES_MAX = 16384  # owners of a page are counted in 16 bits
 
 
 class Applying:
     """The changes of one call. Everything here happens under the pool's lock, but for `write`."""
 
-    def __init__(self, pool: LocalPool, now: float) -> None:
+    def __init__(self, pool: PoolCore, now: float) -> None:
         self._pool = pool
         self._now = now
         self._undo: list[Callable[[], None]] = []

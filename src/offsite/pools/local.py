@@ -12,27 +12,25 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from offsite import events
-from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryError, VolumeNotFound
+from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryError
 from offsite.events import Report, ignore
 from offsite.pools import capture as captures
 from offsite.pools import records
-from offsite.pools.allocator import Run
 from offsite.pools.changes import Applying
+from offsite.pools.core import PoolCore
 from offsite.pools.creation import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, make_pool
 from offsite.pools.difference import extents
-from offsite.pools.free_space import FreeSpace
-from offsite.pools.gate import Visitors, close_gate, keep_closed, open_gate
-from offsite.pools.image import Image
+from offsite.pools.gate import close_gate, keep_closed, open_gate
 from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.page_store import PageStore
-from offsite.pools.page_table import Leaf, Node, Nodes, PageTable
-from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, Records
+from offsite.pools.page_table import Node
+from offsite.pools.protocol import Change, Create, Extent, ImageInfo, Records
 from offsite.pools.reclaim import gathered
-from offsite.pools.space import SpaceWatch, Thresholds
+from offsite.pools.space import Thresholds
 from offsite.pools.tidier import Tidier
 from offsite.store import tables
 from offsite.store.database import Database
@@ -43,28 +41,17 @@ GATE_DEADLINE_SECONDS = 30.0
 LET_GO_AT_ONCE_NODES = 16  # what belonged to larger images is given up in the background
 
 
-class LocalPool:
+class LocalPool(PoolCore):
     """See offsite.pools.protocol.Pool."""
 
     def __init__(self, database: Database, pool_id: int, name: str, store: PageStore, report: Report) -> None:
-        self.id = pool_id
-        self.name = name
-        self.store = store
-        self.table = PageTable(store.size_bytes // store.page_bytes, self._load)
-        self.by_id: dict[int, Image] = {}
-        self.names: dict[str, int] = {}
-        self.overcommit = True
-        self.lock = threading.RLock()
-        self.database = database
-        self._report = report
+        super().__init__(database, pool_id, name, store, report)
         self._commit_lock = threading.Lock()
         self._commits_begun = self._newest_done = 0
-        self._last_image_id = pool_id << 32
         self._unneeded: list[Node] = []  # nodes that deleted and replaced images had, to be let go
         self._untidy_told = False
         self._failure = ""
-        self._closing = threading.Event()
-        self._tidier = Tidier(self, self._closing)
+        self._tidier = Tidier(self, self.closing)
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
@@ -101,8 +88,8 @@ class LocalPool:
             try:
                 pool = cls(database, row.id, name, store, report)
                 pool.overcommit = row.overcommit
-                pool._read_images(connection)
-                pool._prepare_space(
+                pool.read_images(connection)
+                pool.prepare_space(
                     Thresholds(row.low_threshold_percent, row.middle_threshold_percent, row.high_threshold_percent)
                 )
             except OSError as error:
@@ -114,29 +101,9 @@ class LocalPool:
         pool._tidier.start()
         return pool
 
-    def _read_images(self, connection: Connection) -> None:
-        images = tables.pools.images
-        loaded = [
-            (Image(i.id, i.uuid, i.name, i.kind, i.parent_id, i.size_bytes, i.created_at, Nodes(), 0), bytes(i.nodes))
-            for i in connection.execute(select(images).where(images.c.pool_id == self.id))
-        ]
-        records.read_table(connection, self.id, loaded, self.table)
-        for image, _ in loaded:
-            image.nodes.changed = False
-            self.by_id[image.id] = image
-            self.names[image.name] = image.id
-            self._last_image_id = max(self._last_image_id, image.id)
-
-    def _prepare_space(self, thresholds: Thresholds) -> None:
-        table, store = self.table, self.store
-        self.free_space = FreeSpace(store, table, self.lock, self._all_visitors, self._closing)
-        self.space = SpaceWatch(self.name, store.page_bytes, len(table.owners) - 1, thresholds, self._report)
-        self.space.check(table.used)
-        store.when_full = self.report_full
-
     def close(self) -> None:
         """Flushes, and stops the background work. Open images must not be used any more."""
-        self._closing.set()
+        self.closing.set()
         self._tidier.join()
         try:
             if not self._failure:
@@ -145,28 +112,6 @@ class LocalPool:
             self.store.close()
 
     # -- images ----------------------------------------------------------------------------------------------
-
-    def images(self) -> list[ImageInfo]:
-        with self.lock:
-            return [image.info(self.name, self.store.page_bytes) for image in self.by_id.values()]
-
-    def image(self, image_id: int) -> ImageInfo:
-        with self.lock:
-            return self.find(image_id).info(self.name, self.store.page_bytes)
-
-    def find(self, image_id: int) -> Image:
-        image = self.by_id.get(image_id)
-        if image is None:
-            raise VolumeNotFound(f"there is no image {image_id} in pool {self.name}")
-        return image
-
-    def take_image_id(self) -> int:
-        """Ids are unique in the system, so that a map or a set can name an image without its pool."""
-        self._last_image_id += 1
-        return self._last_image_id
-
-    def provisioned_bytes(self) -> int:
-        return sum(image.size_bytes for image in self.by_id.values() if image.kind == "volume")
 
     def open(self, image_id: int) -> LocalOpenImage:
         with self.lock:
@@ -216,7 +161,7 @@ class LocalPool:
 
     def let_go(self) -> None:
         """Gives up what no image has any more, a node at a time, so that hosts get their turn."""
-        while not self._closing.is_set():  # what is left then will be found free at the next start
+        while not self.closing.is_set():  # what is left then will be found free at the next start
             with self.lock:
                 if not self._unneeded:
                     return
@@ -289,56 +234,21 @@ class LocalPool:
 
     # -- space -----------------------------------------------------------------------------------------------
 
-    def capacity(self) -> Capacity:
-        with self.lock:
-            page_bytes = self.store.page_bytes
-            return Capacity(
-                size_bytes=self.store.size_bytes - page_bytes,  # page 0 is the header's
-                allocated_bytes=self.table.used * page_bytes,
-                page_bytes=page_bytes,
-                provisioned_bytes=self.provisioned_bytes(),
-            )
-
-    def take(self, wanted: int, *, to_overwrite: bool = False) -> Run:
-        """Pages that read as zero; or, `to_overwrite`, one that may hold anything and will be written whole."""
-        with self.lock:
-            run = self.free_space.take(wanted, to_overwrite=to_overwrite)
-            self.space.check(self.table.used + run[1])
-            return run
-
-    def give_back(self, first: int, count: int) -> None:
-        """Pages that were taken and not mapped after all."""
-        with self.lock:
-            self.free_space.give_back((first, count))
-
-    def report_full(self) -> None:
-        self.space.tell_full(self.table.used)
-
-    def has_pages_to_reclaim(self) -> bool:
-        """Whether pages are neither in use nor free to be taken: on their way from the one to the other."""
-        with self.lock:
-            table = self.table
-            return table.has_let_go or table.used + self.free_space.zeroed_pages < len(table.owners) - 1
-
     def make_space(self) -> None:
         """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""
         self.let_go()
         self.flush()
         with self._commit_lock:
             # Everyone out for a moment: then nobody can still see what was let go before.
-            visitors = self._all_visitors()
+            visitors = self.all_visitors()
             open_gate(close_gate(visitors, GATE_DEADLINE_SECONDS), visitors)
-        self.free_space.reclaim_some()
+        super().make_space()
 
     def reclaim(self, warm_bytes: int = 0) -> None:
         """Punches and frees what nobody can see any more, but for crumbs of up to `warm_bytes` together."""
         self.free_space.reclaim(warm_bytes)
         with self.lock:
             self.space.check(self.table.used)
-
-    def _all_visitors(self) -> list[Visitors]:
-        with self.lock:
-            return [image.visitors for image in self.by_id.values()]
 
     @property
     def has_failed(self) -> bool:
@@ -352,13 +262,6 @@ class LocalPool:
         if not self._untidy_told and not self._failure:
             self._untidy_told = True
             self._report(events.POOL_NOT_TIDIED, f"Pool {self.name}: space could not be given back: {error}")
-
-    def _load(self, leaves: list[Leaf]) -> None:
-        with self.lock:
-            missing = [leaf for leaf in leaves if leaf.pages is None]
-            if missing:
-                with self.database.read() as connection:
-                    records.read_leaves(connection, missing)
 
 
 def _touched(change: Change) -> list[int]:

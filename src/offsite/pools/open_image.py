@@ -20,15 +20,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from offsite.errors import BadParameter, PoolFull, VolumeNotFound
+from offsite.pools.core import PoolCore
 from offsite.pools.gate import IDLE, Visitor
+from offsite.pools.image import Image
 from offsite.pools.page_table import HOLE, LEAVES_PER_NODE, NODE_SHIFT, PAGES_PER_LEAF, PAGES_PER_LEAF_SHIFT
-
-if TYPE_CHECKING:
-    from offsite.pools.image import Image
-    from offsite.pools.local import LocalPool
 
 _ZERO_BYTES = 1 << 20
 _ZEROS = memoryview(bytes(_ZERO_BYTES))
@@ -54,7 +51,7 @@ class LocalOpenImage(Visitor):
         "page_bytes",
     )
 
-    def __init__(self, pool: LocalPool, image: Image) -> None:
+    def __init__(self, pool: PoolCore, image: Image) -> None:
         super().__init__(image.visitors)
         self._pool = pool
         self._image = image

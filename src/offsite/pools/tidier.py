@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from offsite.errors import PoolFailed, StateDirectoryError
+from offsite.pools.free_space import FreeSpace
+from offsite.pools.page_table import PageTable
+from offsite.store.database import Database
 from offsite.units import MIB
-
-if TYPE_CHECKING:
-    from offsite.pools.local import LocalPool
 
 TIDY_INTERVAL_SECONDS = 2.0
 WARM_BYTES = 256 * MIB
 WARM_TICKS = 30  # without anyone wanting a warm page, after which these are given back too
 
 
+class Tidied(Protocol):
+    """What the tidier needs of a pool."""
+
+    name: str
+    table: PageTable
+    free_space: FreeSpace
+    database: Database
+
+    @property
+    def has_failed(self) -> bool: ...
+
+    def let_go(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def reclaim(self, warm_bytes: int = 0) -> None: ...
+
+    def tell_tidy(self) -> None: ...
+
+    def tell_untidy(self, error: Exception) -> None: ...
+
+
 class Tidier:
     """A thread that tidies a pool from time to time, until that is stopping or has failed."""
 
-    def __init__(self, pool: LocalPool, stopping: threading.Event) -> None:
+    def __init__(self, pool: Tidied, stopping: threading.Event) -> None:
         self._pool = pool
         self._stopping = stopping
         self._quiet_ticks = 0

@@ -1,0 +1,136 @@
+"""What a pool on a local file has in memory: its images, its page table, its free space, and the lock on them.
+
+The parts of the pool work on this: open images, changes to images, the pool itself.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from sqlalchemy import Connection, select
+
+from offsite.errors import VolumeNotFound
+from offsite.events import Report
+from offsite.pools import records
+from offsite.pools.allocator import Run
+from offsite.pools.free_space import FreeSpace
+from offsite.pools.gate import Visitors
+from offsite.pools.image import Image
+from offsite.pools.page_store import PageStore
+from offsite.pools.page_table import Leaf, Nodes, PageTable
+from offsite.pools.protocol import Capacity, ImageInfo
+from offsite.pools.space import SpaceWatch, Thresholds
+from offsite.store import tables
+from offsite.store.database import Database
+
+
+class PoolCore:
+    """`lock` guards the page table, the images and the free space; it is held for microseconds."""
+
+    def __init__(self, database: Database, pool_id: int, name: str, store: PageStore, report: Report) -> None:
+        self.id = pool_id
+        self.name = name
+        self.store = store
+        self.table = PageTable(store.size_bytes // store.page_bytes, self._load)
+        self.by_id: dict[int, Image] = {}
+        self.names: dict[str, int] = {}
+        self.overcommit = True
+        self.lock = threading.RLock()
+        self.database = database
+        self.closing = threading.Event()
+        self._report = report
+        self._last_image_id = pool_id << 32
+
+    def read_images(self, connection: Connection) -> None:
+        """All images of the pool, and who owns what. Raises StateDirectoryError for rows that are damaged."""
+        images = tables.pools.images
+        loaded = [
+            (Image(i.id, i.uuid, i.name, i.kind, i.parent_id, i.size_bytes, i.created_at, Nodes(), 0), bytes(i.nodes))
+            for i in connection.execute(select(images).where(images.c.pool_id == self.id))
+        ]
+        records.read_table(connection, self.id, loaded, self.table)
+        for image, _ in loaded:
+            image.nodes.changed = False
+            self.by_id[image.id] = image
+            self.names[image.name] = image.id
+            self._last_image_id = max(self._last_image_id, image.id)
+
+    def prepare_space(self, thresholds: Thresholds) -> None:
+        """Finds what is free. After read_images."""
+        table, store = self.table, self.store
+        self.free_space = FreeSpace(store, table, self.lock, self.all_visitors, self.closing)
+        self.space = SpaceWatch(self.name, store.page_bytes, len(table.owners) - 1, thresholds, self._report)
+        self.space.check(table.used)
+        store.when_full = self.report_full
+
+    # -- images ----------------------------------------------------------------------------------------------
+
+    def images(self) -> list[ImageInfo]:
+        with self.lock:
+            return [image.info(self.name, self.store.page_bytes) for image in self.by_id.values()]
+
+    def image(self, image_id: int) -> ImageInfo:
+        with self.lock:
+            return self.find(image_id).info(self.name, self.store.page_bytes)
+
+    def find(self, image_id: int) -> Image:
+        image = self.by_id.get(image_id)
+        if image is None:
+            raise VolumeNotFound(f"there is no image {image_id} in pool {self.name}")
+        return image
+
+    def take_image_id(self) -> int:
+        """Ids are unique in the system, so that a map or a set can name an image without its pool."""
+        self._last_image_id += 1
+        return self._last_image_id
+
+    def provisioned_bytes(self) -> int:
+        return sum(image.size_bytes for image in self.by_id.values() if image.kind == "volume")
+
+    # -- space -----------------------------------------------------------------------------------------------
+
+    def capacity(self) -> Capacity:
+        with self.lock:
+            page_bytes = self.store.page_bytes
+            return Capacity(
+                size_bytes=self.store.size_bytes - page_bytes,  # page 0 is the header's
+                allocated_bytes=self.table.used * page_bytes,
+                page_bytes=page_bytes,
+                provisioned_bytes=self.provisioned_bytes(),
+            )
+
+    def take(self, wanted: int, *, to_overwrite: bool = False) -> Run:
+        """Pages that read as zero; or, `to_overwrite`, one that may hold anything and will be written whole."""
+        with self.lock:
+            run = self.free_space.take(wanted, to_overwrite=to_overwrite)
+            self.space.check(self.table.used + run[1])
+            return run
+
+    def give_back(self, first: int, count: int) -> None:
+        """Pages that were taken and not mapped after all."""
+        with self.lock:
+            self.free_space.give_back((first, count))
+
+    def report_full(self) -> None:
+        self.space.tell_full(self.table.used)
+
+    def has_pages_to_reclaim(self) -> bool:
+        """Whether pages are neither in use nor free to be taken: on their way from the one to the other."""
+        with self.lock:
+            table = self.table
+            return table.has_let_go or table.used + self.free_space.zeroed_pages < len(table.owners) - 1
+
+    def all_visitors(self) -> list[Visitors]:
+        with self.lock:
+            return [image.visitors for image in self.by_id.values()]
+
+    def make_space(self) -> None:
+        """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""
+        self.free_space.reclaim_some()
+
+    def _load(self, leaves: list[Leaf]) -> None:
+        with self.lock:
+            missing = [leaf for leaf in leaves if leaf.pages is None]
+            if missing:
+                with self.database.read() as connection:
+                    records.read_leaves(connection, missing)

@@ -74,7 +74,7 @@ def stamped(block: bytes | bytearray) -> int:
 def test_a_group_snapshot_is_of_one_instant(bench: Bench) -> None:
     """Each writer stamps the next number into the next volume once the last one is acknowledged. A snapshot of all
     volumes must hold a prefix of what each has written (P3), and go on doing so (P2)."""
-    pool = bench.make("C", pages=8192)
+    pool = bench.make("C", pages=32768)
     volumes = [pool.apply([Create(f"v{n}", 2048 * PAGE)])[0].id for n in range(3)]
     taken: list[tuple[list[int], list[list[int]]]] = []
 

@@ -114,7 +114,7 @@ def test_what_an_interrupted_creation_left_is_made_anew(bench: Bench) -> None:
     assert os.pread(pool.store.descriptor, 1, pool.table.page_at(pool.by_id[v].nodes, 0) * PAGE) == b"v"
     bench.pools.remove(pool)
     pool.store.close()
-    pool._closing.set()
+    pool.closing.set()
 
 
 @pytest.mark.parametrize("size", [0, 100, 64 * PAGE])

@@ -52,8 +52,8 @@ def read(pool: LocalPool, image_id: int, offset: int, length: int) -> bytes:
 
 def check_counts(pool: LocalPool) -> None:
     """P6: every count that the pool keeps equals a count from scratch. Only while no operation is under way."""
-    assert not pool._unneeded, "the tidier has not let go yet of what was deleted"
-    with pool.lock:
+    with pool._commit_lock, pool.lock:  # not in the middle of what the tidier commits
+        assert not pool._unneeded, "the tidier has not let go yet of what was deleted"
         table = pool.table
         node_owners: Counter[Node] = Counter(node for image in pool.by_id.values() for node in image.nodes.values())
         leaf_owners: Counter[Leaf] = Counter(leaf for node in node_owners for leaf in node.leaves if leaf is not None)

@@ -183,7 +183,7 @@ class PoolMachine(RuleBasedStateMachine):
         image, model, offset, length = self.a_range(data)
         if much and how != "allocate":
             length = model.size - offset
-        old = model.get(offset, length) if length < NODE else b""
+        old = model.get(offset, length) if length <= 2 * LEAF else b""
         try:
             with self.inside(image) as opened:
                 if how == "discard":
@@ -231,7 +231,8 @@ class PoolMachine(RuleBasedStateMachine):
             if fails:
                 raise ZeroDivisionError
 
-        allowed = (refused,) if refused else (PoolFull, *([ZeroDivisionError] if fails else []))
+        # A cut within a page needs a page; it may come before what is refused.
+        allowed = (PoolFull, refused) if refused else (PoolFull, *([ZeroDivisionError] if fails else []))
         try:
             infos = self.pool.apply(changes, records)
         except (OffsiteError, ZeroDivisionError) as error:
@@ -320,7 +321,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert before <= target.size
             result.zero(extent.offset, extent.length)
             if extent.kind is ExtentKind.HOLE:
-                assert not target.get(extent.offset, min(extent.length, NODE)).strip(b"\0")
+                assert not any(extent.offset <= number * BLOCK < before for number in target.blocks)
             else:
                 result.put(extent.offset, target.get(extent.offset, extent.length))
         assert result.blocks == target.blocks

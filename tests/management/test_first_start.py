@@ -90,6 +90,10 @@ def test_a_bad_parameter_leaves_nothing(place: Place, parameters: dict[str, obje
 def test_a_first_start_that_was_cut_is_made_good_by_the_next(place: Place) -> None:
     (place.directory / "pool-A.data").write_bytes(b"of a start that was cut before the pool was named")
     place.start()
+    pool = LocalPool.load(place.database, "A")
+    assert pool.images() == []
+    pool.close()
+    assert (place.directory / "pool-A.data").read_bytes()[:12] == b"OFFSITE POOL"
     place.database.close()
 
 

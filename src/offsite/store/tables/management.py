@@ -1,6 +1,6 @@
-"""The system itself, its users and its events."""
+"""The system itself, its settings, users, events, tasks and schedules."""
 
-from sqlalchemy import Column, Float, Integer, String, Table
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, String, Table
 
 from offsite.store.tables.base import metadata
 
@@ -31,4 +31,49 @@ events = Table(
     Column("severity", Integer, nullable=False),
     Column("message", String, nullable=False),
     Column("recommended_action", String, nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String, primary_key=True),  # only those that differ from their default: see store/settings.py
+    Column("value", String, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("type", String, nullable=False),  # TakeSnapshot, ResetSnapshot, Replicate
+    Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE")),  # Replicate: which set
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE")),  # of which volume; which snapshot to reset
+    Column("last_snapshot", Boolean, nullable=False),  # Replicate: the newest snapshot there is, not a new one
+    Column("snapshot_prefix", String),
+    Column("retention_count", Integer),
+    Column("retention_priority", String),
+    Column("next_snapshot_number", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("last_run_at", Float),
+    Column("last_error", String),  # of the last start; none: it went well
+)
+
+# The snapshots that a TakeSnapshot task has made and still looks after.
+task_snapshots = Table(
+    "task_snapshots",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("task_name", ForeignKey("tasks.name", ondelete="CASCADE", onupdate="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("specification", String, nullable=False),
+    Column("task_name", ForeignKey("tasks.name", ondelete="CASCADE", onupdate="CASCADE"), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("next_at", Float),  # seconds since the epoch; none: it has expired
+    Column("starts", Integer, nullable=False),  # how often it has started its task
+    Column("error", String),
 )

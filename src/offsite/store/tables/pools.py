@@ -51,3 +51,28 @@ leaves = Table(
     Column("id", Integer, primary_key=True),  # pool id << 48 | number
     Column("pages", LargeBinary, nullable=False),  # 256 page numbers, uint32 little endian, 0 a hole
 )
+
+# Up to 16 volumes of one pool whose snapshots are taken at one instant.
+volume_groups = Table(
+    "volume_groups",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", String, nullable=False, unique=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("created_at", Float, nullable=False),
+)
+
+volume_group_members = Table(
+    "volume_group_members",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),  # in one group at most
+    Column("group_id", ForeignKey("volume_groups.id", ondelete="CASCADE"), nullable=False),
+)
+
+# In which order snapshots may go when space is short; without a row: never.
+snapshot_retention = Table(
+    "snapshot_retention",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("priority", String, nullable=False),  # low, medium, high
+)

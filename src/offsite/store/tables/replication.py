@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -30,6 +31,8 @@ peers = Table(
     Column("address", String, nullable=False),  # HOST:PORT of its peer port
     Column("certificate", LargeBinary, nullable=False),  # DER, pinned
     Column("created_at", Float, nullable=False),
+    Column("bandwidth_limit", BigInteger),  # bytes a second that runs may send to it; none: no limit
+    Column("bandwidth_calendar", String, nullable=False, server_default=""),  # other limits at certain hours
 )
 
 replication_sets = Table(
@@ -44,6 +47,18 @@ replication_sets = Table(
     Column("remote_pool", String, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("group_id", ForeignKey("volume_groups.id")),  # of its members here
+    Column("remote_group", String),  # name of its other end
+    Column("queue_policy", String, nullable=False, server_default="queue-latest"),  # discard, queue-latest
+    Column("snapshot_history", String, nullable=False, server_default="disabled"),  # disabled, secondary, both
+    Column("snapshot_basename", String),
+    Column("snapshot_count", Integer),
+    Column("snapshot_retention_priority", String, nullable=False, server_default="never-delete"),
+    Column("next_snapshot_number", Integer, nullable=False, server_default="0"),  # every request takes one
+    Column("suspended", Boolean, nullable=False, server_default="0"),  # by a user, until a user resumes it
+    Column("before_snapshot", String),  # commands in the directory of hooks
+    Column("after_snapshot", String),
+    Column("hook_timeout_seconds", Integer, nullable=False, server_default="60"),
 )
 
 set_members = Table(
@@ -86,11 +101,24 @@ runs = Table(
     Column("id", Integer, primary_key=True),
     Column("uuid", String, nullable=False, unique=True),
     Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE"), nullable=False),
-    Column("state", String, nullable=False),  # running, success, failed, aborted
+    # preparing: its hooks run; queued: behind another; running; success, failed, aborted, dropped: ended
+    Column("state", String, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
     Column("changed_bytes", BigInteger, nullable=False),  # data that differed, before compression
     Column("wire_bytes", BigInteger, nullable=False),  # frames of both directions
     Column("digest", String),
     Column("error", String),
+    Column("snapshot_number", Integer),  # for the names of its history snapshots
+    Column("source", String),  # name of the snapshot that it sends; none: the volumes as they were
+)
+
+# The snapshots of a set's history on this side; when the set is deleted they stay, as ordinary snapshots.
+history_snapshots = Table(
+    "history_snapshots",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE"), nullable=False),
+    Column("run", String, nullable=False),
+    Column("number", Integer, nullable=False),
 )

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from offsite.errors import BadParameter, NameInUse, VolumeNotFound
 from offsite.pools.core import PoolCore
 from offsite.pools.gate import Visitors
+from offsite.pools.groups import find_group
 from offsite.pools.image import Image
 from offsite.pools.page_table import HOLE, Node, Nodes
 from offsite.pools.protocol import (
@@ -292,8 +293,10 @@ class Applying:
 
 
 def _execute_naming(connection: Connection, statement: Executable, name: str) -> None:
-    """Names of this pool were checked before; the database knows those of the others."""
+    """Names of this pool were checked before; the database knows those of the others, and of volume groups."""
     try:
         connection.execute(statement)
     except IntegrityError as error:
         raise NameInUse(f"the name {name!r} is in use in another pool; names are unique in the system") from error
+    if find_group(connection, name) is not None:
+        raise NameInUse(f"the name {name!r} is in use by a volume group; choose one that no group has")

@@ -36,6 +36,7 @@ from offsite.management.system import System
 from offsite.management.users import FIRST_USER, Users
 from offsite.names import NAME_BYTES_MAX, check_name
 from offsite.pools.local import LocalPool
+from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.service import Replication
 from offsite.store.database import Database
@@ -45,6 +46,7 @@ from offsite.targets.nbd.server import Address, NbdServer
 
 API_PORT, NBD_PORT, PEER_PORT = 8443, 10809, 7443
 NBD_SOCKET = "nbd.sock"
+HOOKS_DIRECTORY = "hooks"
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0  # for each part
 SWITCH_INTERVAL_SECONDS = 0.0005  # hosts' requests should not wait 5 ms for their turn behind a run
@@ -189,7 +191,8 @@ class Daemon:
     ) -> Replication:
         listen = (self._settings.listen, self._settings.peer_port)
         system = SystemIdentity(identity.uuid, identity.name)
-        replication = Replication(database, pools, authority, system, listen, users.may_manage, events.report)
+        hooks = HookDirectory(database.path.parent / HOOKS_DIRECTORY)
+        replication = Replication(database, pools, authority, system, listen, users.may_manage, hooks, events.report)
         try:
             replication.start()
         except OSError as error:

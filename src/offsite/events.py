@@ -52,7 +52,21 @@ SET_DELETED = EventKind(577, Severity.INFORMATIONAL)
 SET_MODIFIED = EventKind(578, Severity.INFORMATIONAL)
 RUN_COMPLETED = EventKind(579, Severity.INFORMATIONAL)
 RUN_STARTED = EventKind(580, Severity.INFORMATIONAL)
+SET_RESUMED = EventKind(581, Severity.INFORMATIONAL)
+SET_SUSPENDED = EventKind(582, Severity.INFORMATIONAL, "- Resume the replication set when it is to go on.")
 RUN_FAILED = EventKind(583, Severity.ERROR, "- Read the error, mend its cause, and replicate again.")
+SET_SUSPENDED_ITSELF = EventKind(
+    584,
+    Severity.ERROR,
+    "- Read the error and mend its cause. The run is tried again by itself, and goes on where it was.",
+)
+RUN_ABORTED = EventKind(585, Severity.INFORMATIONAL)
+RUN_QUEUED = EventKind(586, Severity.INFORMATIONAL)
+RUN_DROPPED = EventKind(587, Severity.INFORMATIONAL)
+SET_HALF_MISSING = EventKind(
+    588, Severity.WARNING, "- If the other half was deleted on purpose, delete this one, too: delete replication-set."
+)
+RUN_SETTLED = EventKind(589, Severity.INFORMATIONAL)
 SYSTEM_STARTED = EventKind(600, Severity.INFORMATIONAL)
 SYSTEM_STOPPED = EventKind(601, Severity.INFORMATIONAL)
 USER_CHANGED = EventKind(602, Severity.INFORMATIONAL)

@@ -9,7 +9,7 @@ import pytest
 from offsite.interfaces import replicate_wait
 from offsite.interfaces.options import parse_options
 from offsite.interfaces.replicate_wait import RunFailed, replicate, state, summary
-from offsite.management.commands.sets import RUN
+from offsite.management.commands.runs import RUN
 from offsite.management.reply import Reply, Row, Value, row
 
 MIB = 1 << 20

@@ -26,6 +26,7 @@ from offsite.management.system import System
 from offsite.management.table import Role
 from offsite.management.users import User, Users
 from offsite.pools.local import LocalPool
+from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.service import Replication
 from offsite.store.database import Database
@@ -155,8 +156,9 @@ def bench_in(directory: Path, name: str) -> Iterator[Bench]:
     pools = {"A": LocalPool.create(database, "A", Path("pool-A.data"), POOL_BYTES, report=events.report)}
     authority = Authority(directory / "keys", name, ["127.0.0.1"])
     identity = SystemIdentity(str(uuid4()), name)
+    hooks = HookDirectory(directory / "hooks")
     replication = Replication(
-        database, pools, authority, identity, ("127.0.0.1", 0), users.may_manage, events.report, clock
+        database, pools, authority, identity, ("127.0.0.1", 0), users.may_manage, hooks, events.report, clock
     )
     replication.start()
     target = OpenElsewhere()

@@ -18,9 +18,14 @@ def test_the_handler_takes_what_the_command_declares(command: Command) -> None:
     for function in filter(None, (command.handler, command.confirmation)):
         taken = dict(inspect.signature(function).parameters)
         taken.pop(next(iter(taken)))  # the context
-        assert set(taken) == {parameter.argument for parameter in command.parameters}
-        for parameter in command.parameters:
-            has_default = taken[parameter.argument].default is not inspect.Parameter.empty
+        rest = [name for name, each in taken.items() if each.kind is inspect.Parameter.VAR_KEYWORD]
+        for name in rest:  # settings, which are all optional, taken together
+            taken.pop(name)
+        declared = {parameter.argument: parameter for parameter in command.parameters}
+        assert set(taken) <= set(declared)
+        assert rest or set(taken) == set(declared)
+        for name, parameter in declared.items():
+            has_default = name not in taken or taken[name].default is not inspect.Parameter.empty
             assert has_default is not parameter.required, parameter.name
 
 

@@ -20,6 +20,7 @@ from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, 
 from offsite.replication import point_records, records, wire
 from offsite.replication.asking import Asking
 from offsite.replication.fence import Fences
+from offsite.replication.locks import SetLocks
 from offsite.replication.messages import AnyMessage
 from offsite.replication.primary_driver import PrimaryDriver
 from offsite.replication.primary_end import PrimaryEnd
@@ -28,6 +29,7 @@ from offsite.replication.progress import Progress
 from offsite.replication.records import MemberRecord, SetRecord
 from offsite.replication.secondary_end import SecondarySide
 from offsite.replication.secondary_run import SecondaryRun
+from offsite.replication.taking import Source, Taking
 from offsite.store.database import Database
 from tests.replication.memory_pool import MemoryDisk, MemoryPool
 
@@ -224,16 +226,21 @@ class World:
         self.requests, self.answers = Nth(), Nth()
         self.data_bytes = 0
 
-    def request(self) -> str:
-        """Asks for a run, as Runs.replicate does; returns its uuid."""
+    def request(self, *, give_up: bool = True) -> str:
+        """Asks for a run, as RunRequests.replicate does; returns its uuid. The one before is given up or goes first."""
         run = str(uuid.uuid4())
         content = [self.primary.content(member) for member in range(self.members)]
-        self._primary_end(run).take()
+        primary, of = self.primary, self.primary.of
+        if give_up:
+            with primary.database.transaction() as connection:
+                records.end_other_runs(connection, of.id, run, 0.0, "given up")  # its point stays
+        source = Source(tuple(member.image_id for member in of.members))
+        Taking(primary.database, primary.pools, self.clock).take(of, run, 0, source)
         self.points.append(content)
         return run
 
     def _primary_end(self, run: str) -> PrimaryEnd:
-        return PrimaryEnd(self.primary.database, self.primary.pools, self.clock, self.primary.of, run)
+        return PrimaryEnd(self.primary.database, self.primary.pools, SetLocks(), self.clock, self.primary.of, run)
 
     def attempt(self, run: str) -> None:
         """One attempt over one connection; raises what cut it."""

@@ -143,9 +143,10 @@ class MemoryPool:
         match change:
             case Create(name, size, kind):
                 return self._add(name, kind, None, size, {})
-            case Snapshot(source, name, kind):
+            case Snapshot(source, name, kind, parent):
                 image = resolve(source)
-                return self._add(name, kind, image.id, image.size_bytes, dict(image.pages))
+                parent_id = resolve(source if parent is None else parent).id
+                return self._add(name, kind, parent_id, image.size_bytes, dict(image.pages))
             case Clone(source, name, kind):
                 image = resolve(source)
                 return self._add(name, kind, None, image.size_bytes, dict(image.pages))

@@ -16,10 +16,14 @@ import numpy as np
 from offsite.access.certificates import Authority
 from offsite.events import EventKind
 from offsite.pools.protocol import Create, Pool
+from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.progress import RunProgress
 from offsite.replication.records import RunRecord
 from offsite.replication.service import Replication
+from offsite.replication.set_creation import NewSet
+from offsite.replication.set_info import SetInfo
+from offsite.replication.set_settings import Settings
 from offsite.store.database import Database
 from tests.replication.memory_pool import MemoryDisk, MemoryPool
 
@@ -73,6 +77,7 @@ class Site:
             self.identity,
             ("127.0.0.1", self.port),
             self.authenticate,
+            HookDirectory(self.directory / "hooks"),
             lambda kind, message: self.events.append((kind, message)),
         )
 
@@ -129,12 +134,32 @@ class Site:
     def internal_names(self) -> list[str]:
         return sorted(image.name for image in self.pools["A"].images() if image.kind == "internal")
 
-    def run_to_end(self, set_name: str) -> RunProgress:
-        self.replication.replicate(set_name)
-        return self.await_end(set_name)
+    def create_set(
+        self,
+        name: str,
+        image_id: int,
+        peer: str,
+        pool: str | None = None,
+        secondary: str | None = None,
+        settings: Settings | None = None,
+    ) -> SetInfo:
+        wanted = NewSet(name, peer, (image_id,), None, pool, secondary, settings or Settings())
+        return self.replication.sets.create(wanted)
 
-    def await_end(self, set_name: str) -> RunProgress:
-        return self.await_progress(set_name, lambda now: now.state in ("success", "failed", "stopped"))
+    def run_to_end(self, set_name: str) -> RunProgress:
+        return self.await_end(set_name, self.replication.replicate(set_name).run)
+
+    def run_to_trouble(self, set_name: str) -> RunProgress:
+        """A run that fails, and waits to be tried again."""
+        self.replication.replicate(set_name)
+        return self.await_progress(set_name, lambda now: now.state == "waiting")
+
+    def await_trouble(self, set_name: str, sentence: str) -> None:
+        """Until its run waits to be tried again, and that is why."""
+        self.await_progress(set_name, lambda now: now.state == "waiting" and sentence in (now.error or ""))
+
+    def await_end(self, set_name: str, run: str | None = None) -> RunProgress:
+        return self.await_progress(set_name, lambda now: run in (None, now.run) and now.state in ("success", "stopped"))
 
     def await_progress(self, set_name: str, condition: Callable[[RunProgress], bool]) -> RunProgress:
         until = time.monotonic() + WAIT_SECONDS

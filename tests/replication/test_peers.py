@@ -225,7 +225,7 @@ def test_deleting_needs_the_peer_unless_local(london: Site, newark: Site) -> Non
 
 def test_a_peer_that_sets_need_cannot_be_deleted_from_either_side(london: Site, newark: Site) -> None:
     pair(london, newark)
-    london.replication.sets.create("SalesDR", london.create_volume("Sales", 65536), "Newark")
+    london.create_set("SalesDR", london.create_volume("Sales", 65536), "Newark")
     with pytest.raises(InUse, match="needed by replication sets SalesDR"):
         london.replication.peers.delete("Newark")
     with pytest.raises(InUse, match="needed by replication sets SalesDR"):

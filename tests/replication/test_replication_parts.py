@@ -1,4 +1,4 @@
-"""The small parts of replication: fence, claims, login limit, backoff, progress, addresses, errors over the wire."""
+"""The small parts of replication: fence, locks, login limit, backoff, progress, addresses, errors over the wire."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from offsite import errors
 from offsite.errors import BadParameter, InUse, OffsiteError, PeerRefused, PeerUnreachable, PoolFull, ProtocolError
 from offsite.replication.asking import ANSWER_SECONDS, Asking, Receive, Transmit
-from offsite.replication.backoff import Backoff
-from offsite.replication.claims import Claims
+from offsite.replication.backoff import retry_seconds
 from offsite.replication.fence import Fence, Fences
 from offsite.replication.identity import format_address, parse_address, same_fingerprint
+from offsite.replication.locks import SetLocks
 from offsite.replication.login_limit import LoginLimit
 from offsite.replication.messages import Done, Failed, Holds, Ping, Working
 from offsite.replication.progress import Progress
@@ -66,13 +66,31 @@ def test_each_set_has_one_fence() -> None:
     assert fences.of("a") is fences.of("a") is not fences.of("b")
 
 
-def test_a_claim_is_for_one() -> None:
-    claims = Claims()
-    with claims.claimed("u", "SalesDR", "is replicating"):
-        with pytest.raises(InUse, match="replication set SalesDR is replicating"):
-            claims.claim("u", "SalesDR", "is being deleted")
-        claims.claim("v", "Other", "is being deleted")
-    claims.claim("u", "SalesDR", "is being deleted")
+def test_whoever_else_asks_for_a_set_waits_a_while_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offsite.replication.locks.REQUESTING_SECONDS", 0.05)
+    monkeypatch.setattr("offsite.replication.locks.RECORDING_SECONDS", 0.05)
+    locks = SetLocks()
+
+    def someone_else(kind: str, uuid: str) -> str:
+        outcome: list[str] = []
+
+        def take() -> None:
+            try:
+                with getattr(locks, kind)(uuid, "SalesDR"):
+                    outcome.append("got it")
+            except InUse as error:
+                outcome.append(str(error))
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join(10)
+        return outcome[0]
+
+    with locks.requesting("u", "SalesDR"), locks.recording("u", "SalesDR"), locks.recording("u", "SalesDR"):
+        assert "SalesDR is being asked to replicate" in someone_else("requesting", "u")
+        assert "a step of replication set SalesDR has not ended" in someone_else("recording", "u")
+        assert someone_else("requesting", "v") == "got it"
+    assert someone_else("requesting", "u") == someone_else("recording", "u") == "got it"
 
 
 # -- waiting ---------------------------------------------------------------------------------------------------
@@ -102,13 +120,16 @@ def test_a_million_addresses_do_not_take_all_memory() -> None:
     assert len(limit._failures) == 1024
 
 
-def test_backoff_doubles_to_a_minute_and_starts_again() -> None:
-    backoff = Backoff(Random(1))
-    waits = [backoff.next_seconds() for _ in range(10)]
-    for wait, most in zip(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60], strict=True):
-        assert most * 0.75 <= wait <= most
-    backoff.reset()
-    assert backoff.next_seconds() <= 1
+def test_retries_double_to_ten_minutes_each_shortened_a_little() -> None:
+    random = Random(1)
+    for failures, most in enumerate([1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600], 1):
+        assert most * 0.75 <= retry_seconds("offsite", failures, random) <= most
+    assert retry_seconds("offsite", 10**6, random) <= 600
+
+
+def test_retries_as_on_me4_come_six_times_after_ten_minutes_then_hourly() -> None:
+    waits = [retry_seconds("me4", failures, Random(1)) for failures in range(1, 9)]
+    assert waits == [600.0] * 6 + [3600.0] * 2
 
 
 # -- progress --------------------------------------------------------------------------------------------------
@@ -117,7 +138,7 @@ def test_backoff_doubles_to_a_minute_and_starts_again() -> None:
 def test_progress_tells_rate_and_end() -> None:
     clock = VirtualClock()
     progress = Progress("run", clock.now(), clock)
-    assert progress.snapshot().state == "connecting"
+    assert progress.snapshot().state == "waiting for its turn"
     progress.begin(1000, 1000)
     assert progress.snapshot().expected_end_at is None, "nothing is known yet"
     for _ in range(4):

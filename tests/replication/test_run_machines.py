@@ -17,8 +17,8 @@ from offsite.replication.messages import (
     Begin,
     Commit,
     Committed,
+    Discard,
     Done,
-    EndRun,
     Failed,
     Holds,
     Outcome,
@@ -56,7 +56,7 @@ class Primary:
     def __init__(self, window_bytes: int = 100) -> None:
         self.clock = VirtualClock()
         asking = Asking("Newark", self.clock, silence_seconds=30.0)
-        self.machine = PrimaryRun(P, S, 1, asking, window_bytes).steps(PrimaryHolds(None, (P,)))
+        self.machine = PrimaryRun(P, S, 1, asking, window_bytes=window_bytes).steps(PrimaryHolds(None, (P,)))
         self.action: Action = next(self.machine)
 
     def tell(self, answer: Answer) -> Action:
@@ -186,8 +186,8 @@ class EndStub:
         self.calls.append("commit")
         return Committed(outcome=OUTCOME)
 
-    def end_run(self, _end: EndRun) -> None:
-        self.calls.append("end")
+    def discard(self, _discard: Discard) -> None:
+        self.calls.append("discard")
 
 
 BEGIN = Begin(run=R, point=P, base=None, taken_at=0.0, sizes_bytes=[1 << 20])
@@ -214,8 +214,16 @@ def test_a_point_is_filled_in_order_and_then_committed() -> None:
     assert run.answer(batch(0, Position(0, 4096)), NOTHING) == Ack(sequence=0, durable=Position(0, 4096))
     run.answer(batch(1, Position(1, 0)), NOTHING)
     assert run.answer(commit(2), NOTHING) == Committed(outcome=OUTCOME)
-    assert run.answer(EndRun(run=R, sentence=""), NOTHING) == Done()
-    assert end.calls == ["look", "prepare", "store 0 to 4096", "store 1 to 0", "commit", "end"]
+    assert run.answer(Discard(run=R, sentence=""), NOTHING) == Done()
+    assert end.calls == ["look", "prepare", "store 0 to 4096", "store 1 to 0", "commit", "discard"]
+
+
+def test_after_a_discard_nothing_more_is_stored() -> None:
+    """R8: what was aborted must not come back by a batch that was on its way."""
+    run = after(BEGIN)
+    run.answer(Discard(run=R, sentence=""), NOTHING)
+    with pytest.raises(ProtocolError, match="before a Begin"):
+        run.answer(batch(0, Position(0, 4096)), NOTHING)
 
 
 def after(*messages: Begin | Batch | Commit) -> SecondaryRun:

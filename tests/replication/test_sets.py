@@ -34,13 +34,13 @@ def untouched(london: Site, newark: Site) -> bool:
 
 
 def test_a_set_is_on_both_systems(london: Site, newark: Site, volume: int) -> None:
-    here = london.replication.sets.create("SalesDR", volume, "Newark", "A", "SalesCopy")
+    here = london.create_set("SalesDR", volume, "Newark", "A", "SalesCopy")
     there = newark.replication.sets.get("SalesDR")
     assert (here.role, here.primary_volume, here.secondary_volume) == ("primary", "Sales", "SalesCopy")
     assert (there.role, there.primary_volume, there.secondary_volume) == ("secondary", "Sales", "SalesCopy")
-    assert (here.pool, here.remote_pool, there.pool, there.remote_pool) == ("A", "A", "A", "A")
+    assert (here.pool, here.record.remote_pool, there.pool, there.record.remote_pool) == ("A", "A", "A", "A")
     assert (here.peer_name, there.peer_name) == ("Newark", "London")
-    assert here.uuid == there.uuid and here.generation == there.generation == 1
+    assert here.uuid == there.uuid and here.record.generation == there.record.generation == 1
     assert here.status is there.status is Status.UNSYNCHRONIZED
     assert here.image_ids == (volume,)
     assert there.image_ids == (newark.image_id("SalesCopy"),)
@@ -50,7 +50,7 @@ def test_a_set_is_on_both_systems(london: Site, newark: Site, volume: int) -> No
 
 
 def test_the_secondary_is_called_as_the_primary_by_default(london: Site, newark: Site, volume: int) -> None:
-    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.create_set("SalesDR", volume, "Newark")
     assert names(newark) == ["Sales"]
 
 
@@ -58,7 +58,7 @@ def test_a_snapshot_can_be_replicated(london: Site, newark: Site, volume: int) -
     london.write(volume, 0, b"on monday")
     (snapshot,) = london.pools["A"].apply([Snapshot(volume, "Monday")])
     london.write(volume, 0, b"on friday")
-    london.replication.sets.create("MondayDR", snapshot.id, "Newark")
+    london.create_set("MondayDR", snapshot.id, "Newark")
     assert london.run_to_end("MondayDR").state == "success"
     assert newark.content("Monday").startswith(b"on monday")
 
@@ -66,26 +66,26 @@ def test_a_snapshot_can_be_replicated(london: Site, newark: Site, volume: int) -
 def test_what_exists_on_the_remote_is_refused_by_name(london: Site, newark: Site, volume: int) -> None:
     other = newark.create_volume("Sales", MIB)
     with pytest.raises(NameInUse, match=r"Newark: .*'Sales'"):
-        london.replication.sets.create("SalesDR", volume, "Newark")
+        london.create_set("SalesDR", volume, "Newark")
     newark.pools["A"].apply([])
     assert not london.replication.sets.all() and not newark.replication.sets.all()
     assert newark.image_id("Sales") == other
 
-    newark.replication.sets.create("Backwards", other, "London", None, "FromNewark")
+    newark.create_set("Backwards", other, "London", None, "FromNewark")
     with pytest.raises(NameInUse, match="'Backwards'"):
-        london.replication.sets.create("Backwards", volume, "Newark", None, "Fresh")
+        london.create_set("Backwards", volume, "Newark", None, "Fresh")
 
 
 def test_a_set_of_that_name_on_the_remote_alone(london: Site, newark: Site, volume: int) -> None:
-    newark.replication.sets.create("DR", newark.create_volume("Own", MIB), "London")
+    newark.create_set("DR", newark.create_volume("Own", MIB), "London")
     london.replication.sets.delete("DR", local_only=True)
     with pytest.raises(NameInUse, match="Newark: there is already a replication set 'DR'"):
-        london.replication.sets.create("DR", volume, "Newark")
+        london.create_set("DR", volume, "Newark")
     assert not london.replication.sets.all()
 
 
 def test_what_is_refused_changes_nothing(london: Site, newark: Site, volume: int) -> None:
-    create = london.replication.sets.create
+    create = london.create_set
     with pytest.raises(ObjectNotFound, match=r"Newark: there is no pool 'C'; there are: A"):
         create("SalesDR", volume, "Newark", "C")
     with pytest.raises(BadParameter, match="replication set name"):
@@ -100,7 +100,7 @@ def test_what_is_refused_changes_nothing(london: Site, newark: Site, volume: int
 
 
 def test_an_image_can_be_in_one_set_alone(london: Site, newark: Site, volume: int) -> None:
-    create = london.replication.sets.create
+    create = london.create_set
     create("SalesDR", volume, "Newark")
     with pytest.raises(NameInUse, match="'SalesDR'"):
         create("SalesDR", london.create_volume("Other", MIB), "Newark")
@@ -111,13 +111,13 @@ def test_an_image_can_be_in_one_set_alone(london: Site, newark: Site, volume: in
     with pytest.raises(NotAllowed, match="belongs to replication itself"):
         create("Inner", base.id, "Newark", None, "Inner")
     with pytest.raises(InUse, match="Sales is in replication set SalesDR already"):
-        newark.replication.sets.create("Chain", newark.image_id("Sales"), "London", None, "Chain")
+        newark.create_set("Chain", newark.image_id("Sales"), "London", None, "Chain")
 
 
 def test_a_remote_that_is_gone_leaves_nothing_behind(london: Site, newark: Site, volume: int) -> None:
     newark.replication.stop()
     with pytest.raises(PeerUnreachable):
-        london.replication.sets.create("SalesDR", volume, "Newark")
+        london.create_set("SalesDR", volume, "Newark")
     assert not london.replication.sets.all()
     newark.open()
     newark.start()
@@ -139,16 +139,16 @@ def test_an_answer_that_got_lost_leaves_a_set_that_can_be_made_again(
     """Newark has made its half; London never heard."""
     monkeypatch.setattr("offsite.replication.remote_requests.RemoteRequests.create_set", cutting(proxied))
     with pytest.raises(PeerUnreachable, match="whether Newark made its half of set SalesDR is not known"):
-        london.replication.sets.create("SalesDR", volume, "Newark")
+        london.create_set("SalesDR", volume, "Newark")
     assert london.replication.sets.get("SalesDR").status is Status.NOT_READY
     assert names(newark) == ["Sales"]
     with pytest.raises(NotAllowed, match="Not Ready"):
         london.replication.replicate("SalesDR")
     with pytest.raises(NotAllowed, match="begun with other parameters"):
-        london.replication.sets.create("SalesDR", volume, "Newark", None, "Elsewhere")
+        london.create_set("SalesDR", volume, "Newark", None, "Elsewhere")
 
     monkeypatch.undo()
-    made = london.replication.sets.create("SalesDR", volume, "Newark")
+    made = london.create_set("SalesDR", volume, "Newark")
     assert made.status is Status.UNSYNCHRONIZED
     assert names(newark) == ["Sales"]
     assert london.run_to_end("SalesDR").state == "success"
@@ -160,7 +160,7 @@ def test_an_answer_that_got_lost_leaves_a_set_that_can_be_deleted(
 ) -> None:
     monkeypatch.setattr("offsite.replication.remote_requests.RemoteRequests.create_set", cutting(proxied))
     with pytest.raises(PeerUnreachable):
-        london.replication.sets.create("SalesDR", volume, "Newark")
+        london.create_set("SalesDR", volume, "Newark")
     london.replication.sets.delete("SalesDR")
     assert not london.replication.sets.all() and not newark.replication.sets.all()
     proxied.close()
@@ -179,7 +179,7 @@ def cutting(proxy: Proxy) -> Callable[..., None]:
 @pytest.mark.parametrize("from_the_secondary", [False, True])
 def test_deleting_leaves_ordinary_volumes(london: Site, newark: Site, volume: int, from_the_secondary: bool) -> None:
     london.write(volume, 0, b"sales")
-    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.create_set("SalesDR", volume, "Newark")
     london.run_to_end("SalesDR")
     (newark if from_the_secondary else london).replication.sets.delete("SalesDR")
     for site in (london, newark):
@@ -192,7 +192,7 @@ def test_deleting_leaves_ordinary_volumes(london: Site, newark: Site, volume: in
 
 
 def test_deleting_here_alone_and_then_over_there(london: Site, newark: Site, volume: int) -> None:
-    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.create_set("SalesDR", volume, "Newark")
     london.replication.sets.delete("SalesDR", local_only=True)
     assert not london.replication.sets.all()
     assert newark.replication.sets.all()
@@ -201,7 +201,7 @@ def test_deleting_here_alone_and_then_over_there(london: Site, newark: Site, vol
 
 
 def test_deleting_needs_the_peer_unless_local(london: Site, newark: Site, volume: int) -> None:
-    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.create_set("SalesDR", volume, "Newark")
     newark.replication.stop()
     with pytest.raises(PeerUnreachable):
         london.replication.sets.delete("SalesDR")
@@ -214,16 +214,18 @@ def test_deleting_needs_the_peer_unless_local(london: Site, newark: Site, volume
 
 
 def test_a_run_of_a_set_that_is_gone_over_there_fails_with_what_to_do(london: Site, newark: Site, volume: int) -> None:
-    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.create_set("SalesDR", volume, "Newark")
     newark.replication.sets.delete("SalesDR", local_only=True)
-    ended = london.run_to_end("SalesDR")
-    assert ended.state == "failed"
+    ended = london.run_to_trouble("SalesDR")
     assert ended.error == ("Newark: there is no such replication set here (any more); delete it with local-only")
-    assert london.replication.sets.get("SalesDR").last_run.error == ended.error  # type: ignore[union-attr]
+    assert london.replication.sets.get("SalesDR").current_run.error == ended.error  # type: ignore[union-attr]
+    assert london.replication.abort("SalesDR") is False, "there is no other half to settle it with"
+    london.replication.sets.delete("SalesDR")
+    assert london.internal_names() == []
 
 
 def test_the_images_of_a_set_are_guarded(london: Site, newark: Site, volume: int) -> None:
-    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.create_set("SalesDR", volume, "Newark")
     london.run_to_end("SalesDR")
 
     def guarded(replication: Replication, image_id: int, sentence: str) -> None:
@@ -240,7 +242,7 @@ def test_the_images_of_a_set_are_guarded(london: Site, newark: Site, volume: int
 
 
 def test_a_secondary_whose_primary_is_gone_is_unknown(london: Site, newark: Site, volume: int) -> None:
-    london.replication.sets.create("SalesDR", volume, "Newark")
+    london.create_set("SalesDR", volume, "Newark")
     london.replication.stop()
     newark.replication.peers.presence.forget()
     assert newark.replication.sets.get("SalesDR").status is Status.UNKNOWN
@@ -253,12 +255,12 @@ def test_a_secondary_whose_primary_is_gone_is_unknown(london: Site, newark: Site
     [
         ({"ready": False, "has_base": True, "running": True}, Status.NOT_READY),
         ({"primary_is_gone": True, "running": True}, Status.UNKNOWN),
-        ({"running": True, "waiting": True}, Status.SUSPENDED),
+        ({"running": True, "suspended": True}, Status.SUSPENDED),
         ({"running": True}, Status.RUNNING),
         ({"has_base": True}, Status.READY),
         ({}, Status.UNSYNCHRONIZED),
     ],
 )
 def test_statuses(facts: dict[str, bool], status: Status) -> None:
-    nothing = {"ready": True, "has_base": False, "running": False, "waiting": False, "primary_is_gone": False}
+    nothing = {"ready": True, "has_base": False, "running": False, "suspended": False, "primary_is_gone": False}
     assert status_of(**(nothing | facts)) is status

@@ -23,13 +23,16 @@ EVERY_MESSAGE = [
     messages.Unpair(),
     messages.CreateSet(
         set_uuid=UUID,
-        name="S",
+        settings=messages.SetSettings(name="S", snapshot_basename="S", snapshot_count=16),
         generation=1,
         primary_pool="A",
         secondary_pool="B",
         members=[messages.NewMember(primary_name="V", secondary_name="W", size_bytes=1 << 47)],
     ),
+    messages.ChangeSet(set_uuid=UUID, settings=messages.SetSettings(name="S", suspended=True)),
     messages.DeleteSet(set_uuid=UUID),
+    messages.ListSets(),
+    messages.SetsHeld(sets=[UUID]),
     messages.Ask(set_uuid=UUID, generation=3),
     messages.Holds(
         base=UUID, outcome=OUTCOME, partial=messages.Partial(point=UUID, base=None, watermark=Position(0, 4096))
@@ -46,8 +49,14 @@ EVERY_MESSAGE = [
     ),
     Ack(sequence=0, durable=Position(0, 0)),
     messages.Commit(run=UUID, point=UUID, digest=bytes(16)),
+    messages.Commit(
+        run=UUID,
+        point=UUID,
+        digest=bytes(16),
+        history=messages.HistorySnapshot(basename="S", number=7, count=16, retention_priority="low"),
+    ),
     messages.Committed(outcome=OUTCOME),
-    messages.EndRun(run=UUID, sentence="no"),
+    messages.Discard(run=UUID, sentence="no"),
 ]
 
 

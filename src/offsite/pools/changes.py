@@ -54,8 +54,11 @@ class Applying:
         match change:
             case Create(name, size_bytes, kind):
                 self.results.append(self._add(name, kind, None, self._checked_size(size_bytes), Nodes(), 0))
-            case Snapshot(source, name, kind) | Clone(source, name, kind):
-                self.results.append(self._copy(self._find(source), name, kind, isinstance(change, Snapshot)))
+            case Snapshot(source, name, kind, parent):
+                parent_id = self._find(source if parent is None else parent).id
+                self.results.append(self._copy(self._find(source), name, kind, parent_id))
+            case Clone(source, name, kind):
+                self.results.append(self._copy(self._find(source), name, kind, None))
             case Replace(target, source):
                 self.results.append(self._replace(self._find(target), self._find(source)))
             case Resize(image_id, size_bytes):
@@ -160,11 +163,11 @@ class Applying:
         self._rows.append(lambda connection: _execute_naming(connection, row, name))
         return image
 
-    def _copy(self, source: Image, name: str, kind: Kind, as_child: bool) -> Image:
+    def _copy(self, source: Image, name: str, kind: Kind, parent_id: int | None) -> Image:
         self._check_name(name)
         nodes = self._pool.table.share(source.nodes)
         try:
-            return self._add(name, kind, source.id if as_child else None, source.size_bytes, nodes, source.mapped_pages)
+            return self._add(name, kind, parent_id, source.size_bytes, nodes, source.mapped_pages)
         except BadParameter:
             for node in nodes.values():
                 self._pool.table.drop_node(node)

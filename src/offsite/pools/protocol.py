@@ -117,11 +117,12 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An image with the content that `source` has at this instant, and `source` for a parent."""
+    """An image with the content that `source` has at this instant, and `source` (or `parent`) for a parent."""
 
     source: int
     name: str
     kind: Kind = "snapshot"
+    parent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

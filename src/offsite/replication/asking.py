@@ -43,6 +43,7 @@ class Asking:
     remote: str
     clock: Clock
     silence_seconds: float = SILENCE_SECONDS
+    answer_seconds: float = ANSWER_SECONDS
 
     def request(self, message: AnyMessage, expected: type[M]) -> Generator[Transmit | Receive, object, M]:
         """The answer to `message`, waited for as long as the other side shows that it lives.
@@ -50,7 +51,7 @@ class Asking:
         Raises PeerUnreachable after silence, the error that the other side tells, or ProtocolError.
         """
         yield Transmit(message)
-        deadline = self.clock.monotonic() + ANSWER_SECONDS
+        deadline = self.clock.monotonic() + self.answer_seconds
         while True:
             answer = self.heard((yield Receive(self.silence_seconds)))
             if isinstance(answer, expected):
@@ -59,7 +60,7 @@ class Asking:
                 raise ProtocolError(f"{self.remote} answered a {type(message).__name__} with a {type(answer).__name__}")
             if self.clock.monotonic() > deadline:
                 raise PeerUnreachable(
-                    f"{self.remote} has worked on a {type(message).__name__} for over {ANSWER_SECONDS:.0f} s"
+                    f"{self.remote} has worked on a {type(message).__name__} for over {self.answer_seconds:.0f} s"
                 )
 
     def heard(self, answer: object) -> Message:

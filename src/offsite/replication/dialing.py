@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 from dataclasses import dataclass
+from typing import Protocol
 
 from offsite.clock import Clock
 from offsite.errors import CertificateChanged, PeerRefused, PeerUnreachable
-from offsite.replication.asking import SILENCE_SECONDS, Asking
+from offsite.replication.asking import ANSWER_SECONDS, SILENCE_SECONDS, Asking
 from offsite.replication.channel import Channel
 from offsite.replication.identity import Certificates, SystemIdentity, fingerprint_of, format_address, parse_address
 from offsite.replication.messages import VERSION_OLDEST, Hello
@@ -34,6 +35,12 @@ class Connection:
         self.channel.close()
 
 
+class Dials(Protocol):
+    """Who opens connections: a Dialer, or a simulator."""
+
+    def dial(self, address: str, pinned: bytes | None = None, patience_seconds: float | None = None) -> Connection: ...
+
+
 class Dialer:
     def __init__(self, certificates: Certificates, system: SystemIdentity, clock: Clock) -> None:
         self._system = system
@@ -42,15 +49,19 @@ class Dialer:
         self._known = _client_context()
         self._known.load_cert_chain(certificates.certificate_path, certificates.key_path)
 
-    def dial(self, address: str, pinned: bytes | None = None, connect_seconds: float | None = None) -> Connection:
+    def dial(self, address: str, pinned: bytes | None = None, patience_seconds: float | None = None) -> Connection:
         """Connects to the peer port of a system. With the certificate that is `pinned` for it (DER) we show
-        our own, and hear only from that system; without we are anonymous, and it may be anyone.
+        our own, and hear only from that system; without we are anonymous, and it may be anyone. `patience_seconds`
+        is how long each word of the other side may take, if that is to be less than usual.
 
         Raises BadParameter, PeerUnreachable, PeerRefused, or CertificateChanged; a message of ours is sent
         only once the certificate was found to be the pinned one.
         """
         host, port = parse_address(address)
-        connect_seconds = connect_seconds or CONNECT_SECONDS
+        silence_seconds, answer_seconds = SILENCE_SECONDS, ANSWER_SECONDS
+        if patience_seconds is not None:
+            silence_seconds = answer_seconds = patience_seconds
+        connect_seconds = min(CONNECT_SECONDS, silence_seconds)
         raw = _connect(host, port, connect_seconds)
         try:
             sock = self._secure(raw, address, pinned)
@@ -68,7 +79,7 @@ class Dialer:
             if hello.version < VERSION_OLDEST:
                 raise PeerRefused(f"{address} speaks version {hello.version}; {VERSION_OLDEST} or newer is needed")
             channel.remote = hello.system_name
-            asking = Asking(hello.system_name, self._clock, SILENCE_SECONDS)
+            asking = Asking(hello.system_name, self._clock, silence_seconds, answer_seconds)
             return Connection(channel, asking, hello, certificate, host, port)
         except BaseException:
             raw.close()

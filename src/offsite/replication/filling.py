@@ -79,12 +79,16 @@ class Filling:
                 self._store.store(arrived)
             except PoolFull as error:
                 raise PoolFull(
-                    f"pool {self._pool.name} is full: {error}; the secondary volume is whole, and the next run goes on "
-                    "from here"
+                    f"pool {self._pool.name} is full: {error}; the secondary volume is whole, and the run goes on from "
+                    "here once there is space"
                 ) from error
         self._mark = _Mark(filled, self.changed_bytes + arrived.batch.data_bytes, self.wire_bytes)
         self._flush_if_due()
         return self._durable
+
+    @property
+    def run_uuid(self) -> str:
+        return self._run.uuid
 
     @property
     def changed_bytes(self) -> int:

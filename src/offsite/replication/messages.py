@@ -7,7 +7,7 @@ docs/wire-protocol.md tells who sends what when.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -90,6 +90,18 @@ class Unpair(Message, frozen=True, kw_only=True):
     """Asks to be forgotten as a peer. Answered by Done."""
 
 
+class SetSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the primary tells of a set so that both systems show it alike."""
+
+    name: Name
+    queue_policy: Literal["discard", "queue-latest"] = "queue-latest"
+    snapshot_history: Literal["disabled", "secondary", "both"] = "disabled"
+    snapshot_basename: Annotated[str, Meta(min_length=1, max_length=26)] | None = None
+    snapshot_count: Annotated[int, Meta(ge=1, le=16)] | None = None
+    snapshot_retention_priority: Literal["never-delete", "low", "medium", "high"] = "never-delete"
+    suspended: bool = False
+
+
 class NewMember(msgspec.Struct, frozen=True, kw_only=True):
     primary_name: Name
     secondary_name: Name
@@ -100,17 +112,34 @@ class CreateSet(Message, frozen=True, kw_only=True):
     """Asks for the secondary half of a set: its volumes and its record. Answered by Done."""
 
     set_uuid: Uuid
-    name: Name
+    settings: SetSettings
     generation: Counter
     primary_pool: Name
     secondary_pool: Name
+    primary_group: Name | None = None  # with a group on either side there is one on both
+    secondary_group: Name | None = None
     members: Annotated[list[NewMember], Meta(min_length=1, max_length=MEMBERS_MAX)]
+
+
+class ChangeSet(Message, frozen=True, kw_only=True):
+    """Tells the secondary what the set is like now. Answered by Done."""
+
+    set_uuid: Uuid
+    settings: SetSettings
 
 
 class DeleteSet(Message, frozen=True, kw_only=True):
     """Asks that the other half of a set end; a set that is not there has ended. Answered by Done."""
 
     set_uuid: Uuid
+
+
+class ListSets(Message, frozen=True, kw_only=True):
+    """Asks which halves of the two systems' common sets there are. Answered by SetsHeld."""
+
+
+class SetsHeld(Message, frozen=True, kw_only=True):
+    sets: Annotated[list[Uuid], Meta(max_length=1024)]
 
 
 class Ask(Message, frozen=True, kw_only=True):
@@ -182,26 +211,37 @@ class Ack(Message, frozen=True, kw_only=True):
     durable: Position
 
 
+class HistorySnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the secondary is to keep of this run, and how many of such it keeps in all."""
+
+    basename: Annotated[str, Meta(min_length=1, max_length=26)]
+    number: Annotated[int, Meta(ge=0, le=99_999)]
+    count: Annotated[int, Meta(ge=1, le=16)]
+    retention_priority: Literal["never-delete", "low", "medium", "high"]
+
+
 class Commit(Message, frozen=True, kw_only=True):
     """All of `point` is sent, with this digest: make it the secondary volumes. Answered by Committed."""
 
     run: Uuid
     point: Uuid
     digest: Digest
+    history: HistorySnapshot | None = None  # to be taken in the same step
 
 
 class Committed(Message, frozen=True, kw_only=True):
     outcome: Outcome
 
 
-class EndRun(Message, frozen=True, kw_only=True):
-    """Tells that a run has ended without success, for the secondary's record. Answered by Done."""
+class Discard(Message, frozen=True, kw_only=True):
+    """Tells that a run was aborted: what there is of its point goes. Answered by Done."""
 
     run: Uuid
     sentence: Text
 
 
 AnyMessage = (
-    Hello | Failed | Done | Working | Ping | Pair | Unpair | CreateSet | DeleteSet
-    | Ask | Holds | Begin | Ready | Batch | Ack | Commit | Committed | EndRun
+    Hello | Failed | Done | Working | Ping | Pair | Unpair
+    | CreateSet | ChangeSet | DeleteSet | ListSets | SetsHeld
+    | Ask | Holds | Begin | Ready | Batch | Ack | Commit | Committed | Discard
 )  # fmt: skip

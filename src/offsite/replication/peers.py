@@ -10,7 +10,7 @@ from offsite.errors import BadParameter, CertificateChanged, InUse, NameInUse, O
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.replication import records
-from offsite.replication.dialing import Connection, Dialer
+from offsite.replication.dialing import Connection, Dials
 from offsite.replication.identity import (
     Certificates,
     SystemIdentity,
@@ -56,7 +56,7 @@ class Peers:
     def __init__(
         self,
         database: Database,
-        dialer: Dialer,
+        dialer: Dials,
         certificates: Certificates,
         system: SystemIdentity,
         own_address: tuple[str, int],
@@ -176,9 +176,9 @@ class Peers:
         except NotPaired:
             return  # it has forgotten us before
 
-    def connect(self, peer: PeerRecord) -> Connection:
+    def connect(self, peer: PeerRecord, patience_seconds: float | None = None) -> Connection:
         """A connection on which both have shown the pinned certificates."""
-        return self._dialer.dial(peer.address, peer.certificate)
+        return self._dialer.dial(peer.address, peer.certificate, patience_seconds)
 
     def online(self, name: str) -> bool:
         """Whether the peer answers, and knows us. The answer may be a few seconds old."""

@@ -2,8 +2,9 @@
 
 A *point* is an instant of all members of a set, named by the uuid of the run that took it. The primary holds
 a base (the newest point that it knows both ends have), and pending points, oldest first: the last one is that
-of the newest request; one before it is left from a run that failed. The secondary holds a base (the point
-that its volumes are) and perhaps a partial point.
+of the run; one before it is left from an older one. Points of aborted runs are there until it is known that the
+secondary has not made one of them its base. The secondary holds a base (the point that its volumes are) and
+perhaps a partial point.
 
 Every step can be done twice, and after a crash or cut anywhere the plan is made again from what is there: so
 there is no other repair. Why each case converges is told in docs/wire-protocol.md.
@@ -20,6 +21,7 @@ from offsite.replication.messages import START, Partial, Position
 class PrimaryHolds:
     base: str | None
     pending: tuple[str, ...]
+    aborted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,14 @@ Step = Adopt | Forget | Send
 
 def plan(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
     """The steps left until both ends hold the primary's newest pending point. Empty: there is none."""
-    steps: list[Step] = []
+    steps: list[Step] = [Forget(point) for point in primary.aborted if point != secondary.base]
     base, pending = primary.base, list(primary.pending)
-    if secondary.base in pending:  # it was committed over there, and the acknowledgement was lost
-        steps.append(Adopt(secondary.base))
+    if secondary.base in (*primary.aborted, *pending):
+        # It was committed over there, and the acknowledgement was lost, or the abort came too late.
         base = secondary.base
-        del pending[: pending.index(base) + 1]
+        steps.append(Adopt(base))
+        if base in pending:
+            del pending[: pending.index(base) + 1]
     if not pending:
         return steps
 

@@ -18,7 +18,7 @@ from offsite.replication.plan import PrimaryHolds, SecondaryHolds
 from offsite.store.tables.pools import images
 from offsite.store.tables.replication import point_images, points
 
-PointState = Literal["base", "pending", "partial"]
+PointState = Literal["base", "pending", "aborted", "partial"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ def set_points(connection: Connection, set_id: int) -> list[PointRecord]:
     """Oldest first."""
     rows = connection.execute(select(points).where(points.c.set_id == set_id).order_by(points.c.id)).mappings()
     return [_point(connection, row) for row in rows]
+
+
+def sets_with_aborted(connection: Connection) -> set[int]:
+    """Ids of the sets that have points of aborted runs, of which the secondary is still to be told."""
+    return set(connection.execute(select(points.c.set_id).where(points.c.state == "aborted")).scalars())
 
 
 def find_point(connection: Connection, set_id: int, uuid: str) -> PointRecord:
@@ -88,6 +93,13 @@ def make_base(connection: Connection, set_id: int, uuid: str) -> None:
     connection.execute(update(points).where(mine, points.c.uuid == uuid).values(state="base"))
 
 
+def mark_aborted(connection: Connection, point_id: int, *, images_go: bool) -> None:
+    """Kept until the secondary was asked: it may have made the point its base just before."""
+    connection.execute(update(points).where(points.c.id == point_id).values(state="aborted"))
+    if images_go:
+        connection.execute(delete(point_images).where(point_images.c.point_id == point_id))
+
+
 def delete_points(connection: Connection, point_ids: Sequence[int]) -> None:
     connection.execute(delete(points).where(points.c.id.in_(point_ids)))
 
@@ -105,9 +117,12 @@ def _watermark_values(watermark: Position, digest: bytes) -> dict[str, Any]:
     }
 
 
-def primary_holds(held: Sequence[PointRecord]) -> PrimaryHolds:
+def primary_holds(held: Sequence[PointRecord], run: str) -> PrimaryHolds:
+    """What there is for `run` to send: its own point and older ones, not that of a run that is queued behind it."""
     base = next((p.uuid for p in held if p.state == "base"), None)
-    return PrimaryHolds(base, tuple(p.uuid for p in held if p.state == "pending"))
+    own = next((p.id for p in held if p.uuid == run), 0)
+    pending = tuple(p.uuid for p in held if p.state == "pending" and p.id <= own)
+    return PrimaryHolds(base, pending, tuple(p.uuid for p in held if p.state == "aborted"))
 
 
 def secondary_holds(held: Sequence[PointRecord]) -> SecondaryHolds:

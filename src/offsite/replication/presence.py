@@ -6,7 +6,7 @@ import threading
 
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
-from offsite.replication.dialing import Dialer
+from offsite.replication.dialing import Dials
 from offsite.replication.messages import Done, Ping
 from offsite.replication.records import PeerRecord
 
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 0.5  # a listing does not wait longer for a peer that has gon
 class Presence:
     """Asks when somebody wants to know, and not more often than every few seconds."""
 
-    def __init__(self, dialer: Dialer, clock: Clock) -> None:
+    def __init__(self, dialer: Dials, clock: Clock) -> None:
         self._dialer = dialer
         self._clock = clock
         self._lock = threading.Lock()

@@ -9,7 +9,7 @@ from offsite.replication.asking import Receive, Transmit
 from offsite.replication.batches import Changes, digest_of
 from offsite.replication.changes import Differences
 from offsite.replication.compression import Compressor
-from offsite.replication.messages import START, AnyMessage, Batch
+from offsite.replication.messages import START, AnyMessage, Batch, Commit
 from offsite.replication.primary_end import PrimaryEnd
 from offsite.replication.primary_run import (
     Action,
@@ -53,14 +53,18 @@ class PrimaryDriver:
         try:
             while True:
                 self._check_stopped()
-                answer = self._act(machine.send(answer))
+                answer = self.act(machine.send(answer))
         except StopIteration:
             return
         finally:
-            self._close_changes()
+            self.close()
 
-    def _act(self, action: Action) -> Answer:
+    def act(self, action: Action) -> Answer:
+        """Does what the machine wants done, and returns what it is to get."""
         match action:
+            case Transmit(Commit() as commit):
+                self._about_to_commit()
+                self._channel.send(commit)
             case Transmit(message):
                 self._channel.send(message)
             case Receive(timeout_seconds):
@@ -77,12 +81,17 @@ class PrimaryDriver:
                 self._end.do(step, outcome)
         return None
 
+    def _about_to_commit(self) -> None:
+        """From here on an abort has to ask the secondary first. Whoever aborts stops us before it looks."""
+        self._progress.may_be_committed = True
+        self._check_stopped()
+
     def _receive(self, timeout_seconds: float) -> Answer:
         received = self._channel.receive(timeout_seconds)
         return received and received[0]
 
     def _open(self, action: OpenChanges) -> None:
-        self._close_changes()
+        self.close()
         ready = action.ready
         differences = Differences(self._end.pool, self._end.differences(action.send.point, action.send.base))
         self._progress.changed_bytes = ready.changed_bytes
@@ -114,7 +123,7 @@ class PrimaryDriver:
         self._progress.scanned(changes.scanned_bytes)
         return Sent(sequence, len(table) + len(data), batch.digest)
 
-    def _close_changes(self) -> None:
+    def close(self) -> None:
         """Lets go of the images now, not when the garbage collector comes by."""
         close = getattr(self._changes, "close", None)
         if close is not None:

@@ -1,4 +1,4 @@
-"""What a run does on the primary: points are taken, described, adopted and forgotten, each in one transaction."""
+"""What a run does on the primary: its points are described, adopted and forgotten, each in one transaction."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from offsite.clock import Clock
-from offsite.pools.protocol import Delete, Pool, Snapshot
+from offsite.errors import ObjectNotFound
+from offsite.pools.protocol import Delete, Pool
 from offsite.replication import point_records, records
 from offsite.replication.changes import MemberDifference
-from offsite.replication.locate import find_image, internal_name
-from offsite.replication.messages import Outcome
+from offsite.replication.locate import find_image
+from offsite.replication.locks import SetLocks
+from offsite.replication.messages import HistorySnapshot, Outcome
 from offsite.replication.plan import Adopt, Forget, PrimaryHolds
 from offsite.replication.point_records import PointRecord
 from offsite.replication.primary_run import PointDescription
@@ -22,35 +24,24 @@ from offsite.store.database import Database
 class PrimaryEnd:
     """The primary half of one set, for one run."""
 
-    def __init__(self, database: Database, pools: Mapping[str, Pool], clock: Clock, of: SetRecord, run: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        locks: SetLocks,
+        clock: Clock,
+        of: SetRecord,
+        run: str,
+    ) -> None:
         self._database = database
+        self._locks = locks
         self._clock = clock
         self._set = of
         self._run = run
         self.pool, _ = find_image(pools, of.members[0].image_id)
 
-    def take(self) -> None:
-        """Takes the run's point: a snapshot of all members at one instant, with the run's record, durable.
-
-        Of the points that wait already only the oldest can be on its way to the secondary: the others go.
-        """
-        taken_at = self._clock.now()
-        dropped = [point for point in self._points() if point.state == "pending"][1:]
-        names = [internal_name(self._run, position) for position in range(len(self._set.members))]
-        snapshots = [
-            Snapshot(member.image_id, name, kind="internal")
-            for member, name in zip(self._set.members, names, strict=True)
-        ]
-
-        def write(connection: Connection) -> None:
-            point_records.delete_points(connection, [point.id for point in dropped])
-            point_records.insert_point(connection, self._set.id, self._run, "pending", taken_at, names)
-            records.insert_run(connection, self._set.id, self._run, taken_at)
-
-        self.pool.apply([*snapshots, *_deletions(dropped)], write)
-
     def holds(self) -> PrimaryHolds:
-        return point_records.primary_holds(self._points())
+        return point_records.primary_holds(self._points(), self._run)
 
     def describe(self, uuid: str) -> PointDescription:
         point = self._point(uuid)
@@ -63,15 +54,20 @@ class PrimaryEnd:
         return [MemberDifference(o, n) for o, n in zip(old, new, strict=True)]
 
     def do(self, step: Adopt | Forget, outcome: Outcome | None) -> None:
-        if isinstance(step, Adopt):
-            self._adopt(step.point, outcome)
-        else:
-            self._drop([self._point(step.point)])
+        with self._locks.recording(self._set.uuid, self._set.name):
+            if isinstance(step, Adopt):
+                self._adopt(step.point, outcome)
+            else:
+                self._drop([point for point in self._points() if point.uuid == step.point])
 
     def _adopt(self, uuid: str, outcome: Outcome | None) -> None:
-        """The point becomes the base; it and the run, if it was the run's own, are done with."""
+        """The point becomes the base; older points, and the run that took it, are done with."""
         held = self._points()
-        adopted = next(point for point in held if point.uuid == uuid)
+        adopted = next((point for point in held if point.uuid == uuid), None)
+        if adopted is None:
+            raise ObjectNotFound(f"point {uuid} is gone; the run was aborted")
+        if adopted.state == "base":
+            return
         older = [point for point in held if point.state == "base" or point.id < adopted.id]
         older = [point for point in older if point is not adopted]
         ended: dict[str, object] = {"state": "success", "ended_at": self._clock.now(), "error": None}
@@ -85,8 +81,7 @@ class PrimaryEnd:
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in older])
             point_records.make_base(connection, self._set.id, uuid)
-            if uuid == self._run:
-                records.update_run(connection, uuid, **ended)
+            records.update_run(connection, uuid, **ended)
 
         self.pool.apply(_deletions(older), write)
 
@@ -96,12 +91,22 @@ class PrimaryEnd:
             lambda connection: point_records.delete_points(connection, [point.id for point in points]),
         )
 
-    def fail(self, sentence: str) -> None:
-        """Ends the run's record. Its point stays: the next run goes on with it."""
-        with self._database.transaction() as connection:
-            records.update_run(connection, self._run, state="failed", ended_at=self._clock.now(), error=sentence)
+    def history(self) -> HistorySnapshot | None:
+        """What the secondary is to keep of the run, by the settings that the set has now."""
+        with self._database.read() as connection:
+            of = records.find_set(connection, self._set.uuid)
+            run = records.find_run(connection, self._run)
+        if of is None or run is None or run.snapshot_number is None or of.snapshot_history == "disabled":
+            return None
+        assert of.snapshot_basename is not None and of.snapshot_count is not None
+        return HistorySnapshot(
+            basename=of.snapshot_basename,
+            number=run.snapshot_number,
+            count=of.snapshot_count,
+            retention_priority=of.snapshot_retention_priority,
+        )
 
-    def note_cut(self, sentence: str) -> None:
+    def note_failure(self, sentence: str | None) -> None:
         """The run goes on when it can; meanwhile its record says why it does not."""
         with self._database.transaction() as connection:
             records.update_run(connection, self._run, error=sentence)

@@ -17,13 +17,25 @@ sockets, threads and disks, or is a simulator and owns none.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from offsite.errors import ProtocolError
 from offsite.replication.asking import Asking, Receive, Transmit
 from offsite.replication.batches import chain
-from offsite.replication.messages import Ack, AnyMessage, Ask, Begin, Commit, Committed, Holds, Outcome, Ready, Working
+from offsite.replication.messages import (
+    Ack,
+    AnyMessage,
+    Ask,
+    Begin,
+    Commit,
+    Committed,
+    HistorySnapshot,
+    Holds,
+    Outcome,
+    Ready,
+    Working,
+)
 from offsite.replication.plan import Adopt, Forget, PrimaryHolds, SecondaryHolds, Send, plan
 
 WINDOW_BYTES = 32 << 20
@@ -89,6 +101,7 @@ class PrimaryRun:
     set_uuid: str
     generation: int
     asking: Asking
+    history: Callable[[], HistorySnapshot | None] = lambda: None  # asked for when a point is to be committed
     window_bytes: int = WINDOW_BYTES
 
     def steps(self, held: PrimaryHolds) -> Generator[Action, Answer, None]:
@@ -115,7 +128,8 @@ class PrimaryRun:
         ready = yield from self.asking.request(begin, Ready)
         yield OpenChanges(step, ready)
         digest = yield from self._send_batches(ready.digest)
-        commit = Commit(run=self.run, point=step.point, digest=digest)
+        history = self.history() if step.point == self.run else None
+        commit = Commit(run=self.run, point=step.point, digest=digest, history=history)
         committed = yield from self.asking.request(commit, Committed)
         return committed.outcome
 

@@ -7,7 +7,9 @@ from typing import Literal
 
 from offsite.clock import Clock
 
-Phase = Literal["connecting", "sending", "committing", "waiting", "success", "failed", "stopped"]
+Phase = Literal[
+    "waiting for its turn", "connecting", "sending", "committing", "waiting", "success", "failed", "stopped"
+]
 _RATE_SECONDS = 3.0  # the rate is that of about the last so many seconds
 
 
@@ -27,17 +29,20 @@ class RunProgress:
     ended_at: float | None
     expected_end_at: float | None
     error: str | None  # why it failed, or what it waits for to be over
+    in_trouble: bool  # it failed, and has not got any further since
 
 
 class Progress:
     """Written by the thread of the run, read by others."""
 
-    def __init__(self, run: str, started_at: float, clock: Clock) -> None:
+    def __init__(self, run: str, started_at: float, clock: Clock, *, may_be_committed: bool = False) -> None:
         self.run = run
-        self.state: Phase = "connecting"
+        self.state: Phase = "waiting for its turn"
         self.error: str | None = None
         self.changed_bytes = 0
         self.wire_bytes = 0
+        self.may_be_committed = may_be_committed  # whether the secondary may have the run's point as its base
+        self.got_somewhere = False  # since it began, or failed last
         self.ended_at: float | None = None
         self._started_at = started_at
         self._clock = clock
@@ -55,12 +60,19 @@ class Progress:
         self._marked_at, self._marked_scanned = self._clock.monotonic(), self._scanned
 
     def scanned(self, scanned_bytes: int) -> None:
+        self.got_somewhere = True
         self._scanned += scanned_bytes
         now = self._clock.monotonic()
         elapsed = now - self._marked_at
         if elapsed >= _RATE_SECONDS or (elapsed > 0 and self._rate == 0.0):
             self._rate = (self._scanned - self._marked_scanned) / elapsed
             self._marked_at, self._marked_scanned = now, self._scanned
+
+    def wait(self, reason: str) -> None:
+        """It failed, and will be tried again."""
+        self.error = reason
+        self.got_somewhere = False
+        self.state = "waiting"
 
     def end(self, state: Phase, error: str | None = None) -> None:
         self.error = error
@@ -85,4 +97,5 @@ class Progress:
             ended_at=self.ended_at,
             expected_end_at=expected,
             error=self.error,
+            in_trouble=self.state != "success" and self.error is not None and not self.got_somewhere,
         )

@@ -16,8 +16,12 @@ from offsite.store.tables.replication import peers, replication_sets, runs, set_
 
 Role = Literal["primary", "secondary"]
 RUNS_KEPT = 1000
+SNAPSHOT_NUMBERS = 100_000
 
-RunState = Literal["running", "success", "failed", "aborted"]
+RunState = Literal["preparing", "queued", "running", "success", "failed", "aborted", "dropped"]
+QueuePolicy = Literal["discard", "queue-latest"]
+SnapshotHistory = Literal["disabled", "secondary", "both"]
+RetentionPriority = Literal["never-delete", "low", "medium", "high"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class PeerRecord:
     address: str
     certificate: bytes
     created_at: float
+    bandwidth_limit: int | None  # bytes a second; None: no limit
+    bandwidth_calendar: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,18 @@ class SetRecord:
     generation: int
     created_at: float
     members: tuple[MemberRecord, ...]
+    group_id: int | None  # the volume group here that the members are; none: a single volume or snapshot
+    remote_group: str | None
+    queue_policy: QueuePolicy
+    snapshot_history: SnapshotHistory
+    snapshot_basename: str | None
+    snapshot_count: int | None
+    snapshot_retention_priority: RetentionPriority
+    next_snapshot_number: int
+    suspended: bool  # by a user
+    before_snapshot: str | None  # hooks, by the names of their files
+    after_snapshot: str | None
+    hook_timeout_seconds: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,8 @@ class RunRecord:
     wire_bytes: int
     digest: str | None
     error: str | None
+    snapshot_number: int | None
+    source: str | None  # name of the snapshot that is sent; none: the volumes as they were
 
 
 # Peers
@@ -102,8 +122,12 @@ def insert_set(connection: Connection, values: dict[str, Any], members: Sequence
         connection.execute(insert(set_members).values(**row, image_id=member.image_id, remote_name=member.remote_name))
 
 
-def mark_set_ready(connection: Connection, set_id: int) -> None:
-    connection.execute(update(replication_sets).where(replication_sets.c.id == set_id).values(state="ready"))
+def update_set(connection: Connection, set_id: int, **values: Any) -> None:
+    connection.execute(update(replication_sets).where(replication_sets.c.id == set_id).values(values))
+
+
+def find_set(connection: Connection, uuid: str) -> SetRecord | None:
+    return next((each for each in all_sets(connection) if each.uuid == uuid), None)
 
 
 def delete_set(connection: Connection, set_id: int) -> None:
@@ -130,13 +154,49 @@ def _run(row: RowMapping) -> RunRecord:
     return RunRecord(**{key: value for key, value in row.items() if key != "id"})
 
 
-def insert_run(connection: Connection, set_id: int, uuid: str, started_at: float) -> None:
+def unfinished_runs(connection: Connection) -> list[RunRecord]:
+    """Those of all sets that are being prepared, queued or under way, oldest first."""
+    chosen = select(runs).where(runs.c.state.in_(("preparing", "queued", "running"))).order_by(runs.c.id)
+    return [_run(row) for row in connection.execute(chosen).mappings()]
+
+
+def last_ended_run(connection: Connection, set_id: int) -> RunRecord | None:
+    """The newest run that was done, in one way or another; a request that was dropped was none."""
+    done = runs.c.state.in_(("success", "failed", "aborted"))
+    chosen = select(runs).where(runs.c.set_id == set_id, done).order_by(runs.c.ended_at.desc(), runs.c.id.desc())
+    row = connection.execute(chosen.limit(1)).mappings().first()
+    return _run(row) if row else None
+
+
+def set_run_in(connection: Connection, set_id: int, state: RunState) -> RunRecord | None:
+    """The newest run of a set that is in this state."""
+    chosen = select(runs).where(runs.c.set_id == set_id, runs.c.state == state).order_by(runs.c.id.desc()).limit(1)
+    row = connection.execute(chosen).mappings().first()
+    return _run(row) if row else None
+
+
+def insert_run(
+    connection: Connection, set_id: int, uuid: str, started_at: float, state: RunState = "running", **values: Any
+) -> None:
     """A new run. Of a set's runs only the newest thousand stay on record."""
     newest = select(runs.c.id).where(runs.c.set_id == set_id).order_by(runs.c.id.desc())
     oldest_kept = newest.offset(RUNS_KEPT - 1).limit(1).scalar_subquery()
     connection.execute(delete(runs).where(runs.c.set_id == set_id, runs.c.id <= oldest_kept))
-    values = {"uuid": uuid, "set_id": set_id, "state": "running", "started_at": started_at}
+    values |= {"uuid": uuid, "set_id": set_id, "state": state, "started_at": started_at}
     connection.execute(insert(runs).values(**values, changed_bytes=0, wire_bytes=0))
+
+
+def put_run(connection: Connection, set_id: int, uuid: str, started_at: float, **values: Any) -> None:
+    """A run as it is now, whether it is on record already or not."""
+    if find_run(connection, uuid) is None:
+        insert_run(connection, set_id, uuid, started_at, **values)
+    else:
+        update_run(connection, uuid, started_at=started_at, **values)
+
+
+def take_number(connection: Connection, set_id: int, number: int) -> None:
+    """The number of the snapshot history that a request had: the next request has the next one."""
+    update_set(connection, set_id, next_snapshot_number=(number + 1) % SNAPSHOT_NUMBERS)
 
 
 def update_run(connection: Connection, uuid: str, **values: Any) -> None:

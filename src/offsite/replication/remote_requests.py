@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from cryptography import x509
 from sqlalchemy import Connection
 
@@ -23,14 +24,15 @@ from offsite.errors import (
 )
 from offsite.events import Report
 from offsite.names import check_name
+from offsite.pools.groups import insert_group
 from offsite.pools.protocol import Create, Pool
 from offsite.replication import point_records, records
-from offsite.replication.claims import Claims
 from offsite.replication.fence import Fences
 from offsite.replication.filling import Background
 from offsite.replication.identity import SystemIdentity, fingerprint_of, format_address
+from offsite.replication.locks import SetLocks
 from offsite.replication.login_limit import LoginLimit
-from offsite.replication.messages import Ask, CreateSet, DeleteSet, Hello, Pair
+from offsite.replication.messages import Ask, ChangeSet, CreateSet, DeleteSet, Hello, Pair, SetSettings, SetsHeld
 from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
 from offsite.replication.removal import remove_set
 from offsite.replication.secondary_end import SecondarySide
@@ -49,7 +51,7 @@ class RemoteRequests:
         pools: Mapping[str, Pool],
         system: SystemIdentity,
         authenticate: Authenticate,
-        claims: Claims,
+        locks: SetLocks,
         fences: Fences,
         report: Report,
         clock: Clock,
@@ -58,7 +60,7 @@ class RemoteRequests:
         self._pools = pools
         self._system = system
         self._authenticate = authenticate
-        self._claims = claims
+        self._locks = locks
         self._report = report
         self._clock = clock
         self._login_limit = LoginLimit(clock)
@@ -141,31 +143,35 @@ class RemoteRequests:
             if known.peer_id != peer.id or known.role != "secondary":
                 raise InUse(f"replication set {known.name} has the same uuid")
             return  # asked for a second time
-        check_name(request.name, "replication set name")
-        if any(each.name == request.name for each in self._sets()):
-            raise NameInUse(f"there is already a replication set {request.name!r}")
+        name = check_name(request.settings.name, "replication set name")
+        if any(each.name == name for each in self._sets()):
+            raise NameInUse(f"there is already a replication set {name!r}")
         pool = self._pools.get(request.secondary_pool)
         if pool is None:
             there = ", ".join(sorted(self._pools)) or "none"
             raise ObjectNotFound(f"there is no pool {request.secondary_pool!r}; there are: {there}")
         names = [check_name(member.secondary_name, "volume name") for member in request.members]
         values = {
+            **_values_of(request.settings),
             "uuid": request.set_uuid,
-            "name": request.name,
             "role": "secondary",
             "state": "ready",
             "peer_id": peer.id,
             "remote_pool": request.primary_pool,
             "generation": request.generation,
+            "remote_group": request.primary_group,
             "created_at": self._clock.now(),
         }
+        group = request.secondary_group and check_name(request.secondary_group, "volume group name")
 
         def write(connection: Connection) -> None:
+            ids = [point_records.image_id_by_name(connection, name) for name in names]
             members = [
-                MemberRecord(point_records.image_id_by_name(connection, name), member.primary_name)
-                for name, member in zip(names, request.members, strict=True)
+                MemberRecord(image_id, member.primary_name)
+                for image_id, member in zip(ids, request.members, strict=True)
             ]
-            records.insert_set(connection, values, members)
+            group_id = insert_group(connection, group, ids, self._clock.now()) if group else None
+            records.insert_set(connection, values | {"group_id": group_id}, members)
 
         try:
             pool.apply([Create(n, m.size_bytes) for n, m in zip(names, request.members, strict=True)], write)
@@ -175,17 +181,45 @@ class RemoteRequests:
             ) from error
         self._report(
             events.SET_CREATED,
-            f"Replication set {request.name} was created by system {peer.system_name}: {', '.join(names)} in pool "
+            f"Replication set {name} was created by system {peer.system_name}: {', '.join(names)} in pool "
             f"{pool.name} is its secondary volume.",
         )
+
+    def change_set(self, peer: PeerRecord, request: ChangeSet) -> None:
+        """The set is shown here as it is on its primary; but for a name that another set has here."""
+        of = next((each for each in self._sets() if each.uuid == request.set_uuid), None)
+        if of is None or of.peer_id != peer.id or of.role != "secondary":
+            raise ObjectNotFound("there is no such secondary replication set here (any more)")
+        values = _values_of(request.settings)
+        with self._database.transaction() as transaction:
+            names = {each.name for each in records.all_sets(transaction) if each.uuid != of.uuid}
+            if values["name"] in names:
+                values["name"] = of.name
+            records.update_set(transaction, of.id, **values)
+        if values["name"] != of.name:
+            self._report(
+                events.SET_MODIFIED,
+                f"Replication set name: {of.name}, is called {values['name']} now, as on its primary.",
+            )
 
     def delete_set(self, peer: PeerRecord, request: DeleteSet) -> None:
         of = next((each for each in self._sets() if each.uuid == request.set_uuid), None)
         if of is None or of.peer_id != peer.id:
             return  # it has been deleted before
-        with self._claims.claimed(of.uuid, of.name, "is being deleted"):
+        with self._locks.requesting(of.uuid, of.name):
+            self._check_no_runs(of)
             remove_set(self._database, self._pools, self._fences, of)
         self._report(events.SET_DELETED, f"Replication set {of.name} was deleted by system {peer.system_name}.")
+
+    def _check_no_runs(self, of: SetRecord) -> None:
+        with self._database.read() as transaction:
+            unfinished = [run for run in records.unfinished_runs(transaction) if run.set_id == of.id]
+        if of.role == "primary" and unfinished:
+            raise InUse(f"replication set {of.name} has a run under way or queued here; abort it, clear its queue")
+
+    def list_sets(self, peer: PeerRecord) -> SetsHeld:
+        """The halves that are here of sets with this peer, in whatever state."""
+        return SetsHeld(sets=[each.uuid for each in self._sets() if each.peer_id == peer.id])
 
     # -- runs ----------------------------------------------------------------------------------------------
 
@@ -207,6 +241,10 @@ class RemoteRequests:
     def _sets(self) -> list[SetRecord]:
         with self._database.read() as transaction:
             return records.all_sets(transaction)
+
+
+def _values_of(settings: SetSettings) -> dict[str, Any]:
+    return msgspec.structs.asdict(settings)
 
 
 def _check_same(peer: PeerRecord, certificate: bytes) -> None:

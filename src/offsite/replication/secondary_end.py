@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -10,13 +10,14 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import BadParameter, NotAllowed, PeerRefused, ProtocolError
 from offsite.events import Report
-from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
+from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize, Snapshot
 from offsite.replication import point_records, records
 from offsite.replication.batches import Arrived
 from offsite.replication.fence import Fence
 from offsite.replication.filling import Background, Filling
+from offsite.replication.history import Keeping, rotate, snapshot_names
 from offsite.replication.locate import find_image, internal_name
-from offsite.replication.messages import Ask, Begin, Commit, Committed, EndRun, Holds, Outcome, Position, Ready
+from offsite.replication.messages import Ask, Begin, Commit, Committed, Discard, Holds, Outcome, Position, Ready
 from offsite.replication.point_records import PointRecord
 from offsite.replication.records import RunRecord, SetRecord
 from offsite.replication.secondary_run import Filled
@@ -146,10 +147,17 @@ class SecondarySide:
     def store(self, arrived: Arrived, filled: Filled) -> Position:
         return self._expect_filling().store(arrived, filled)
 
-    def flush(self) -> None:
-        """Keeps what there is of a point that is being filled."""
-        if self._filling is not None:
-            self._filling.flush()
+    def leave(self, reason: str) -> None:
+        """The connection has ended: keeps what there is of a point that is being filled, and why it is not whole."""
+        filling = self._filling
+        if filling is None:
+            return
+        filling.flush()
+        if self._fence.is_owner(self):
+            with self._database.transaction() as connection:
+                run = records.find_run(connection, filling.run_uuid)
+                if run is not None and run.state == "running":
+                    records.update_run(connection, run.uuid, error=reason)
 
     def commit(self, commit: Commit) -> Committed:
         """One transaction: the clones' content becomes the volumes, the clones the new base, the old one goes."""
@@ -163,16 +171,34 @@ class SecondarySide:
                 Replace(volume, clone) for volume, clone in zip(volumes, filling.point.image_ids, strict=True)
             ]
             changes += [Delete(image_id) for point in old for image_id in point.image_ids]
+            kept, write_kept = self._keep(commit, volumes)
 
             def write(connection: Connection) -> None:
                 point_records.make_base(connection, self._set.id, filling.point.uuid)
                 self._write_outcome(connection, commit, outcome)
+                write_kept(connection)
 
-            self._pool.apply(changes, write)
+            self._pool.apply([*changes, *kept], write)
+            if commit.history is not None:
+                rotate(self._database, self._pool, self._set.id, commit.history.count)
         if commit.point == commit.run:
             size = format_size(outcome.changed_bytes)
-            self._report(events.RUN_COMPLETED, f"Replication set {self._set.name} is up to date: {size} had changed.")
+            name = self._set.name
+            self._report(
+                events.RUN_COMPLETED,
+                f"A run of replication set name: {name}, completed successfully: {size} had changed.",
+            )
         return Committed(outcome=outcome)
+
+    def _keep(self, commit: Commit, volumes: Sequence[int]) -> tuple[Sequence[Snapshot], Callable[[Connection], None]]:
+        """The history snapshots to take of the volumes once they are what the run has sent."""
+        if commit.history is None:
+            return [], lambda _: None
+        of = commit.history
+        names = snapshot_names(of.basename, of.number, len(volumes))
+        keeping = Keeping(self._set.id, commit.run, of.number, names, of.retention_priority)
+        with self._database.read() as connection:
+            return keeping.changes(connection, volumes, volumes)
 
     def _write_outcome(self, connection: Connection, commit: Commit, outcome: Outcome) -> None:
         """A run that first finishes the point of an older one is not at its end with that."""
@@ -189,13 +215,26 @@ class SecondarySide:
             }
         records.update_run(connection, commit.run, **values)
 
-    def end_run(self, end: EndRun) -> None:
-        with self._database.transaction() as connection:
-            run = records.find_run(connection, end.run)
-            if run is None or run.set_id != self._set.id or run.state != "running":
+    def discard(self, discard: Discard) -> None:
+        """What there is of an aborted run's point goes. Harmless for a run that is not known, or has ended."""
+        self.close()
+        with self._fence.held_by(self):
+            partial = [p for p in self._points() if p.state == "partial" and p.uuid == discard.run]
+            run = self._find_run(discard.run)
+            is_under_way = run is not None and run.set_id == self._set.id and run.state == "running"
+            if not partial and not is_under_way:
                 return
-            records.update_run(connection, end.run, state="failed", ended_at=self._clock.now(), error=end.sentence)
-        self._report(events.RUN_FAILED, f"A run of replication set {self._set.name} failed: {end.sentence}")
+
+            def write(connection: Connection) -> None:
+                point_records.delete_points(connection, [point.id for point in partial])
+                if is_under_way:
+                    ended: dict[str, object] = {"state": "aborted", "ended_at": self._clock.now()}
+                    records.update_run(connection, discard.run, **ended, error=discard.sentence)
+
+            self._pool.apply([Delete(image_id) for point in partial for image_id in point.image_ids], write)
+        self._report(
+            events.RUN_ABORTED, f"A run of replication set name: {self._set.name}, was aborted: {discard.sentence}"
+        )
 
     def close(self) -> None:
         if self._filling is not None:

@@ -5,7 +5,8 @@ idle ───────────────▶ filling ──────
  ▲                     │   ▲                     │
  └── Commit ───────────┘   └──── Ack ────────────┘
 
-Ask and Begin are welcome in both states: a Begin while filling starts anew from what is durable.
+Ask, Begin and Discard are welcome in both states: a Begin while filling starts anew from what is durable, after a
+Discard nothing is being filled.
 A message out of order is a ProtocolError. Any error is told as Failed and ends the connection; what is
 durable stays, and the next connection's Ask tells it.
 """
@@ -25,14 +26,14 @@ from offsite.replication.messages import (
     Begin,
     Commit,
     Committed,
+    Discard,
     Done,
-    EndRun,
     Holds,
     Position,
     Ready,
 )
 
-RunMessage = Ask | Begin | Batch | Commit | EndRun
+RunMessage = Ask | Begin | Batch | Commit | Discard
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class SecondaryEnd(Protocol):
 
     def commit(self, commit: Commit) -> Committed: ...
 
-    def end_run(self, end: EndRun) -> None: ...
+    def discard(self, discard: Discard) -> None: ...
 
 
 class SecondaryRun:
@@ -80,8 +81,9 @@ class SecondaryRun:
                 return self._batch(message, payload)
             case Commit():
                 return self._commit(message)
-            case EndRun():
-                self._end.end_run(message)
+            case Discard():
+                self._begun = None
+                self._end.discard(message)
                 return Done()
 
     def _begin(self, begin: Begin) -> Ready:

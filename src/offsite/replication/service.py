@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from offsite.clock import Clock, SystemClock
 from offsite.errors import InUse
 from offsite.events import Report, ignore
 from offsite.pools.protocol import Pool
 from offsite.replication import point_records, records
-from offsite.replication.claims import Claims
-from offsite.replication.dialing import Dialer
+from offsite.replication.attempt import Attempt
+from offsite.replication.conductor import Conductor
+from offsite.replication.dialing import Dialer, Dials
 from offsite.replication.fence import Fences
+from offsite.replication.hooks import Hooks
 from offsite.replication.identity import Certificates, SystemIdentity
+from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
 from offsite.replication.progress import RunProgress
 from offsite.replication.remote_requests import Authenticate, RemoteRequests
-from offsite.replication.runs import Runs
+from offsite.replication.run_control import RunControl
+from offsite.replication.run_requests import Requested, RunRequests
 from offsite.replication.server import PeerServer
 from offsite.replication.sets import Sets
+from offsite.replication.upkeep import Upkeep
 from offsite.store.database import Database
+from offsite.store.settings import Settings
+from offsite.ticker import Ticker
 
 
 class Replication:
-    """Safe to use from any thread. `listen` is the address of the peer port; port 0 takes any that is free."""
+    """Safe to use from any thread. `listen` is the address of the peer port; port 0 takes any that is free.
+
+    Until it is started, nothing happens by itself. A simulator never starts it: it calls the steps of `conductor`
+    and `upkeep`, hands in who dials and who does attempts, and puts peers' requests to `remote_requests`.
+    """
 
     def __init__(
         self,
@@ -34,20 +46,33 @@ class Replication:
         system: SystemIdentity,
         listen: tuple[str, int],
         authenticate: Authenticate,
+        hooks: Hooks,
         report: Report = ignore,
         clock: Clock | None = None,
+        dialer: Dials | None = None,
+        start_attempt: Callable[[Attempt], None] | None = None,
     ) -> None:
         clock = clock or SystemClock()
-        claims, fences = Claims(), Fences()
+        locks, fences = SetLocks(), Fences()
         self._database = database
-        self._pools = pools
         self._listen = listen
-        requests = RemoteRequests(database, pools, system, authenticate, claims, fences, report, clock)
-        self._server = PeerServer(listen, authority, system, requests)
-        dialer = Dialer(authority, system, clock)
+        self.remote_requests = RemoteRequests(database, pools, system, authenticate, locks, fences, report, clock)
+        self._server = PeerServer(listen, authority, system, self.remote_requests)
+        dialer = dialer or Dialer(authority, system, clock)
         self.peers = Peers(database, dialer, authority, system, listen, report, clock)
-        self._runs = Runs(database, pools, self.peers, claims, report, clock)
-        self.sets = Sets(database, pools, self.peers, self._runs, claims, fences, report, clock)
+        self.conductor = Conductor(
+            database, pools, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
+        )
+        self.upkeep = Upkeep(database, pools, self.peers, locks, self.conductor, report, clock)
+        self._requests = RunRequests(database, pools, self.peers, locks, self.conductor, hooks, report, clock)
+        self._control = RunControl(database, pools, self.peers, locks, self.conductor, self.upkeep, report, clock)
+        self.sets = Sets(database, pools, self.peers, self.conductor, self.upkeep, locks, fences, hooks, report, clock)
+        self._tickers = (
+            Ticker("conductor", self.conductor.step, clock),
+            Ticker("upkeep", self.upkeep.step, clock),
+        )
+        self.conductor.wake, self.upkeep.wake = (ticker.wake for ticker in self._tickers)
+        self.conductor.when_peer_gone = self.upkeep.peer_failed
 
     @property
     def port(self) -> int:
@@ -58,24 +83,49 @@ class Replication:
         """Opens the peer port and goes on with the runs that a stop has cut. Raises OSError for the port."""
         self._server.start()
         self.peers.own_address = (self._listen[0], self._server.port)
-        self._runs.resume_all()
+        self.recover()
+        for ticker in self._tickers:
+            ticker.start()
+
+    def recover(self) -> None:
+        """Before anything else is asked after a start: ends what a stop has cut and cannot go on."""
+        self._requests.recover()
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
         """Leaves runs off where they are: the next start goes on with them."""
         until = time.monotonic() + timeout_seconds
-        self._runs.stop(timeout_seconds)
+        self.conductor.stop(timeout_seconds)
+        for ticker in self._tickers:
+            ticker.stop(max(0.1, until - time.monotonic()))
         self._server.stop(max(0.1, until - time.monotonic()))
 
-    def replicate(self, set_name: str) -> str:
-        """Takes a snapshot of the primary now, durably, and sends it. Returns the uuid of the run.
+    # -- runs ------------------------------------------------------------------------------------------------
 
-        Raises ObjectNotFound, NotAllowed, InUse while a run is under way, PoolFull.
-        """
-        return self._runs.replicate(self.sets.record(set_name))
+    def replicate(self, set_name: str, *, snapshot: str | None = None, last_snapshot: bool = False) -> Requested:
+        """Asks for a run: see RunRequests.replicate. Raises ObjectNotFound, too."""
+        return self._requests.replicate(self.sets.record(set_name).uuid, snapshot, last_snapshot)
+
+    def clear_queue(self, set_name: str) -> bool:
+        """See RunRequests.clear_queue."""
+        return self._requests.clear_queue(self.sets.record(set_name).uuid)
+
+    def suspend(self, set_name: str) -> None:
+        """See RunControl.suspend."""
+        self._control.suspend(self.sets.record(set_name).uuid)
+
+    def resume(self, set_name: str) -> None:
+        """See RunControl.resume."""
+        self._control.resume(self.sets.record(set_name).uuid)
+
+    def abort(self, set_name: str) -> bool:
+        """See RunControl.abort."""
+        return self._control.abort(self.sets.record(set_name).uuid)
 
     def progress(self, set_name: str) -> RunProgress | None:
         """Of the newest run that this system, as the primary, has worked on since it was started."""
-        return self._runs.progress(self.sets.record(set_name).uuid)
+        return self.conductor.progress(self.sets.record(set_name).uuid)
+
+    # -- volumes ---------------------------------------------------------------------------------------------
 
     def guard(self, image_id: int) -> None:
         """Raises InUse, naming the set, when a set needs this image to stay as it is."""
@@ -95,3 +145,7 @@ class Replication:
                 if of.role == "secondary"
                 for member in of.members
             )
+
+
+def _start_thread(attempt: Attempt) -> None:
+    threading.Thread(target=attempt.work, name=f"run-{attempt.set.name}", daemon=True).start()

@@ -30,14 +30,17 @@ from offsite.replication.messages import (
     Ask,
     Batch,
     Begin,
+    ChangeSet,
     Commit,
     CreateSet,
     DeleteSet,
+    Discard,
     Done,
-    EndRun,
     Hello,
+    ListSets,
     Pair,
     Ping,
+    SetsHeld,
     Unpair,
     Working,
 )
@@ -66,7 +69,11 @@ class Requests(Protocol):
 
     def create_set(self, peer: PeerRecord, request: CreateSet) -> None: ...
 
+    def change_set(self, peer: PeerRecord, request: ChangeSet) -> None: ...
+
     def delete_set(self, peer: PeerRecord, request: DeleteSet) -> None: ...
+
+    def list_sets(self, peer: PeerRecord) -> SetsHeld: ...
 
     def open_run(
         self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
@@ -87,6 +94,7 @@ class Session:
         self._side: SecondarySide | None = None
         self._run: SecondaryRun | None = None
         self.is_stranger = True
+        self._ended_by = "the connection ended"
 
     def serve(self) -> None:
         deadline = time.monotonic() + STRANGER_SECONDS
@@ -95,8 +103,10 @@ class Session:
             channel.deadline = deadline
             self._converse(channel)
         except ConnectionEnded as error:
+            self._ended_by = str(error)
             _log.debug("peer connection ended", host=self._host, reason=str(error))
         except PeerUnreachable as error:
+            self._ended_by = str(error)
             _log.info("peer connection ended", host=self._host, reason=str(error))
         except OffsiteError as error:
             _log.warning("peer connection refused", host=self._host, reason=str(error))
@@ -191,10 +201,14 @@ class Session:
                 self._side = self._requests.open_run(peer, message, self._worker, lambda: channel.wire_bytes)
                 self._run = SecondaryRun(self._side)
                 return self._run.answer(message, memoryview(b""))
-            case Begin() | Commit() | EndRun() if self._run is not None:
+            case Begin() | Commit() | Discard() if self._run is not None:
                 return self._run.answer(message, memoryview(b""))
             case CreateSet():
                 self._requests.create_set(peer, message)
+            case ChangeSet():
+                self._requests.change_set(peer, message)
+            case ListSets():
+                return self._requests.list_sets(peer)
             case DeleteSet():
                 self._requests.delete_set(peer, message)
             case Unpair():
@@ -205,6 +219,7 @@ class Session:
 
     def _tell(self, error: OffsiteError) -> None:
         """The other side hears why, if it still listens; then it ends the connection."""
+        self._ended_by = str(error)
         if self._channel is None:
             return
         try:
@@ -215,11 +230,11 @@ class Session:
 
     def _end(self) -> None:
         if self._side is not None:
-            flush = self._worker.submit(self._side.flush)
-            if not wait([flush], ANSWER_SECONDS).done:
+            leaving = self._worker.submit(self._side.leave, self._ended_by)
+            if not wait([leaving], ANSWER_SECONDS).done:
                 _log.error("the disk does not end a flush", seconds=ANSWER_SECONDS)
-            elif flush.exception() is not None:
-                _log.warning("the last watermark of a run was not kept", reason=str(flush.exception()))
+            elif leaving.exception() is not None:
+                _log.warning("the last watermark of a run was not kept", reason=str(leaving.exception()))
         self._close_run()
         self._worker.shutdown(wait=False)
         if self._channel is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offsite.replication.records import Role, RunRecord
+from offsite.replication.records import Role, RunRecord, SetRecord
 from offsite.replication.status import Status
 
 
@@ -19,20 +19,30 @@ class SetMember:
 class SetInfo:
     """A replication set as one of its two systems sees it."""
 
-    uuid: str
-    name: str
-    role: Role
+    record: SetRecord
     peer_name: str
     pool: str
-    remote_pool: str
     members: tuple[SetMember, ...]
-    generation: int
+    group: str | None  # the volume group here that the members are
     status: Status
-    created_at: float
     recovery_point_at: float | None  # the instant of the primary that the secondary is complete at
     lag_seconds: float | None  # how long ago that is
     last_run: RunRecord | None  # the newest that has ended
+    last_success: RunRecord | None
     current_run: RunRecord | None
+    queued_run: RunRecord | None
+
+    @property
+    def uuid(self) -> str:
+        return self.record.uuid
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def role(self) -> Role:
+        return self.record.role
 
     @property
     def image_ids(self) -> tuple[int, ...]:
@@ -40,11 +50,14 @@ class SetInfo:
 
     @property
     def primary_volume(self) -> str:
-        return self._names(self.role == "primary")
+        """Its name, or that of the group."""
+        return self._name(self.role == "primary")
 
     @property
     def secondary_volume(self) -> str:
-        return self._names(self.role == "secondary")
+        return self._name(self.role == "secondary")
 
-    def _names(self, here: bool) -> str:
-        return ",".join(member.name if here else member.remote_name for member in self.members)
+    def _name(self, here: bool) -> str:
+        if self.group is not None:
+            return self.group if here else self.record.remote_group or ""
+        return self.members[0].name if here else self.members[0].remote_name

@@ -1,37 +1,34 @@
-"""Replication sets, as this system asks for them: create, show, delete."""
+"""Replication sets, as this system asks for them: create, change, delete, show."""
 
 from __future__ import annotations
 
-import threading
-import uuid
 from collections.abc import Mapping
+
+from sqlalchemy import select
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import (
-    InUse,
-    NameInUse,
-    NotAllowed,
-    ObjectNotFound,
-    OffsiteError,
-    PeerUnreachable,
-    ProtocolError,
-)
+from offsite.errors import InUse, NameInUse, NotAllowed, ObjectNotFound
 from offsite.events import Report
 from offsite.names import check_name
-from offsite.pools.protocol import ImageInfo, Pool
+from offsite.pools.protocol import Pool
 from offsite.replication import point_records, records
-from offsite.replication.claims import Claims
+from offsite.replication.conductor import Conductor
 from offsite.replication.fence import Fences
+from offsite.replication.hooks import Hooks
 from offsite.replication.locate import find_image
-from offsite.replication.messages import CreateSet, DeleteSet, Done, NewMember
+from offsite.replication.locks import SetLocks
+from offsite.replication.messages import DeleteSet, Done
 from offsite.replication.peers import Peers
-from offsite.replication.records import MemberRecord, PeerRecord, RunRecord, SetRecord
+from offsite.replication.records import RunRecord, SetRecord
 from offsite.replication.removal import remove_set
-from offsite.replication.runs import Runs
+from offsite.replication.set_creation import NewSet, SetCreation
 from offsite.replication.set_info import SetInfo, SetMember
+from offsite.replication.set_settings import Settings, check_settings
 from offsite.replication.status import Status, status_of
+from offsite.replication.upkeep import Upkeep
 from offsite.store.database import Database
+from offsite.store.tables.pools import volume_groups
 
 STOP_SECONDS = 10.0
 
@@ -42,145 +39,106 @@ class Sets:
         database: Database,
         pools: Mapping[str, Pool],
         peers: Peers,
-        runs: Runs,
-        claims: Claims,
+        conductor: Conductor,
+        upkeep: Upkeep,
+        locks: SetLocks,
         fences: Fences,
+        hooks: Hooks,
         report: Report,
         clock: Clock,
     ) -> None:
         self._database = database
         self._pools = pools
         self._peers = peers
-        self._runs = runs
-        self._claims = claims
+        self._conductor = conductor
+        self._upkeep = upkeep
+        self._locks = locks
         self._fences = fences
+        self._hooks = hooks
         self._report = report
         self._clock = clock
-        self._creating = threading.Lock()
+        self._creation = SetCreation(database, pools, peers, report, clock)
 
-    # -- creating ------------------------------------------------------------------------------------------
+    # -- creating, changing, deleting ----------------------------------------------------------------------
 
-    def create(
-        self,
-        name: str,
-        primary_image_id: int,
-        peer_name: str,
-        secondary_pool: str | None = None,
-        secondary_volume_name: str | None = None,
-    ) -> SetInfo:
-        """Makes the secondary volume on the peer, all hole, and the set on both. The pool and the name of the
-        secondary are by default those of the primary.
+    def create(self, wanted: NewSet) -> SetInfo:
+        """See SetCreation.create."""
+        self._check_hooks(wanted.settings)
+        self._creation.create(wanted)
+        self._upkeep.set_changed()
+        return self.get(wanted.name)
 
-        Raises what is wrong here or there, with nothing changed on either system. Only when the connection
-        ends between the request and its answer nobody knows: then the set stays here as Not Ready, and to
-        repeat the request, or to delete the set, is harmless.
+    def modify(self, name: str, settings: Settings, new_name: str | None = None) -> None:
+        """Changes what is given, at once and also during a run: the queue policy counts for later requests, the
+        basename already for what the secondary keeps of this run. The peer is told as soon as it can be.
+
+        Raises BadParameter, NameInUse, NotAllowed on the secondary, InUse for the policy discard while a run is
+        queued.
         """
-        check_name(name, "replication set name")
-        peer = self._peers.record(peer_name)
-        pool, image = find_image(self._pools, primary_image_id)
-        secondary_name = check_name(secondary_volume_name or image.name, "secondary volume name")
-        member = MemberRecord(image.id, secondary_name)
-        with self._creating:
-            self._create(name, peer, pool, image, secondary_pool or pool.name, member)
-        return self.get(name)
-
-    def _create(
-        self, name: str, peer: PeerRecord, pool: Pool, image: ImageInfo, remote_pool: str, member: MemberRecord
-    ) -> None:
-        begun = self._begun(name, peer, remote_pool, member)
-        if begun is None:
-            self._check_new(name, image)
-        with self._peers.connect(peer) as connection:
-            of = begun or self._begin(name, peer, remote_pool, member)
-            request = CreateSet(
-                set_uuid=of.uuid,
-                name=name,
-                generation=of.generation,
-                primary_pool=pool.name,
-                secondary_pool=of.remote_pool,
-                members=[
-                    NewMember(primary_name=image.name, secondary_name=member.remote_name, size_bytes=image.size_bytes)
-                ],
-            )
-            try:
-                connection.channel.ask(connection.asking, request, Done)
-            except (PeerUnreachable, ProtocolError) as error:
-                raise PeerUnreachable(
-                    f"{error}; whether {peer.system_name} made its half of set {name} is not known: repeat the "
-                    "command, or delete the set"
-                ) from error
-            except OffsiteError:
-                self._forget(of)
-                raise
+        of = self.record(name)
+        self._check_primary(of, "changed")
+        self._check_hooks(settings)
+        if new_name is not None:
+            check_name(new_name, "replication set name")
+        now = {"snapshot_basename": of.snapshot_basename, "snapshot_count": of.snapshot_count}
+        now |= {"snapshot_history": of.snapshot_history}
+        check_settings(settings, of_group=of.group_id is not None, now=now)
+        values = settings.given() | ({} if new_name is None else {"name": new_name})
         with self._database.transaction() as transaction:
-            records.mark_set_ready(transaction, of.id)
-        self._report(
-            events.SET_CREATED,
-            f"Replication set {name} was created: {image.name} in pool {pool.name} replicates to {member.remote_name} "
-            f"in pool {of.remote_pool} of system {peer.system_name}.",
-        )
-
-    def _begun(self, name: str, peer: PeerRecord, remote_pool: str, member: MemberRecord) -> SetRecord | None:
-        """The same set, if making it was begun before and it is not known how that ended."""
-        of = next((each for each in self._records() if each.name == name), None)
-        if of is None or of.state == "ready":
-            return None
-        if (of.peer_id, of.remote_pool, of.members) != (peer.id, remote_pool, (member,)):
-            raise NotAllowed(
-                f"replication set {name} is Not Ready, and was begun with other parameters; delete it first"
-            )
-        return of
-
-    def _check_new(self, name: str, image: ImageInfo) -> None:
-        if image.kind == "internal":
-            raise NotAllowed(f"image {image.id} belongs to replication itself and cannot be replicated")
-        for each in self._records():
-            if each.name == name:
-                raise NameInUse(f"there is already a replication set {name!r}; choose another name")
-            if any(member.image_id == image.id for member in each.members):
-                raise InUse(f"{image.name} is in replication set {each.name} already; it can be in one alone")
-
-    def _begin(self, name: str, peer: PeerRecord, remote_pool: str, member: MemberRecord) -> SetRecord:
-        values = {
-            "uuid": str(uuid.uuid4()),
-            "name": name,
-            "role": "primary",
-            "state": "preparing",
-            "peer_id": peer.id,
-            "remote_pool": remote_pool,
-            "generation": 1,
-            "created_at": self._clock.now(),
-        }
-        with self._database.transaction() as transaction:
-            records.insert_set(transaction, values, [member])
-        return self.record(name)
-
-    def _forget(self, of: SetRecord) -> None:
-        with self._database.transaction() as transaction:
-            records.delete_set(transaction, of.id)
-
-    # -- deleting ------------------------------------------------------------------------------------------
+            if new_name not in (None, of.name) and any(s.name == new_name for s in records.all_sets(transaction)):
+                raise NameInUse(f"there is already a replication set {new_name!r}; choose another name")
+            queued = records.set_run_in(transaction, of.id, "queued")
+            if queued is not None and settings.queue_policy == "discard" != of.queue_policy:
+                raise InUse(
+                    f"replication set {name} has a queued run, which the queue policy discard does not know; clear its "
+                    "queue first"
+                )
+            if values:
+                records.update_set(transaction, of.id, **values)
+        self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
+        self._upkeep.set_changed()
 
     def delete(self, name: str, local_only: bool = False) -> None:
         """On both systems, or with `local_only` here alone, where it ends a run, too. The volumes stay.
 
-        Raises InUse while a run is under way, and PeerUnreachable. Repeating it is harmless.
+        Raises InUse while a run is under way or queued, and PeerUnreachable. Repeating it is harmless.
         """
         of = self.record(name)
-        progress = self._runs.progress(of.uuid)
-        if local_only:
-            self._runs.stop_run(of.uuid, STOP_SECONDS)
-        elif progress is not None and progress.state == "waiting":
-            raise PeerUnreachable(
-                f"a run of replication set {name} waits for its peer ({progress.error}); wait until it is back, "
-                "or delete the set with local-only here and over there"
-            )
-        with self._claims.claimed(of.uuid, of.name, "is being deleted"):
-            if not local_only:
+        with self._locks.requesting(of.uuid, of.name), self._conductor.standing_still(of.uuid, 0.0):
+            if local_only:
+                self._conductor.stop_attempt(of.uuid)
+                with self._conductor.standing_still(of.uuid, STOP_SECONDS) as still:
+                    if not still:
+                        raise InUse(f"a run of replication set {name} does not end; try again in a moment")
+            else:
+                if of.role == "primary":
+                    self._check_no_runs(of)
                 with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
                     connection.channel.ask(connection.asking, DeleteSet(set_uuid=of.uuid), Done)
             remove_set(self._database, self._pools, self._fences, of)
-        self._report(events.SET_DELETED, f"Replication set {name} was deleted.")
+        self._conductor.forget(of.uuid)
+        self._report(events.SET_DELETED, f"Replication set name: {name}, was deleted.")
+
+    def _check_no_runs(self, of: SetRecord) -> None:
+        with self._database.read() as connection:
+            running = records.set_run_in(connection, of.id, "running")
+            queued = records.set_run_in(connection, of.id, "queued")
+        if running is not None:
+            raise InUse(f"replication set {of.name} has a run under way; suspend the set and abort the run first")
+        if queued is not None:
+            raise InUse(f"replication set {of.name} has a queued run; clear its queue first")
+
+    def _check_primary(self, of: SetRecord, what: str) -> None:
+        if of.role != "primary":
+            peer = self._peers.record_of(of.peer_id)
+            raise NotAllowed(
+                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+            )
+
+    def _check_hooks(self, settings: Settings) -> None:
+        for hook in (settings.before_snapshot, settings.after_snapshot):
+            if hook:
+                self._hooks.check(hook)
 
     # -- showing -------------------------------------------------------------------------------------------
 
@@ -192,9 +150,12 @@ class Sets:
 
     def record(self, name: str) -> SetRecord:
         """Raises ObjectNotFound."""
-        of = next((each for each in self._records() if each.name == name), None)
+        sets = self._records()
+        of = next((each for each in sets if each.name == name), None) or next(
+            (each for each in sets if each.uuid == name.lower()), None
+        )
         if of is None:
-            raise ObjectNotFound(f"there is no replication set {name!r}")
+            raise ObjectNotFound(f"there is no replication set {name[:100]!r}")
         return of
 
     def runs(self, name: str) -> list[RunRecord]:
@@ -206,38 +167,48 @@ class Sets:
     def _info(self, of: SetRecord) -> SetInfo:
         with self._database.read() as connection:
             held = point_records.set_points(connection, of.id)
-            runs = records.set_runs(connection, of.id)
+            found = {
+                state: records.set_run_in(connection, of.id, state)
+                for state in ("running", "queued", "preparing", "success")
+            }
+            last = records.last_ended_run(connection, of.id)
+            group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
         base = next((point for point in held if point.state == "base"), None)
+        current = found["running"] or found["preparing"]
         pool, _ = find_image(self._pools, of.members[0].image_id)
         return SetInfo(
-            uuid=of.uuid,
-            name=of.name,
-            role=of.role,
+            record=of,
             peer_name=self._peers.record_of(of.peer_id).name,
             pool=pool.name,
-            remote_pool=of.remote_pool,
             members=tuple(
                 SetMember(each.image_id, find_image(self._pools, each.image_id)[1].name, each.remote_name)
                 for each in of.members
             ),
-            generation=of.generation,
-            status=self._status(of, base is not None, runs),
-            created_at=of.created_at,
+            group=group,
+            status=self._status(of, base is not None, current),
             recovery_point_at=base.taken_at if base else None,
             lag_seconds=max(0.0, self._clock.now() - base.taken_at) if base else None,
-            last_run=next((run for run in runs if run.state != "running"), None),
-            current_run=next((run for run in runs if run.state == "running"), None),
+            last_run=last,
+            last_success=found["success"],
+            current_run=current,
+            queued_run=found["queued"],
         )
 
-    def _status(self, of: SetRecord, has_base: bool, runs: list[RunRecord]) -> Status:
-        progress = self._runs.progress(of.uuid)
+    def _status(self, of: SetRecord, has_base: bool, current: RunRecord | None) -> Status:
         return status_of(
-            ready=of.state == "ready",
+            ready=of.state == "ready" and not self._upkeep.half_missing(of.uuid),
             has_base=has_base,
-            running=any(run.state == "running" for run in runs),
-            waiting=progress is not None and progress.state == "waiting",
+            running=current is not None,
+            suspended=of.suspended or (current is not None and self._in_trouble(of, current)),
             primary_is_gone=of.role == "secondary" and not self._peers.online_by_id(of.peer_id),
         )
+
+    def _in_trouble(self, of: SetRecord, current: RunRecord) -> bool:
+        """Whether the run has failed, and waits to be tried again. What the record says may be a little old."""
+        progress = self._conductor.progress(of.uuid)
+        if progress is not None and progress.run == current.uuid:
+            return progress.in_trouble
+        return current.error is not None
 
     def _records(self) -> list[SetRecord]:
         with self._database.read() as connection:

@@ -6,20 +6,20 @@ from enum import Enum
 
 
 class Status(Enum):
-    NOT_READY = "Not Ready"  # its other half may not be there
+    NOT_READY = "Not Ready"  # its other half is not there, or may not be
     UNSYNCHRONIZED = "Unsynchronized"  # no run has ever succeeded
     RUNNING = "Running"
     READY = "Ready"
-    SUSPENDED = "Suspended"  # its run waits until the peer is back
+    SUSPENDED = "Suspended"  # by a user, or by itself since its run failed and waits to be tried again
     UNKNOWN = "Unknown"  # secondary, and its primary cannot be reached
 
 
-def status_of(*, ready: bool, has_base: bool, running: bool, waiting: bool, primary_is_gone: bool) -> Status:
+def status_of(*, ready: bool, has_base: bool, running: bool, suspended: bool, primary_is_gone: bool) -> Status:
     if not ready:
         return Status.NOT_READY
     if primary_is_gone:
         return Status.UNKNOWN
-    if waiting:
+    if suspended:
         return Status.SUSPENDED
     if running:
         return Status.RUNNING

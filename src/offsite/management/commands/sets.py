@@ -1,16 +1,23 @@
-"""Replication sets and their runs: create, delete, show, replicate."""
+"""Replication sets: create, change, delete, show."""
 
 from __future__ import annotations
 
-from offsite.management import values
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, Value, row
-from offsite.management.system import Context
-from offsite.management.table import Role, Subject, flag, keyword, positional
-from offsite.replication.progress import RunProgress
-from offsite.replication.records import RunRecord
-from offsite.replication.set_info import SetInfo
+from typing import Any
 
-COMMANDS = Subject("Replication")
+from offsite.errors import VolumeNotFound
+from offsite.management import values
+from offsite.management.commands.runs import LAST_RUN
+from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.system import Context
+from offsite.management.table import Parameter, Role, Subject, flag, keyword, positional
+from offsite.pools.groups import Groups
+from offsite.replication.history import COUNT_MAX, COUNT_MIN
+from offsite.replication.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
+from offsite.replication.set_creation import NewSet
+from offsite.replication.set_info import SetInfo
+from offsite.replication.set_settings import Settings
+
+COMMANDS = Subject("Replication sets")
 
 SET = ObjectType(
     "replication-sets",
@@ -24,8 +31,24 @@ SET = ObjectType(
         Property("status", "Status"),
         Property("lag", "Lag", Kind.DURATION),
         Property("last-run-status", "Last run"),
+        Property("queue-count", "Queued", Kind.NUMBER),
+        Property("group"),
+        Property("members"),
         Property("primary-location"),
         Property("last-success-time", kind=Kind.TIME),
+        Property("last-run-start-time", kind=Kind.TIME),
+        Property("last-run-end-time", kind=Kind.TIME),
+        Property("last-run-bytes", kind=Kind.SIZE),
+        Property("last-run-error"),
+        Property("error"),
+        Property("queue-policy"),
+        Property("snapshot-history"),
+        Property("snapshot-basename"),
+        Property("snapshot-count", kind=Kind.NUMBER),
+        Property("retention-priority"),
+        Property("before-snapshot"),
+        Property("after-snapshot"),
+        Property("hook-timeout", kind=Kind.NUMBER),
         Property("storage-pool-name"),
         Property("remote-pool-name"),
         Property("generation", kind=Kind.NUMBER),
@@ -33,42 +56,75 @@ SET = ObjectType(
         Property("creation-date-time", kind=Kind.TIME),
     ),
 )
-RUN = ObjectType(
-    "replication-runs",
-    "replication-run",
-    (
-        Property("replication-set", "Set"),
-        Property("state", "State"),
-        Property("progress", "Progress", Kind.PERCENT),
-        Property("start-time", "Started", Kind.TIME),
-        Property("duration", "Took", Kind.DURATION),
-        Property("changed-bytes", "Changed", Kind.SIZE),
-        Property("wire-bytes", "On the wire", Kind.SIZE),
-        Property("error", "Error"),
-        Property("rate", kind=Kind.RATE),
-        Property("left-bytes", kind=Kind.SIZE),
-        Property("total-bytes", kind=Kind.SIZE),
-        Property("phase"),
-        Property("end-time", kind=Kind.TIME),
-        Property("estimated-time", kind=Kind.TIME),
-        Property("digest"),
-        Property("run"),
+_SETTINGS: tuple[Parameter, ...] = (
+    keyword(
+        "queue-policy",
+        values.choice("discard", "queue-latest"),
+        "What becomes of a request while a run is under way: by default the latest is queued.",
+    ),
+    keyword(
+        "snapshot-history",
+        values.choice("disabled", "secondary", "both", off="disabled"),
+        "Whether each run leaves a snapshot on the secondary, or on both.",
+    ),
+    keyword(
+        "snapshot-basename",
+        values.text("basename", 64),
+        "What their names begin with: 1 to 26 bytes, for a group 1 to 22.",
+    ),
+    keyword("snapshot-count", values.integer(COUNT_MIN, COUNT_MAX), "How many of them are kept on each side."),
+    keyword(
+        "snapshot-retention-priority",
+        values.choice("never-delete", "low", "medium", "high"),
+        "In which order they may be deleted should space for snapshots be short. Nothing is deleted for this yet.",
+    ),
+    keyword(
+        "before-snapshot",
+        values.text("hook", 255),
+        "A file in the directory hooks/ of the state directory that runs before the snapshot of each run, or none.",
+    ),
+    keyword("after-snapshot", values.text("hook", 255), "One that runs after it, or none."),
+    keyword(
+        "hook-timeout",
+        values.integer(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX),
+        "How many seconds each of them may take; by default 60.",
     ),
 )
-_LAST_RUN = {"success": "Success", "failed": "Fail", "aborted": "Aborted"}
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    hooks = {key: "" if given.get(key) == "none" else given.get(key) for key in ("before_snapshot", "after_snapshot")}
+    return Settings(
+        queue_policy=given.get("queue_policy"),
+        snapshot_history=given.get("snapshot_history"),
+        snapshot_basename=given.get("snapshot_basename"),
+        snapshot_count=given.get("snapshot_count"),
+        snapshot_retention_priority=given.get("snapshot_retention_priority"),
+        hook_timeout_seconds=given.get("hook_timeout"),
+        **hooks,
+    )
 
 
 @COMMANDS.command(
     "create replication-set",
-    "Makes a set that replicates a volume or snapshot to another system, where it makes the secondary volume. "
+    "Makes a set that replicates a volume, snapshot or volume group to another system, where it makes the secondary. "
     "Nothing is sent before the first `replicate`.",
     keyword("peer-connection", values.reference("peer connection"), "To which system.", required=True),
-    keyword("primary-volume", values.reference("volume"), "The volume or snapshot here.", required=True),
+    keyword("primary-volume", values.reference("volume"), "The volume, snapshot or volume group here.", required=True),
     keyword("secondary-pool", values.reference("pool"), "The pool there; by default, the one called as here."),
-    keyword("secondary-volume-name", values.name("volume"), "The name of the volume there; by default, as here."),
+    keyword(
+        "secondary-volume-name",
+        values.name("volume"),
+        "The name of the volume or volume group there; by default, as here.",
+    ),
+    *_SETTINGS,
     positional("name", values.name("replication set"), "A name for the set.", named=True),
     long=True,
-    examples=("create replication-set peer-connection Newark primary-volume Sales SalesDR",),
+    examples=(
+        "create replication-set peer-connection Newark primary-volume Sales SalesDR",
+        "create replication-set peer-connection Newark primary-volume Sales snapshot-history both "
+        "snapshot-basename SalesDR snapshot-count 7 SalesDR",
+    ),
 )
 def create_replication_set(
     context: Context,
@@ -77,14 +133,36 @@ def create_replication_set(
     name: str,
     secondary_pool: str | None = None,
     secondary_volume_name: str | None = None,
+    **settings: Any,
 ) -> Reply:
     system = context.system
-    found = system.image(primary_volume)
     system.replication.peers.get(peer_connection)
-    created = system.replication.sets.create(
-        name, found.image.id, peer_connection, secondary_pool, secondary_volume_name
-    )
+    group = Groups(system.database).find(primary_volume)
+    if group is not None:
+        image_ids = group.image_ids
+    else:
+        try:
+            image_ids = (system.image(primary_volume).image.id,)
+        except VolumeNotFound as error:
+            raise VolumeNotFound(f"{error}; nor is there a volume group of that name") from error
+    wanted = NewSet(name, peer_connection, image_ids, group, secondary_pool, secondary_volume_name, _settings(settings))
+    created = system.replication.sets.create(wanted)
     return Reply(f"Replication set {name} was created.", (_row(created),))
+
+
+@COMMANDS.command(
+    "set replication-set",
+    "Changes a replication set, also during a run: the name at once, the queue policy for later requests, the basename "
+    "already for the snapshot that the secondary keeps of this run. Only on the primary's system.",
+    keyword("name", values.name("replication set"), "A new name."),
+    *_SETTINGS,
+    positional("set", values.reference("replication set"), "The set, by its present name."),
+    examples=("set replication-set queue-policy discard SalesDR",),
+)
+def set_replication_set(context: Context, set: str, name: str | None = None, **settings: Any) -> Reply:
+    context.system.replication.sets.modify(set, _settings(settings), name)
+    changed = context.system.replication.sets.get(name or set)
+    return Reply(f"Replication set {changed.name} was changed.", (_row(changed),))
 
 
 def _delete_question(context: Context, name: str, local_only: bool = False) -> str:
@@ -95,8 +173,9 @@ def _delete_question(context: Context, name: str, local_only: bool = False) -> s
 
 @COMMANDS.command(
     "delete replication-set",
-    "Deletes a replication set, here and on the other system. Both volumes stay, as ordinary volumes.",
-    flag("local-only", "Only here: for when the other system is gone."),
+    "Deletes a replication set, its tasks and its schedules, here and on the other system. Both volumes stay, as "
+    "ordinary volumes, and so do the snapshots of its history.",
+    flag("local-only", "Only here: for when the other system is gone. It ends a run, too."),
     positional("name", values.reference("replication set"), "The set."),
     confirmation=_delete_question,
     long=True,
@@ -104,20 +183,6 @@ def _delete_question(context: Context, name: str, local_only: bool = False) -> s
 def delete_replication_set(context: Context, name: str, local_only: bool = False) -> Reply:
     context.system.replication.sets.delete(name, local_only=local_only)
     return Reply(f"Replication set {name} was deleted.")
-
-
-@COMMANDS.command(
-    "replicate",
-    "Starts a run: takes a snapshot of the primary now, and sends what differs from what the secondary holds.",
-    positional("name", values.reference("replication set"), "The set."),
-    long=True,
-    examples=("replicate SalesDR", "replicate SalesDR --wait"),
-)
-def replicate(context: Context, name: str) -> Reply:
-    replication = context.system.replication
-    run = replication.replicate(name)
-    started = [each for each in _runs(context, name) if each["run"] == run]
-    return Reply(f"A run of replication set {name} has started.", tuple(started))
 
 
 @COMMANDS.command(
@@ -132,20 +197,8 @@ def show_replication_sets(context: Context, names: tuple[str, ...] | None = None
     return Reply(rows=tuple(map(_row, found)))
 
 
-@COMMANDS.command(
-    "show replication-runs",
-    "Lists the runs of a replication set, or of all, newest first.",
-    positional("name", values.reference("replication set"), "Only those of this set.", required=False),
-    role=Role.MONITOR,
-)
-def show_replication_runs(context: Context, name: str | None = None) -> Reply:
-    sets = context.system.replication.sets
-    names = [name] if name is not None else [each.name for each in sets.all()]
-    return Reply(rows=tuple(each for one in names for each in _runs(context, one)))
-
-
 def _row(found: SetInfo) -> Row:
-    last = found.last_run
+    last, of, current = found.last_run, found.record, found.current_run
     return row(
         SET,
         {
@@ -154,48 +207,31 @@ def _row(found: SetInfo) -> Row:
             "primary-volume-name": found.primary_volume,
             "primary-location": "Local" if found.role == "primary" else "Remote",
             "secondary-volume-name": found.secondary_volume,
+            "group": "Yes" if found.group is not None else "No",
+            "members": ",".join(member.name for member in found.members),
             "peer-connection-name": found.peer_name,
             "status": found.status.value,
+            "error": (current.error if current is not None else None) or "",
             "last-success-time": found.recovery_point_at,
             "lag": found.lag_seconds,
-            "last-run-status": "N/A" if last is None else _LAST_RUN.get(last.state, last.state),
+            "last-run-status": "N/A" if last is None else LAST_RUN[last.state],
+            "last-run-start-time": last.started_at if last else None,
+            "last-run-end-time": last.ended_at if last else None,
+            "last-run-bytes": last.changed_bytes if last else None,
+            "last-run-error": (last.error if last else None) or "",
+            "queue-policy": of.queue_policy,
+            "queue-count": 0 if found.queued_run is None else 1,
+            "snapshot-history": of.snapshot_history,
+            "snapshot-basename": of.snapshot_basename or "",
+            "snapshot-count": of.snapshot_count,
+            "retention-priority": of.snapshot_retention_priority,
+            "before-snapshot": of.before_snapshot or "",
+            "after-snapshot": of.after_snapshot or "",
+            "hook-timeout": of.hook_timeout_seconds,
             "storage-pool-name": found.pool,
-            "remote-pool-name": found.remote_pool,
-            "generation": found.generation,
+            "remote-pool-name": of.remote_pool,
+            "generation": of.generation,
             "serial-number": found.uuid,
-            "creation-date-time": found.created_at,
+            "creation-date-time": of.created_at,
         },
     )
-
-
-def _runs(context: Context, name: str) -> list[Row]:
-    replication = context.system.replication
-    progress = replication.progress(name)
-    now = context.system.clock.now()
-    return [
-        _run_row(name, each, progress if progress is not None and progress.run == each.uuid else None, now)
-        for each in replication.sets.runs(name)
-    ]
-
-
-def _run_row(name: str, run: RunRecord, progress: RunProgress | None, now: float) -> Row:
-    live = progress if run.state == "running" else None
-    found: dict[str, Value] = {
-        "replication-set": name,
-        "state": run.state,
-        "phase": run.state if progress is None else progress.state,
-        "progress": live.percent if live else (100.0 if run.state == "success" else None),
-        "start-time": run.started_at,
-        "end-time": run.ended_at,
-        "duration": (now if run.ended_at is None else run.ended_at) - run.started_at,
-        "changed-bytes": live.changed_bytes if live else run.changed_bytes,
-        "wire-bytes": live.wire_bytes if live else run.wire_bytes,
-        "total-bytes": progress.bytes_total if progress else None,
-        "left-bytes": progress.bytes_left if progress else None,
-        "rate": progress.rate_bytes_per_second if progress else None,
-        "estimated-time": live.expected_end_at if live else None,
-        "digest": run.digest or "",
-        "error": (live.error if live else run.error) or "",
-        "run": run.uuid,
-    }
-    return row(RUN, found)

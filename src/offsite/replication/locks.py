@@ -1,0 +1,48 @@
+"""Who is at work on a set, one at a time.
+
+Two locks for each set, always taken in this order: `requesting` by whoever asks for a run, whose hooks may take
+a minute, or deletes the set; `recording` for the moment in which runs and points change, so that nobody drops
+a point that another has just begun to send.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from offsite.errors import InUse
+
+RECORDING_SECONDS = 30.0
+REQUESTING_SECONDS = 5.0
+
+
+class SetLocks:
+    def __init__(self) -> None:
+        self._locks: dict[tuple[str, str], threading.RLock] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def requesting(self, set_uuid: str, set_name: str) -> Iterator[None]:
+        """Raises InUse when someone else goes on asking, or deleting, for longer than a few seconds."""
+        doing = "is being asked to replicate or is being deleted by someone else; try again in a moment"
+        with self._held("requesting", set_uuid, REQUESTING_SECONDS, f"replication set {set_name} {doing}"):
+            yield
+
+    @contextmanager
+    def recording(self, set_uuid: str, set_name: str) -> Iterator[None]:
+        """Raises InUse when the pool or its disk keeps another step from ending."""
+        waits = f"a step of replication set {set_name} has not ended for {RECORDING_SECONDS:.0f} s; look at its pool"
+        with self._held("recording", set_uuid, RECORDING_SECONDS, waits):
+            yield
+
+    @contextmanager
+    def _held(self, kind: str, set_uuid: str, timeout_seconds: float, refusal: str) -> Iterator[None]:
+        with self._lock:
+            lock = self._locks.setdefault((kind, set_uuid), threading.RLock())
+        if not lock.acquire(timeout=timeout_seconds):
+            raise InUse(refusal)
+        try:
+            yield
+        finally:
+            lock.release()

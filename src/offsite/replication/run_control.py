@@ -1,0 +1,104 @@
+"""Suspend, resume, abort: what a user does to the runs of a set, on its primary.
+
+             suspend                      resume
+    Ready ◀──────────▶ Suspended     Running ◀──▶ Suspended, with a run that stands still
+                                        └── abort ──┴──▶ Ready, or Unsynchronized; the queue goes on
+
+An abort is on record before anyone else is asked, so it always ends. What is left of it on the secondary, and
+the point that the secondary may just have made its base, are settled with the secondary: at once if it
+answers, else as soon as it does (see upkeep).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import InUse, NotAllowed
+from offsite.events import Report
+from offsite.pools.protocol import Pool
+from offsite.replication import records
+from offsite.replication.conductor import Conductor
+from offsite.replication.locks import SetLocks
+from offsite.replication.peers import Peers
+from offsite.replication.records import SetRecord
+from offsite.replication.taking import Taking
+from offsite.replication.upkeep import Upkeep
+from offsite.store.database import Database
+
+ABORT_WAIT_SECONDS = 1.0  # for the attempt to leave off, before the secondary is asked
+
+
+class RunControl:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        locks: SetLocks,
+        conductor: Conductor,
+        upkeep: Upkeep,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._peers = peers
+        self._locks = locks
+        self._conductor = conductor
+        self._upkeep = upkeep
+        self._report = report
+        self._taking = Taking(database, pools, clock)
+
+    def suspend(self, set_uuid: str) -> None:
+        """What is under way stands still within a second, and no new run is taken. Raises NotAllowed."""
+        of = self._record(set_uuid, "suspended")
+        if of.suspended:
+            raise NotAllowed(f"replication set {of.name} is suspended already")
+        self._set_suspended(of, True)
+        self._conductor.stop_attempt(of.uuid)
+        self._report(events.SET_SUSPENDED, f"Replication set name: {of.name}, was suspended.")
+
+    def resume(self, set_uuid: str) -> None:
+        """Goes on with the run that stands still, also one that failed and waits to be tried again."""
+        of = self._record(set_uuid, "resumed")
+        progress = self._conductor.progress(of.uuid)
+        if not of.suspended and not (progress is not None and progress.in_trouble):
+            raise NotAllowed(f"replication set {of.name} is not suspended")
+        self._set_suspended(of, False)
+        self._conductor.retry_now(of.uuid)
+        self._report(events.SET_RESUMED, f"Replication set name: {of.name}, was resumed.")
+
+    def abort(self, set_uuid: str) -> bool:
+        """Ends the run, running or suspended, and lifts the suspension. Returns whether the secondary has been
+        told; if not, it will be. Raises NotAllowed when there is no run."""
+        of = self._record(set_uuid, "aborted")
+        with self._conductor.standing_still(of.uuid, 0.0):
+            with self._locks.recording(of.uuid, of.name):
+                may_be_committed = self._conductor.stop_attempt(of.uuid)
+                with self._database.read() as connection:
+                    run = records.set_run_in(connection, of.id, "running")
+                if run is None:
+                    raise NotAllowed(f"replication set {of.name} has no run to abort")
+                self._taking.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
+                self._set_suspended(of, False)
+            self._report(events.RUN_ABORTED, f"A run of replication set name: {of.name}, was aborted.")
+            with self._conductor.standing_still(of.uuid, ABORT_WAIT_SECONDS) as still:
+                return still and self._upkeep.settle_now(of)
+
+    def _set_suspended(self, of: SetRecord, suspended: bool) -> None:
+        with self._database.transaction() as connection:
+            records.update_set(connection, of.id, suspended=suspended)
+        self._upkeep.set_changed()
+
+    def _record(self, set_uuid: str, what: str) -> SetRecord:
+        with self._database.read() as connection:
+            of = records.find_set(connection, set_uuid)
+        if of is None:
+            raise InUse("the replication set was deleted just now")
+        if of.role != "primary":
+            peer = self._peers.record_of(of.peer_id)
+            raise NotAllowed(
+                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+            )
+        return of

@@ -1,0 +1,230 @@
+"""Asking for a run: from the request, over hooks and queue policy, to a point that is to be sent.
+
+A request is told at once what becomes of it: it runs, it is queued behind the run that is under way, or it is
+dropped. Whatever becomes of it, it takes a number of the snapshot history.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import NotAllowed, OffsiteError, SnapshotNotFound
+from offsite.events import Report
+from offsite.pools.protocol import ImageInfo, Pool
+from offsite.replication import records
+from offsite.replication.conductor import Conductor
+from offsite.replication.hooks import HookFailed, Hooks
+from offsite.replication.locate import find_image
+from offsite.replication.locks import SetLocks
+from offsite.replication.peers import Peers
+from offsite.replication.records import RunState, SetRecord
+from offsite.replication.taking import Source, Taking
+from offsite.store.database import Database
+
+
+@dataclass(frozen=True)
+class Requested:
+    """`state` is running, queued or dropped."""
+
+    run: str
+    state: RunState
+
+
+class RunRequests:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        locks: SetLocks,
+        conductor: Conductor,
+        hooks: Hooks,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._peers = peers
+        self._locks = locks
+        self._conductor = conductor
+        self._hooks = hooks
+        self._report = report
+        self._clock = clock
+        self._taking = Taking(database, pools, clock)
+
+    def replicate(self, set_uuid: str, snapshot: str | None = None, last_snapshot: bool = False) -> Requested:
+        """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and
+        `last_snapshot` that of the newest there is.
+
+        Raises NotAllowed on the secondary and for a suspended set, SnapshotNotFound, HookFailed, PoolFull.
+        """
+        of = self._find(set_uuid)
+        with self._locks.requesting(of.uuid, of.name):
+            of = self._check(set_uuid)
+            check_snapshot_allowed(of, wanted=snapshot is not None or last_snapshot)
+            run = str(uuid.uuid4())
+            number = of.next_snapshot_number
+            if self._drops(of, run, number):
+                self._report(
+                    events.RUN_DROPPED,
+                    f"A request to replicate set name: {of.name}, was dropped: a run is under way, and the queue "
+                    "policy is discard.",
+                )
+                return Requested(run, "dropped")
+            if of.before_snapshot or of.after_snapshot:
+                self._record(of, run, number, "preparing")  # so that what a hook has frozen thaws after a crash
+            try:
+                source = self._source(of, snapshot, last_snapshot)
+                with self._conductor.standing_still(of.uuid, 0.0):  # nothing is sent before the last hook went well
+                    state = self._take_between_hooks(of, run, number, source)
+            except (OffsiteError, OSError) as error:
+                self._fail(of, run, number, str(error))
+                raise
+        self._tell(of, state)
+        self._conductor.wake()
+        return Requested(run, state)
+
+    def clear_queue(self, set_uuid: str) -> bool:
+        """Drops the queued run; returns whether there was one. Raises NotAllowed on the secondary."""
+        of = self._find(set_uuid)
+        self._check_primary(of, "its queue cleared")
+        with self._locks.recording(of.uuid, of.name):
+            dropped = self._taking.drop_queued(of, "the queue was cleared")
+        if dropped:
+            self._report(events.RUN_DROPPED, f"The queued run of replication set name: {of.name}, was dropped.")
+        return dropped
+
+    def recover(self) -> None:
+        """After a start: a run that was being prepared when the system went down has failed. Its after-snapshot
+        hook runs, so that no database stays quiesced."""
+        with self._database.read() as connection:
+            sets = {of.id: of for of in records.all_sets(connection)}
+            cut = [run for run in records.unfinished_runs(connection) if run.state == "preparing"]
+        for run in cut:
+            of = sets[run.set_id]
+            sentence = "the system was stopped before its snapshot was taken"
+            try:
+                self._run_hook(of, of.after_snapshot, run.uuid)
+            except HookFailed as error:
+                sentence += f"; {error}"
+            self._fail(of, run.uuid, run.snapshot_number or 0, sentence)
+
+    # -- checks --------------------------------------------------------------------------------------------
+
+    def _find(self, set_uuid: str) -> SetRecord:
+        with self._database.read() as connection:
+            of = records.find_set(connection, set_uuid)
+        if of is None:
+            raise NotAllowed("the replication set was deleted just now")
+        return of
+
+    def _check(self, set_uuid: str) -> SetRecord:
+        of = self._find(set_uuid)
+        self._check_primary(of, "replicated")
+        if of.state != "ready":
+            raise NotAllowed(f"replication set {of.name} is Not Ready; create it again, or delete it")
+        if of.suspended:
+            raise NotAllowed(f"replication set {of.name} is suspended; resume it first")
+        return of
+
+    def _check_primary(self, of: SetRecord, what: str) -> None:
+        if of.role != "primary":
+            peer = self._peers.record_of(of.peer_id)
+            raise NotAllowed(
+                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+            )
+
+    # -- the point -----------------------------------------------------------------------------------------
+
+    def _drops(self, of: SetRecord, run: str, number: int) -> bool:
+        if of.queue_policy != "discard":
+            return False
+        with self._locks.recording(of.uuid, of.name):
+            with self._database.read() as connection:
+                busy = records.set_run_in(connection, of.id, "running") or records.set_run_in(
+                    connection, of.id, "queued"
+                )
+            if busy:
+                why = "a run was under way, and the queue policy is discard"
+                self._record(of, run, number, "dropped", ended_at=self._clock.now(), error=why)
+        return busy is not None
+
+    def _record(self, of: SetRecord, run: str, number: int, state: RunState, **values: object) -> None:
+        """Puts the request on record."""
+        with self._database.transaction() as connection:
+            records.take_number(connection, of.id, number)
+            records.put_run(connection, of.id, run, self._clock.now(), state=state, snapshot_number=number, **values)
+
+    def _source(self, of: SetRecord, snapshot: str | None, last_snapshot: bool) -> Source:
+        ids = tuple(member.image_id for member in of.members)
+        if snapshot is None and not last_snapshot:
+            return Source(ids)
+        pool, primary = find_image(self._pools, ids[0])
+        found = _last_snapshot(pool, primary) if last_snapshot else _snapshot(pool, primary, snapshot or "")
+        return Source((found.id,), found.name)
+
+    def _take_between_hooks(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
+        """The after-snapshot hook runs whatever has become of the snapshot: what was frozen must thaw."""
+        try:
+            self._run_hook(of, of.before_snapshot, run)
+            with self._locks.recording(of.uuid, of.name):
+                state = self._taking.take(of, run, number, source)
+        except (OffsiteError, OSError) as error:
+            try:
+                self._run_hook(of, of.after_snapshot, run)
+            except HookFailed as second:
+                raise HookFailed(f"{error}; and then {second}") from error
+            raise
+        try:
+            self._run_hook(of, of.after_snapshot, run)
+        except HookFailed:
+            with self._locks.recording(of.uuid, of.name):
+                self._taking.take_back(of, run)
+            raise
+        return state
+
+    def _run_hook(self, of: SetRecord, name: str | None, run: str) -> None:
+        if name is not None:
+            self._hooks.run(name, of.hook_timeout_seconds, {"OFFSITE_SET": of.name, "OFFSITE_RUN": run})
+
+    def _fail(self, of: SetRecord, run: str, number: int, sentence: str) -> None:
+        self._record(of, run, number, "failed", ended_at=self._clock.now(), error=sentence)
+        self._report(events.RUN_FAILED, f"A run of replication set name: {of.name}, failed: {sentence}")
+
+    def _tell(self, of: SetRecord, state: RunState) -> None:
+        if state == "queued":
+            self._report(events.RUN_QUEUED, f"A run of replication set name: {of.name}, was queued.")
+        else:
+            self._report(events.RUN_STARTED, f"A run of replication set name: {of.name}, was started.")
+
+
+def check_snapshot_allowed(of: SetRecord, *, wanted: bool) -> None:
+    """Raises NotAllowed for a set of a group: one snapshot is not the instant of all its members."""
+    if wanted and of.group_id is not None:
+        raise NotAllowed(
+            f"replication set {of.name} replicates a volume group; only a set of one volume can send a snapshot"
+        )
+
+
+def _snapshot(pool: Pool, primary: ImageInfo, name: str) -> ImageInfo:
+    images = {image.id: image for image in pool.images()}
+    found = next((image for image in images.values() if name in (image.name, image.uuid)), None)
+    if found is None or found.kind != "snapshot":
+        raise SnapshotNotFound(f"there is no snapshot {name[:100]!r} in pool {pool.name}")
+    above: ImageInfo | None = found
+    while above is not None and above.id != primary.id:
+        above = images.get(above.parent_id) if above.parent_id is not None else None
+    if above is None or found.id == primary.id:
+        raise NotAllowed(f"{found.name} is not a snapshot of {primary.name}, the primary of the set")
+    return found
+
+
+def _last_snapshot(pool: Pool, primary: ImageInfo) -> ImageInfo:
+    mine = [image for image in pool.images() if image.kind == "snapshot" and image.parent_id == primary.id]
+    if not mine:
+        raise SnapshotNotFound(f"{primary.name} has no snapshot, and the last one was to be replicated; take one first")
+    return max(mine, key=lambda image: (image.created_at, image.id))

@@ -1,0 +1,202 @@
+"""What a system does about its sets when nobody asks: it looks whether its peers are there, and brings both halves
+of each set into line again.
+
+On each visit to a peer:
+  - sets whose runs failed because the peer was gone are tried again at once;
+  - the peer is told what primary sets are like now: names, policy, history, suspended or not;
+  - what is left of aborted runs is settled: the secondary's partial point goes, and the primary's point with it,
+    unless the secondary had made it its base before the abort came;
+  - a set whose other half is gone over there is told to the operator, who may delete it here.
+
+A peer that something waits for is visited every few seconds, any other once a minute.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import OffsiteError, PeerUnreachable
+from offsite.events import Report
+from offsite.pools.protocol import Pool
+from offsite.replication import point_records, records
+from offsite.replication.conductor import Conductor
+from offsite.replication.dialing import Connection
+from offsite.replication.locks import SetLocks
+from offsite.replication.messages import Ask, ChangeSet, Discard, Done, Holds, ListSets, SetSettings, SetsHeld
+from offsite.replication.peers import Peers
+from offsite.replication.plan import Adopt, Forget
+from offsite.replication.primary_end import PrimaryEnd
+from offsite.replication.records import PeerRecord, SetRecord
+from offsite.store.database import Database
+
+SOON_SECONDS = 5.0
+SELDOM_SECONDS = 60.0
+PATIENCE_SECONDS = 1.0  # for each word of a visit: an abort waits for it
+
+_log = structlog.get_logger(__name__)
+
+
+class Upkeep:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        locks: SetLocks,
+        conductor: Conductor,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._peers = peers
+        self._locks = locks
+        self._conductor = conductor
+        self._report = report
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._due: dict[int, float] = {}  # when to visit a peer, by its id
+        self._told: dict[str, SetSettings] = {}  # what the peer was told of a set last, by the set's uuid
+        self._half_missing: set[str] = set()
+        self.wake: Callable[[], None] = lambda: None
+
+    def step(self) -> float | None:
+        """Visits the peers whose time has come. Returns when the next one's comes."""
+        try:
+            with self._database.read() as connection:
+                peers = records.all_peers(connection)
+                sets = records.all_sets(connection)
+                owing = point_records.sets_with_aborted(connection)
+        except OffsiteError as error:
+            _log.error("peers are not visited, for the records cannot be read", reason=str(error))
+            return self._clock.monotonic() + SELDOM_SECONDS
+        for peer in peers:
+            mine = [of for of in sets if of.peer_id == peer.id and of.state == "ready"]
+            if mine and self._clock.monotonic() >= self._due.get(peer.id, 0.0):
+                self._visit(peer, mine)
+                waits = any(self._conductor.waits_for_peer(of.uuid) or of.id in owing for of in mine)
+                soon = waits or any(of.role == "primary" and not self._is_told(of) for of in mine)
+                with self._lock:
+                    self._due[peer.id] = self._clock.monotonic() + (SOON_SECONDS if soon else SELDOM_SECONDS)
+        with self._lock:
+            ids = {peer.id for peer in peers}
+            self._due = {peer_id: at for peer_id, at in self._due.items() if peer_id in ids}
+            return min(self._due.values(), default=self._clock.monotonic() + SELDOM_SECONDS)
+
+    def set_changed(self) -> None:
+        """The peer is told soon."""
+        with self._lock:
+            self._due.clear()
+        self.wake()
+
+    def peer_failed(self) -> None:
+        """A run has failed: whether its peer is back is looked at every few seconds from now on."""
+        with self._lock:
+            soon = self._clock.monotonic() + SOON_SECONDS
+            self._due = {peer_id: min(at, soon) for peer_id, at in self._due.items()}
+        self.wake()
+
+    def half_missing(self, set_uuid: str) -> bool:
+        """Whether the peer said that it has no other half of this set."""
+        return set_uuid in self._half_missing
+
+    def settle_now(self, of: SetRecord) -> bool:
+        """What is left of the set's aborted runs, with the peer, if it answers at once. Nothing is sent meanwhile:
+        the caller sees to that. Returns whether it is settled."""
+        try:
+            with self._peers.connect(self._peers.record_of(of.peer_id), PATIENCE_SECONDS) as connection:
+                self._settle(connection, of)
+        except OffsiteError as error:
+            _log.info("an abort will be settled later", set=of.name, reason=str(error))
+            self.peer_failed()
+            return False
+        return True
+
+    # -- a visit -------------------------------------------------------------------------------------------
+
+    def _visit(self, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
+        try:
+            with self._peers.connect(peer, PATIENCE_SECONDS) as connection:
+                self._conductor.peer_is_back(peer.id)
+                for of in sets:
+                    if of.role == "primary":
+                        self._tell(connection, of)
+                        self._settle_if_idle(connection, of)
+                self._compare(connection, peer, sets)
+        except PeerUnreachable as error:
+            _log.debug("peer is not there", peer=peer.name, reason=str(error))
+        except OffsiteError as error:
+            _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+
+    def _is_told(self, of: SetRecord) -> bool:
+        return self._told.get(of.uuid) == settings_of(of)
+
+    def _tell(self, connection: Connection, of: SetRecord) -> None:
+        if not self._is_told(of):
+            settings = settings_of(of)
+            connection.channel.ask(connection.asking, ChangeSet(set_uuid=of.uuid, settings=settings), Done)
+            self._told[of.uuid] = settings
+
+    def _settle_if_idle(self, connection: Connection, of: SetRecord) -> None:
+        """An attempt that is under way settles it by itself, as a part of its plan."""
+        with self._database.read() as transaction:
+            owes = of.id in point_records.sets_with_aborted(transaction)
+        if owes:
+            with self._conductor.standing_still(of.uuid, 0.0) as still:
+                if still:
+                    self._settle(connection, of)
+
+    def _settle(self, connection: Connection, of: SetRecord) -> None:
+        with self._database.read() as transaction:
+            aborted = [p for p in point_records.set_points(transaction, of.id) if p.state == "aborted"]
+        if not aborted:
+            return
+        ask = Ask(set_uuid=of.uuid, generation=of.generation)
+        held = connection.channel.ask(connection.asking, ask, Holds)
+        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "")
+        for point in aborted:
+            if held.base == point.uuid:
+                end.do(Adopt(point.uuid), held.outcome)
+                self._report(
+                    events.RUN_SETTLED,
+                    f"The aborted run of replication set name: {of.name}, had completed on the secondary before the "
+                    "abort: it counts as a success.",
+                )
+                continue
+            discard = Discard(run=point.uuid, sentence="aborted by a user of the primary")
+            connection.channel.ask(connection.asking, discard, Done)
+            end.do(Forget(point.uuid), None)
+
+    def _compare(self, connection: Connection, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
+        there = set(connection.channel.ask(connection.asking, ListSets(), SetsHeld).sets)
+        for of in sets:
+            if of.uuid in there:
+                self._half_missing.discard(of.uuid)
+            elif of.uuid not in self._half_missing and self._is_still_there(of):
+                self._half_missing.add(of.uuid)
+                self._report(
+                    events.SET_HALF_MISSING,
+                    f"Replication set name: {of.name}, has no other half on system {peer.system_name} (any more).",
+                )
+
+    def _is_still_there(self, of: SetRecord) -> bool:
+        """It may have been deleted on both systems while we were asking."""
+        with self._database.read() as connection:
+            return records.find_set(connection, of.uuid) is not None
+
+
+def settings_of(of: SetRecord) -> SetSettings:
+    return SetSettings(
+        name=of.name,
+        queue_policy=of.queue_policy,
+        snapshot_history=of.snapshot_history,
+        snapshot_basename=of.snapshot_basename,
+        snapshot_count=of.snapshot_count,
+        snapshot_retention_priority=of.snapshot_retention_priority,
+        suspended=of.suspended,
+    )

@@ -3,6 +3,7 @@
 from offsite.management.commands import (
     digests,
     events,
+    groups,
     maps,
     peers,
     pools,
@@ -15,7 +16,8 @@ from offsite.management.commands import (
 from offsite.management.table import Table
 
 TABLE = Table(
-    subject.COMMANDS for subject in (pools, volumes, snapshots, maps, peers, sets, digests, users, events, systems)
+    subject.COMMANDS
+    for subject in (pools, volumes, snapshots, groups, maps, peers, sets, digests, users, events, systems)
 )
 
 __all__ = ["TABLE"]

@@ -35,6 +35,7 @@ from offsite.management.state_directory import StateDirectory
 from offsite.management.system import System
 from offsite.management.users import FIRST_USER, Users
 from offsite.names import NAME_BYTES_MAX, check_name
+from offsite.pools.groups import Groups
 from offsite.pools.local import LocalPool
 from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
@@ -131,6 +132,7 @@ class Daemon:
             state_directory=directory.path,
             database=database,
             pools=pools,
+            groups=Groups(database),
             maps=maps,
             authority=authority,
             replication=replication,

@@ -25,6 +25,7 @@ from offsite.management.sessions import Sessions
 from offsite.management.system import System
 from offsite.management.table import Role
 from offsite.management.users import User, Users
+from offsite.pools.groups import Groups
 from offsite.pools.local import LocalPool
 from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
@@ -130,6 +131,7 @@ class Bench:
         system = self.system
         with system.database.read() as connection:
             tables = ["pools", "maps", "initiators", "peers", "replication_sets", "set_members", "users"]
+            tables += ["volume_groups", "volume_group_members", "snapshot_retention"]
             rows = {table: connection.exec_driver_sql(f"SELECT * FROM {table}").all() for table in tables}
         files = sorted(path.name for path in system.state_directory.iterdir())
         images = {name: sorted(pool.images(), key=lambda image: image.id) for name, pool in system.pools.items()}
@@ -168,6 +170,7 @@ def bench_in(directory: Path, name: str) -> Iterator[Bench]:
         state_directory=directory,
         database=database,
         pools=pools,
+        groups=Groups(database),
         maps=Maps(database),
         authority=authority,
         replication=replication,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sqlalchemy import select
+
 from offsite.clock import Clock
 from offsite.errors import (
     BadParameter,
@@ -25,11 +27,13 @@ from offsite.management.values import shown
 from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo
 from offsite.replication.records import all_sets
 from offsite.store.database import Database
+from offsite.store.tables.replication import replication_sets
 from offsite.units import format_size
 
 if TYPE_CHECKING:
     from offsite.access.certificates import Authority
     from offsite.access.maps import Maps
+    from offsite.pools.groups import Group, Groups
     from offsite.pools.local import LocalPool
     from offsite.replication.service import Replication
 
@@ -69,6 +73,7 @@ class System:
     state_directory: Path
     database: Database
     pools: dict[str, LocalPool]  # the NBD target and replication see the same dictionary
+    groups: Groups
     maps: Maps
     authority: Authority
     replication: Replication
@@ -132,6 +137,39 @@ class System:
             return [self.snapshot(each) if kind == "snapshot" else self.image(each) for each in names]
         return [each for each in self.images() if kind is None or each.image.kind == kind]
 
+    def members(self, group: Group) -> list[Found]:
+        """The volumes and snapshots of a group, by name."""
+        return [each for each in self.images() if each.image.id in group.image_ids]
+
+    def images_or_members(self, names: Iterable[str]) -> list[Found]:
+        """The images of these names or serial numbers, and for that of a volume group its members, by name.
+
+        A group may be written as ME4 does, `GROUP.*`. Raises VolumeNotFound, also for a group without members,
+        and BadParameter for an image that is named twice.
+        """
+        found: dict[int, Found] = {}
+        for name in names:
+            for each in self._image_or_members(name):
+                if found.setdefault(each.image.id, each) is not each:
+                    raise BadParameter(
+                        f"volume {each.image.name} is named twice, by itself or with its group; once is enough"
+                    )
+        return list(found.values())
+
+    def _image_or_members(self, name: str) -> list[Found]:
+        image = self._find(name)
+        if image is not None:
+            return [image]
+        group = self.groups.find(name) or self.groups.find(name.removesuffix(".*"))
+        if group is None:
+            raise VolumeNotFound(
+                f"volume {shown(name)} does not exist, nor a volume group of this name; `show volumes` and "
+                "`show volume-groups` list those there are"
+            )
+        if not group.image_ids:
+            raise VolumeNotFound(f"volume group {group.name} has no members; `add volume-group-members` adds some")
+        return self.members(group)
+
     def check_not_open(self, found: Found) -> None:
         """Raises InUse when a host has the image open: its caches would not fit any more."""
         for target in self.targets:
@@ -145,6 +183,23 @@ class System:
         """Role and name of the replication set of each image that is in one, by the image's id."""
         with self.database.read() as connection:
             return {member.image_id: (each.role, each.name) for each in all_sets(connection) for member in each.members}
+
+    def group_roles(self) -> dict[int, tuple[str, str]]:
+        """Role and name of the replication set of each volume group that is in one, by the group's id."""
+        chosen = select(replication_sets.c.group_id, replication_sets.c.role, replication_sets.c.name)
+        with self.database.read() as connection:
+            rows = connection.execute(chosen.where(replication_sets.c.group_id.is_not(None)))
+            return {row.group_id: (row.role, row.name) for row in rows}
+
+    def check_group_free(self, group: Group) -> None:
+        """Raises InUse when a replication set has the group, whose members then are fixed."""
+        of = self.group_roles().get(group.id)
+        if of is not None:
+            role, set_name = of
+            raise InUse(
+                f"volume group {group.name} is the {role} volume group of replication set {set_name}: its members "
+                "cannot change, nor can it be deleted; delete the set first"
+            )
 
     def check_deletable(self, found: Found) -> None:
         """Raises InUse when a replication set needs the image."""
@@ -163,12 +218,14 @@ class System:
             )
 
     def check_new_name(self, name: str) -> None:
-        """Raises NameInUse for a name that a volume or snapshot of any pool has."""
+        """Raises NameInUse for a name that a volume or snapshot of any pool has, or a volume group."""
         for pool in list(self.pools.values()):
             if any(image.name == name for image in pool.images()):
                 raise NameInUse(
                     f"the name {shown(name)} is in use in pool {pool.name}; choose one that no volume or snapshot has"
                 )
+        if any(group.name == name for group in self.groups.all()):
+            raise NameInUse(f"the name {shown(name)} is in use by a volume group; choose one that no group has")
 
     def _find(self, name: str) -> Found | None:
         images = self.images()

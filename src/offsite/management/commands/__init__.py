@@ -3,6 +3,7 @@
 from offsite.management.commands import (
     digests,
     events,
+    groups,
     maps,
     peers,
     pools,
@@ -17,7 +18,7 @@ from offsite.management.table import Table
 
 TABLE = Table(
     subject.COMMANDS
-    for subject in (pools, volumes, snapshots, maps, peers, sets, runs, digests, users, events, systems)
+    for subject in (pools, volumes, snapshots, groups, maps, peers, sets, runs, digests, users, events, systems)
 )
 
 __all__ = ["TABLE"]

@@ -51,6 +51,7 @@ CERTIFICATE = ObjectType(
     ),
 )
 EVERYONE = "all other initiators"  # ME4's words for the default map
+MAPPED = "Volumes, snapshots, and volume groups (all their members, by name), with commas between them."
 
 
 @COMMANDS.command(
@@ -60,7 +61,7 @@ EVERYONE = "all other initiators"  # ME4's words for the default map
     keyword("access", ACCESS, "What they may do with it; by default, read-write."),
     keyword("initiator", values.references("initiator"), "Who: nicknames or ids, with commas between them."),
     keyword("lun", LUN, "Its number at the initiator; further volumes get the numbers after it."),
-    positional("names", values.references("volume"), "The volumes or snapshots, with commas between them."),
+    positional("names", values.references("volume"), MAPPED),
     examples=("map volume Sales", "map volume initiator tls:web1 access read-only lun 1 Sales-Monday"),
 )
 def map_volume(
@@ -71,7 +72,7 @@ def map_volume(
     lun: int | None = None,
 ) -> Reply:
     system = context.system
-    found = [system.image(each) for each in names]
+    found = system.images_or_members(names)
     for each in found:
         system.check_not_secondary(each, "mapped")
     initiators = resolve_initiators(system, initiator)
@@ -88,12 +89,12 @@ def map_volume(
     "unmap volume",
     "Takes volumes away from initiators, which are disconnected. Without an initiator it is the default map that goes.",
     keyword("initiator", values.references("initiator"), "From whom: nicknames or ids, with commas between them."),
-    positional("names", values.references("volume"), "The volumes or snapshots, with commas between them."),
+    positional("names", values.references("volume"), MAPPED),
     examples=("unmap volume Sales",),
 )
 def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str, ...] | None = None) -> Reply:
     system = context.system
-    found = [system.image(each) for each in names]
+    found = system.images_or_members(names)
     initiators = resolve_initiators(system, initiator)
     there = {(each.image_id, each.initiator) for each in system.maps.maps()}
     for each in found:
@@ -117,11 +118,12 @@ def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str,
 @COMMANDS.command(
     "show maps",
     "Lists which volume is mapped to whom.",
-    positional("names", values.references("volume"), "Only those of these volumes or snapshots.", required=False),
+    positional("names", values.references("volume"), "Only those of these: as for `map volume`.", required=False),
     role=Role.MONITOR,
 )
 def show_maps(context: Context, names: tuple[str, ...] | None = None) -> Reply:
-    return Reply(rows=_view(context.system, context.system.chosen(names)))
+    system = context.system
+    return Reply(rows=_view(system, system.images() if names is None else system.images_or_members(names)))
 
 
 def _view(system: System, found: Sequence[Found]) -> tuple[Row, ...]:

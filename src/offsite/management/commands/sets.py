@@ -10,7 +10,6 @@ from offsite.management.commands.runs import LAST_RUN
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context
 from offsite.management.table import Parameter, Role, Subject, flag, keyword, positional
-from offsite.pools.groups import Groups
 from offsite.replication.history import COUNT_MAX, COUNT_MIN
 from offsite.replication.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
 from offsite.replication.set_creation import NewSet
@@ -137,7 +136,7 @@ def create_replication_set(
 ) -> Reply:
     system = context.system
     system.replication.peers.get(peer_connection)
-    group = Groups(system.database).find(primary_volume)
+    group = system.groups.find(primary_volume)
     if group is not None:
         image_ids = group.image_ids
     else:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection, select
+
 from offsite.errors import BadParameter, NotAllowed
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
 from offsite.management import values
 from offsite.management.commands.objects import snapshot_rows
-from offsite.management.commands.volumes import delete_images, replace_content
+from offsite.management.commands.volumes import RETENTION, RETENTION_HELP, delete_images, replace_content
 from offsite.management.reply import Reply
 from offsite.management.system import Context, Found
 from offsite.management.table import Role, Subject, keyword, positional
+from offsite.names import check_name
 from offsite.pools.protocol import Snapshot
+from offsite.pools.retention import set_priority
+from offsite.store.tables.pools import images
 
 COMMANDS = Subject("Snapshots")
 
@@ -20,18 +25,27 @@ SOURCES_MAX = 16  # as on ME4
 @COMMANDS.command(
     "create snapshots",
     "Takes snapshots of one or more volumes (or snapshots) of a pool, all at one instant. A snapshot may be mapped "
-    "and written like a volume.",
-    keyword("volumes", values.references("volume", SOURCES_MAX), "What to take them of.", required=True),
-    positional("names", values.names("snapshot", SOURCES_MAX), "A name for each, in the same order.", named=True),
-    examples=("create snapshots volumes Sales,Accounts Sales-Monday,Accounts-Monday",),
+    "and written like a volume. A volume group stands for its members, in the order of their names.",
+    keyword("volumes", values.references("volume", SOURCES_MAX), "Volumes, snapshots or volume groups.", required=True),
+    keyword("snapshot-retention-priority", RETENTION, f"By default never-delete: {RETENTION_HELP}"),
+    positional(
+        "names",
+        values.names("snapshot", SOURCES_MAX),
+        "A name for each, in the same order. For a group one name does, too: NAME makes NAME-1, NAME-2 and so on.",
+        named=True,
+    ),
+    examples=(
+        "create snapshots volumes Sales,Accounts Sales-Monday,Accounts-Monday",
+        "create snapshots volumes Books Monday",
+    ),
 )
-def create_snapshots(context: Context, volumes: tuple[str, ...], names: tuple[str, ...]) -> Reply:
+def create_snapshots(
+    context: Context, volumes: tuple[str, ...], names: tuple[str, ...], snapshot_retention_priority: str | None = None
+) -> Reply:
     system = context.system
-    if len(volumes) != len(names):
-        raise BadParameter(
-            f"{len(volumes)} volumes and {len(names)} snapshot names are given; each volume needs one name"
-        )
-    sources = [system.image(each) for each in volumes]
+    sources = system.images_or_members(volumes)
+    names = _names_for(len(sources), names, of_group=len(sources) > len(volumes))
+    priority = snapshot_retention_priority
     pool = sources[0].pool
     for each in sources:
         if each.pool is not pool:
@@ -41,11 +55,31 @@ def create_snapshots(context: Context, volumes: tuple[str, ...], names: tuple[st
             )
     for name in names:
         system.check_new_name(name)
+
+    def record(connection: Connection) -> None:
+        if priority is not None:
+            for image_id in connection.execute(select(images.c.id).where(images.c.name.in_(names))).scalars().all():
+                set_priority(connection, image_id, priority)
+
     changes = [Snapshot(each.image.id, name) for each, name in zip(sources, names, strict=True)]
-    taken = [Found(pool, image) for image in pool.apply(changes)]
+    taken = [Found(pool, image) for image in pool.apply(changes, record)]
     listed = ", ".join(names)
     system.events.report(VOLUME_CREATED, f"Snapshots {listed} of {', '.join(volumes)} were taken.")
     return Reply(f"Snapshot{'s' if len(names) > 1 else ''} {listed} taken.", snapshot_rows(system, taken))
+
+
+def _names_for(count: int, names: tuple[str, ...], *, of_group: bool) -> tuple[str, ...]:
+    """A name for each of `count` snapshots: those given, or for a group the one given with a number for each."""
+    if count > SOURCES_MAX:
+        raise BadParameter(f"{count} volumes are given; snapshots of at most {SOURCES_MAX} are taken at one instant")
+    if len(names) == count:
+        return names
+    if of_group and len(names) == 1:
+        return tuple(check_name(f"{names[0]}-{number}", "snapshot name") for number in range(1, count + 1))
+    raise BadParameter(
+        f"{count} volumes and {len(names)} snapshot names are given; each volume needs one name"
+        + (", or all of a group one together" if of_group else "")
+    )
 
 
 def _delete_question(context: Context, names: tuple[str, ...]) -> str:

@@ -15,7 +15,20 @@ from offsite.management.reply import Reply
 from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
 from offsite.management.table import Role, Subject, keyword, positional
 from offsite.management.values import shown
-from offsite.pools.protocol import SIZE_BYTES_MAX, Clone, Create, Delete, Rename, Replace, Resize
+from offsite.pools.groups import add_members, insert_group, look_up
+from offsite.pools.local import LocalPool
+from offsite.pools.protocol import (
+    SIZE_BYTES_MAX,
+    Clone,
+    Create,
+    Delete,
+    ImageInfo,
+    Records,
+    Rename,
+    Replace,
+    Resize,
+)
+from offsite.pools.retention import PRIORITIES, set_priority
 from offsite.store.tables.pools import images
 from offsite.units import format_size
 
@@ -23,6 +36,10 @@ COMMANDS = Subject("Volumes")
 
 ACCESS = values.choice("read-write", "read-only", "no-access", rw="read-write", ro="read-only")
 LUN = values.integer(0, 1023)
+RETENTION = values.choice(*PRIORITIES)
+RETENTION_HELP = (
+    "in which order snapshots may be deleted when space is short. It is kept and shown; nothing is deleted by it yet."
+)
 
 
 @COMMANDS.command(
@@ -33,6 +50,7 @@ LUN = values.integer(0, 1023)
     keyword("lun", LUN, "Its number at those hosts."),
     keyword("pool", values.reference("pool"), "The pool that it lives in.", required=True),
     keyword("size", values.size(), "Its size: 10GiB, 500GB; without a unit, 512-byte blocks.", required=True),
+    keyword("volume-group", values.name("volume group"), "The group that it joins, which is made if there is none."),
     positional("name", values.name("volume"), "Its name: at most 32 bytes.", named=True),
     examples=("create volume pool A size 100GiB Sales",),
 )
@@ -44,6 +62,7 @@ def create_volume(
     access: str | None = None,
     initiator: tuple[str, ...] | None = None,
     lun: int | None = None,
+    volume_group: str | None = None,
 ) -> Reply:
     system = context.system
     where = system.pool(pool)
@@ -52,16 +71,27 @@ def create_volume(
     initiators = resolve_initiators(system, initiator)
     mapped = access is not None or initiator is not None or lun is not None
 
-    def map_it(connection: Connection) -> None:  # in the volume's own transaction: refused together
+    def join(connection: Connection) -> None:  # in the volume's own transaction: refused together
+        image_id = connection.execute(select(images.c.id).where(images.c.name == name)).scalar_one()
         if mapped:
-            image_id = connection.execute(select(images.c.id).where(images.c.name == name)).scalar_one()
             make_maps(system, [image_id], initiators, access or "read-write", lun)
+        if volume_group is not None:
+            _join_group(system, connection, image_id, volume_group)
 
-    (image,) = where.apply([Create(name, size_bytes)], map_it)
+    (image,) = where.apply([Create(name, size_bytes)], join)
     system.events.report(
         VOLUME_CREATED, f"Volume {name} of {format_size(size_bytes)} was created in pool {where.name}."
     )
     return Reply(f"Volume {name} was created.", volume_rows(system, [Found(where, image)]))
+
+
+def _join_group(system: System, connection: Connection, image_id: int, name: str) -> None:
+    group = look_up(connection, name)
+    if group is None:
+        insert_group(connection, name, [image_id])
+        return
+    system.check_group_free(group)
+    add_members(connection, group, [image_id])
 
 
 def _delete_question(context: Context, names: tuple[str, ...]) -> str:
@@ -88,17 +118,24 @@ def delete_images(system: System, found: list[Found], noun: str) -> Reply:
     """Deletes all, or none when replication needs one of them."""
     for each in found:
         system.check_deletable(each)
-    by_pool = defaultdict(list)
+    by_pool: dict[LocalPool, list[ImageInfo]] = defaultdict(list)
     for each in found:
         by_pool[each.pool].append(each.image)
     for pool, doomed in by_pool.items():
-        pool.apply([Delete(image.id) for image in doomed])
-        for image in doomed:
-            for target in system.targets:
-                target.disconnect(image.id)
-            system.events.report(VOLUME_DELETED, f"{noun} {image.name} was deleted from pool {pool.name}.")
+        delete_from_pool(system, pool, doomed, noun)
     listed = ", ".join(each.image.name for each in found)
     return Reply(f"{noun}{'s' if len(found) > 1 else ''} {listed} deleted.")
+
+
+def delete_from_pool(
+    system: System, pool: LocalPool, doomed: list[ImageInfo], noun: str, records: Records | None = None
+) -> None:
+    """Deletes images of one pool in one transaction with `records`, and disconnects their hosts."""
+    pool.apply([Delete(image.id) for image in doomed], records)
+    for image in doomed:
+        for target in system.targets:
+            target.disconnect(image.id)
+        system.events.report(VOLUME_DELETED, f"{noun} {image.name} was deleted from pool {pool.name}.")
 
 
 @COMMANDS.command(
@@ -130,20 +167,44 @@ def expand_volume(context: Context, name: str, size: int | None) -> Reply:
 
 @COMMANDS.command(
     "set volume",
-    "Gives a volume or snapshot another name.",
-    keyword("name", values.name("volume"), "The new name.", required=True),
-    positional("volume", values.reference("volume"), "The volume, by its present name."),
-    examples=("set volume name Sales2026 Sales",),
+    "Gives a volume or snapshot another name, or a snapshot another retention priority.",
+    keyword("name", values.name("volume"), "The new name."),
+    keyword("snapshot-retention-priority", RETENTION, f"Only of a snapshot: {RETENTION_HELP}"),
+    positional("volume", values.reference("volume"), "The volume or snapshot, by its present name."),
+    examples=("set volume name Sales2026 Sales", "set volume snapshot-retention-priority low Sales-Monday"),
 )
-def set_volume(context: Context, name: str, volume: str) -> Reply:
-    system = context.system
-    found = system.image(volume)
-    system.check_not_secondary(found, "renamed")
-    system.check_new_name(name)
-    found.pool.apply([Rename(found.image.id, name)])
-    message = f"Volume {found.image.name} is called {name} now."
+def set_volume(
+    context: Context, volume: str, name: str | None = None, snapshot_retention_priority: str | None = None
+) -> Reply:
+    system, priority = context.system, snapshot_retention_priority
+    if name is None and priority is None:
+        raise BadParameter("set volume changes nothing; give a name, a snapshot-retention-priority, or both")
+    found = system.image(volume) if priority is None else system.snapshot(volume)
+    said = []
+    if name is not None:
+        system.check_not_secondary(found, "renamed")
+        system.check_new_name(name)
+        said.append(f"Volume {found.image.name} is called {name} now.")
+    if priority is not None:
+        said.append(f"Snapshot {name or found.image.name} has the retention priority {priority} now.")
+    _change(system, found, name, priority)
+    message = " ".join(said)
     system.events.report(VOLUME_CHANGED, message)
     return Reply(message)
+
+
+def _change(system: System, found: Found, name: str | None, priority: str | None) -> None:
+    """Both in one transaction."""
+
+    def record(connection: Connection) -> None:
+        if priority is not None:
+            set_priority(connection, found.image.id, priority)
+
+    if name is not None:
+        found.pool.apply([Rename(found.image.id, name)], record)
+        return
+    with system.database.transaction() as connection:
+        record(connection)
 
 
 @COMMANDS.command(

@@ -12,6 +12,7 @@ class Proxy:
         self.target_port = target_port
         self.bytes_there = 0  # from the one who connected, to the target
         self.cut_at: int | None = None  # cuts all once so many bytes went there
+        self.stall_at: int | None = None  # stalls once so many bytes went there
         self.stalled = threading.Event()
         self.refusing = False
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -62,6 +63,9 @@ class Proxy:
                 if not there:
                     continue
                 self.bytes_there += len(data)
+                if self.stall_at is not None and self.bytes_there >= self.stall_at:
+                    self.stall_at = None
+                    self.stalled.set()
                 if self.cut_at is not None and self.bytes_there >= self.cut_at:
                     self.cut_at = None
                     self.cut()

@@ -26,6 +26,10 @@ class Stopped(Exception):
     """Someone asked the run to leave off where it is."""
 
 
+class ProgramFault(OffsiteError):
+    """Something that ought not to happen. It must not pass for a success."""
+
+
 class Ended(Protocol):
     """Who wants to know how an attempt ended: see conductor."""
 
@@ -64,7 +68,7 @@ class Attempt:
 
     def work(self) -> None:
         """Never raises what may be expected to happen: `finish` puts it on record."""
-        error: Exception | None = None
+        error: Exception | None = ProgramFault("a fault in the program ended it; the log tells where")
         try:
             self.progress.state = "connecting"
             self.check_stopped()
@@ -72,6 +76,7 @@ class Attempt:
                 self._cut = connection.channel.cut
                 self.check_stopped()
                 self.driver(connection.channel).drive(self.machine(connection.asking))
+            error = None
         except (Stopped, OffsiteError, OSError, SQLAlchemyError) as failure:
             error = failure
         finally:

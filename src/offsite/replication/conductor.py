@@ -22,7 +22,7 @@ import structlog
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import OffsiteError
+from offsite.errors import OffsiteError, VolumeNotFound
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication import records
@@ -83,6 +83,7 @@ class Conductor:
         self._idle = threading.Condition(self._lock)
         self._lives: dict[str, _Life] = {}  # by the set's uuid
         self._turns = 0
+        self._stirred = 0  # how often someone has made attempts stop
         self._stopping = False
         self.wake: Callable[[], None] = lambda: None
         self.when_peer_gone: Callable[[], None] = lambda: None
@@ -102,17 +103,20 @@ class Conductor:
 
     def _step(self) -> float | None:
         slots = self._settings.get(RUNS_AT_A_TIME)
+        stirred = self._stirred
         runs = self._runs_to_send()
         now = self._clock.monotonic()
         with self._lock:
             if self._stopping:
                 return None
+            if self._stirred != stirred:
+                return now  # someone has suspended, aborted or deleted a set since its records were read
             waiting = [(of, run, self._life(of, run)) for of, run in runs]
             busy = sum(life.attempt is not None for life in self._lives.values())
             ready = [each for each in waiting if _may_start(each[2], now)]
             ready.sort(key=lambda each: each[2].turn)
             chosen = ready[: max(0, slots - busy)]
-            attempts = [self._attempt(of, run, life) for of, run, life in chosen]
+            attempts = [attempt for of, run, life in chosen if (attempt := self._attempt(of, run, life))]
             later = [life.retry_at for _, _, life in waiting if life.attempt is None and life.retry_at is not None]
         for attempt in attempts:
             self._start(attempt)
@@ -155,8 +159,13 @@ class Conductor:
             life = self._lives[of.uuid] = _Life(progress, attempt, turn=self._next_turn(), holds=held)
         return life
 
-    def _attempt(self, of: SetRecord, run: RunRecord, life: _Life) -> Attempt:
-        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, run.uuid)
+    def _attempt(self, of: SetRecord, run: RunRecord, life: _Life) -> Attempt | None:
+        try:
+            end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, run.uuid)
+        except VolumeNotFound as error:  # its pool is not there: no reason for other sets to stand still
+            _log.error("a run cannot begin", set=of.name, reason=str(error))
+            life.retry_at = self._clock.monotonic() + TROUBLE_SECONDS
+            return None
         peer = self._peers.record_of(of.peer_id)
         life.attempt = Attempt(of, end, life.progress, lambda: self._peers.connect(peer), self)
         life.progress.state = "connecting"
@@ -276,6 +285,7 @@ class Conductor:
         """Makes what is under way leave off. Returns whether the secondary may have the run's point as its base:
         to be asked only after it was stopped (see PrimaryDriver)."""
         with self._lock:
+            self._stirred += 1
             life = self._lives.get(set_uuid)
             attempt = life.attempt if life is not None else None
         if attempt is not None:
@@ -290,12 +300,14 @@ class Conductor:
             if life is None:
                 life = self._lives[set_uuid] = _Life(Progress("", 0.0, self._clock))
             life.holds += 1
+            self._stirred += 1
             still = self._idle.wait_for(lambda: self._lives[set_uuid].attempt is None, timeout_seconds)
         try:
             yield still
         finally:
             with self._lock:
                 self._lives[set_uuid].holds -= 1
+                self._stirred += 1
             self.wake()
 
     def forget(self, set_uuid: str) -> None:

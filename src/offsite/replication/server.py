@@ -9,6 +9,7 @@ import time
 
 import structlog
 
+from offsite.errors import OffsiteError
 from offsite.replication.dialing import prepare_socket
 from offsite.replication.identity import Certificates, SystemIdentity
 from offsite.replication.session import Requests, Session
@@ -80,6 +81,10 @@ class PeerServer:
             session = Session(raw, self._server_context(), self._system, self._requests)
         except OSError as error:  # it has gone already
             _log.info("peer connection ended", host=host, reason=str(error))
+            raw.close()
+            return
+        except OffsiteError as error:  # the records of peers cannot be read: the next one may find them
+            _log.error("peer connection refused", host=host, reason=str(error))
             raw.close()
             return
         thread = threading.Thread(target=self._serve, args=(session,), name=f"peer-{host}", daemon=True)

@@ -79,8 +79,7 @@ class Upkeep:
             mine = [of for of in sets if of.peer_id == peer.id and of.state == "ready"]
             if mine and self._clock.monotonic() >= self._due.get(peer.id, 0.0):
                 self._visit(peer, mine)
-                waits = any(self._conductor.waits_for_peer(of.uuid) or of.id in owing for of in mine)
-                soon = waits or any(of.role == "primary" and not self._is_told(of) for of in mine)
+                soon = any(self._conductor.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine)
                 with self._lock:
                     self._due[peer.id] = self._clock.monotonic() + (SOON_SECONDS if soon else SELDOM_SECONDS)
         with self._lock:
@@ -123,15 +122,21 @@ class Upkeep:
         try:
             with self._peers.connect(peer, PATIENCE_SECONDS) as connection:
                 self._conductor.peer_is_back(peer.id)
+                self._compare(connection, peer, sets)
                 for of in sets:
-                    if of.role == "primary":
+                    if of.role == "primary" and of.uuid not in self._half_missing:
                         self._tell(connection, of)
                         self._settle_if_idle(connection, of)
-                self._compare(connection, peer, sets)
         except PeerUnreachable as error:
             _log.debug("peer is not there", peer=peer.name, reason=str(error))
         except OffsiteError as error:
             _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+
+    def _owes(self, of: SetRecord, with_aborted: set[int]) -> bool:
+        """Whether the peer is still to hear of something."""
+        if of.role != "primary" or of.uuid in self._half_missing:
+            return False
+        return of.id in with_aborted or not self._is_told(of)
 
     def _is_told(self, of: SetRecord) -> bool:
         return self._told.get(of.uuid) == settings_of(of)

@@ -1,0 +1,144 @@
+"""What two systems do about their sets when nobody asks: the other half hears of changes, and a missing one is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from offsite import events
+from offsite.errors import InUse, NotAllowed, ObjectNotFound, StateDirectoryError
+from offsite.replication.messages import ChangeSet, Done, SetSettings
+from offsite.replication.set_settings import Settings
+from offsite.replication.status import Status
+from tests.replication.sites import Site, pair
+from tests.systems import wait_until
+
+MIB = 1 << 20
+
+pytestmark = pytest.mark.usefixtures("pairs")  # `soon` comes first: the systems start with its times
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offsite.replication.upkeep.SOON_SECONDS", 0.05)
+    monkeypatch.setattr("offsite.replication.upkeep.SELDOM_SECONDS", 0.2)
+
+
+@pytest.fixture
+def pairs(london: Site, newark: Site) -> None:
+    volume = london.create_volume("Sales", MIB)
+    pair(london, newark)
+    london.create_set("SalesDR", volume, "Newark")
+
+
+def record(site: Site, name: str = "SalesDR") -> object:
+    return site.replication.sets.record(name)
+
+
+def test_the_secondary_shows_the_set_as_it_is_on_the_primary(london: Site, newark: Site) -> None:
+    settings = Settings(
+        queue_policy="discard",
+        snapshot_history="both",
+        snapshot_basename="h",
+        snapshot_count=3,
+        snapshot_retention_priority="low",
+    )
+    london.replication.sets.modify("SalesDR", settings, "Renamed")
+    wait_until("it was told", lambda: [s.name for s in newark.replication.sets.all()] == ["Renamed"])
+    there = newark.replication.sets.record("Renamed")
+    for name in ("queue_policy", "snapshot_history", "snapshot_basename", "snapshot_count"):
+        assert getattr(there, name) == getattr(settings, name)
+    assert there.snapshot_retention_priority == "low"
+    london.replication.suspend("Renamed")
+    wait_until("it shows it", lambda: newark.replication.sets.get("Renamed").status is Status.SUSPENDED)
+    london.replication.resume("Renamed")
+    wait_until("it shows it", lambda: newark.replication.sets.get("Renamed").status is Status.UNSYNCHRONIZED)
+
+
+def test_what_changed_while_the_peer_was_gone_is_told_when_it_is_back(london: Site, newark: Site) -> None:
+    newark.replication.stop()
+    london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
+    newark.open()
+    newark.start()
+    wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
+
+
+def test_a_name_that_another_set_has_there_leaves_the_old_one(london: Site, newark: Site) -> None:
+    newark.create_set("Taken", newark.create_volume("Own", MIB), "London", None, "FromNewark")
+    london.replication.sets.delete("Taken", local_only=True)
+    london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"), "Taken")
+    wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
+    assert newark.replication.sets.record("Taken").role == "primary"
+
+
+def test_only_the_primary_may_change_a_set(london: Site, newark: Site) -> None:
+    with pytest.raises(NotAllowed, match="cannot be changed; do it on system London"):
+        newark.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
+    with pytest.raises(NotAllowed, match="queue cleared; do it on system London"):
+        newark.replication.clear_queue("SalesDR")
+    peers, of = newark.replication.peers, newark.replication.sets.record("SalesDR")
+    with peers.connect(peers.record("London")) as connection, pytest.raises(ObjectNotFound, match="no such secondary"):
+        change = ChangeSet(set_uuid=of.uuid, settings=SetSettings(name="Hijacked"))
+        connection.channel.ask(connection.asking, change, Done)
+    assert london.replication.sets.record("SalesDR").role == "primary"
+
+
+@pytest.mark.parametrize("deleted_at", ["london", "newark"])
+def test_a_half_that_is_left_over_is_told_and_can_be_deleted(london: Site, newark: Site, deleted_at: str) -> None:
+    gone, left = (london, newark) if deleted_at == "london" else (newark, london)
+    gone.replication.sets.delete("SalesDR", local_only=True)
+    wait_until("it is found", lambda: left.replication.sets.get("SalesDR").status is Status.NOT_READY)
+    told = [message for kind, message in left.events if kind is events.SET_HALF_MISSING]
+    assert told == [f"Replication set name: SalesDR, has no other half on system {gone.name} (any more)."]
+    left.replication.sets.delete("SalesDR")
+    assert left.replication.sets.all() == []
+    assert len(told) == 1
+
+
+def test_a_set_whose_primary_is_busy_cannot_be_deleted_from_the_other_side(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(london.replication.conductor, "_start", lambda _attempt: None)
+    london.replication.replicate("SalesDR")
+    with pytest.raises(InUse, match=r"London: .*has a run under way or queued here"):
+        newark.replication.sets.delete("SalesDR")
+    assert newark.replication.sets.record("SalesDR").role == "secondary"
+
+
+def test_a_peer_that_refuses_a_visit_is_visited_again(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise NotAllowed("not today")
+
+    visits: list[str] = []
+    with monkeypatch.context() as broken:
+        broken.setattr("offsite.replication.remote_requests.RemoteRequests.list_sets", refuse)
+        broken.setattr(london.replication.conductor, "peer_is_back", lambda _peer: visits.append("visit"))
+        wait_until("it is asked again and again", lambda: len(visits) > 2)
+    london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
+    wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
+
+
+def test_records_that_cannot_be_read_end_no_upkeep(london: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    upkeep = london.replication.upkeep
+
+    def fail() -> None:
+        raise StateDirectoryError("the disk failed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(london.database, "read", fail)
+        assert upkeep.step() is not None
+    assert upkeep.step() is not None
+
+
+def test_a_peer_that_comes_back_is_noticed_within_seconds(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run would have to wait for hours by the clock alone."""
+    monkeypatch.setattr("offsite.replication.backoff.FIRST_SECONDS", 600.0)
+    newark.replication.stop()
+    run = london.replication.replicate("SalesDR").run
+    london.await_progress("SalesDR", lambda now: now.state == "waiting")
+    newark.open()
+    newark.start()
+    assert london.await_end("SalesDR", run).state == "success"

@@ -6,10 +6,11 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 from offsite.replication.asking import Receive, Transmit
+from offsite.replication.bandwidth import Flow
 from offsite.replication.batches import Changes, digest_of
 from offsite.replication.changes import Differences
 from offsite.replication.compression import Compressor
-from offsite.replication.messages import START, AnyMessage, Batch, Commit
+from offsite.replication.messages import START, AnyMessage, Batch, Commit, Done, Ping, Working
 from offsite.replication.primary_end import PrimaryEnd
 from offsite.replication.primary_run import (
     Action,
@@ -22,6 +23,8 @@ from offsite.replication.primary_run import (
     Sent,
 )
 from offsite.replication.progress import Progress
+
+PING_SECONDS = 30.0  # while we wait to send: the other side gives up after 120 s in which it hears nothing
 
 
 class Link(Protocol):
@@ -37,13 +40,23 @@ class Link(Protocol):
 
 
 class PrimaryDriver:
-    """For one attempt of one run. `check_stopped` raises when the attempt is to end."""
+    """For one attempt of one run. `check_stopped` raises when the attempt is to end; `pacing` says when a batch
+    may go, without it at once."""
 
-    def __init__(self, channel: Link, end: PrimaryEnd, progress: Progress, check_stopped: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: Link,
+        end: PrimaryEnd,
+        progress: Progress,
+        check_stopped: Callable[[], None],
+        pacing: Flow | None = None,
+    ) -> None:
         self._channel = channel
         self._end = end
         self._progress = progress
         self._check_stopped = check_stopped
+        self._pacing = pacing
+        self._pings_due = 0  # that were sent and not yet answered
         self._compressor = Compressor()
         self._changes: Iterator[Changes] = iter(())
         self._wire_before = 0
@@ -70,7 +83,7 @@ class PrimaryDriver:
             case Receive(timeout_seconds):
                 return self._receive(timeout_seconds)
             case Poll():
-                return self._receive(0.001) if self._channel.readable() else None
+                return self._poll()
             case SendNext(sequence):
                 return self._send_next(sequence)
             case Describe(point):
@@ -88,7 +101,22 @@ class PrimaryDriver:
 
     def _receive(self, timeout_seconds: float) -> Answer:
         received = self._channel.receive(timeout_seconds)
-        return received and received[0]
+        if received is None:
+            return None
+        if self._pings_due and isinstance(received[0], Done):
+            self._pings_due -= 1
+            return Working()  # a run knows nothing of pings; it is to know that the other side lives
+        return received[0]
+
+    def _poll(self) -> Answer:
+        """The first message that is more than a sign of life, or one of those, or None."""
+        sign_of_life: Answer = None
+        while self._channel.readable():
+            answer = self._receive(0.001)
+            if not isinstance(answer, Working):
+                return answer or sign_of_life
+            sign_of_life = answer
+        return sign_of_life
 
     def _open(self, action: OpenChanges) -> None:
         self.close()
@@ -117,11 +145,31 @@ class PrimaryDriver:
             digest=digest_of(changes.extents, changes.data),
         )
         table = changes.extents.tobytes()
-        self._channel.send(batch, table, data)
+        if self._pacing is not None and self._pacing.is_limited:
+            self._send_paced(self._pacing, batch, table, data)
+        else:
+            self._channel.send(batch, table, data)
         self._progress.changed_bytes += len(changes.data)
         self._progress.wire_bytes = self._wire_before + self._channel.wire_bytes
         self._progress.scanned(changes.scanned_bytes)
         return Sent(sequence, len(table) + len(data), batch.digest)
+
+    def _send_paced(self, pacing: Flow, batch: Batch, table: bytes, data: memoryview) -> None:
+        """Waits until it may go. What arrives meanwhile waits, too: a run takes it in before it counts silence."""
+        payload_bytes, next_ping_seconds = len(table) + len(data), PING_SECONDS
+
+        def meanwhile(waited_seconds: float) -> None:
+            nonlocal next_ping_seconds
+            self._check_stopped()
+            if waited_seconds >= next_ping_seconds:
+                next_ping_seconds += PING_SECONDS
+                self._channel.send(Ping())
+                self._pings_due += 1
+
+        pacing.take(payload_bytes, meanwhile)
+        before = self._channel.wire_bytes
+        self._channel.send(batch, table, data)
+        pacing.charge(self._channel.wire_bytes - before - payload_bytes)
 
     def close(self) -> None:
         """Lets go of the images now, not when the garbage collector comes by."""

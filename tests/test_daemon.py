@@ -20,7 +20,7 @@ import structlog
 
 from offsite import daemon
 from offsite.daemon import Daemon, Settings, Stopped
-from offsite.errors import BadParameter, InUse
+from offsite.errors import BadParameter, InUse, StateDirectoryError
 from offsite.interfaces import client
 from offsite.interfaces.control_socket import short
 from offsite.interfaces.options import OptionError, parse_options
@@ -181,6 +181,23 @@ def test_a_foreign_or_damaged_directory_is_refused_and_not_a_byte_changes(place:
     assert (done.returncode, done.stdout) == (1, "")
     assert str(state) in done.stderr
     assert contents(state) == before
+
+
+def test_keys_that_were_lost_are_made_anew_only_when_that_is_asked_for(place: Path) -> None:
+    state = place / "state"
+    before = {path.name: path.read_bytes() for path in (state / "keys").iterdir()}
+    (state / "keys" / "system-key.pem").unlink()
+    with pytest.raises(StateDirectoryError, match="start once with --new-keys"), here(state):
+        pass
+    for _ in range(2):  # the second time nothing is lost, and nothing is made
+        with here(state, new_keys=True):
+            told = [each for each in ask(state, "show", "events")["events"] if "made anew" in each["message"]]
+            assert len(told) == 1
+    after = {path.name: path.read_bytes() for path in (state / "keys").iterdir()}
+    assert after["ca.pem"] == before["ca.pem"]
+    assert after["system.pem"] != before["system.pem"] == after["system.pem.old"]
+    assert settings_of(parse_options(["serve", "x", "--new-keys"]), None).new_keys
+    assert not settings_of(parse_options(["serve", "x"]), None).new_keys
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,12 @@ from pathlib import Path
 import structlog
 from sqlalchemy import select
 
+from offsite.access import lost_keys
 from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
 from offsite.clock import SystemClock
 from offsite.errors import InUse, OffsiteError
-from offsite.events import SYSTEM_STARTED, SYSTEM_STOPPED
+from offsite.events import KEYS_MADE_ANEW, SYSTEM_STARTED, SYSTEM_STOPPED
 from offsite.interfaces import control_socket
 from offsite.interfaces.api import local_application, remote_application
 from offsite.interfaces.http_protocols import ControlProtocol, tls
@@ -67,6 +68,7 @@ class Settings:
     peer_port: int = PEER_PORT
     pool_bytes: int | None = None
     password: str | None = None  # of the first user, at the first start
+    new_keys: bool = False  # those that were lost are made anew
 
 
 class Stopped(OffsiteError):
@@ -110,14 +112,14 @@ class Daemon:
     def _start(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         clock = SystemClock()
-        directory = state_directory.take(self._settings.state_directory)
+        directory = state_directory.take(self._settings.state_directory, keys_may_be_missing=self._settings.new_keys)
         self._parts.callback(directory.release)
         database = Database(directory.database_path)
         self._parts.callback(database.close)
         events = EventLog(database, clock)
         self._parts.callback(events.stop, STOP_SECONDS)
         users = Users(database, events.report, clock)
-        identity, authority = self._identity(database, users, directory)
+        identity, authority = self._identity(database, users, directory, events)
         self._check_stop()
         maps = Maps(database)
         pools = self._load_pools(database, events)
@@ -149,15 +151,20 @@ class Daemon:
         self._parts.callback(events.report, SYSTEM_STOPPED, f"System {identity.name} is being stopped.")
 
     def _identity(
-        self, database: Database, users: Users, directory: StateDirectory
+        self, database: Database, users: Users, directory: StateDirectory, events: EventLog
     ) -> tuple[first_start.Identity, Authority]:
         """Who the system is. At the first start the keys are made before it is written down that it is one."""
         settings = self._settings
         known = first_start.identity(database, settings.name)
-        if known is not None:
+        lost: tuple[str, ...] = ()
+        if known is not None and settings.new_keys:
+            lost = lost_keys.set_aside(directory.keys_path)
+        elif known is not None:
             state_directory.check_keys(directory.path)
         name = known.name if known else settings.name or socket.gethostname()[:NAME_BYTES_MAX]
         authority = Authority(directory.keys_path, check_name(name, "system name"), self._hosts())
+        if lost:
+            events.report(KEYS_MADE_ANEW, lost_keys.sentence(name, lost, authority.fingerprint))
         if known is not None:
             return known, authority
         made, password = first_start.start_first(

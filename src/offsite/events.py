@@ -47,6 +47,12 @@ POOL_NOT_TIDIED = EventKind(
 POOL_FAILED = EventKind(569, Severity.CRITICAL, "- The disk failed a sync. Check it, then start the system again.")
 PEER_CREATED = EventKind(574, Severity.INFORMATIONAL)
 PEER_DELETED = EventKind(575, Severity.INFORMATIONAL)
+PEER_CHANGED = EventKind(590, Severity.INFORMATIONAL)
+PEER_CERTIFICATE_REPLACED = EventKind(
+    591,
+    Severity.WARNING,
+    "- If nobody of yours replaced it, delete the peer connection, and find out who knew the password.",
+)
 SET_CREATED = EventKind(576, Severity.INFORMATIONAL)
 SET_DELETED = EventKind(577, Severity.INFORMATIONAL)
 SET_MODIFIED = EventKind(578, Severity.INFORMATIONAL)
@@ -69,6 +75,9 @@ SET_HALF_MISSING = EventKind(
 RUN_SETTLED = EventKind(589, Severity.INFORMATIONAL)
 SYSTEM_STARTED = EventKind(600, Severity.INFORMATIONAL)
 SYSTEM_STOPPED = EventKind(601, Severity.INFORMATIONAL)
+KEYS_MADE_ANEW = EventKind(
+    605, Severity.WARNING, "- Log in to each peer again: set peer-connection remote-username USER NAME."
+)
 USER_CHANGED = EventKind(602, Severity.INFORMATIONAL)
 LOGIN_FAILED = EventKind(603, Severity.WARNING, "- Find out who tried, from the address in the message.")
 VOLUME_CREATED = EventKind(610, Severity.INFORMATIONAL)

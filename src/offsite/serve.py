@@ -78,6 +78,7 @@ def settings_of(line: CommandLine, password: str | None) -> Settings:
         peer_port=_port(options.get("peer-port"), PEER_PORT),
         pool_bytes=parse_size(options["pool-size"]) if "pool-size" in options else None,
         password=password,
+        new_keys="new-keys" in options,
     )
 
 

@@ -146,6 +146,22 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     ("replicate Nope", ObjectNotFound, ["'Nope'"]),
     ("delete replication-set Nope", ObjectNotFound, ["'Nope'"]),
     ("delete peer-connection Nope", ObjectNotFound, ["'Nope'"]),
+    ("set peer-connection name X Nope", ObjectNotFound, ["'Nope'"]),
+    ("set peer-connection Newark", BadParameter, ["nothing is given", "Newark"]),
+    ("set peer-connection name a,b Newark", BadParameter, ["'a,b'"]),
+    ("set peer-connection remote-port-address :0 Newark", BadParameter, ["':0'"]),
+    ("set peer-connection remote-port-address 127.0.0.1:1 Newark", PeerUnreachable, [":1"]),
+    ("set peer-connection remote-port-address 127.0.0.1:1 remote-username manage Newark", PeerUnreachable, [":1"]),
+    ("set peer-connection fingerprint ab name X Newark", BadParameter, ["give remote-username as well"]),
+    ("set peer-connection bandwidth-limit 10 Newark", BadParameter, ["'10' has no unit"]),
+    ("set peer-connection bandwidth-limit 50KB Newark", BadParameter, ["'50KB'", "100KB to 1TB"]),
+    ("set peer-connection bandwidth-limit 2TB Newark", BadParameter, ["'2TB'", "100KB to 1TB"]),
+    ('set peer-connection bandwidth-calendar "Mon 08:00 1MB" Newark', BadParameter, ["'Mon 08:00 1MB'", "no window"]),
+    (
+        'set peer-connection bandwidth-calendar "Mon 08:00-10:00 1MB, Mon 09:00-11:00 2MB" Newark',
+        BadParameter,
+        ["overlap"],
+    ),
     ("show replication-sets Nope", ObjectNotFound, ["'Nope'"]),
     ("show replication-runs Nope", ObjectNotFound, ["'Nope'"]),
     ("show peer-connections Nope", ObjectNotFound, ["'Nope'"]),
@@ -161,10 +177,47 @@ def test_each_refusal_names_the_value_and_changes_nothing_on_either_side(two: tu
     for line, error, words in REFUSED:
         before = london.state()
         with pytest.raises(error) as refusal:
-            london.do(line, secrets={"remote-password": PASSWORD})
+            london.do(line, secrets={"remote-password": PASSWORD} if "remote-username" in line else {})
         assert all(word in str(refusal.value) for word in words), (line, str(refusal.value))
         assert london.state() == before, line
     assert newark.state() == there
+
+
+def test_a_peer_connection_is_renamed_and_limited(two: tuple[Bench, Bench]) -> None:
+    london, newark = two
+    connect(london, newark)
+    (peer,) = london.rows("show peer-connections")
+    assert [peer[f"bandwidth-{each}"] for each in ("limit", "calendar", "limit-now")] == ["none", "none", "none"]
+    (peer,) = london.do(
+        'set peer-connection name East bandwidth-limit 10MB bandwidth-calendar "mon-sun 00:00-24:00 1.5MiB/s" Newark'
+    ).rows
+    assert peer["peer-connection-name"] == "East"
+    assert peer["bandwidth-limit"] == "10MB"
+    assert peer["bandwidth-calendar"] == "Mon-Sun 00:00-24:00 1536KiB"
+    assert (peer["bandwidth-limit-now"], peer["bandwidth-limit-now-numeric"]) == ("1536KiB", 3 << 19)
+    (peer,) = london.do("set peer-connection bandwidth-calendar none East").rows
+    assert (peer["bandwidth-calendar"], peer["bandwidth-limit-now"]) == ("none", "10MB")
+    (peer,) = london.do("set peer-connection bandwidth-limit none East").rows
+    assert (peer["bandwidth-limit-now"], peer["bandwidth-limit-now-numeric"]) == ("none", None)
+
+
+def test_the_password_is_asked_for_when_a_user_is_named_and_only_then(two: tuple[Bench, Bench]) -> None:
+    london, newark = two
+    connect(london, newark)
+    question = london.answer("set peer-connection remote-username manage Newark")
+    assert isinstance(question, Question)
+    assert (question.secret, question.environment) == ("remote-password", "OFFSITE_REMOTE_PASSWORD")
+    assert not isinstance(london.answer("set peer-connection name East Newark", asks=True), Question)
+    before = london.state(), newark.state()
+    for line, secrets, error in (
+        ("set peer-connection remote-username manage East", {"remote-password": "wrong"}, AuthenticationFailed),
+        ("set peer-connection name West East", {"remote-password": PASSWORD}, BadParameter),
+    ):
+        with pytest.raises(error):
+            london.do(line, secrets=secrets)
+    assert (london.state(), newark.state()) == before
+    london.do("set peer-connection remote-username manage East", secrets={"remote-password": PASSWORD})
+    assert "logged in" in str(london.rows("show events")[0]["message"])
 
 
 def test_a_wrong_password_or_role_connects_nothing(two: tuple[Bench, Bench]) -> None:
@@ -186,6 +239,11 @@ def test_a_wrong_password_or_role_connects_nothing(two: tuple[Bench, Bench]) -> 
 
 def test_who_monitors_cannot_replicate_or_make_this_system_dial(two: tuple[Bench, Bench]) -> None:
     london, _ = two
-    for line in ("replicate SalesDR", "query peer-connection 127.0.0.1", "delete replication-set SalesDR"):
+    for line in (
+        "replicate SalesDR",
+        "set peer-connection name X Newark",
+        "query peer-connection 127.0.0.1",
+        "delete replication-set SalesDR",
+    ):
         london.refused(line, NotAllowed, "role manage", user=MONITOR)
     assert london.do("show replication-sets", MONITOR).rows == ()

@@ -189,6 +189,13 @@ def test_keys_that_are_missing_are_not_made_anew_after_a_crash_either(state: Pat
     state_directory.check_keys(state)
 
 
+def test_keys_may_be_missing_when_they_are_to_be_made_anew(state: Path) -> None:
+    _without_keys(state)
+    state_directory.take(state, keys_may_be_missing=True).release()
+    with pytest.raises(StateDirectoryError, match="or start once with --new-keys"):
+        state_directory.take(state)
+
+
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateDirectoryError, match="No such file"):
         state_directory.take(tmp_path / "not there" / "state")

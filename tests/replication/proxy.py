@@ -8,8 +8,9 @@ import threading
 
 
 class Proxy:
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, target_host: str = "127.0.0.1") -> None:
         self.target_port = target_port
+        self.target_host = target_host
         self.bytes_there = 0  # from the one who connected, to the target
         self.cut_at: int | None = None  # cuts all once so many bytes went there
         self.stall_at: int | None = None  # stalls once so many bytes went there
@@ -46,7 +47,7 @@ class Proxy:
                 client.close()
                 continue
             try:
-                server = socket.create_connection(("127.0.0.1", self.target_port))
+                server = socket.create_connection((self.target_host, self.target_port))
             except OSError:  # the target is down: whoever tries is to see that
                 client.close()
                 continue

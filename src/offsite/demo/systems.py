@@ -40,7 +40,8 @@ class DemoSystem:
         self._ports = [part for option, port in PORTS.items() for part in (option, str(_free_port(address, port)))]
         self.peer_address = f"{address}:{self._ports[-1]}"
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
+        """Returns when it answers. `more` are further options."""
         command = [
             "serve",
             str(self.directory),
@@ -50,6 +51,7 @@ class DemoSystem:
             self.address,
             "--pool-size",
             self._pool_size,
+            *more,
         ]
         self.show(*command)
         with self.log.open("w") as log:

@@ -43,6 +43,11 @@ OPTIONS = (
     Option("nbd-port", "The port of NBD; by default, 10809.", "PORT", ("serve",)),
     Option("peer-port", "The port for other systems; by default, 7443.", "PORT", ("serve",)),
     Option("pool-size", "The size of pool A, at the first start; by default, the free space.", "SIZE", ("serve",)),
+    Option(
+        "new-keys",
+        "Makes keys and certificates that were lost anew; peers have to be logged in to again.",
+        verbs=("serve",),
+    ),
     Option("pool", "The pool of the new volume; by default, A.", "POOL", ("import",)),
     Option(
         "format",

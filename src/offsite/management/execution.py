@@ -70,7 +70,8 @@ def _check_secrets(call: Call, request: Request) -> None:
 def _secret_to_ask(call: Call, request: Request) -> Question | None:
     for parameter in call.command.parameters:
         given = parameter.name in call.secrets or parameter.name in request.secrets
-        if parameter.is_secret and parameter.required and not given:
+        needed = parameter.required or parameter.along_with.replace("-", "_") in call.arguments
+        if parameter.is_secret and needed and not given:
             return Question(parameter.help, parameter.name, parameter.environment, parameter.new)
     return None
 

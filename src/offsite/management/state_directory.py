@@ -47,7 +47,7 @@ class StateDirectory:
         os.close(self.lock)
 
 
-def take(path: Path) -> StateDirectory:
+def take(path: Path, *, keys_may_be_missing: bool = False) -> StateDirectory:
     """Raises StateDirectoryError, with nothing changed, for a directory that is foreign, damaged or in use."""
     path = path.absolute()
     try:
@@ -61,7 +61,7 @@ def take(path: Path) -> StateDirectory:
         if _is_new(path):
             directory.database_path.unlink(missing_ok=True)
         else:
-            _check(directory)
+            _check(directory, keys_may_be_missing)
     except BaseException:
         directory.release()
         raise
@@ -100,7 +100,7 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _check(directory: StateDirectory) -> None:
+def _check(directory: StateDirectory, keys_may_be_missing: bool) -> None:
     """Reads the database without writing to it. After a crash its journal has to be played first: then opening
     it, and the pools, finds what is wrong."""
     path = directory.database_path
@@ -118,7 +118,7 @@ def _check(directory: StateDirectory) -> None:
         try:
             _check_database(connection, path)
             _check_data_files(connection, directory.path)
-            if connection.execute("SELECT count(*) FROM system").fetchone()[0]:
+            if not keys_may_be_missing and connection.execute("SELECT count(*) FROM system").fetchone()[0]:
                 check_keys(directory.path)
         finally:
             connection.close()
@@ -156,5 +156,6 @@ def check_keys(directory: Path) -> None:
         path = directory / KEYS / name
         if not path.is_file():
             raise StateDirectoryError(
-                f"{path} is missing; peers and hosts know the system by it; restore it from a copy"
+                f"{path} is missing; peers and hosts know the system by it; restore it from a copy, or start once with "
+                "--new-keys and make it known to them again"
             )

@@ -43,6 +43,7 @@ class Parameter:
     named: bool = False
     environment: str = ""
     new: bool = False  # a secret that is chosen just now
+    along_with: str = ""  # a secret that is only asked for when this other parameter is given
 
     @property
     def is_flag(self) -> bool:
@@ -70,8 +71,10 @@ def flag(name: str, help: str) -> Parameter:
     return Parameter(name, help)
 
 
-def secret(name: str, type: ValueType, help: str, *, environment: str, new: bool = False) -> Parameter:
-    return Parameter(name, help, type, required=True, environment=environment, new=new)
+def secret(
+    name: str, type: ValueType, help: str, *, environment: str, new: bool = False, along_with: str = ""
+) -> Parameter:
+    return Parameter(name, help, type, required=not along_with, environment=environment, new=new, along_with=along_with)
 
 
 Handler = Callable[..., Reply]

@@ -70,8 +70,8 @@ class Dialer:
             if pinned is not None and certificate != pinned:
                 raise CertificateChanged(
                     f"{address} shows a certificate with the fingerprint {fingerprint_of(certificate)}, but "
-                    f"{fingerprint_of(pinned)} is pinned for it; if its certificate was replaced on purpose, delete "
-                    "the peer connection and create it again"
+                    f"{fingerprint_of(pinned)} is pinned for it; if its certificate was replaced on purpose, log "
+                    "in there again: set peer-connection remote-username USER NAME"
                 )
             channel = Channel(sock, address)
             asking = Asking(address, self._clock, connect_seconds)

@@ -81,6 +81,7 @@ class Pair(Message, frozen=True, kw_only=True):
     certificate: Certificate  # of the one who asks, DER
     host: Annotated[str, Meta(max_length=255)]  # where it can be reached; '': where this connection comes from
     port: Annotated[int, Meta(ge=1, le=65535)]
+    replace: bool = False  # a certificate that is pinned for the one who asks gives way to this one
 
     def __repr__(self) -> str:
         return f"Pair(username={self.username!r}, password=…)"

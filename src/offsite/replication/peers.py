@@ -1,35 +1,38 @@
-"""Peer connections, as this system asks for them: query, create, show, delete."""
+"""Peer connections, as this system asks for them: query, create, show, change, delete."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import BadParameter, CertificateChanged, InUse, NameInUse, ObjectNotFound
+from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.replication import records
+from offsite.replication.bandwidth import Bandwidths, Flow, Terms
+from offsite.replication.bandwidth_calendar import parse_calendar
 from offsite.replication.dialing import Connection, Dials
 from offsite.replication.identity import (
     Certificates,
     SystemIdentity,
     fingerprint_of,
     format_address,
-    same_fingerprint,
 )
-from offsite.replication.messages import Done, Pair, Ping, Unpair
+from offsite.replication.messages import Done, Unpair
+from offsite.replication.pairing import Login, ask_to_pair, check_fingerprint, ping
+from offsite.replication.peer_changes import PeerChange, PeerChanges
 from offsite.replication.presence import Presence
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired
 from offsite.store.database import Database
 
-_ANYWHERE = ("", "0.0.0.0", "::")
-
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer connection. `fingerprint` is that of the certificate pinned for the other system."""
+    """A peer connection. `fingerprint` is that of the certificate pinned for the other system. Limits are bytes a
+    second, None for none; `limit_now` is what the calendar and the plain limit come to at this instant."""
 
     name: str
     system_uuid: str
@@ -37,6 +40,9 @@ class Peer:
     address: str
     fingerprint: str
     created_at: float
+    bandwidth_limit: int | None
+    bandwidth_calendar: str
+    limit_now: int | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ class Peers:
         self._report = report
         self._clock = clock
         self.presence = Presence(dialer, clock)
+        self._changes = PeerChanges(database, dialer.dial, certificates, report)
+        self._bandwidths = Bandwidths(self._load_terms, clock)
 
     def query(self, address: str) -> RemoteSystem:
         """Who is there? Shows nothing of us, and trusts nothing yet. Raises PeerUnreachable."""
@@ -92,21 +100,14 @@ class Peers:
         """
         check_name(name, "peer connection name")
         self._check_new_name(name)
+        login = Login(username, password, fingerprint)
         with self._dialer.dial(address) as connection:
-            self._check_stranger(connection, address, fingerprint)
-            host, port = self.own_address
-            pair = Pair(
-                username=username,
-                password=password,
-                certificate=self._certificates.certificate_der,
-                host="" if host in _ANYWHERE else host,
-                port=port,
-            )
-            connection.channel.ask(connection.asking, pair, Done)
+            self._check_stranger(connection, address, login)
+            ask_to_pair(connection, login, self._certificates.certificate_der, self.own_address)
             hello, certificate = connection.hello, connection.certificate
             address = format_address(connection.host, connection.port)
         with self._dialer.dial(address, certificate) as connection:
-            connection.channel.ask(connection.asking, Ping(), Done)
+            ping(connection)
         values = {
             "name": name,
             "system_uuid": hello.system_uuid,
@@ -126,24 +127,19 @@ class Peers:
         if any(peer.name == name for peer in self._records()):
             raise NameInUse(f"there is already a peer connection {name!r}; delete it first, or choose another name")
 
-    def _check_stranger(self, connection: Connection, address: str, expected: str | None) -> None:
-        shown = fingerprint_of(connection.certificate)
+    def _check_stranger(self, connection: Connection, address: str, login: Login) -> None:
         if connection.hello.system_uuid == self._system.uuid:
             raise BadParameter(f"address {address!r} is this system's own; a peer is another system")
-        if expected is not None and not same_fingerprint(expected, shown):
-            raise CertificateChanged(
-                f"{address} shows a certificate with the fingerprint {shown}, but {expected} was expected; the "
-                "password was not sent"
-            )
+        check_fingerprint(connection, address, login)
         for peer in self._records():
             if peer.system_uuid == connection.hello.system_uuid:
                 raise InUse(f"system {peer.system_name} is connected already, as peer connection {peer.name}")
 
     def all(self) -> list[Peer]:
-        return [_shown(peer) for peer in self._records()]
+        return [self._shown(peer) for peer in self._records()]
 
     def get(self, name: str) -> Peer:
-        return _shown(self.record(name))
+        return self._shown(self.record(name))
 
     def record(self, name: str) -> PeerRecord:
         """Raises ObjectNotFound."""
@@ -154,6 +150,18 @@ class Peers:
 
     def record_of(self, peer_id: int) -> PeerRecord:
         return next(peer for peer in self._records() if peer.id == peer_id)
+
+    def change(self, name: str, change: PeerChange) -> Peer:
+        """See PeerChanges.change. Runs that are under way are not disturbed, and keep to a new limit at once."""
+        peer = self.record(name)
+        self._changes.change(peer, change, self.own_address)
+        self._bandwidths.reload(peer.id)
+        self.presence.forget()
+        return self.get(change.name or name)
+
+    def pacing(self, peer_id: int) -> Flow:
+        """When a run to this peer may send: one for each attempt."""
+        return self._bandwidths.flow(peer_id)
 
     def delete(self, name: str, local_only: bool = False) -> None:
         """On both systems, or with `local_only` here alone. Raises InUse while a set needs it, and
@@ -167,6 +175,7 @@ class Peers:
             self._unpair(peer)
         with self._database.transaction() as transaction:
             records.delete_peer(transaction, peer.id)
+        self._bandwidths.forget(peer.id)
         self._report(events.PEER_DELETED, f"Peer connection {name} was deleted.")
 
     def _unpair(self, peer: PeerRecord) -> None:
@@ -187,17 +196,26 @@ class Peers:
     def online_by_id(self, peer_id: int) -> bool:
         return self.presence.is_online(self.record_of(peer_id))
 
+    def _load_terms(self, peer_id: int) -> Terms:
+        return next((_terms(peer) for peer in self._records() if peer.id == peer_id), Terms())
+
     def _records(self) -> list[PeerRecord]:
         with self._database.read() as transaction:
             return records.all_peers(transaction)
 
+    def _shown(self, peer: PeerRecord) -> Peer:
+        return Peer(
+            name=peer.name,
+            system_uuid=peer.system_uuid,
+            system_name=peer.system_name,
+            address=peer.address,
+            fingerprint=fingerprint_of(peer.certificate),
+            created_at=peer.created_at,
+            bandwidth_limit=peer.bandwidth_limit,
+            bandwidth_calendar=peer.bandwidth_calendar,
+            limit_now=_terms(peer).limit_at(datetime.fromtimestamp(self._clock.now())),
+        )
 
-def _shown(peer: PeerRecord) -> Peer:
-    return Peer(
-        name=peer.name,
-        system_uuid=peer.system_uuid,
-        system_name=peer.system_name,
-        address=peer.address,
-        fingerprint=fingerprint_of(peer.certificate),
-        created_at=peer.created_at,
-    )
+
+def _terms(peer: PeerRecord) -> Terms:
+    return Terms(peer.bandwidth_limit, parse_calendar(peer.bandwidth_calendar))

@@ -14,6 +14,8 @@ FRESH_SECONDS = 5.0  # how long an answer holds good
 PING_SECONDS = 3.0
 PATIENCE_SECONDS = 0.5  # a listing does not wait longer for a peer that has gone; it shows what was known last
 
+_Whom = tuple[str, str, bytes]
+
 
 class Presence:
     """Asks when somebody wants to know, and not more often than every few seconds."""
@@ -22,22 +24,23 @@ class Presence:
         self._dialer = dialer
         self._clock = clock
         self._lock = threading.Lock()
-        self._answers: dict[str, tuple[float, bool]] = {}
-        self._asking: dict[str, threading.Thread] = {}
+        self._answers: dict[_Whom, tuple[float, bool]] = {}
+        self._asking: dict[_Whom, threading.Thread] = {}
 
     def is_online(self, peer: PeerRecord) -> bool:
+        whom = _whom(peer)
         with self._lock:
-            asked_at, answer = self._answers.get(peer.system_uuid, (-FRESH_SECONDS, False))
+            asked_at, answer = self._answers.get(whom, (-FRESH_SECONDS, False))
             if self._clock.monotonic() < asked_at + FRESH_SECONDS:
                 return answer
-            thread = self._asking.get(peer.system_uuid)
+            thread = self._asking.get(whom)
             if thread is None:
                 thread = threading.Thread(target=self._ask, args=(peer,), name=f"ping-{peer.name}", daemon=True)
-                self._asking[peer.system_uuid] = thread
+                self._asking[whom] = thread
                 thread.start()
         thread.join(PATIENCE_SECONDS)
         with self._lock:
-            return self._answers.get(peer.system_uuid, (0.0, False))[1]
+            return self._answers.get(whom, (0.0, False))[1]
 
     def forget(self) -> None:
         """The next one who wants to know makes us ask."""
@@ -52,5 +55,10 @@ class Presence:
         except OffsiteError:
             answer = False
         with self._lock:
-            self._answers[peer.system_uuid] = (self._clock.monotonic(), answer)
-            del self._asking[peer.system_uuid]
+            self._answers[_whom(peer)] = (self._clock.monotonic(), answer)
+            del self._asking[_whom(peer)]
+
+
+def _whom(peer: PeerRecord) -> _Whom:
+    """An answer from an address that was changed meanwhile, or under another certificate, is no answer."""
+    return peer.system_uuid, peer.address, peer.certificate

@@ -104,6 +104,19 @@ def delete_peer(connection: Connection, peer_id: int) -> None:
     connection.execute(delete(peers).where(peers.c.id == peer_id))
 
 
+def busy_sets(connection: Connection, peer_id: int) -> list[str]:
+    """Names of the sets, primary here, that may send to the peer now: a run of theirs has not ended, and nobody has
+    suspended them."""
+    unfinished = (runs.c.set_id == replication_sets.c.id) & runs.c.state.in_(("preparing", "queued", "running"))
+    chosen = (
+        select(replication_sets.c.name)
+        .where(replication_sets.c.peer_id == peer_id, replication_sets.c.role == "primary")
+        .where(~replication_sets.c.suspended, select(runs.c.id).where(unfinished).exists())
+        .order_by(replication_sets.c.name)
+    )
+    return list(connection.execute(chosen).scalars())
+
+
 # Sets
 
 

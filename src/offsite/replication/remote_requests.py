@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -80,29 +79,50 @@ class RemoteRequests:
         _check_certificate(pair.certificate)
         if hello.system_uuid == self._system.uuid:
             raise BadParameter(f"system {hello.system_name} has the uuid of {self._system.name}; it is a copy of it")
-        values: dict[str, Any] = {
-            "system_name": hello.system_name,
-            "address": format_address(pair.host or host, pair.port),
-        }
+        address = format_address(pair.host or host, pair.port)
         same = next((peer for peer in self._peers() if peer.system_uuid == hello.system_uuid), None)
-        with self._database.transaction() as transaction:
-            if same is not None:
-                _check_same(same, pair.certificate)
+        if same is None:
+            self._add_peer(pair, hello, address)
+        elif pair.replace:
+            self._replace_certificate(same, pair, hello, host)
+        else:
+            _check_same(same, pair.certificate)
+            with self._database.transaction() as transaction:
+                values = {"system_name": hello.system_name, "address": address}
                 records.update_peer(transaction, same.id, values)
-                return
+
+    def _add_peer(self, pair: Pair, hello: Hello, address: str) -> None:
+        values = {
+            "name": hello.system_name,
+            "system_uuid": hello.system_uuid,
+            "system_name": hello.system_name,
+            "address": address,
+            "certificate": pair.certificate,
+            "created_at": self._clock.now(),
+        }
+        with self._database.transaction() as transaction:
             self._check_new_peer(hello.system_name, pair.certificate)
-            values |= {
-                "name": hello.system_name,
-                "system_uuid": hello.system_uuid,
-                "certificate": pair.certificate,
-                "created_at": self._clock.now(),
-            }
             records.insert_peer(transaction, values)
         self._report(
             events.PEER_CREATED,
             f"Peer connection {hello.system_name} was created by user {pair.username} of system "
-            f"{hello.system_name} at {values['address']}.",
+            f"{hello.system_name} at {address}.",
         )
+
+    def _replace_certificate(self, peer: PeerRecord, pair: Pair, hello: Hello, host: str) -> None:
+        """Asked for by a user of the other system who has just shown a password of ours: it lost its certificate,
+        or ours. Its address stays as it is here: our own user may have set it."""
+        values = {"system_name": hello.system_name, "certificate": pair.certificate}
+        with self._database.transaction() as transaction:
+            self._check_certificate_of_no_other(pair.certificate, peer)
+            records.update_peer(transaction, peer.id, values)
+        if pair.certificate != peer.certificate:
+            self._report(
+                events.PEER_CERTIFICATE_REPLACED,
+                f"The certificate of system {peer.system_name} (peer connection {peer.name}) was replaced from {host} "
+                f"with the password of user {pair.username}: its fingerprint was {fingerprint_of(peer.certificate)}, "
+                f"and is {fingerprint_of(pair.certificate)} now.",
+            )
 
     def _log_in(self, pair: Pair, host: str) -> None:
         wait_seconds = self._login_limit.wait_seconds(host)
@@ -123,7 +143,11 @@ class RemoteRequests:
         for peer in self._peers():
             if peer.name == name:
                 raise NameInUse(f"there is already a peer connection {name!r}, to another system; delete it first")
-            if peer.certificate == certificate:
+        self._check_certificate_of_no_other(certificate)
+
+    def _check_certificate_of_no_other(self, certificate: bytes, own: PeerRecord | None = None) -> None:
+        for peer in self._peers():
+            if peer.certificate == certificate and (own is None or peer.id != own.id):
                 raise InUse(f"peer connection {peer.name} has the same certificate")
 
     def unpair(self, peer: PeerRecord) -> None:
@@ -251,7 +275,8 @@ def _check_same(peer: PeerRecord, certificate: bytes) -> None:
     if peer.certificate != certificate:
         raise CertificateChanged(
             f"system {peer.system_name} shows a certificate with the fingerprint {fingerprint_of(certificate)}, but "
-            f"{fingerprint_of(peer.certificate)} is pinned for it; delete peer connection {peer.name} first"
+            f"{fingerprint_of(peer.certificate)} is pinned for it; delete peer connection {peer.name} first, or, if "
+            "the certificate was replaced on purpose, use set peer-connection remote-username"
         )
 
 

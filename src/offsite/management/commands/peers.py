@@ -1,11 +1,22 @@
-"""Peer connections: create, query, delete, show."""
+"""Peer connections: create, query, set, delete, show."""
 
 from __future__ import annotations
 
+from offsite.errors import BadParameter
 from offsite.management import values
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, System
 from offsite.management.table import Role, Subject, flag, keyword, positional, secret
+from offsite.management.values import ValueType
+from offsite.replication.bandwidth_calendar import (
+    CHARACTERS_MAX,
+    BandwidthCalendar,
+    format_rate,
+    parse_calendar,
+    parse_rate,
+)
+from offsite.replication.pairing import Login
+from offsite.replication.peer_changes import NO_LIMIT, PeerChange
 from offsite.replication.peers import Peer
 
 COMMANDS = Subject("Peer connections")
@@ -18,6 +29,11 @@ PEER = ObjectType(
         Property("connection-status", "Status"),
         Property("remote-system-name", "System"),
         Property("remote-host-port-address", "Address"),
+        Property("bandwidth-limit", "Limit"),
+        Property("bandwidth-calendar", "Calendar"),
+        Property("bandwidth-limit-now", "Limit now"),
+        Property("bandwidth-limit-numeric", kind=Kind.NUMBER),  # bytes a second
+        Property("bandwidth-limit-now-numeric", kind=Kind.NUMBER),
         Property("remote-certificate-fingerprint"),
         Property("remote-system-serial"),
         Property("connection-type"),
@@ -91,6 +107,81 @@ def query_peer_connection(context: Context, address: str) -> Reply:
     return Reply(rows=(remote,))
 
 
+def _limit(text: str) -> int:
+    rate = parse_rate(text)
+    return NO_LIMIT if rate is None else rate
+
+
+def _calendar(text: str) -> BandwidthCalendar:
+    return parse_calendar(values.text("bandwidth calendar", CHARACTERS_MAX).parse(text))
+
+
+@COMMANDS.command(
+    "set peer-connection",
+    "Changes a peer connection. A name or a limit can change at any time and disturbs no run; the address only while "
+    "no run uses it, and the system there must be the same one. With a user, the systems pin each other's certificates "
+    "anew: for after one was lost.",
+    keyword("name", values.name("peer connection"), "A new name for it."),
+    keyword("remote-port-address", ADDRESS, "The new peer port of the other system: HOST or HOST:PORT."),
+    keyword("remote-username", values.reference("user"), "A user there, with the role manage."),
+    secret(
+        "remote-password",
+        values.secret("password"),
+        "The password of that user on the other system.",
+        environment="OFFSITE_REMOTE_PASSWORD",
+        along_with="remote-username",
+    ),
+    keyword("fingerprint", values.text("fingerprint", 128), "The SHA-256 that its certificate must have."),
+    keyword(
+        "bandwidth-limit",
+        ValueType("<rate>|none", _limit),
+        "How much runs from here may send a second, together: like 10MB.",
+    ),
+    keyword(
+        "bandwidth-calendar",
+        ValueType("<windows>|none", _calendar),
+        "Hours with another limit: like Mon-Fri 08:00-18:00 10MB, Sat 00:00-24:00 none.",
+    ),
+    positional("peer-connection", values.reference("peer connection"), "The peer connection."),
+    long=True,
+    examples=(
+        "set peer-connection bandwidth-limit 10MB Newark",
+        'set peer-connection bandwidth-calendar "Mon-Fri 08:00-18:00 2MB" Newark',
+        "set peer-connection remote-username manage Newark",
+    ),
+)
+def set_peer_connection(
+    context: Context,
+    peer_connection: str,
+    name: str | None = None,
+    remote_port_address: str | None = None,
+    remote_username: str | None = None,
+    remote_password: str | None = None,
+    fingerprint: str | None = None,
+    bandwidth_limit: int | None = None,
+    bandwidth_calendar: BandwidthCalendar | None = None,
+) -> Reply:
+    change = PeerChange(
+        name=name,
+        address=remote_port_address,
+        login=_login(remote_username, remote_password, fingerprint),
+        bandwidth_limit=bandwidth_limit,
+        bandwidth_calendar=bandwidth_calendar,
+    )
+    peer = context.system.replication.peers.change(peer_connection, change)
+    return Reply(f"Peer connection {peer.name} was changed.", (_row(context.system, peer),))
+
+
+def _login(username: str | None, password: str | None, fingerprint: str | None) -> Login | None:
+    if username is not None and password is not None:
+        return Login(username, password, fingerprint)
+    if password is not None or fingerprint is not None:
+        raise BadParameter(
+            "remote-password and fingerprint are for logging in to the other system; give remote-username as well"
+        )
+    return None
+
+
 def _delete_question(context: Context, name: str, local_only: bool = False) -> str:
     peer = context.system.replication.peers.get(name)
     where = "here alone" if local_only else f"here and on system {peer.system_name}"
@@ -131,6 +222,11 @@ def _row(system: System, peer: Peer) -> Row:
             "connection-status": "Online" if system.replication.peers.online(peer.name) else "Offline",
             "remote-system-name": peer.system_name,
             "remote-host-port-address": peer.address,
+            "bandwidth-limit": format_rate(peer.bandwidth_limit),
+            "bandwidth-calendar": peer.bandwidth_calendar or "none",
+            "bandwidth-limit-now": format_rate(peer.limit_now),
+            "bandwidth-limit-numeric": peer.bandwidth_limit,
+            "bandwidth-limit-now-numeric": peer.limit_now,
             "remote-certificate-fingerprint": peer.fingerprint,
             "remote-system-serial": peer.system_uuid,
             "connection-type": "TLS",

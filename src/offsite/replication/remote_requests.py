@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -92,7 +93,7 @@ class RemoteRequests:
                 records.update_peer(transaction, same.id, values)
 
     def _add_peer(self, pair: Pair, hello: Hello, address: str) -> None:
-        values = {
+        values: dict[str, Any] = {
             "name": hello.system_name,
             "system_uuid": hello.system_uuid,
             "system_name": hello.system_name,

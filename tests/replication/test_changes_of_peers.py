@@ -72,6 +72,14 @@ def connected(one: Site, other: Site) -> bool:
     return True
 
 
+def with_set(london: Site, newark: Site) -> int:
+    """Returns the id of a set that is primary in London."""
+    pair(london, newark)
+    london.replication.sets.create("SalesDR", london.create_volume("Sales", 1 << 20), "Newark")
+    with london.database.read() as connection:
+        return all_sets(connection)[0].id
+
+
 @contextmanager
 def way_to(site: Site) -> Iterator[Proxy]:
     """Another address of a system."""
@@ -136,14 +144,6 @@ def test_a_new_address_where_another_or_nobody_answers_is_refused(london: Site, 
     newark.replication.peers.delete("London", local_only=True)
     with refused(london, newark, error=PeerRefused, match="does not know this system"):
         change(london, "Newark", address=newark.address.replace("127.0.0.1", "localhost"))
-
-
-def with_set(london: Site, newark: Site) -> int:
-    """Returns the id of a set that is primary in London."""
-    pair(london, newark)
-    london.replication.sets.create("SalesDR", london.create_volume("Sales", 1 << 20), "Newark")
-    with london.database.read() as connection:
-        return all_sets(connection)[0].id
 
 
 RUN = "0" * 36
@@ -217,8 +217,7 @@ def test_a_run_that_the_peer_sends_does_not_hold_up_a_new_address_of_the_peer(lo
 @pytest.mark.parametrize("lost", ["here", "there", "both"])
 def test_a_lost_certificate_is_replaced_by_logging_in_again(london: Site, newark: Site, lost: str) -> None:
     """From whichever side; the sets stay, and what they sent is not sent again."""
-    pair(london, newark)
-    london.replication.sets.create("SalesDR", london.create_volume("Sales", 1 << 20), "Newark")
+    with_set(london, newark)
     london.write(london.image_id("Sales"), 0, b"before" * 1000)
     assert london.run_to_end("SalesDR").state == "success"
     before = {site.name: site.authority.fingerprint for site in (london, newark)}
@@ -227,7 +226,6 @@ def test_a_lost_certificate_is_replaced_by_logging_in_again(london: Site, newark
     if lost in ("there", "both"):
         new_certificate(newark)
     assert not connected(london, newark)
-    assert london.run_to_end("SalesDR").state == "failed"
     london.events.clear()
     newark.events.clear()
 

@@ -23,13 +23,16 @@ from offsite.errors import (
     PeerUnreachable,
 )
 from offsite.replication.bandwidth_calendar import parse_calendar
+from offsite.replication.channel import Channel
 from offsite.replication.dialing import Dialer
 from offsite.replication.identity import SystemIdentity
+from offsite.replication.messages import Message, Ping
 from offsite.replication.pairing import Login, ask_to_pair
 from offsite.replication.peer_changes import NO_LIMIT, PeerChange
-from offsite.replication.records import all_sets, insert_run, update_run
+from offsite.replication.records import PeerRecord, all_sets, insert_run, update_run
+from offsite.replication.session import Session
 from tests.replication.proxy import Proxy
-from tests.replication.sites import PASSWORD, Site, pair
+from tests.replication.sites import PASSWORD, Site, pair, random_bytes
 
 LOGIN = Login("manage", PASSWORD)
 
@@ -390,6 +393,31 @@ def test_runs_under_way_hear_of_a_new_limit(london: Site, newark: Site) -> None:
     assert pacing.is_limited
     change(london, "Newark", bandwidth_limit=NO_LIMIT)
     assert not pacing.is_limited
+
+
+@pytest.mark.slow
+def test_the_other_side_is_pinged_while_a_run_waits_for_its_bandwidth(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With real sessions: a ping between batches is answered, and taken for no Ack."""
+    monkeypatch.setattr("offsite.replication.primary_driver.PING_SECONDS", 0.1)
+    pings, answer = 0, Session._answer
+
+    def counted(session: Session, channel: Channel, peer: PeerRecord, message: Message, payload: memoryview) -> object:
+        nonlocal pings
+        pings += isinstance(message, Ping) and session._run is not None
+        return answer(session, channel, peer, message, payload)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Session, "_answer", counted)
+    with_set(london, newark)
+    change(london, "Newark", bandwidth_limit=10**6)
+    london.write(london.image_id("Sales"), 0, random_bytes(1 << 20))
+    london.run_to_end("SalesDR")
+    london.write(london.image_id("Sales"), 0, random_bytes(1 << 20, 1))
+    run = london.run_to_end("SalesDR")
+    assert (run.state, run.error) == ("success", None)
+    assert newark.content("Sales") == london.content("Sales")
+    assert pings >= 3
 
 
 def test_an_answer_from_the_old_address_does_not_count_for_the_new_one(

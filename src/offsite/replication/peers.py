@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -57,7 +59,8 @@ class RemoteSystem:
 
 
 class Peers:
-    """`own_address` is where others reach this system's peer port, as far as it knows itself."""
+    """`own_address` is where others reach this system's peer port, as far as it knows itself. `wait` is how runs wait
+    for their bandwidth: so that a simulator with a clock of its own need not sleep."""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Peers:
         own_address: tuple[str, int],
         report: Report,
         clock: Clock,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._database = database
         self._dialer = dialer
@@ -78,7 +82,7 @@ class Peers:
         self._clock = clock
         self.presence = Presence(dialer, clock)
         self._changes = PeerChanges(database, dialer.dial, certificates, report)
-        self._bandwidths = Bandwidths(self._load_terms, clock)
+        self._bandwidths = Bandwidths(self._load_terms, clock, wait)
 
     def query(self, address: str) -> RemoteSystem:
         """Who is there? Shows nothing of us, and trusts nothing yet. Raises PeerUnreachable."""

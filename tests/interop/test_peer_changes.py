@@ -133,11 +133,36 @@ def test_a_new_name_disturbs_no_run_and_a_new_address_waits_for_its_end(
         last = await_end(london)
         assert (last["state"], last["run"], last["error"]) == ("success", run, "")
 
-        london.ask("set", "peer-connection", "remote-port-address", proxy.address, "bandwidth-limit", "none", "East")
+        london.ask("set", "peer-connection", "remote-port-address", proxy.address, "East")
         assert (peer(london)["remote-host-port-address"], proxy.bytes_there > 0) == (proxy.address, True)
         before = proxy.bytes_there
         assert replicate_to_end(london)["state"] == "success"
         assert proxy.bytes_there > before
+        assert london.digest("Sales") == newark.digest("Sales")
+    finally:
+        proxy.close()
+
+
+def test_a_peer_that_has_moved_during_a_run_is_found_again_with_the_set_suspended(
+    systems: tuple[System, System], tmp_path: Path
+) -> None:
+    london, newark = systems
+    make_set(london, tmp_path, 8 << 20)
+    london.ask("set", "peer-connection", "bandwidth-limit", "1MB", "Newark")
+    london.ask("replicate", "SalesDR")
+    run = london.last_run("SalesDR")["run"]
+    wait_until("it sends", lambda: wire_bytes(london) > BATCH_BYTES)
+    began = time.monotonic()
+    london.ask("suspend", "replication-set", "SalesDR")
+    assert time.monotonic() - began < 1, "also while it waits for its bandwidth"
+    proxy = Proxy(int(newark.peer_address.rpartition(":")[2]), newark.address)
+    try:
+        london.ask("set", "peer-connection", "remote-port-address", proxy.address, "bandwidth-limit", "none", "Newark")
+        before = proxy.bytes_there
+        london.ask("resume", "replication-set", "SalesDR")
+        last = await_end(london)
+        assert (last["state"], last["run"]) == ("success", run)
+        assert 0 < proxy.bytes_there - before < 8 << 20, "it went on where it was"
         assert london.digest("Sales") == newark.digest("Sales")
     finally:
         proxy.close()
@@ -163,7 +188,8 @@ def test_a_lost_certificate_is_repaired_and_the_sets_go_on(
     assert "keys/ca.pem is missing" in again.stderr and "start once with --new-keys" in again.stderr
     lost.start("--new-keys")
     assert len(events_of(lost, "were lost and made anew")) == 1
-    wait_until("it is a stranger", lambda: peer(london)["connection-status"] == "Offline")
+    london.ask("replicate", "SalesDR")
+    wait_until("the run finds a stranger", lambda: "certificate" in london.last_run("SalesDR")["error"])
 
     done = log_in_again(london, newark)
     assert done.returncode == 0, done.stderr
@@ -172,6 +198,7 @@ def test_a_lost_certificate_is_repaired_and_the_sets_go_on(
     assert len(events_of(london, after[loser])) >= 1
     if loser == "London":
         assert len(events_of(newark, f"its fingerprint was {before[loser]}, and is {after[loser]} now")) == 1
+    assert await_end(london)["state"] == "success", "the run that waited goes on by itself"
     run = replicate_to_end(london)
     assert (run["state"], run["error"]) == ("success", "")
     assert run["changed-bytes-numeric"] < 2 << 20, "it did not begin from nothing"

@@ -78,7 +78,7 @@ def connected(one: Site, other: Site) -> bool:
 def with_set(london: Site, newark: Site) -> int:
     """Returns the id of a set that is primary in London."""
     pair(london, newark)
-    london.replication.sets.create("SalesDR", london.create_volume("Sales", 1 << 20), "Newark")
+    london.create_set("SalesDR", london.create_volume("Sales", 1 << 20), "Newark")
     with london.database.read() as connection:
         return all_sets(connection)[0].id
 
@@ -152,8 +152,15 @@ def test_a_new_address_where_another_or_nobody_answers_is_refused(london: Site, 
 RUN = "0" * 36
 
 
+def nothing_by_itself(site: Site) -> None:
+    """Runs that a test puts on record stay as they are."""
+    for ticker in site.replication._tickers:
+        ticker.stop(5)
+
+
 def test_a_new_address_is_refused_while_a_run_uses_it(london: Site, newark: Site, proxy: Proxy) -> None:
     set_id = with_set(london, newark)
+    nothing_by_itself(london)
     with london.database.transaction() as connection:
         insert_run(connection, set_id, RUN, 0.0)
     for login in (None, LOGIN):
@@ -170,6 +177,7 @@ def test_a_new_address_is_refused_while_a_run_uses_it(london: Site, newark: Site
 def test_a_suspended_set_does_not_hold_up_a_new_address(london: Site, newark: Site, proxy: Proxy, state: str) -> None:
     """Else nobody could tell it where a peer has gone to that its run waits for."""
     set_id = with_set(london, newark)
+    nothing_by_itself(london)
     with london.database.transaction() as connection:
         insert_run(connection, set_id, RUN, 0.0)
         connection.exec_driver_sql(f"UPDATE runs SET state = '{state}'")
@@ -184,6 +192,7 @@ def test_a_run_that_begins_while_the_new_address_is_tried_is_noticed(
     london: Site, newark: Site, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_id = with_set(london, newark)
+    nothing_by_itself(london)
 
     def begin(_connection: object) -> None:
         with london.database.transaction() as connection:
@@ -211,6 +220,7 @@ def test_a_peer_that_is_deleted_while_the_new_address_is_tried_stays_so(
 def test_a_run_that_the_peer_sends_does_not_hold_up_a_new_address_of_the_peer(london: Site, newark: Site) -> None:
     """It came in; it is not sent to that address."""
     with_set(london, newark)
+    nothing_by_itself(newark)
     with newark.database.transaction() as connection:
         insert_run(connection, all_sets(connection)[0].id, RUN, 0.0)
     with way_to(london) as proxy:
@@ -229,6 +239,7 @@ def test_a_lost_certificate_is_replaced_by_logging_in_again(london: Site, newark
     if lost in ("there", "both"):
         new_certificate(newark)
     assert not connected(london, newark)
+    london.run_to_trouble("SalesDR")
     london.events.clear()
     newark.events.clear()
 
@@ -244,6 +255,7 @@ def test_a_lost_certificate_is_replaced_by_logging_in_again(london: Site, newark
         assert "manage" in over_there[0] and PASSWORD not in over_there[0]
     assert (len(replaced), len(over_there)) == {"here": (1, 1), "there": (1, 0), "both": (2, 1)}[lost]
 
+    assert london.await_end("SalesDR").state == "success", "the run that waited goes on by itself"
     london.write(london.image_id("Sales"), 8192, b"after" * 1000)
     run = london.run_to_end("SalesDR")
     assert (run.state, run.error) == ("success", None)

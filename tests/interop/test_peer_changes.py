@@ -105,7 +105,7 @@ def test_a_limit_holds_and_its_rise_during_the_run_is_felt_at_once(
     rate = (last - first) / (ended - began)
     print(f"8MB: {in_a_second / MB:.1f} MB in the first second, {rate / MB:.3f} MB/s over {ended - began:.1f} s")
     assert in_a_second > 4 * MB
-    assert rate == pytest.approx(8 * MB, rel=0.2)
+    assert 5 * MB < rate < 9.6 * MB, "a slow machine may not get there, but nobody may get further"
 
     london.ask("set", "peer-connection", "bandwidth-calendar", "Mon-Sun 00:00-24:00 1MB", "Newark")
     assert (peer(london)["bandwidth-limit"], peer(london)["bandwidth-limit-now"]) == ("8MB", "1MB")

@@ -12,14 +12,16 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from offsite.errors import OffsiteError, PeerUnreachable
+from offsite.errors import CertificateChanged, OffsiteError, PeerUnreachable
 from offsite.replication.asking import Asking
+from offsite.replication.bandwidth import Flow
 from offsite.replication.dialing import Connection
 from offsite.replication.primary_driver import Link, PrimaryDriver
 from offsite.replication.primary_end import PrimaryEnd
 from offsite.replication.primary_run import Action, Answer, PrimaryRun
 from offsite.replication.progress import Progress
 from offsite.replication.records import SetRecord
+from offsite.replication.remote_errors import NotPaired
 
 
 class Stopped(Exception):
@@ -44,12 +46,14 @@ class Attempt:
         progress: Progress,
         connect: Callable[[], Connection],
         owner: Ended,
+        pacing: Flow | None = None,
     ) -> None:
         self.set = of
         self.end = end
         self.progress = progress
         self._connect = connect
         self._owner = owner
+        self._pacing = pacing
         self._stop = threading.Event()
         self._cut: Callable[[], None] = lambda: None
 
@@ -88,7 +92,7 @@ class Attempt:
         return run.steps(self.end.holds())
 
     def driver(self, link: Link) -> PrimaryDriver:
-        return PrimaryDriver(link, self.end, self.progress, self.check_stopped)
+        return PrimaryDriver(link, self.end, self.progress, self.check_stopped, self._pacing)
 
     def finish(self, error: Exception | None) -> None:
         """None: the run is done. Whatever comes out of a connection that we cut ourselves is `Stopped`."""
@@ -105,5 +109,5 @@ def sentence_of(error: Exception, pool_name: str) -> str:
 
 
 def is_peer_gone(error: Exception) -> bool:
-    """Whether it is worth trying again as soon as the peer answers."""
-    return isinstance(error, PeerUnreachable)
+    """Whether it is worth trying again as soon as the peer answers: it was gone, or its certificate was not the one."""
+    return isinstance(error, PeerUnreachable | CertificateChanged | NotPaired)

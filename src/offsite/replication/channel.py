@@ -158,8 +158,8 @@ class Channel:
     def _failed(self, error: OSError) -> OffsiteError:
         if isinstance(error, ssl.SSLError) and "UNKNOWN_CA" in (error.reason or ""):
             return NotPaired(
-                f"{self.remote} does not know this system's certificate (any more); delete the peer connection "
-                "on both systems and create it again"
+                f"{self.remote} does not know this system's certificate (any more); give the peer "
+                "connection new credentials: set peer-connection remote-username"
             )
         if isinstance(error, TimeoutError):
             return PeerUnreachable(f"{self.remote} has taken nothing for {SEND_SECONDS:.0f} s")

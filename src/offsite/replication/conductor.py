@@ -167,7 +167,9 @@ class Conductor:
             life.retry_at = self._clock.monotonic() + TROUBLE_SECONDS
             return None
         peer = self._peers.record_of(of.peer_id)
-        life.attempt = Attempt(of, end, life.progress, lambda: self._peers.connect(peer), self)
+        life.attempt = Attempt(
+            of, end, life.progress, lambda: self._peers.connect(peer), self, self._peers.pacing(peer.id)
+        )
         life.progress.state = "connecting"
         return life.attempt
 

@@ -6,6 +6,7 @@
                                                   → {"message": …, "objects": […]} or {"question": {…}}
     POST /offsite/v1/import?name=&pool=&size=     the frames of `frames`
     GET  /offsite/v1/export?name=                 → the same
+    GET  /metrics                                 → for Prometheus; any user may ask
 
 Errors are {"error": {"text": …, "code": …, "class": …, "usage": …}} with status 400, or 401 for who is not
 logged in. ME4's own API is to stand beside these routes, on the same table of commands.
@@ -25,7 +26,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from offsite.errors import AuthenticationFailed, ErrorClass, OffsiteError, ProtocolError
-from offsite.interfaces import api_transfer
+from offsite.interfaces import api_transfer, metrics
 from offsite.interfaces.reply_json import encode, encode_question
 from offsite.management import execution
 from offsite.management.grammar import UsageError
@@ -92,6 +93,13 @@ def _application(system: System, identify: Identify) -> FastAPI:
         asked = execution.Request(body.words, body.secrets, body.asks)
         answer = await run_in_threadpool(execution.execute, system, asked, user)
         return JSONResponse(_answer(answer))
+
+    @application.get("/metrics")
+    async def metrics_now(request: Request) -> Response:
+        await identify(request)
+        accept = request.headers.get("accept", "")
+        content, content_type = await run_in_threadpool(metrics.exposition, system, accept)
+        return Response(content, headers={"Content-Type": content_type})
 
     api_transfer.add_routes(application, system, identify)
     return application

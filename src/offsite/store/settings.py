@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
@@ -25,23 +25,39 @@ class Setting(Generic[V]):
     parse: Callable[[str], V]
     help: str
 
+    @property
+    def limits(self) -> str:
+        """What its values may be, in a few words; empty where only `help` can tell."""
+        return self.parse.limits if isinstance(self.parse, Limited) else ""
 
-def whole_number(what: str, least: int, most: int) -> Callable[[str], int]:
+
+@dataclass(frozen=True)
+class Limited(Generic[V]):
+    """A `parse` that can tell its limits."""
+
+    limits: str
+    parse: Callable[[str], V]
+
+    def __call__(self, text: str) -> V:
+        return self.parse(text)
+
+
+def whole_number(what: str, least: int, most: int) -> Limited[int]:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most):
             raise BadParameter(f"{what} {text[:100]!r} is not a whole number from {least} to {most}")
         return int(text)
 
-    return parse
+    return Limited(f"{least} to {most}", parse)
 
 
-def one_of(what: str, *words: str) -> Callable[[str], str]:
+def one_of(what: str, *words: str) -> Limited[str]:
     def parse(text: str) -> str:
         if text not in words:
             raise BadParameter(f"{what} {text[:100]!r} is not one of {', '.join(words)}")
         return text
 
-    return parse
+    return Limited(", ".join(words), parse)
 
 
 RUNS_AT_A_TIME = Setting(
@@ -54,6 +70,19 @@ RETRY_CADENCE = Setting(
     "When a run that failed is tried again. offsite: after 1 s, doubling to 10 min; me4: six times after 10 min, "
     "then every hour. As soon as a peer that was gone is back it is tried in any case.",
 )
+NOTICE_INTERVAL = Setting(
+    "notice-interval",
+    "60",
+    whole_number("notice interval", 1, 86400),
+    "Seconds between two messages of one notice; the events of that time are joined into one message.",
+)
+
+ALL: tuple[Setting[Any], ...] = (
+    RUNS_AT_A_TIME,
+    RETRY_CADENCE,
+    NOTICE_INTERVAL,
+)
+"""Every setting there is: what `show settings` lists and `set setting` can change."""
 
 
 class Settings:
@@ -63,9 +92,13 @@ class Settings:
         self._database = database
 
     def get(self, setting: Setting[V]) -> V:
+        return setting.parse(self.text(setting))
+
+    def text(self, setting: Setting[V]) -> str:
+        """The value as it was written."""
         with self._database.read() as connection:
             text = connection.execute(select(table.c.value).where(table.c.name == setting.name)).scalar()
-        return setting.parse(setting.default if text is None else text)
+        return setting.default if text is None else str(text)
 
     def set(self, setting: Setting[V], text: str) -> None:
         """Durably. Raises BadParameter, with nothing changed."""

@@ -20,6 +20,7 @@ from offsite.errors import OffsiteError
 from offsite.management.event_log import EventLog
 from offsite.management.execution import Request, execute
 from offsite.management.grammar import split
+from offsite.management.notice_courier import Pace
 from offsite.management.notices import Notices
 from offsite.management.reply import Question, Reply, Row
 from offsite.management.sessions import Sessions
@@ -38,6 +39,7 @@ from offsite.units import MIB
 POOL_BYTES = 64 * MIB
 PASSWORD = "open sesame"
 CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+PACE = Pace(gather_seconds=0.1, retry_seconds=(0.1,))
 MANAGE = User("anna", Role.MANAGE)
 MONITOR = User("otto", Role.MONITOR)
 
@@ -167,7 +169,7 @@ def bench_in(directory: Path, name: str) -> Iterator[Bench]:
     replication.start()
     target = OpenElsewhere()
     settings = Settings(database)
-    notices = Notices(directory / "keys", name, settings, events.report, clock)
+    notices = Notices(directory / "keys", name, settings, events.report, clock, pace=PACE)
     events.listen(notices.tell)
     system = System(
         uuid=identity.uuid,

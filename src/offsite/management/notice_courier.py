@@ -196,7 +196,7 @@ class Courier:
         thread.start()
         thread.join(self._pace.deadline_seconds)
         if not outcome:
-            raise NoticeNotSent(f"the service did not answer within {self._pace.deadline_seconds:.0f} seconds")
+            raise NoticeNotSent(f"the service did not answer within {self._pace.deadline_seconds:g} seconds")
         if outcome[0] is not None:
             raise NoticeNotSent(str(outcome[0]))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from typing import cast
 
 import pytest
 from dateutil.tz import gettz
@@ -12,8 +13,7 @@ from hypothesis import strategies as st
 from offsite.errors import BadParameter
 from offsite.management.timestamps import first_instant, instant_after
 
-BERLIN = gettz("Europe/Berlin")
-assert BERLIN is not None
+BERLIN = cast(tzinfo, gettz("Europe/Berlin"))
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=BERLIN).timestamp()
 
 

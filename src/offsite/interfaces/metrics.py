@@ -126,6 +126,9 @@ def _sets(system: System) -> Iterator[Metric]:
 
 
 def _progress(system: System, info: SetInfo) -> RunProgress | None:
+    """Of the run that is under way: of one that has ended there is nothing left to say."""
+    if info.current_run is None:
+        return None
     try:
         return system.replication.progress(info.name)
     except ObjectNotFound:  # it was deleted just now
@@ -148,18 +151,18 @@ _OF_SETS: tuple[tuple[str, str, Callable[[SetInfo, RunCounts], float | None]], .
 _OF_RUNS: tuple[tuple[str, str, Callable[[RunProgress], float | None]], ...] = (
     (
         "offsite_run_size_bytes",
-        "What the newest run has to go through, in all.",
+        "What the run under way has to go through, in all.",
         lambda run: run.bytes_total,
     ),
-    ("offsite_run_left_bytes", "What the newest run has not gone through yet.", lambda run: run.bytes_left),
+    ("offsite_run_left_bytes", "What the run under way has not gone through yet.", lambda run: run.bytes_left),
     (
         "offsite_run_rate_bytes_per_second",
-        "How fast the newest run goes through; 0 unless it is sending.",
+        "How fast the run under way goes through it; 0 unless it is sending.",
         lambda run: run.rate_bytes_per_second if run.state == "sending" else 0.0,
     ),
     (
         "offsite_run_expected_end_timestamp_seconds",
-        "When the newest run is expected to end; none unless it is sending.",
+        "When the run under way is expected to end; none unless it is sending.",
         lambda run: run.expected_end_at,
     ),
 )

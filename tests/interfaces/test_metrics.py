@@ -278,7 +278,7 @@ def test_a_scrape_of_32_sets_is_quick_also_when_the_peer_has_gone(many: tuple[Be
     _, newark = many
     presence = newark.system.replication.peers.presence
     for bench in many:
-        assert best_seconds(lambda bench=bench: metrics.exposition(bench.system, "")) < 0.3  # type: ignore[misc]
+        assert best_seconds(lambda bench=bench: metrics.exposition(bench.system, "")) < 0.5  # type: ignore[misc]
 
     with Silent() as address:
         with newark.system.database.transaction() as connection:

@@ -183,3 +183,29 @@ def test_only_what_the_own_thread_logs_is_a_reason() -> None:
 @pytest.mark.parametrize("url", ["json://[::1", "json://host:port/x", "json://host:99999/"])
 def test_a_url_with_a_broken_authority_is_hidden_whole(url: str) -> None:
     assert shown_url(url) == "json://…"
+
+
+def test_a_reason_with_parts_of_the_url_is_told_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(f"json://anna:p%40ss{SECRET}@hooks.example/way/{SECRET}?+X-Key=k3yk3y")
+
+    def refuse(**_: object) -> bool:
+        words = ["hooks.example", "anna", f"p@ss{SECRET}", f"/way/{SECRET}", "k3yk3y", "X-Key", "said\nno"]
+        logging.getLogger("apprise").warning(" ".join(words))
+        return False
+
+    monkeypatch.setattr(service._service, "notify", refuse)
+    with pytest.raises(NoticeNotSent) as refusal:
+        service.send("title", "body", Severity.ERROR)
+    assert str(refusal.value) == "the message was not taken: hooks.example … … /… … X-Key said no"
+
+
+def test_a_host_that_is_a_token_is_hidden_in_reasons_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(f"ntfy://{SECRET}")
+
+    def refuse(**_: object) -> bool:
+        logging.getLogger("apprise").warning("cannot reach https://ntfy.sh/%s", SECRET)
+        return False
+
+    monkeypatch.setattr(service._service, "notify", refuse)
+    with pytest.raises(NoticeNotSent, match=r"taken: cannot reach https://ntfy\.sh/…$"):
+        service.send("title", "body", Severity.ERROR)

@@ -195,8 +195,8 @@ def _secrets(url: str) -> list[str]:
     pieces = [rest, *user.split(":"), user, *path.split("/"), path]
     if _scheme(url) not in SERVERS:
         pieces += [authority, *host.split(":")]
-    pieces += [piece for pair in parse_qsl(query, keep_blank_values=True) for piece in pair]
-    both = {form for piece in pieces for form in (piece, unquote(piece), piece.lstrip("+"))}
+    pieces += [value for _, value in parse_qsl(query)]
+    both = {form for piece in pieces for form in (piece, unquote(piece))}
     return sorted((each for each in both if len(each) >= _SHORTEST_SECRET_CHARACTERS), key=len, reverse=True)
 
 

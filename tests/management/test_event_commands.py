@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import update
@@ -139,9 +139,28 @@ def test_settings_are_shown_and_changed_and_an_event_says_so(bench: Bench) -> No
     assert limits["notices"] == "16"
 
 
+def test_a_setting_may_be_emptied_again(bench: Bench) -> None:
+    bench.do("set setting name time-zone value Europe/London")
+    reply = bench.do('set setting name time-zone value ""')
+    assert reply.message == "Setting time-zone is nothing now."
+    assert reply.rows[0]["value"] == ""
+
+
+def test_times_are_those_of_the_setting_time_zone(bench: Bench) -> None:
+    """Whatever the zone of the machine is: noon in Kiritimati is 22:00 UTC of the day before."""
+    tell(bench, "noon")
+    set_time(bench, "noon", datetime(2026, 2, 28, 22, 0, 0, tzinfo=UTC).timestamp())
+    bench.do("set setting name time-zone value Pacific/Kiritimati")
+    assert messages(bench, "show events from 030126120000 to 030126120000") == ["noon"]
+    bench.do("set setting name time-zone value UTC")
+    assert messages(bench, "show events from 022826220000 to 022826220000") == ["noon"]
+
+
 def test_settings_that_are_wrong_are_refused(bench: Bench) -> None:
     bench.refused("set setting name runs-at-a-time value 65", BadParameter, "'65'", "1 to 64")
     bench.refused("set setting name retry-cadence value never", BadParameter, "'never'", "offsite, me4")
+    bench.refused("set setting name time-zone value Mars/Olympus", BadParameter, "'Mars/Olympus'", "Europe/London")
+    bench.refused("set setting name runs-at-a-time value " + "9" * 5000, BadParameter, "1 to 64")
     bench.refused("set setting name runs value 1", BadParameter, "'runs'", "runs-at-a-time")
     bench.refused("show settings nothing", BadParameter, "'nothing'")
     bench.refused("set setting name runs-at-a-time value 3", NotAllowed, "role manage", user=MONITOR)

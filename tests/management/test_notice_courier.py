@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC
 
 import pytest
 
@@ -60,6 +61,7 @@ class Post:
             system_name="London",
             open_service=lambda: self.service,
             interval_seconds=lambda: interval_seconds,
+            zone=lambda: UTC,
             changed=self.changes.append,
             clock=SystemClock(),
             pace=pace,

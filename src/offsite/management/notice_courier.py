@@ -15,10 +15,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from typing import Protocol
 
 import structlog
-from dateutil.tz import tzlocal
 
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
@@ -74,6 +74,7 @@ class Courier:
         system_name: str,
         open_service: Callable[[], Sender],
         interval_seconds: Callable[[], float],
+        zone: Callable[[], tzinfo],
         changed: Callable[[str | None], None],
         clock: Clock,
         pace: Pace,
@@ -82,6 +83,7 @@ class Courier:
         self._system_name = system_name
         self._open_service = open_service
         self._interval_seconds = interval_seconds
+        self._zone = zone
         self._tell_change = changed
         self._clock = clock
         self._pace = pace
@@ -204,7 +206,7 @@ class Courier:
         try:
             self._service = service = self._service or self._open_service()
             message = compose(
-                self._system_name, events, left_out, tzlocal(), service.title_characters, service.body_characters
+                self._system_name, events, left_out, self._zone(), service.title_characters, service.body_characters
             )
             service.send(message.title, message.body, message.severity)
             outcome.append(None)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import structlog
@@ -24,10 +24,11 @@ from offsite.management.event_log import Told
 from offsite.management.notice_courier import Courier, Deliveries, Pace, Sender
 from offsite.management.notice_messages import is_wanted
 from offsite.management.notice_urls import Service, check_url, shown_url
+from offsite.management.system_zone import zone_of
 from offsite.management.values import shown
 from offsite.names import check_name
 from offsite.store.private_files import write_atomically
-from offsite.store.settings import NOTICE_INTERVAL, Settings
+from offsite.store.settings import NOTICE_INTERVAL, TIME_ZONE, Setting, Settings
 
 FILE = "notices"
 NOTICES_MAX = 16
@@ -36,6 +37,8 @@ _OWN_CODES = (NOTICE_FAILED.code, NOTICE_DELIVERED.code)  # are not sent: each w
 
 Level = Literal["informational", "warning", "error", "critical"]
 LEVELS: tuple[Level, ...] = ("informational", "warning", "error", "critical")
+
+V = TypeVar("V")
 
 _log = structlog.get_logger("offsite.notices")
 
@@ -166,18 +169,19 @@ class Notices:
             name=record.name,
             system_name=self._system_name,
             open_service=lambda: self._open_service(record.url),
-            interval_seconds=self._interval_seconds,
+            interval_seconds=lambda: self._setting(NOTICE_INTERVAL),
+            zone=lambda: zone_of(self._setting(TIME_ZONE)),
             changed=changed,
             clock=self._clock,
             pace=self._pace,
         )
 
-    def _interval_seconds(self) -> float:
+    def _setting(self, setting: Setting[V]) -> V:
         try:
-            return self._settings.get(NOTICE_INTERVAL)
+            return self._settings.get(setting)
         except OffsiteError as error:  # a failed disk is just what notices have to tell of
-            _log.error("the notice interval could not be read", error=str(error))
-            return float(NOTICE_INTERVAL.default)
+            _log.error("a setting could not be read; its default holds", setting=setting.name, error=str(error))
+            return setting.parse(setting.default)
 
     def _find(self, name: str) -> tuple[NoticeRecord, Courier]:
         found = self._couriers.get(name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from dateutil import tz
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
@@ -60,6 +62,27 @@ def one_of(what: str, *words: str) -> Limited[str]:
     return Limited(", ".join(words), parse)
 
 
+def time_zone(text: str) -> str:
+    """The IANA name of a time zone, or nothing."""
+    if text and not _is_time_zone(text):
+        raise BadParameter(
+            f"time zone {text[:100]!r} is not one that this machine knows; write a name of the IANA database, such as "
+            "Europe/London or UTC, or nothing for the zone of the machine"
+        )
+    return text
+
+
+def _is_time_zone(text: str) -> bool:
+    # dateutil takes names of files and POSIX rules as well, which are not for users to give.
+    if len(text) > 64 or not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", text):
+        return False
+    try:
+        found = tz.gettz(text)
+    except (ValueError, OSError):  # a directory, or a file that holds something else
+        return False
+    return found is not None and not isinstance(found, (tz.tzstr, tz.tzlocal))
+
+
 RUNS_AT_A_TIME = Setting(
     "runs-at-a-time", "2", whole_number("number of runs at a time", 1, 64), "How many runs send at the same time."
 )
@@ -69,6 +92,18 @@ RETRY_CADENCE = Setting(
     one_of("retry cadence", "offsite", "me4"),
     "When a run that failed is tried again. offsite: after 1 s, doubling to 10 min; me4: six times after 10 min, "
     "then every hour. As soon as a peer that was gone is back it is tried in any case.",
+)
+MINIMUM_SCHEDULE_INTERVAL = Setting(
+    "minimum-schedule-interval",
+    "60",
+    whole_number("minimum schedule interval", 1, 525_600),
+    "The shortest interval between starts, in minutes, that a new schedule may have.",
+)
+TIME_ZONE = Setting(
+    "time-zone",
+    "",
+    time_zone,
+    "The time zone of schedules, by its IANA name (Europe/London); empty: that of the machine.",
 )
 NOTICE_INTERVAL = Setting(
     "notice-interval",
@@ -80,6 +115,8 @@ NOTICE_INTERVAL = Setting(
 ALL: tuple[Setting[Any], ...] = (
     RUNS_AT_A_TIME,
     RETRY_CADENCE,
+    MINIMUM_SCHEDULE_INTERVAL,
+    TIME_ZONE,
     NOTICE_INTERVAL,
 )
 """Every setting there is: what `show settings` lists and `set setting` can change."""

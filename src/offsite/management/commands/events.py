@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-from dateutil.tz import tzlocal
-
 from offsite import __version__
 from offsite.errors import BadParameter
 from offsite.management import timestamps, values
 from offsite.management.event_log import EVENTS_MAX, Event, EventFilter
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, System
+from offsite.management.system_zone import zone_of
 from offsite.management.table import Role, Subject, flag, keyword
 from offsite.management.values import ValueType, shown
+from offsite.store.settings import TIME_ZONE
 
 COMMANDS = Subject("Events")
 
@@ -86,7 +86,7 @@ def show_events(
 ) -> Reply:
     del a, b, both  # there is one system, not two controllers
     system = context.system
-    zone, now = tzlocal(), system.clock.now()
+    zone, now = zone_of(system.settings.get(TIME_ZONE)), system.clock.now()
     wanted = EventFilter(
         since=None if from_ is None else timestamps.first_instant(from_, zone, now),
         before=None if to is None else timestamps.instant_after(to, zone, now),

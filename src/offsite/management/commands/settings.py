@@ -9,6 +9,7 @@ from offsite.management import values
 from offsite.management.reply import ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, System
 from offsite.management.table import Role, Subject, keyword, positional
+from offsite.management.values import ValueType
 from offsite.store.settings import ALL, Setting
 
 COMMANDS = Subject("Settings")
@@ -26,13 +27,14 @@ SETTING = ObjectType(
 )
 _BY_NAME = {each.name: each for each in ALL}
 NAME = values.choice(*_BY_NAME)
+VALUE = ValueType("<value>", lambda text: text)  # what it may be is up to the setting
 
 
 @COMMANDS.command(
     "set setting",
     "Changes a setting. `show settings` lists them, with what each may be.",
     keyword("name", NAME, "Which setting.", required=True),
-    keyword("value", values.text("value"), "Its new value.", required=True),
+    keyword("value", VALUE, "Its new value.", required=True),
     examples=("set setting name runs-at-a-time value 4",),
 )
 def set_setting(context: Context, name: str, value: str) -> Reply:
@@ -40,8 +42,8 @@ def set_setting(context: Context, name: str, value: str) -> Reply:
     before = system.settings.text(setting)
     system.settings.set(setting, value)
     if value != before:
-        system.events.report(SETTING_CHANGED, f"Setting {name} was changed from {before} to {value}.")
-    return Reply(f"Setting {name} is {value} now.", (_row(system, setting),))
+        system.events.report(SETTING_CHANGED, f"Setting {name} was changed from {_told(before)} to {_told(value)}.")
+    return Reply(f"Setting {name} is {_told(value)} now.", (_row(system, setting),))
 
 
 @COMMANDS.command(
@@ -53,6 +55,10 @@ def set_setting(context: Context, name: str, value: str) -> Reply:
 def show_settings(context: Context, name: str | None = None) -> Reply:
     wanted = ALL if name is None else (_BY_NAME[name],)
     return Reply(rows=tuple(_row(context.system, each) for each in wanted))
+
+
+def _told(value: str) -> str:
+    return value or "nothing"
 
 
 def _row(system: System, setting: Setting[Any]) -> Row:

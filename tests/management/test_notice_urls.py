@@ -60,6 +60,7 @@ def test_urls_of_mail_hooks_and_chats_are_taken_and_shown_without_secrets(url: s
         (f"nope://{SECRET}", "does not begin with one of the schemes"),
         (f"https://example.org/{SECRET}", "not one that https:// takes"),
         (f"https://api.day.app/{SECRET}", "not one that https:// takes"),
+        (f"https://media.guilded.gg/webhooks/1234567890/{SECRET}", "not one that https:// takes"),  # apprise knows it
         (f"discord://{SECRET}", "not one that discord:// takes"),
         (f"json://:{SECRET}@", "not one that json:// takes"),
         (f"slack://{SECRET}", "not one that slack:// takes"),

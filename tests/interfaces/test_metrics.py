@@ -24,7 +24,6 @@ from offsite.errors import ObjectNotFound
 from offsite.interfaces import metrics
 from offsite.replication.peers import Peers
 from offsite.replication.progress import RunProgress
-from offsite.replication.sets import Sets
 from offsite.store.tables.replication import runs as runs_table
 from tests.interfaces.live_system import PASSWORD, LiveSystem, running
 from tests.management.management_bench import PASSWORD as BENCH_PASSWORD
@@ -216,8 +215,8 @@ def test_a_run_under_way_tells_how_far_it_is(two: tuple[Bench, Bench], monkeypat
     row = {"uuid": "r", "set_id": set_id, "state": "running", "started_at": 1.0, "changed_bytes": 0, "wire_bytes": 0}
     with london.system.database.transaction() as connection:
         connection.execute(runs_table.insert(), [row, row | {"uuid": "q", "state": "queued"}])
-    progress = RunProgress("r", "sending", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, 1234.5, None)
-    monkeypatch.setattr(london.system.replication, "progress", lambda _: progress)
+    progress = RunProgress("r", "sending", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, 1234.5, None, False)
+    monkeypatch.setattr(london.system.replication.conductor, "progress", lambda _: progress)
     found = samples(london)
     assert value(found, "offsite_run_size_bytes", set=name) == 4000
     assert value(found, "offsite_run_left_bytes", set=name) == 3000
@@ -225,31 +224,23 @@ def test_a_run_under_way_tells_how_far_it_is(two: tuple[Bench, Bench], monkeypat
     assert value(found, "offsite_run_expected_end_timestamp_seconds", set=name) == 1234.5
     assert value(found, "offsite_set_queued", set=name) == 1
 
-    waiting = RunProgress("r", "waiting", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, None, "gone")
-    monkeypatch.setattr(london.system.replication, "progress", lambda _: waiting)
+    waiting = RunProgress("r", "waiting", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, None, "gone", True)
+    monkeypatch.setattr(london.system.replication.conductor, "progress", lambda _: waiting)
     found = samples(london)
     assert value(found, "offsite_run_rate_bytes_per_second", set=name) == 0, "nothing is being sent"
     assert not has(found, "offsite_run_expected_end_timestamp_seconds")
 
 
-def test_what_is_deleted_while_it_is_looked_at_is_left_out(
+def test_a_peer_that_is_deleted_while_it_is_looked_at_is_not_there(
     two: tuple[Bench, Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     london, _ = two
-    name = create_set(london)
-    set_id = london.system.replication.sets.record(name).id
-    row = {"uuid": "r", "set_id": set_id, "state": "running", "started_at": 1.0, "changed_bytes": 0, "wire_bytes": 0}
-    with london.system.database.transaction() as connection:
-        connection.execute(runs_table.insert(), row)
 
-    def gone(*_: object) -> Any:
+    def gone(*_: object) -> bool:
         raise ObjectNotFound("it is gone")
 
-    monkeypatch.setattr(Sets, "record", gone)
     monkeypatch.setattr(Peers, "online", gone)
-    found = samples(london)
-    assert not has(found, "offsite_run_left_bytes")
-    assert value(found, "offsite_peer_online", peer="Newark") == 0
+    assert value(samples(london), "offsite_peer_online", peer="Newark") == 0
 
 
 @pytest.fixture

@@ -12,7 +12,15 @@ from offsite.replication.presence import PATIENCE_SECONDS, Presence
 from offsite.replication.records import PeerRecord
 
 PEER = PeerRecord(
-    id=1, name="Newark", system_uuid="u", system_name="Newark", address="h:1", certificate=b"", created_at=0.0
+    id=1,
+    name="Newark",
+    system_uuid="u",
+    system_name="Newark",
+    address="h:1",
+    certificate=b"",
+    created_at=0.0,
+    bandwidth_limit=None,
+    bandwidth_calendar="",
 )
 
 
@@ -31,7 +39,7 @@ class SilentDialer:
 
 def test_many_questions_wait_for_a_silent_peer_as_long_as_one() -> None:
     dialer = SilentDialer()
-    presence = Presence(dialer, SystemClock())  # type: ignore[arg-type]
+    presence = Presence(dialer, SystemClock())
     begun = time.perf_counter()
     assert not any(presence.is_online(PEER) for _ in range(32))
     assert time.perf_counter() - begun < 4 * PATIENCE_SECONDS

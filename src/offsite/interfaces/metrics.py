@@ -5,7 +5,7 @@ Names and units as in https://prometheus.io/docs/practices/naming/. docs/monitor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import CollectorRegistry
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from offsite import __version__
 from offsite.errors import ObjectNotFound
-from offsite.management.run_counts import RunCounts, run_counts
+from offsite.management.run_counts import run_counts
 from offsite.management.system import System
 from offsite.replication.peers import Peer
 from offsite.replication.progress import RunProgress
@@ -104,38 +104,33 @@ def _is_online(system: System, peer: Peer) -> bool:
 
 def _sets(system: System) -> Iterator[Metric]:
     counts = run_counts(system.database)
-    found = [
-        (each, counts.get(each.uuid, RunCounts()), _progress(system, each)) for each in system.replication.sets.all()
-    ]
+    found = [(each, counts.get(each.uuid, {})) for each in system.replication.sets.all()]
     for name, help, value in _OF_SETS:
-        yield _set_gauge(name, help, [(info, value(info, of)) for info, of, _ in found])
+        yield _set_gauge(name, help, [(info, value(info, states)) for info, states in found])
+    under_way = [(info, run) for info, _ in found if (run := _progress(system, info)) is not None]
     for name, help, of_run in _OF_RUNS:
-        yield _set_gauge(name, help, [(info, of_run(run)) for info, _, run in found if run is not None])
+        yield _set_gauge(name, help, [(info, of_run(run)) for info, run in under_way])
     status = GaugeMetricFamily(
         "offsite_set_status", "1 for the status that the set has, 0 for others.", labels=[*_SET_LABELS, "status"]
     )
     results = GaugeMetricFamily(
         "offsite_set_runs", "Runs on record by how they ended.", labels=[*_SET_LABELS, "result"]
     )
-    for info, of, _ in found:
+    for info, states in found:
         for each in Status:
             status.add_metric([*_labels(info), each.value], info.status is each)
         for result in RESULTS:
-            results.add_metric([*_labels(info), result], of.by_state.get(result, 0))
+            results.add_metric([*_labels(info), result], states.get(result, 0))
     yield from (status, results)
 
 
 def _progress(system: System, info: SetInfo) -> RunProgress | None:
     """Of the run that is under way: of one that has ended there is nothing left to say."""
-    if info.current_run is None:
-        return None
-    try:
-        return system.replication.progress(info.name)
-    except ObjectNotFound:  # it was deleted just now
-        return None
+    run = system.replication.conductor.progress(info.uuid)
+    return run if run and info.current_run and run.run == info.current_run.uuid else None
 
 
-_OF_SETS: tuple[tuple[str, str, Callable[[SetInfo, RunCounts], float | None]], ...] = (
+_OF_SETS: tuple[tuple[str, str, Callable[[SetInfo, Mapping[str, int]], float | None]], ...] = (
     (
         "offsite_set_lag_seconds",
         "Age of the newest complete recovery point; none before the first run has succeeded.",
@@ -144,9 +139,9 @@ _OF_SETS: tuple[tuple[str, str, Callable[[SetInfo, RunCounts], float | None]], .
     (
         "offsite_set_last_success_timestamp_seconds",
         "When the newest run that succeeded ended.",
-        lambda _, of: of.last_success_at,
+        lambda info, _: info.last_success.ended_at if info.last_success else None,
     ),
-    ("offsite_set_queued", "Runs that wait for another to end.", lambda _, of: of.by_state.get("queued", 0)),
+    ("offsite_set_queued", "Runs that wait for another to end.", lambda _, states: states.get("queued", 0)),
 )
 _OF_RUNS: tuple[tuple[str, str, Callable[[RunProgress], float | None]], ...] = (
     (

@@ -31,6 +31,7 @@ from offsite.interfaces.http_protocols import ControlProtocol, tls
 from offsite.interfaces.http_server import HttpServer, Listener
 from offsite.management import first_start, state_directory, transfer
 from offsite.management.event_log import EventLog
+from offsite.management.notices import Notices
 from offsite.management.sessions import Sessions
 from offsite.management.state_directory import StateDirectory
 from offsite.management.system import System
@@ -42,6 +43,7 @@ from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.service import Replication
 from offsite.store.database import Database
+from offsite.store.settings import Settings as SystemSettings
 from offsite.store.tables.pools import pools as pool_table
 from offsite.targets.nbd.exports import Exports
 from offsite.targets.nbd.server import Address, NbdServer
@@ -120,6 +122,10 @@ class Daemon:
         self._parts.callback(events.stop, STOP_SECONDS)
         users = Users(database, events.report, clock)
         identity, authority = self._identity(database, users, directory, events)
+        settings = SystemSettings(database)
+        notices = Notices(directory.keys_path, identity.name, settings, events.report, clock)
+        self._parts.callback(notices.stop, STOP_SECONDS)
+        events.listen(notices.tell)
         self._check_stop()
         maps = Maps(database)
         pools = self._load_pools(database, events)
@@ -142,6 +148,8 @@ class Daemon:
             users=users,
             sessions=Sessions(clock),
             events=events,
+            notices=notices,
+            settings=settings,
             clock=clock,
             started_at=clock.now(),
             addresses=self.addresses,

@@ -80,6 +80,7 @@ KEYS_MADE_ANEW = EventKind(
 )
 USER_CHANGED = EventKind(602, Severity.INFORMATIONAL)
 LOGIN_FAILED = EventKind(603, Severity.WARNING, "- Find out who tried, from the address in the message.")
+SETTING_CHANGED = EventKind(604, Severity.INFORMATIONAL)
 VOLUME_CREATED = EventKind(610, Severity.INFORMATIONAL)
 VOLUME_CHANGED = EventKind(611, Severity.INFORMATIONAL)
 VOLUME_DELETED = EventKind(612, Severity.INFORMATIONAL)
@@ -90,3 +91,8 @@ VOLUME_GROUP_DELETED = EventKind(616, Severity.INFORMATIONAL)
 POOL_CREATED = EventKind(620, Severity.INFORMATIONAL)
 POOL_CHANGED = EventKind(621, Severity.INFORMATIONAL)
 POOL_DELETED = EventKind(622, Severity.INFORMATIONAL)
+NOTICE_CHANGED = EventKind(640, Severity.INFORMATIONAL)
+NOTICE_FAILED = EventKind(
+    641, Severity.WARNING, "- Read the reason, mend it, and see with `test notice` that notices arrive."
+)
+NOTICE_DELIVERED = EventKind(642, Severity.RESOLVED)

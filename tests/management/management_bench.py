@@ -20,6 +20,8 @@ from offsite.errors import OffsiteError
 from offsite.management.event_log import EventLog
 from offsite.management.execution import Request, execute
 from offsite.management.grammar import split
+from offsite.management.notice_courier import Pace
+from offsite.management.notices import Notices
 from offsite.management.reply import Question, Reply, Row
 from offsite.management.sessions import Sessions
 from offsite.management.system import System
@@ -31,11 +33,13 @@ from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.service import Replication
 from offsite.store.database import Database
+from offsite.store.settings import Settings
 from offsite.units import MIB
 
 POOL_BYTES = 64 * MIB
 PASSWORD = "open sesame"
 CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+PACE = Pace(gather_seconds=0.1, retry_seconds=(0.1,))
 MANAGE = User("anna", Role.MANAGE)
 MONITOR = User("otto", Role.MONITOR)
 
@@ -131,7 +135,7 @@ class Bench:
         system = self.system
         with system.database.read() as connection:
             tables = ["pools", "maps", "initiators", "peers", "replication_sets", "set_members", "users"]
-            tables += ["volume_groups", "volume_group_members", "snapshot_retention"]
+            tables += ["volume_groups", "volume_group_members", "snapshot_retention", "settings"]
             rows = {table: connection.exec_driver_sql(f"SELECT * FROM {table}").all() for table in tables}
         files = sorted(path.name for path in system.state_directory.iterdir())
         images = {name: sorted(pool.images(), key=lambda image: image.id) for name, pool in system.pools.items()}
@@ -164,6 +168,9 @@ def bench_in(directory: Path, name: str) -> Iterator[Bench]:
     )
     replication.start()
     target = OpenElsewhere()
+    settings = Settings(database)
+    notices = Notices(directory / "keys", name, settings, events.report, clock, pace=PACE)
+    events.listen(notices.tell)
     system = System(
         uuid=identity.uuid,
         name=name,
@@ -178,6 +185,8 @@ def bench_in(directory: Path, name: str) -> Iterator[Bench]:
         users=users,
         sessions=Sessions(clock),
         events=events,
+        notices=notices,
+        settings=settings,
         clock=clock,
         started_at=clock.now(),
         addresses={"api": "https://127.0.0.1:1", "nbd": "127.0.0.1:2", "peer": f"127.0.0.1:{replication.port}"},
@@ -190,5 +199,6 @@ def bench_in(directory: Path, name: str) -> Iterator[Bench]:
         bench.stop_replication()
         for pool in list(pools.values()):
             pool.close()
+        notices.stop(5)
         events.stop(5)
         database.close()

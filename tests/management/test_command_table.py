@@ -49,4 +49,8 @@ def test_no_two_commands_or_parameters_are_the_same_in_the_singular() -> None:
 
 def test_a_secret_can_come_from_an_environment_variable() -> None:
     secrets = [each for command in COMMANDS for each in command.parameters if each.is_secret]
-    assert {each.environment for each in secrets} == {"OFFSITE_REMOTE_PASSWORD", "OFFSITE_NEW_PASSWORD"}
+    assert {each.environment for each in secrets} == {
+        "OFFSITE_REMOTE_PASSWORD",
+        "OFFSITE_NEW_PASSWORD",
+        "OFFSITE_NOTICE_URL",
+    }

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from offsite.errors import BadParameter
+from offsite.store import settings as module
 from offsite.store.database import Database
-from offsite.store.settings import RETRY_CADENCE, RUNS_AT_A_TIME, Settings
+from offsite.store.settings import ALL, RETRY_CADENCE, RUNS_AT_A_TIME, Setting, Settings
 
 
 @pytest.fixture
@@ -39,3 +40,9 @@ def test_a_word_that_is_not_known_is_refused(settings: Settings) -> None:
     with pytest.raises(BadParameter, match="offsite, me4"):
         settings.set(RETRY_CADENCE, "never")
     assert settings.get(RETRY_CADENCE) == "offsite"
+
+
+def test_every_setting_of_the_module_can_be_shown_and_set() -> None:
+    there = [each for each in vars(module).values() if isinstance(each, Setting)]
+    assert {each.name for each in there} == {each.name for each in ALL}
+    assert len(there) == len(ALL)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from offsite.clock import Clock, SystemClock
 from offsite.errors import StateDirectoryError
 from offsite.names import check_name
+from offsite.store.private_files import write_atomically
 
 VALID_DAYS = 50 * 365  # nobody renews a pinned certificate in time
 BACKDATED_DAYS = 1  # an initiator's clock may be behind ours
@@ -58,13 +58,13 @@ class Authority:
 
         self._ca_key = _load_or_make_key(ca_key_path, self.ca_path)
         if not self.ca_path.exists():
-            _write_atomically(self.ca_path, _pem(self._make_ca(system_name)))
+            write_atomically(self.ca_path, _pem(self._make_ca(system_name)))
         self._ca = _load_certificate(self.ca_path, ca_key_path, self._ca_key)
 
         key = _load_or_make_key(self.key_path, self.certificate_path)
         if not self.certificate_path.exists():
             certificate = self._make_system_certificate(system_name, addresses, key)
-            _write_atomically(self.certificate_path, _pem(certificate))
+            write_atomically(self.certificate_path, _pem(certificate))
         certificate = _load_certificate(self.certificate_path, self.key_path, key)
         self.certificate_der = certificate.public_bytes(Encoding.DER)
         self.fingerprint = hashlib.sha256(self.certificate_der).hexdigest()
@@ -187,7 +187,7 @@ def _load_or_make_key(path: Path, certificate_path: Path) -> ec.EllipticCurvePri
             raise StateDirectoryError(
                 f"{path} is missing, but {certificate_path.name} is there; restore the key from a copy"
             )
-        _write_atomically(path, _key_pem(ec.generate_private_key(ec.SECP256R1())))
+        write_atomically(path, _key_pem(ec.generate_private_key(ec.SECP256R1())))
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:  # TypeError: it is encrypted
@@ -205,20 +205,3 @@ def _load_certificate(path: Path, key_path: Path, key: ec.EllipticCurvePrivateKe
     if certificate.public_key() != key.public_key():
         raise StateDirectoryError(f"{path} does not belong to {key_path.name}; restore both from a copy")
     return certificate
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Whole or not at all, also after a crash; readable by the owner alone from its first byte on."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    temporary.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -6,6 +6,7 @@
                                                   → {"message": …, "objects": […]} or {"question": {…}}
     POST /offsite/v1/import?name=&pool=&size=     the frames of `frames`
     GET  /offsite/v1/export?name=                 → the same
+    GET  /metrics                                 → for Prometheus; any user may ask
 
 Errors are {"error": {"text": …, "code": …, "class": …, "usage": …}} with status 400, or 401 for who is not
 logged in. ME4's own API is to stand beside these routes, on the same table of commands.
@@ -25,7 +26,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from offsite.errors import AuthenticationFailed, ErrorClass, OffsiteError, ProtocolError
-from offsite.interfaces import api_transfer
+from offsite.interfaces import api_transfer, metrics
+from offsite.interfaces.kept_logins import KeptLogins
 from offsite.interfaces.reply_json import encode, encode_question
 from offsite.management import execution
 from offsite.management.grammar import UsageError
@@ -55,13 +57,19 @@ def remote_application(system: System) -> FastAPI:
         key = request.headers.get("sessionkey")
         if key is not None:
             return system.sessions.user(key)
-        return await _log_in(system, request)
+        return await _log_in(request, system.users.authenticate)
 
+    async def identify_scraper(request: Request) -> User:
+        key = request.headers.get("sessionkey")
+        return system.sessions.user(key) if key is not None else await _log_in(request, logins.user)
+
+    logins = KeptLogins(system.users, system.sessions)
     application = _application(system, identify)
+    _add_metrics(application, system, identify_scraper)
 
     @application.post("/offsite/v1/login")
     async def login(request: Request) -> Response:
-        user = await _log_in(system, request)
+        user = await _log_in(request, system.users.authenticate)
         return JSONResponse({"key": system.sessions.open(user), "user": user.name, "role": user.role.word})
 
     @application.post("/offsite/v1/logout")
@@ -78,7 +86,9 @@ def local_application(system: System) -> FastAPI:
     async def identify(_request: Request) -> User:
         return LOCAL_USER
 
-    return _application(system, identify)
+    application = _application(system, identify)
+    _add_metrics(application, system, identify)
+    return application
 
 
 def _application(system: System, identify: Identify) -> FastAPI:
@@ -95,6 +105,15 @@ def _application(system: System, identify: Identify) -> FastAPI:
 
     api_transfer.add_routes(application, system, identify)
     return application
+
+
+def _add_metrics(application: FastAPI, system: System, identify: Identify) -> None:
+    @application.get("/metrics")
+    async def metrics_now(request: Request) -> Response:
+        await identify(request)
+        accept = request.headers.get("accept", "")
+        content, content_type = await run_in_threadpool(metrics.exposition, system, accept)
+        return Response(content, headers={"Content-Type": content_type})
 
 
 def add_error_handlers(application: FastAPI) -> None:
@@ -147,10 +166,10 @@ async def _body(request: Request) -> CommandBody:
         raise ProtocolError(f"the body is not a command: {error}") from error
 
 
-async def _log_in(system: System, request: Request) -> User:
+async def _log_in(request: Request, authenticate: Callable[[str, str, str], User]) -> User:
     name, password = _basic(request.headers.get("authorization", ""))
     source = request.client.host if request.client else "unix"
-    return await run_in_threadpool(system.users.authenticate, name, password, source)
+    return await run_in_threadpool(authenticate, name, password, source)
 
 
 def _basic(header: str) -> tuple[str, str]:

@@ -4,17 +4,20 @@ Who tells an event may hold locks or be in the middle of a host's write. So tell
 its own writes what was told, many events in one transaction.
 
     report ──► log line
+          ├──► count by severity
+          ├──► whoever listens: notices, which have a queue of their own
           └──► queue (bounded) ──► writer thread ──► events table (bounded)
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 
 import structlog
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, select
 
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
@@ -33,17 +36,50 @@ _LEVELS = {
     Severity.RESOLVED: "info",
 }
 
+_ERRORS = (Severity.WARNING, Severity.ERROR, Severity.CRITICAL)  # what ME4's filter `error` shows
+
 _log = structlog.get_logger("offsite.events")
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    id: int
+class Told:
+    """An event as it was told."""
+
     at: float  # seconds since the epoch
     code: int
     severity: Severity
     message: str
     recommended_action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Told):
+    """An event as it is kept. Ids rise with time."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are wanted: those that fulfil everything given."""
+
+    since: float | None = None  # at this instant or after it
+    before: float | None = None  # before this instant
+    first_id: int | None = None
+    last_id: int | None = None
+    errors_only: bool = False  # warnings and worse
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        if self.since is not None:
+            yield table.c.at >= self.since
+        if self.before is not None:
+            yield table.c.at < self.before
+        if self.first_id is not None:
+            yield table.c.id >= self.first_id
+        if self.last_id is not None:
+            yield table.c.id <= self.last_id
+        if self.errors_only:
+            yield table.c.severity.in_([int(each) for each in _ERRORS])
 
 
 class EventLog:
@@ -53,37 +89,43 @@ class EventLog:
         self._database = database
         self._clock = clock
         self._changed = threading.Condition()
-        self._waiting: deque[dict[str, object]] = deque()
+        self._waiting: deque[Told] = deque()
+        self._told: Counter[Severity] = Counter()
+        self._listeners: list[Callable[[Told], None]] = []
         self._writing = False
         self._stopping = False
         self._thread = threading.Thread(target=self._write_until_stopped, name="events", daemon=True)
         self._thread.start()
 
+    def listen(self, listener: Callable[[Told], None]) -> None:
+        """Has every event from now on told to `listener` too, which must not wait for anything."""
+        self._listeners.append(listener)
+
     def report(self, kind: EventKind, message: str) -> None:
         """A `Report`. When the disk is so slow that too many events wait, the event is in the log only."""
         message = message[:MESSAGE_CHARACTERS_MAX]
         getattr(_log, _LEVELS[kind.severity])(message, code=kind.code)
-        record: dict[str, object] = {
-            "at": self._clock.now(),
-            "code": kind.code,
-            "severity": int(kind.severity),
-            "message": message,
-            "recommended_action": kind.recommended_action,
-        }
+        told = Told(self._clock.now(), kind.code, kind.severity, message, kind.recommended_action)
         with self._changed:
+            self._told[kind.severity] += 1
             if len(self._waiting) < WAITING_MAX:
-                self._waiting.append(record)
+                self._waiting.append(told)
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener(told)
 
-    def newest(self, count: int, timeout_seconds: float = 5.0) -> list[Event]:
+    def counts(self) -> Mapping[Severity, int]:
+        """How many events of each severity were told since the system was started."""
+        with self._changed:
+            return {severity: self._told[severity] for severity in Severity}
+
+    def newest(self, count: int, wanted: EventFilter | None = None, timeout_seconds: float = 5.0) -> list[Event]:
         """At most `count` events, newest first, with those that were told before this call."""
         self.flush(timeout_seconds)
+        statement = select(table).where(*(wanted or EventFilter()).conditions())
         with self._database.read() as connection:
-            rows = connection.execute(select(table).order_by(table.c.id.desc()).limit(count))
-            return [
-                Event(row.id, row.at, row.code, Severity(row.severity), row.message, row.recommended_action)
-                for row in rows
-            ]
+            rows = connection.execute(statement.order_by(table.c.id.desc()).limit(count)).mappings()
+            return [Event(**{**row, "severity": Severity(row["severity"])}) for row in rows]
 
     def flush(self, timeout_seconds: float) -> bool:
         """Returns once all that was told before is in the database; False when that took too long."""
@@ -105,16 +147,16 @@ class EventLog:
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
                 if not self._waiting:
                     return
-                records = list(self._waiting)
+                told = list(self._waiting)
                 self._waiting.clear()
                 self._writing = True
             try:
-                self._write(records)
+                self._write(told)
             except OffsiteError as error:  # a full or failed disk must not silence the log as well
-                _log.error("events could not be kept", count=len(records), error=str(error))
+                _log.error("events could not be kept", count=len(told), error=str(error))
 
-    def _write(self, records: list[dict[str, object]]) -> None:
+    def _write(self, told: list[Told]) -> None:
         with self._database.transaction() as connection:
-            connection.execute(insert(table), records)
+            connection.execute(insert(table), [asdict(each) for each in told])
             newest = connection.execute(select(func.max(table.c.id))).scalar_one()
             connection.execute(delete(table).where(table.c.id <= newest - EVENTS_MAX))

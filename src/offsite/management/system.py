@@ -21,12 +21,14 @@ from offsite.errors import (
     VolumeNotFound,
 )
 from offsite.management.event_log import EventLog
+from offsite.management.notices import Notices
 from offsite.management.sessions import Sessions
 from offsite.management.users import User, Users
 from offsite.management.values import shown
 from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo
 from offsite.replication.records import all_sets
 from offsite.store.database import Database
+from offsite.store.settings import Settings
 from offsite.store.tables.replication import replication_sets
 from offsite.units import format_size
 
@@ -81,6 +83,8 @@ class System:
     users: Users
     sessions: Sessions
     events: EventLog
+    notices: Notices
+    settings: Settings
     clock: Clock
     started_at: float
     addresses: Mapping[str, str]  # what listens where: "nbd": "127.0.0.1:10809"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from keyword import iskeyword
 from typing import TypeVar
 
 from offsite.management.reply import Reply
@@ -55,8 +56,9 @@ class Parameter:
 
     @property
     def argument(self) -> str:
-        """The name of the handler's argument that takes it."""
-        return self.name.replace("-", "_")
+        """The name of the handler's argument that takes it; one that is a word of Python ends in `_`."""
+        name = self.name.replace("-", "_")
+        return f"{name}_" if iskeyword(name) else name
 
 
 def keyword(name: str, type: ValueType, help: str, *, required: bool = False) -> Parameter:
@@ -78,7 +80,7 @@ def secret(
 
 
 Handler = Callable[..., Reply]
-"""Takes the context, then each given parameter by its name with `_` for `-`. A flag is True when given."""
+"""Takes the context, then each given parameter by its `argument`. A flag is True when given."""
 
 Confirmation = Callable[..., str]
 """Takes what the handler takes and returns the question, or raises what the handler would raise."""

@@ -12,7 +12,7 @@ from offsite.replication.records import PeerRecord
 
 FRESH_SECONDS = 5.0  # how long an answer holds good
 PING_SECONDS = 3.0
-PATIENCE_SECONDS = 0.5  # a listing does not wait longer for a peer that has gone; it shows what was known last
+PATIENCE_SECONDS = 0.5  # after it was asked a peer that has gone is not waited for; what was known last counts
 
 _Whom = tuple[str, str, bytes]
 
@@ -25,7 +25,7 @@ class Presence:
         self._clock = clock
         self._lock = threading.Lock()
         self._answers: dict[_Whom, tuple[float, bool]] = {}
-        self._asking: dict[_Whom, threading.Thread] = {}
+        self._asking: dict[_Whom, tuple[float, threading.Thread]] = {}  # since when
 
     def is_online(self, peer: PeerRecord) -> bool:
         whom = _whom(peer)
@@ -33,12 +33,13 @@ class Presence:
             asked_at, answer = self._answers.get(whom, (-FRESH_SECONDS, False))
             if self._clock.monotonic() < asked_at + FRESH_SECONDS:
                 return answer
-            thread = self._asking.get(whom)
-            if thread is None:
+            asking = self._asking.get(whom)
+            if asking is None:
                 thread = threading.Thread(target=self._ask, args=(peer,), name=f"ping-{peer.name}", daemon=True)
-                self._asking[whom] = thread
+                asking = self._asking[whom] = (self._clock.monotonic(), thread)
                 thread.start()
-        thread.join(PATIENCE_SECONDS)
+        since, thread = asking
+        thread.join(max(0.0, since + PATIENCE_SECONDS - self._clock.monotonic()))
         with self._lock:
             return self._answers.get(whom, (0.0, False))[1]
 

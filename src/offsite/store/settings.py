@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from dateutil import tz
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
@@ -25,23 +27,60 @@ class Setting(Generic[V]):
     parse: Callable[[str], V]
     help: str
 
+    @property
+    def limits(self) -> str:
+        """What its values may be, in a few words; empty where only `help` can tell."""
+        return self.parse.limits if isinstance(self.parse, Limited) else ""
 
-def whole_number(what: str, least: int, most: int) -> Callable[[str], int]:
+
+@dataclass(frozen=True)
+class Limited(Generic[V]):
+    """A `parse` that can tell its limits."""
+
+    limits: str
+    parse: Callable[[str], V]
+
+    def __call__(self, text: str) -> V:
+        return self.parse(text)
+
+
+def whole_number(what: str, least: int, most: int) -> Limited[int]:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most):
             raise BadParameter(f"{what} {text[:100]!r} is not a whole number from {least} to {most}")
         return int(text)
 
-    return parse
+    return Limited(f"{least} to {most}", parse)
 
 
-def one_of(what: str, *words: str) -> Callable[[str], str]:
+def one_of(what: str, *words: str) -> Limited[str]:
     def parse(text: str) -> str:
         if text not in words:
             raise BadParameter(f"{what} {text[:100]!r} is not one of {', '.join(words)}")
         return text
 
-    return parse
+    return Limited(", ".join(words), parse)
+
+
+def time_zone(text: str) -> str:
+    """The IANA name of a time zone, or nothing."""
+    if text and not _is_time_zone(text):
+        raise BadParameter(
+            f"time zone {text[:100]!r} is not one that this machine knows; write a name of the IANA database, such as "
+            "Europe/London or UTC, or nothing for the zone of the machine"
+        )
+    return text
+
+
+def _is_time_zone(text: str) -> bool:
+    # dateutil takes names of files and POSIX rules as well, which are not for users to give.
+    if len(text) > 64 or not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", text):
+        return False
+    try:
+        found = tz.gettz(text)
+    except (ValueError, OSError):  # a directory, or a file that holds something else
+        return False
+    return found is not None and not isinstance(found, (tz.tzstr, tz.tzlocal))
 
 
 RUNS_AT_A_TIME = Setting(
@@ -54,6 +93,33 @@ RETRY_CADENCE = Setting(
     "When a run that failed is tried again. offsite: after 1 s, doubling to 10 min; me4: six times after 10 min, "
     "then every hour. As soon as a peer that was gone is back it is tried in any case.",
 )
+MINIMUM_SCHEDULE_INTERVAL = Setting(
+    "minimum-schedule-interval",
+    "60",
+    whole_number("minimum schedule interval", 1, 525_600),
+    "The shortest interval between starts, in minutes, that a new schedule may have.",
+)
+TIME_ZONE = Setting(
+    "time-zone",
+    "",
+    time_zone,
+    "The time zone of schedules, by its IANA name (Europe/London); empty: that of the machine.",
+)
+NOTICE_INTERVAL = Setting(
+    "notice-interval",
+    "60",
+    whole_number("notice interval", 1, 86400),
+    "Seconds between two messages of one notice; the events of that time are joined into one message.",
+)
+
+ALL: tuple[Setting[Any], ...] = (
+    RUNS_AT_A_TIME,
+    RETRY_CADENCE,
+    MINIMUM_SCHEDULE_INTERVAL,
+    TIME_ZONE,
+    NOTICE_INTERVAL,
+)
+"""Every setting there is: what `show settings` lists and `set setting` can change."""
 
 
 class Settings:
@@ -63,9 +129,13 @@ class Settings:
         self._database = database
 
     def get(self, setting: Setting[V]) -> V:
+        return setting.parse(self.text(setting))
+
+    def text(self, setting: Setting[V]) -> str:
+        """The value as it was written."""
         with self._database.read() as connection:
             text = connection.execute(select(table.c.value).where(table.c.name == setting.name)).scalar()
-        return setting.parse(setting.default if text is None else text)
+        return setting.default if text is None else str(text)
 
     def set(self, setting: Setting[V], text: str) -> None:
         """Durably. Raises BadParameter, with nothing changed."""

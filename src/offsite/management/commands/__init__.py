@@ -5,10 +5,12 @@ from offsite.management.commands import (
     events,
     groups,
     maps,
+    notices,
     peers,
     pools,
     runs,
     sets,
+    settings,
     snapshots,
     systems,
     users,
@@ -18,7 +20,22 @@ from offsite.management.table import Table
 
 TABLE = Table(
     subject.COMMANDS
-    for subject in (pools, volumes, snapshots, groups, maps, peers, sets, runs, digests, users, events, systems)
+    for subject in (
+        pools,
+        volumes,
+        snapshots,
+        groups,
+        maps,
+        peers,
+        sets,
+        runs,
+        digests,
+        users,
+        events,
+        notices,
+        settings,
+        systems,
+    )
 )
 
 __all__ = ["TABLE"]

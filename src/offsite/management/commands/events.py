@@ -2,49 +2,126 @@
 
 from __future__ import annotations
 
-from offsite.management import values
-from offsite.management.event_log import EVENTS_MAX
-from offsite.management.reply import Kind, ObjectType, Property, Reply, row
-from offsite.management.system import Context
-from offsite.management.table import Role, Subject, keyword
+import re
+
+from offsite import __version__
+from offsite.errors import BadParameter
+from offsite.management import timestamps, values
+from offsite.management.event_log import EVENTS_MAX, Event, EventFilter
+from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.system import Context, System
+from offsite.management.system_zone import zone_of
+from offsite.management.table import Role, Subject, flag, keyword
+from offsite.management.values import ValueType, shown
+from offsite.store.settings import TIME_ZONE
 
 COMMANDS = Subject("Events")
 
-EVENT = ObjectType(
-    "events",
-    "event",
-    (
-        Property("time-stamp", "Time", Kind.TIME),
-        Property("event-id"),
-        Property("event-code", "Code", Kind.NUMBER),
-        Property("severity", "Severity"),
-        Property("message", "Message"),
-        Property("recommended-action"),
-    ),
+CONTROLLER, CONTROLLER_NUMERIC = "A", 1  # one system is what controller A is on ME4
+LAST_DEFAULT = 50
+_PROPERTIES = (
+    Property("time-stamp", "Time", Kind.TIME),
+    Property("event-id", "ID"),
+    Property("event-code", "Code", Kind.NUMBER),
+    Property("severity", "Severity"),
+    Property("message", "Message"),
 )
+_MORE_PROPERTIES = (
+    Property("severity-numeric", kind=Kind.NUMBER),
+    Property("model"),
+    Property("serial-number"),
+    Property("controller"),
+    Property("controller-numeric", kind=Kind.NUMBER),
+)
+EVENT = ObjectType("events", "event", (*_PROPERTIES, Property("recommended-action"), *_MORE_PROPERTIES))
+DETAILED_EVENT = ObjectType(
+    "events", "event", (*_PROPERTIES, Property("recommended-action", "Recommended action"), *_MORE_PROPERTIES)
+)
+_ID = re.compile(r"[AaBb]?(\d{1,18})", re.ASCII)
+
+
+def _parse_id(text: str) -> int:
+    match = _ID.fullmatch(text)
+    if match is None:
+        raise BadParameter(f"event ID {shown(text)} is not a number with or without {CONTROLLER} before it, as A97311")
+    return int(match[1])
+
+
+EVENT_ID = ValueType("<event-ID>", _parse_id)
+TIMESTAMP = values.text("timestamp", 64)
 
 
 @COMMANDS.command(
     "show events",
     "Lists what happened, newest first.",
-    keyword("last", values.integer(1, EVENTS_MAX), "How many at most; by default, 50."),
+    flag("a", "As on ME4, events of controller A. Here all are."),
+    flag("b", "As on ME4, events of controller B. Here all are shown."),
+    flag("both", "As on ME4, events of both controllers. Here all are shown."),
+    flag("error", "Only warnings, errors and critical events."),
+    flag("detail", "With the recommended actions."),
+    keyword("from", TIMESTAMP, "Only events since this time: MMDDhhmmss, MMDDYYhhmmss or 'YYYY-MM-DD hh:mm:ss'."),
+    keyword("to", TIMESTAMP, "Only events up to this time, written in the same ways."),
+    keyword("from-event", EVENT_ID, "Only this event and later ones."),
+    keyword("to-event", EVENT_ID, "Only this event and earlier ones."),
+    keyword(
+        "last",
+        values.integer(1, EVENTS_MAX),
+        f"How many at most; by default {LAST_DEFAULT}, or all when a from or a to is given.",
+    ),
     role=Role.MONITOR,
-    examples=("show events last 10",),
+    examples=("show events last 10", "show events error from 1122000000", "show events from-event A97311 detail"),
 )
-def show_events(context: Context, last: int = 50) -> Reply:
-    return Reply(
-        rows=tuple(
-            row(
-                EVENT,
-                {
-                    "time-stamp": each.at,
-                    "event-id": str(each.id),
-                    "event-code": each.code,
-                    "severity": each.severity.name,
-                    "message": each.message,
-                    "recommended-action": each.recommended_action,
-                },
-            )
-            for each in context.system.events.newest(last)
-        )
+def show_events(
+    context: Context,
+    last: int | None = None,
+    from_: str | None = None,
+    to: str | None = None,
+    from_event: int | None = None,
+    to_event: int | None = None,
+    a: bool = False,
+    b: bool = False,
+    both: bool = False,
+    error: bool = False,
+    detail: bool = False,
+) -> Reply:
+    del a, b, both  # there is one system, not two controllers
+    system = context.system
+    zone, now = zone_of(system.settings.get(TIME_ZONE)), system.clock.now()
+    wanted = EventFilter(
+        since=None if from_ is None else timestamps.first_instant(from_, zone, now),
+        before=None if to is None else timestamps.instant_after(to, zone, now),
+        first_id=from_event,
+        last_id=to_event,
+        errors_only=error,
+    )
+    _check_order(wanted)
+    ranged = wanted != EventFilter(errors_only=error)
+    found = system.events.newest(last or (EVENTS_MAX if ranged else LAST_DEFAULT), wanted)
+    type = DETAILED_EVENT if detail else EVENT
+    return Reply(rows=tuple(_row(system, type, each) for each in found))
+
+
+def _check_order(wanted: EventFilter) -> None:
+    if wanted.since is not None and wanted.before is not None and wanted.since >= wanted.before:
+        raise BadParameter("from is after to; give the earlier time as from")
+    if wanted.first_id is not None and wanted.last_id is not None and wanted.first_id > wanted.last_id:
+        raise BadParameter("from-event is after to-event; give the lower ID as from-event")
+
+
+def _row(system: System, type: ObjectType, event: Event) -> Row:
+    return row(
+        type,
+        {
+            "time-stamp": event.at,
+            "event-id": f"{CONTROLLER}{event.id}",
+            "event-code": event.code,
+            "severity": event.severity.name,
+            "severity-numeric": int(event.severity),
+            "message": event.message,
+            "recommended-action": event.recommended_action,
+            "model": f"Offsite {__version__}",
+            "serial-number": system.uuid,
+            "controller": CONTROLLER,
+            "controller-numeric": CONTROLLER_NUMERIC,
+        },
     )

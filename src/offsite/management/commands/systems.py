@@ -9,6 +9,7 @@ from offsite.access.maps import LUN_MAX
 from offsite.management.commands.pools import POOLS_MAX
 from offsite.management.commands.snapshots import SOURCES_MAX
 from offsite.management.event_log import EVENTS_MAX
+from offsite.management.notices import NOTICES_MAX
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Value, row
 from offsite.management.sessions import SESSIONS_MAX
 from offsite.management.system import Context
@@ -16,6 +17,7 @@ from offsite.management.table import Role, Subject
 from offsite.management.users import PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, USERS_MAX
 from offsite.names import NAME_BYTES_MAX
 from offsite.pools.protocol import SIZE_BYTES_MAX
+from offsite.store.settings import ALL as SETTINGS
 from offsite.units import format_size
 
 COMMANDS = Subject("System")
@@ -77,5 +79,7 @@ def show_limits(_context: Context) -> Reply:
         "bytes of a password": f"{PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX}",
         "sessions": str(SESSIONS_MAX),
         "events kept": str(EVENTS_MAX),
+        "notices": str(NOTICES_MAX),
+        **{f"setting {each.name}": each.limits for each in SETTINGS if each.limits},
     }
     return Reply(rows=tuple(row(LIMIT, {"limit": name, "value": value}) for name, value in limits.items()))

@@ -6,6 +6,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     String,
@@ -111,6 +112,7 @@ runs = Table(
     Column("error", String),
     Column("snapshot_number", Integer),  # for the names of its history snapshots
     Column("source", String),  # name of the snapshot that it sends; none: the volumes as they were
+    Index("runs_by_state", "set_id", "state"),  # counted for metrics, and asked for wherever a set is shown
 )
 
 # The snapshots of a set's history on this side; when the set is deleted they stay, as ordinary snapshots.

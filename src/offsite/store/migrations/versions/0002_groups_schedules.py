@@ -113,3 +113,4 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["task_name"], ["tasks.name"], ondelete="CASCADE", onupdate="CASCADE"),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_index("runs_by_state", "runs", ["set_id", "state"])

@@ -1,0 +1,74 @@
+"""Settings: set, show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from offsite.events import SETTING_CHANGED
+from offsite.management import values
+from offsite.management.reply import ObjectType, Property, Reply, Row, row
+from offsite.management.system import Context, System
+from offsite.management.table import Role, Subject, keyword, positional
+from offsite.management.values import ValueType
+from offsite.store.settings import ALL, Setting
+
+COMMANDS = Subject("Settings")
+
+SETTING = ObjectType(
+    "settings",
+    "setting",
+    (
+        Property("name", "Name"),
+        Property("value", "Value"),
+        Property("default", "Default"),
+        Property("limits", "Limits"),
+        Property("description", "What it is"),
+    ),
+)
+_BY_NAME = {each.name: each for each in ALL}
+NAME = values.choice(*_BY_NAME)
+VALUE = ValueType("<value>", lambda text: text)  # what it may be is up to the setting
+
+
+@COMMANDS.command(
+    "set setting",
+    "Changes a setting. `show settings` lists them, with what each may be.",
+    keyword("name", NAME, "Which setting.", required=True),
+    keyword("value", VALUE, "Its new value.", required=True),
+    examples=("set setting name runs-at-a-time value 4",),
+)
+def set_setting(context: Context, name: str, value: str) -> Reply:
+    system, setting = context.system, _BY_NAME[name]
+    before = system.settings.text(setting)
+    system.settings.set(setting, value)
+    if value != before:
+        system.events.report(SETTING_CHANGED, f"Setting {name} was changed from {_told(before)} to {_told(value)}.")
+    return Reply(f"Setting {name} is {_told(value)} now.", (_row(system, setting),))
+
+
+@COMMANDS.command(
+    "show settings",
+    "Lists what can be set for the system as a whole.",
+    positional("name", NAME, "Only this one.", required=False),
+    role=Role.MONITOR,
+)
+def show_settings(context: Context, name: str | None = None) -> Reply:
+    wanted = ALL if name is None else (_BY_NAME[name],)
+    return Reply(rows=tuple(_row(context.system, each) for each in wanted))
+
+
+def _told(value: str) -> str:
+    return value or "nothing"
+
+
+def _row(system: System, setting: Setting[Any]) -> Row:
+    return row(
+        SETTING,
+        {
+            "name": setting.name,
+            "value": system.settings.text(setting),
+            "default": setting.default,
+            "limits": setting.limits,
+            "description": setting.help,
+        },
+    )

@@ -1,0 +1,47 @@
+"""Whether a peer is there: nobody waits long for one that says nothing, however many ask."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from offsite.clock import SystemClock
+from offsite.errors import PeerUnreachable
+from offsite.replication.presence import PATIENCE_SECONDS, Presence
+from offsite.replication.records import PeerRecord
+
+PEER = PeerRecord(
+    id=1,
+    name="Newark",
+    system_uuid="u",
+    system_name="Newark",
+    address="h:1",
+    certificate=b"",
+    created_at=0.0,
+    bandwidth_limit=None,
+    bandwidth_calendar="",
+)
+
+
+class SilentDialer:
+    """Its peers do not answer before it is told that they are gone."""
+
+    def __init__(self) -> None:
+        self.gone = threading.Event()
+        self.dials = 0
+
+    def dial(self, *_: object) -> Any:
+        self.dials += 1
+        self.gone.wait(30)
+        raise PeerUnreachable("gone")
+
+
+def test_many_questions_wait_for_a_silent_peer_as_long_as_one() -> None:
+    dialer = SilentDialer()
+    presence = Presence(dialer, SystemClock())
+    begun = time.perf_counter()
+    assert not any(presence.is_online(PEER) for _ in range(32))
+    assert time.perf_counter() - begun < 4 * PATIENCE_SECONDS
+    assert dialer.dials == 1
+    dialer.gone.set()

@@ -347,3 +347,17 @@ def test_after_a_kill_everything_is_there_and_sockets_that_are_left_are_replaced
 def test_hosts_get_their_turn_soon() -> None:
     """A thread that computes may keep others waiting for this long."""
     assert daemon.SWITCH_INTERVAL_SECONDS <= 0.001
+
+
+def test_a_signal_at_the_very_moment_of_waiting_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """A handler runs in the main thread, between any two steps of what that does: also inside `wait`."""
+    daemon = Daemon(Settings(tmp_path / "state"), lambda _told: None)
+    previous = signal.signal(signal.SIGALRM, lambda *_: daemon.tell_to_stop())
+    try:
+        for delay_microseconds in range(1, 400):
+            signal.setitimer(signal.ITIMER_REAL, delay_microseconds * 1e-6)
+            daemon.wait()
+            daemon._told_to_stop.get()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)

@@ -10,11 +10,11 @@ import os
 import socket
 import ssl
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import structlog
 from sqlalchemy import select
@@ -85,7 +85,8 @@ class Daemon:
         self._settings = settings
         self._announce = announce
         self._parts = ExitStack()
-        self._told_to_stop = threading.Event()
+        # Not an Event: a signal handler that sets one while the main thread is about to wait for it waits for ever.
+        self._told_to_stop: SimpleQueue[None] = SimpleQueue()
         self.system: System | None = None
         self.addresses: dict[str, str] = {}
 
@@ -99,11 +100,12 @@ class Daemon:
 
     def tell_to_stop(self) -> None:
         """From a signal handler: ends `wait`, and a start that is under way."""
-        self._told_to_stop.set()
+        self._told_to_stop.put(None)
 
     def wait(self) -> None:
         """Until told to stop."""
-        self._told_to_stop.wait()
+        self._told_to_stop.get()
+        self._told_to_stop.put(None)  # for whoever else looks
 
     def stop(self) -> None:
         """Ends everything, with what was acknowledged flushed."""
@@ -261,7 +263,7 @@ class Daemon:
         server.start(START_SECONDS)
 
     def _check_stop(self) -> None:
-        if self._told_to_stop.is_set():
+        if not self._told_to_stop.empty():
             raise Stopped("told to stop while starting")
 
 

@@ -6,6 +6,7 @@ take the state directory ─► database ─► identity (first start: pool A, u
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import structlog
 from sqlalchemy import select
@@ -53,6 +54,7 @@ NBD_SOCKET = "nbd.sock"
 HOOKS_DIRECTORY = "hooks"
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0  # for each part
+LOOK_SECONDS = 0.5  # whether it is told to stop
 SWITCH_INTERVAL_SECONDS = 0.0005  # hosts' requests should not wait 5 ms for their turn behind a run
 
 _log = structlog.get_logger("offsite.daemon")
@@ -85,7 +87,7 @@ class Daemon:
         self._settings = settings
         self._announce = announce
         self._parts = ExitStack()
-        # Not an Event: a signal handler that sets one while the main thread is about to wait for it waits for ever.
+        # Not an Event: a handler that sets one while the thread that it interrupts holds its lock waits for ever.
         self._told_to_stop: SimpleQueue[None] = SimpleQueue()
         self.system: System | None = None
         self.addresses: dict[str, str] = {}
@@ -104,8 +106,11 @@ class Daemon:
 
     def wait(self) -> None:
         """Until told to stop."""
-        self._told_to_stop.get()
-        self._told_to_stop.put(None)  # for whoever else looks
+        while not self._is_told_to_stop():
+            # A signal that comes just before the kernel puts this thread to sleep does not wake it, and Python calls
+            # no handler while it sleeps: so it never sleeps long.
+            with contextlib.suppress(Empty):
+                self._told_to_stop.put(self._told_to_stop.get(timeout=LOOK_SECONDS))  # for whoever else looks
 
     def stop(self) -> None:
         """Ends everything, with what was acknowledged flushed."""
@@ -263,8 +268,11 @@ class Daemon:
         server.start(START_SECONDS)
 
     def _check_stop(self) -> None:
-        if not self._told_to_stop.empty():
+        if self._is_told_to_stop():
             raise Stopped("told to stop while starting")
+
+    def _is_told_to_stop(self) -> bool:
+        return not self._told_to_stop.empty()
 
 
 def _close_pools(pools: dict[str, LocalPool]) -> None:

@@ -105,10 +105,10 @@ def expect_refusal(system: System, command: list[str], told: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_secondary_pool_that_is_full_ends_the_run_and_leaves_the_volume_whole(
+def test_a_secondary_pool_that_is_full_is_told_and_leaves_the_volume_whole(
     systems: tuple[System, System],
 ) -> None:
-    """P7 over there, R1: the run fails with a clear error; once there is room it goes on where it was."""
+    """P7 over there, R1: whoever waits for the run is told, and the run stays until it is aborted."""
     london, newark = systems
     whole = newark.digest("Sales")
     with Disk(london.nbd_socket, "Sales") as disk:
@@ -123,10 +123,12 @@ def test_a_secondary_pool_that_is_full_ends_the_run_and_leaves_the_volume_whole(
     assert "free" in done.stderr or "full" in done.stderr
     assert newark.digest("Sales") == whole
     run = london.last_run("SalesDR")
-    assert run["state"] == "failed"
+    assert (run["state"], run["error-class"]) == ("running", "operator must act")
+    assert london.ask("show", "replication-sets", "SalesDR")["replication-sets"][0]["status"] == "Suspended"
     newark.ask("create", "snapshots", "volumes", "Sales", "still-there")
     with Disk(london.nbd_socket, "Sales") as disk:
         disk.write(0, os.urandom(MIB))
+    london.ask("abort", "replication", "SalesDR")
 
 
 @pytest.mark.slow

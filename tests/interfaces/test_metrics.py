@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from offsite import __version__
 from offsite import events as kinds
-from offsite.errors import ObjectNotFound
+from offsite.errors import ErrorClass, ObjectNotFound
 from offsite.interfaces import metrics
 from offsite.replication.peers import Peers
 from offsite.replication.progress import RunProgress
@@ -215,7 +215,7 @@ def test_a_run_under_way_tells_how_far_it_is(two: tuple[Bench, Bench], monkeypat
     row = {"uuid": "r", "set_id": set_id, "state": "running", "started_at": 1.0, "changed_bytes": 0, "wire_bytes": 0}
     with london.system.database.transaction() as connection:
         connection.execute(runs_table.insert(), [row, row | {"uuid": "q", "state": "queued"}])
-    progress = RunProgress("r", "sending", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, 1234.5, None, False)
+    progress = RunProgress("r", "sending", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, 1234.5, None, None)
     monkeypatch.setattr(london.system.replication.conductor, "progress", lambda _: progress)
     found = samples(london)
     assert value(found, "offsite_run_size_bytes", set=name) == 4000
@@ -224,7 +224,7 @@ def test_a_run_under_way_tells_how_far_it_is(two: tuple[Bench, Bench], monkeypat
     assert value(found, "offsite_run_expected_end_timestamp_seconds", set=name) == 1234.5
     assert value(found, "offsite_set_queued", set=name) == 1
 
-    waiting = RunProgress("r", "waiting", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, None, "gone", True)
+    waiting = RunProgress("r", "waiting", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, None, "gone", ErrorClass.TRANSIENT)
     monkeypatch.setattr(london.system.replication.conductor, "progress", lambda _: waiting)
     found = samples(london)
     assert value(found, "offsite_run_rate_bytes_per_second", set=name) == 0, "nothing is being sent"

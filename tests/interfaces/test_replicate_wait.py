@@ -60,6 +60,19 @@ def test_a_run_that_ends_badly_is_an_error_that_says_why(ended: str) -> None:
         replicate(Scripted(run(), run(state=ended, error="the pool is full")), LINE)
 
 
+def test_a_run_that_waits_for_an_operator_is_not_waited_for() -> None:
+    """Else a nightly `--wait` on a full pool would hang for ever, and nobody would hear of it."""
+    waiting = run(phase="waiting", error="Newark: pool A is full", error_class="operator must act")
+    with pytest.raises(RunFailed, match=r"Sales DR cannot go on: Newark: pool A is full.*goes on by itself"):
+        replicate(Scripted(run(), waiting), LINE)
+
+
+def test_a_peer_that_is_gone_is_waited_for() -> None:
+    gone = run(phase="waiting", error="cannot reach Newark", error_class="try again")
+    done = run(state="success", changed_bytes=0, wire_bytes=0, duration=1.0)
+    assert "is up to date" in replicate(Scripted(run(), gone, gone, run(), done), LINE).message
+
+
 def test_what_is_shown_has_bytes_rate_and_expected_end() -> None:
     sending = run(total_bytes=100 * MIB, left_bytes=40 * MIB, rate=20.0 * MIB, estimated_time=1002.0)
     assert state(sending, 1000.0) == "60 MiB of 100 MiB, 20 MiB/s, 2.00 s left"

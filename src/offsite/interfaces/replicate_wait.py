@@ -1,4 +1,4 @@
-"""`offsite replicate SET --wait`: starts a run, shows it live, and ends when it has ended."""
+"""`offsite replicate SET --wait`: starts a run, shows it live, and ends when it has ended, or waits for an operator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from offsite.errors import OffsiteError
+from offsite.errors import ErrorClass, OffsiteError
 from offsite.interfaces.options import CommandLine
 from offsite.interfaces.values_shown import format_duration
 from offsite.management.reply import Reply, Row
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.2
 
 
 class RunFailed(OffsiteError):
-    """The run has ended, and not with success."""
+    """The run has ended, and not with success, or will not have any until someone has mended something."""
 
 
 class Asks(Protocol):
@@ -40,6 +40,7 @@ def replicate(asked: Asks, line: CommandLine) -> Reply:
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(f"Replicating {name}", total=100.0, state="")
         while run["state"] == "running":
+            _check_goes_on(name, run)
             progress.update(task, completed=number(run, "progress"), state=state(run, time.time()))
             time.sleep(POLL_SECONDS)
             rows = asked.command(["show", "replication-runs", f'"{name}"']).rows
@@ -49,6 +50,15 @@ def replicate(asked: Asks, line: CommandLine) -> Reply:
     if run["state"] != "success":
         raise RunFailed(f"the run of replication set {name} ended as {run['state']}: {run['error']}")
     return Reply(summary(name, run), (run,))
+
+
+def _check_goes_on(name: str, run: Row) -> None:
+    """A peer that is gone is waited for: it comes back by itself. A full pool does not get emptier by waiting."""
+    if run["error-class"] not in (None, "", ErrorClass.TRANSIENT.value):
+        raise RunFailed(
+            f"the run of replication set {name} cannot go on: {run['error']}. Once that is mended it goes on by "
+            "itself, from where it was; `abort replication` gives it up"
+        )
 
 
 def state(run: Row, now: float) -> str:

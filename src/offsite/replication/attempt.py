@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from offsite.errors import CertificateChanged, OffsiteError, PeerUnreachable
+from offsite.errors import CertificateChanged, ErrorClass, OffsiteError, PeerUnreachable
 from offsite.replication.asking import Asking
 from offsite.replication.bandwidth import Flow
 from offsite.replication.dialing import Connection
@@ -106,6 +106,11 @@ def sentence_of(error: Exception, pool_name: str) -> str:
     if isinstance(error, SQLAlchemyError):
         return f"the state database failed: {error.__cause__ or error}"
     return str(error)
+
+
+def class_of(error: Exception) -> ErrorClass:
+    """Whether it may go well the next time, or needs an operator, as a disk or a database that failed does."""
+    return error.error_class if isinstance(error, OffsiteError) else ErrorClass.OPERATOR
 
 
 def is_peer_gone(error: Exception) -> bool:

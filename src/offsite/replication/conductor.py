@@ -26,7 +26,7 @@ from offsite.errors import OffsiteError, VolumeNotFound
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication import records
-from offsite.replication.attempt import Attempt, Stopped, is_peer_gone, sentence_of
+from offsite.replication.attempt import Attempt, Stopped, class_of, is_peer_gone, sentence_of
 from offsite.replication.backoff import retry_seconds
 from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
@@ -231,7 +231,7 @@ class Conductor:
             self.when_peer_gone()
         if attempt.progress.error != sentence:
             self._tell_failure(attempt, sentence, wait_seconds)
-        attempt.progress.wait(sentence)
+        attempt.progress.wait(sentence, class_of(error))
 
     def _tell_failure(self, attempt: Attempt, sentence: str, wait_seconds: float) -> None:
         """Once for each reason, however often it is tried."""
@@ -265,6 +265,8 @@ class Conductor:
             life = self._lives.get(set_uuid)
             if life is not None:
                 life.retry_at, life.failures = None, 0
+                if life.attempt is None:
+                    life.progress.go_on()
         self.wake()
 
     def peer_is_back(self, peer_id: int) -> None:

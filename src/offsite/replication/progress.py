@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from offsite.clock import Clock
+from offsite.errors import ErrorClass
 
 Phase = Literal[
     "waiting for its turn", "connecting", "sending", "committing", "waiting", "success", "failed", "stopped"
@@ -29,7 +30,11 @@ class RunProgress:
     ended_at: float | None
     expected_end_at: float | None
     error: str | None  # why it failed, or what it waits for to be over
-    in_trouble: bool  # it failed, and has not got any further since
+    trouble: ErrorClass | None  # it failed, and has not got any further since: who can do something about it
+
+    @property
+    def in_trouble(self) -> bool:
+        return self.trouble is not None
 
 
 class Progress:
@@ -39,6 +44,7 @@ class Progress:
         self.run = run
         self.state: Phase = "waiting for its turn"
         self.error: str | None = None
+        self.error_class = ErrorClass.TRANSIENT  # of `error`
         self.changed_bytes = 0
         self.wire_bytes = 0
         self.may_be_committed = may_be_committed  # whether the secondary may have the run's point as its base
@@ -68,9 +74,9 @@ class Progress:
             self._rate = (self._scanned - self._marked_scanned) / elapsed
             self._marked_at, self._marked_scanned = now, self._scanned
 
-    def wait(self, reason: str) -> None:
+    def wait(self, reason: str, error_class: ErrorClass) -> None:
         """It failed, and will be tried again."""
-        self.error = reason
+        self.error, self.error_class = reason, error_class
         self.got_somewhere = False
         self.state = "waiting"
 
@@ -79,10 +85,16 @@ class Progress:
         self.ended_at = self._clock.now()
         self.state = state
 
+    def go_on(self) -> None:
+        """It was stopped, and may go on from now on."""
+        if self.state == "stopped":
+            self.state, self.ended_at = "waiting for its turn", None
+
     def snapshot(self) -> RunProgress:
         left = max(0, self._total - self._scanned)
         done = self.state == "success"
         percent = 100.0 if done else 100.0 * (1 - left / self._total) if self._total else 0.0
+        in_trouble = not done and self.error is not None and not self.got_somewhere
         expected = self._clock.now() + left / self._rate if self.state == "sending" and self._rate else None
         return RunProgress(
             run=self.run,
@@ -97,5 +109,5 @@ class Progress:
             ended_at=self.ended_at,
             expected_end_at=expected,
             error=self.error,
-            in_trouble=self.state != "success" and self.error is not None and not self.got_somewhere,
+            trouble=self.error_class if in_trouble else None,
         )

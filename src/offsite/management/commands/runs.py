@@ -35,6 +35,7 @@ RUN = ObjectType(
         Property("snapshot"),
         Property("snapshot-number", kind=Kind.NUMBER),
         Property("digest"),
+        Property("error-class"),  # of a run that waits to be tried again: who can do something about it
         Property("run"),
     ),
 )
@@ -209,6 +210,7 @@ def _run_row(name: str, run: RunRecord, progress: RunProgress | None, now: float
         "snapshot-number": run.snapshot_number,
         "digest": run.digest or "",
         "error": (live.error if live else run.error) or "",
+        "error-class": live.trouble.value if live and live.trouble else "",
         "run": run.uuid,
     }
     return row(RUN, found)

@@ -14,6 +14,8 @@ from rich.console import Console
 
 from offsite.demo.disk import Disk
 from offsite.demo.filesystem import Ext4, MissingProgram, find_programs
+from offsite.demo.group_story import GroupStory
+from offsite.demo.narrator import Narrator
 from offsite.demo.systems import DemoFailed, DemoSystem
 from offsite.units import MIB, format_size
 
@@ -50,6 +52,7 @@ class Demo:
     def __init__(self, directory: Path, console: Console) -> None:
         self._directory = directory
         self._console = console
+        self._narrator = Narrator(console)
         self._london = DemoSystem("London", "127.0.0.1", directory / "london", console)
         self._newark = DemoSystem("Newark", "127.0.0.2", directory / "newark", console)
         self._started: list[DemoSystem] = []
@@ -65,16 +68,17 @@ class Demo:
         self._compare_runs(first, second)
         self._prove()
         self._read_back()
+        GroupStory(self._london, self._newark, self._narrator, self._directory).tell()
         self._console.rule("[bold green]All of it worked")
 
     def _start_both(self) -> None:
-        self._title("Two systems, each a process with a state directory of its own")
+        self._narrator.title("Two systems, each a process with a state directory of its own")
         for system in (self._london, self._newark):
             self._started.append(system)
             system.start()
 
     def _make_volume(self) -> None:
-        self._title("A volume on London, with an ext4 file system and real files in it")
+        self._narrator.title("A volume on London, with an ext4 file system and real files in it")
         self._london.run("create", "volume", "pool", "A", "size", f"{VOLUME_BYTES // MIB}MiB", VOLUME)
         self._london.run("map", "volume", "access", "rw", "initiator", "nbd:unix", VOLUME)
         files = self._directory / "files"
@@ -85,11 +89,11 @@ class Demo:
         (files / "ledger.bin").write_bytes(os.urandom(LEDGER_BYTES))
         self._disk_image.make(VOLUME_BYTES, files)
         written = self._write(None)
-        self._say(f"A host wrote {format_size(written)} over NBD: {len(self._disk_image.names())} files.")
+        self._narrator.say(f"A host wrote {format_size(written)} over NBD: {len(self._disk_image.names())} files.")
         self._london.run("show", "volumes", VOLUME)
 
     def _connect(self) -> None:
-        self._title("London meets Newark: the password is used once, certificates are pinned")
+        self._narrator.title("London meets Newark: the password is used once, certificates are pinned")
         self._london.run(
             "create", "peer-connection", "remote-port-address", self._newark.peer_address,
             "remote-username", "manage", "Newark", environment={"OFFSITE_REMOTE_PASSWORD": self._newark.password},
@@ -97,23 +101,23 @@ class Demo:
         self._london.run("create", "replication-set", "peer-connection", "Newark", "primary-volume", VOLUME, SET)
 
     def _replicate(self, title: str) -> dict[str, Any]:
-        self._title(title)
+        self._narrator.title(title)
         self._london.run("replicate", SET, "--wait")
         return self._last_run()
 
     def _change_files(self) -> None:
-        self._title("Files change on London")
+        self._narrator.title("Files change on London")
         before = self._directory / "before.ext4"
         shutil.copy(self._disk_image.image, before)
         news = self._directory / "news.txt"
         news.write_text(f"Written on London at {time.strftime('%Y-%m-%d %H:%M:%S')}, between the two runs.\n")
         self._disk_image.add(news, "news.txt")
         written = self._write(before)
-        self._say(f"The host wrote {format_size(written)}: a new file, news.txt.")
+        self._narrator.say(f"The host wrote {format_size(written)}: a new file, news.txt.")
 
     def _compare_runs(self, first: dict[str, Any], second: dict[str, Any]) -> None:
         sent = [int(run["wire-bytes-numeric"]) for run in (first, second)]
-        self._say(
+        self._narrator.say(
             f"The first run put {format_size(sent[0])} on the wire, the second {format_size(sent[1])}: "
             f"{sent[0] / max(1, sent[1]):,.0f} times less."
         )
@@ -121,26 +125,26 @@ class Demo:
             raise DemoFailed("the second run sent more than a tenth of the first")
 
     def _prove(self) -> None:
-        self._title("Proof: both sides, read whole, have the same digest")
+        self._narrator.title("Proof: both sides, read whole, have the same digest")
         self._london.run("show", "digest", VOLUME)
         self._newark.run("show", "digest", VOLUME)
         digests = {system.ask("show", "digest", VOLUME)["digests"][0]["digest"] for system in self._started}
         if len(digests) != 1:
             raise DemoFailed(f"the digests differ: {digests}")
-        self._say("They are equal.")
+        self._narrator.say("They are equal.")
 
     def _read_back(self) -> None:
-        self._title("A file, read on Newark out of a snapshot of the secondary volume")
+        self._narrator.title("A file, read on Newark out of a snapshot of the secondary volume")
         self._newark.run("create", "snapshots", "volumes", VOLUME, CHECK)
         exported = self._directory / "check.ext4"
         self._newark.run("export", CHECK, str(exported))
         copy = Ext4(exported)
-        self._say(f"e2fsck: {copy.check()}")
-        self._say(f"news.txt: {copy.read('news.txt').decode().strip()}")
+        self._narrator.say(f"e2fsck: {copy.check()}")
+        self._narrator.say(f"news.txt: {copy.read('news.txt').decode().strip()}")
         for name in self._disk_image.names():
             if copy.read(name) != self._disk_image.read(name):
                 raise DemoFailed(f"{name} on Newark is not what it is on London")
-        self._say(f"All {len(self._disk_image.names())} files are, byte for byte, what they are on London.")
+        self._narrator.say(f"All {len(self._disk_image.names())} files are, byte for byte, what they are on London.")
 
     def _write(self, before: Path | None) -> int:
         with Disk(self._london.directory / "nbd.sock", VOLUME) as disk:
@@ -151,7 +155,7 @@ class Demo:
         return runs[0]
 
     def stay(self) -> None:
-        self._title("Both systems stay up. Look around from another terminal:")
+        self._narrator.title("Both systems stay up. Look around from another terminal:")
         for command in (
             f"--state {self._london.directory} show replication-sets",
             f"--state {self._newark.directory} show volumes",
@@ -165,10 +169,3 @@ class Demo:
     def stop(self) -> None:
         for system in reversed(self._started):
             system.stop()
-
-    def _title(self, text: str) -> None:
-        self._console.print()
-        self._console.rule(f"[bold]{text}", align="left")
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)

@@ -23,14 +23,16 @@ THING = ObjectType(
         Property("size", "Size", Kind.SIZE),
         Property("made", "Made", Kind.TIME),
         Property("good", "Good", Kind.YES_NO),
+        Property("error", "Error", seldom=True),
         Property("serial"),
     ),
 )
 RECORD = ObjectType("records", "record", (Property("a", "The A"), Property("b", "B")), record=True)
 
 
-def thing(name: str, size: int, made: float | None = 0.0, *parts: tuple[str, int | None]) -> Reply:
+def thing(name: str, size: int, made: float | None = 0.0, *parts: tuple[str, int | None], error: str = "") -> Reply:
     values: dict[str, Value] = {"name": name, "size": size, "made": made, "good": True, "serial": "0123"}
+    values["error"] = error
     rows = [row(PART, {"who": who, "lun": lun}) for who, lun in parts]
     return Reply("Done.", (row(THING, values, [*rows, row(HIDDEN, {"detail": "x"})]),))
 
@@ -54,6 +56,15 @@ def test_a_table_is_aligned_and_has_neither_colours_nor_folds_in_a_pipe() -> Non
     assert "\x1b" not in "".join(lines)
     assert "Serial" not in head
     assert "0123" not in one
+
+
+def test_what_is_seldom_told_has_a_column_only_when_it_is() -> None:
+    quiet, troubled = thing("a", 0).rows[0], thing("b", 0, error="no peer").rows[0]
+    assert "Error" not in printed(Reply("", (quiet,)))[0]
+    head, _, one, two = printed(Reply("", (quiet, troubled)))
+    assert head.split()[-1] == "Error"
+    assert two.endswith("no peer")
+    assert one.startswith("a") and "no peer" not in one
 
 
 def test_what_is_not_known_is_left_empty_and_markup_is_text() -> None:

@@ -203,7 +203,7 @@ def test_deleting_here_alone_and_then_over_there(london: Site, newark: Site, vol
 def test_deleting_needs_the_peer_unless_local(london: Site, newark: Site, volume: int) -> None:
     london.create_set("SalesDR", volume, "Newark")
     newark.replication.stop()
-    with pytest.raises(PeerUnreachable):
+    with pytest.raises(PeerUnreachable, match=r"SalesDR cannot be deleted on both.*here alone, with local-only"):
         london.replication.sets.delete("SalesDR")
     assert london.replication.sets.get("SalesDR").status is Status.UNSYNCHRONIZED
     london.replication.sets.delete("SalesDR", local_only=True)

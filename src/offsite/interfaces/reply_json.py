@@ -78,7 +78,7 @@ def _encode_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "name": type.name,
             "record": type.record,
             "joined": type.joined,
-            "properties": [[each.name, each.heading, each.kind.value] for each in type.properties],
+            "properties": [[each.name, each.heading, each.kind.value, each.seldom] for each in type.properties],
             "rows": [[list(row.values), _encode_rows(row.parts)] for row in group],
         }
         for type, group in groups.items()
@@ -88,7 +88,9 @@ def _encode_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _decode_rows(groups: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
     rows = []
     for group in groups:
-        properties = tuple(Property(name, heading, Kind(kind)) for name, heading, kind in group["properties"])
+        properties = tuple(
+            Property(name, heading, Kind(kind), seldom) for name, heading, kind, seldom in group["properties"]
+        )
         type = ObjectType(group["basetype"], group["name"], properties, group["record"], group["joined"])
         for values, parts in group["rows"]:
             rows.append(Row(type, tuple(_value(each) for each in values), _decode_rows(parts)))

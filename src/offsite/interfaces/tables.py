@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from offsite.interfaces.values_shown import format_value, printable
-from offsite.management.reply import Kind, ObjectType, Reply, Row
+from offsite.management.reply import Kind, ObjectType, Property, Reply, Row
 
 _RIGHT = {Kind.NUMBER, Kind.SIZE, Kind.DURATION, Kind.PERCENT, Kind.RATE}
 _PIPE_COLUMNS = 100_000  # a pipe has no width: nothing is folded or cut
@@ -35,8 +35,8 @@ def print_reply(reply: Reply, output: TextIO) -> None:
 
 
 def _table(type: ObjectType, rows: Sequence[Row]) -> Table:
-    lines = [line for row in rows for line in _lines(row)]
-    columns = [each for part in _types(type, rows) for each in part.properties if each.heading]
+    columns = [each for part in _types(type, rows) for each in part.properties if _has_column(each, part, rows)]
+    lines = [line for row in rows for line in _lines(row, columns)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
@@ -56,16 +56,23 @@ def _types(type: ObjectType, rows: Sequence[Row]) -> list[ObjectType]:
     return [type, *joined]
 
 
-def _lines(row: Row) -> list[list[str]]:
+def _has_column(property: Property, type: ObjectType, rows: Sequence[Row]) -> bool:
+    if not property.heading or not property.seldom:
+        return bool(property.heading)
+    objects = [each for row in rows for each in (row, *row.parts) if each.type == type]
+    return any(each[property.name] not in (None, "") for each in objects)
+
+
+def _lines(row: Row, columns: Sequence[Property]) -> list[list[str]]:
     """A line for each joined part; one line when there is none."""
-    own = _cells(row)
+    own = _cells(row, columns)
     joined = [part for part in row.parts if part.type.joined]
-    return [own + _cells(part) for part in joined] or [own]
+    return [own + _cells(part, columns) for part in joined] or [own]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, columns: Sequence[Property]) -> list[str]:
     pairs = zip(row.type.properties, row.values, strict=True)
-    return [format_value(each.kind, value) for each, value in pairs if each.heading]
+    return [format_value(each.kind, value) for each, value in pairs if each in columns]
 
 
 def _record(rows: Sequence[Row]) -> Table:

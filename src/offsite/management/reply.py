@@ -28,11 +28,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """A property of a type of object. Without a heading it is for programs, and left out of tables."""
+    """A property of a type of object. Without a heading it is for programs, and left out of tables; one that is
+    `seldom` there has a column only when an object of the table has something in it."""
 
     name: str
     heading: str = ""
     kind: Kind = Kind.TEXT
+    seldom: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import InUse, NameInUse, NotAllowed, ObjectNotFound
+from offsite.errors import InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.protocol import Pool
@@ -113,11 +113,20 @@ class Sets:
             else:
                 if of.role == "primary":
                     self._check_no_runs(of)
-                with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
-                    connection.channel.ask(connection.asking, DeleteSet(set_uuid=of.uuid), Done)
+                self._delete_over_there(of)
             remove_set(self._database, self._pools, self._fences, of)
         self._conductor.forget(of.uuid)
         self._report(events.SET_DELETED, f"Replication set name: {name}, was deleted.")
+
+    def _delete_over_there(self, of: SetRecord) -> None:
+        try:
+            with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
+                connection.channel.ask(connection.asking, DeleteSet(set_uuid=of.uuid), Done)
+        except PeerUnreachable as error:
+            raise PeerUnreachable(
+                f"replication set {of.name} cannot be deleted on both systems: {error}; if the other one is gone for "
+                "good, delete it here alone, with local-only"
+            ) from error
 
     def _check_no_runs(self, of: SetRecord) -> None:
         with self._database.read() as connection:

@@ -266,6 +266,7 @@ def test_a_signal_stops_it_cleanly_and_in_time(system: LiveSystem, number: int) 
     assert "is being stopped" in system.logged()
 
 
+@pytest.mark.slow
 def test_connections_that_stay_open_do_not_hold_up_a_stop(place: Path) -> None:
     with here(place / "state") as system, ExitStack() as connections:
         for place_name in ("nbd", "peer", "api"):

@@ -6,6 +6,7 @@ import pytest
 
 from offsite import events
 from offsite.errors import InUse, NotAllowed, ObjectNotFound, StateDirectoryError
+from offsite.replication.attempt import Attempt
 from offsite.replication.messages import ChangeSet, Done, SetSettings
 from offsite.replication.set_settings import Settings
 from offsite.replication.status import Status
@@ -97,11 +98,14 @@ def test_a_half_that_is_left_over_is_told_and_can_be_deleted(london: Site, newar
 def test_a_set_whose_primary_is_busy_cannot_be_deleted_from_the_other_side(
     london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(london.replication.conductor, "_start", lambda _attempt: None)
+    begun: list[Attempt] = []
+    monkeypatch.setattr(london.replication.conductor, "_start", begun.append)
     london.replication.replicate("SalesDR")
     with pytest.raises(InUse, match=r"London: .*has a run under way or queued here"):
         newark.replication.sets.delete("SalesDR")
     assert newark.replication.sets.record("SalesDR").role == "secondary"
+    wait_until("its attempt has begun", lambda: begun != [])
+    begun[0].work()  # or a stop would wait for it
 
 
 def test_a_peer_that_refuses_a_visit_is_visited_again(

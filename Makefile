@@ -11,7 +11,7 @@ PACKAGES := qemu-utils nbdkit libnbd-bin nbdfuse fio e2fsprogs xfsprogs btrfs-pr
 help:
 	@echo "make demo       two systems on this machine, and a volume that replicates itself (DEMO_EXIT=1: end when done)"
 	@echo "make test       all tests; as root it installs the system packages they need"
-	@echo "make test-fast  the tests that take seconds"
+	@echo "make test-fast  the quick ones of them, on all cores: a minute or two"
 	@echo "make check      ruff, mypy --strict, import-linter"
 	@echo "make bench      Offsite beside its peers, one table, in benchmarks/RESULTS.md"
 
@@ -32,7 +32,7 @@ test: $(VENV)/.develop system-packages
 	$(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(VENV)/.develop
-	$(BIN)/python -m pytest -m "not slow and not root" $(PYTEST)
+	$(BIN)/python -m pytest -m "not slow and not root" -n auto $(PYTEST)
 
 check: $(VENV)/.develop
 	$(BIN)/ruff check

@@ -266,8 +266,8 @@ def test_a_signal_stops_it_cleanly_and_in_time(system: LiveSystem, number: int) 
     assert "is being stopped" in system.logged()
 
 
-@pytest.mark.slow
 def test_connections_that_stay_open_do_not_hold_up_a_stop(place: Path) -> None:
+    """Not even one that has not begun its TLS handshake: no part waits until it gives up on its threads (5 s)."""
     with here(place / "state") as system, ExitStack() as connections:
         for place_name in ("nbd", "peer", "api"):
             host, _, port = system.addresses[place_name].removeprefix("https://").partition(":")
@@ -277,7 +277,7 @@ def test_connections_that_stay_open_do_not_hold_up_a_stop(place: Path) -> None:
             control.connect(path)
         begun = time.monotonic()
         system.stop()
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < daemon.STOP_SECONDS
 
 
 def test_a_stop_is_an_event_that_is_kept(place: Path) -> None:

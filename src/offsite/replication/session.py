@@ -99,7 +99,7 @@ class Session:
     def serve(self) -> None:
         deadline = time.monotonic() + STRANGER_SECONDS
         try:
-            channel = self._channel = self._secure()
+            channel = self._secure()
             channel.deadline = deadline
             self._converse(channel)
         except ConnectionEnded as error:
@@ -130,7 +130,7 @@ class Session:
     def _secure(self) -> Channel:
         self._raw.settimeout(STRANGER_SECONDS)
         sock = self._context.wrap_socket(self._raw, server_side=True, do_handshake_on_connect=False)
-        channel = Channel(sock, self._host)
+        channel = self._channel = Channel(sock, self._host)  # so that who cuts us reaches the handshake, too
         try:
             sock.do_handshake()
         except OSError as error:

@@ -66,6 +66,8 @@ class RunRequests:
         with self._locks.requesting(of.uuid, of.name):
             of = self._check(set_uuid)
             check_snapshot_allowed(of, wanted=snapshot is not None or last_snapshot)
+            # A name that is wrong is no request: it takes no number, and the last run stays the one that it was.
+            named = None if snapshot is None else self._source(of, snapshot)
             run = str(uuid.uuid4())
             number = of.next_snapshot_number
             if self._drops(of, run, number):
@@ -78,7 +80,7 @@ class RunRequests:
             if of.before_snapshot or of.after_snapshot:
                 self._record(of, run, number, "preparing")  # so that what a hook has frozen thaws after a crash
             try:
-                source = self._source(of, snapshot, last_snapshot)
+                source = named or self._source(of, last_snapshot=last_snapshot)
                 with self._conductor.standing_still(of.uuid, 0.0):  # nothing is sent before the last hook went well
                     state = self._take_between_hooks(of, run, number, source)
             except (OffsiteError, OSError) as error:
@@ -159,7 +161,7 @@ class RunRequests:
             records.take_number(connection, of.id, number)
             records.put_run(connection, of.id, run, self._clock.now(), state=state, snapshot_number=number, **values)
 
-    def _source(self, of: SetRecord, snapshot: str | None, last_snapshot: bool) -> Source:
+    def _source(self, of: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:
         ids = tuple(member.image_id for member in of.members)
         if snapshot is None and not last_snapshot:
             return Source(ids)

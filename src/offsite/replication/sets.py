@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable
+from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.protocol import Pool
@@ -72,11 +72,13 @@ class Sets:
         """Changes what is given, at once and also during a run: the queue policy counts for later requests, the
         basename already for what the secondary keeps of this run. The peer is told as soon as it can be.
 
-        Raises BadParameter, NameInUse, NotAllowed on the secondary, InUse for the policy discard while a run is
-        queued.
+        Raises BadParameter, also when nothing is given, NameInUse, NotAllowed on the secondary, InUse for the policy
+        discard while a run is queued.
         """
         of = self.record(name)
         self._check_primary(of, "changed")
+        if settings == Settings() and new_name is None:
+            raise BadParameter(f"nothing is given that replication set {of.name} should have")
         self._check_hooks(settings)
         if new_name is not None:
             check_name(new_name, "replication set name")
@@ -93,8 +95,7 @@ class Sets:
                     f"replication set {name} has a queued run, which the queue policy discard does not know; clear its "
                     "queue first"
                 )
-            if values:
-                records.update_set(transaction, of.id, **values)
+            records.update_set(transaction, of.id, **values)
         self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
         self._upkeep.set_changed()
 

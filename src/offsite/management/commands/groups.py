@@ -45,7 +45,7 @@ ALL = ("all",)
 )
 def create_volume_group(context: Context, name: str, volumes: tuple[str, ...] = ()) -> Reply:
     system = context.system
-    found = [system.image(each) for each in volumes]
+    found = _joining(system, volumes)
     group = system.groups.create(name, _ids(found))
     message = f"Volume group {name} was created with {_listed(found) or 'no volumes'}."
     system.events.report(VOLUME_GROUP_CREATED, message)
@@ -84,11 +84,19 @@ def set_volume_group(context: Context, name: str, group: str) -> Reply:
 )
 def add_volume_group_members(context: Context, volumes: tuple[str, ...], group: str) -> Reply:
     system = context.system
-    found, members = system.groups.get(group), [system.image(each) for each in volumes]
+    found, members = system.groups.get(group), _joining(system, volumes)
     with system.database.transaction():  # so that no replication set is made of it meanwhile
         system.check_group_free(found)
         system.groups.add(found.uuid, _ids(members))
     return _changed(system, found, f"Volume group {found.name} has {_listed(members)} as well now.")
+
+
+def _joining(system: System, names: Sequence[str]) -> list[Found]:
+    """Raises VolumeNotFound, and NotAllowed for a secondary volume: whose it is, is up to its set."""
+    found = [system.image(each) for each in names]
+    for each in found:
+        system.check_not_secondary(each, "put in a volume group")
+    return found
 
 
 @COMMANDS.command(

@@ -226,6 +226,18 @@ def test_terms_are_loaded_once_and_again_when_told() -> None:
     assert loaded[-1] == 1
 
 
+def test_the_debt_goes_with_the_limit_under_which_it_was_made() -> None:
+    """Lifted today and set again tomorrow, a limit begins anew: no run stands still for bytes of yesterday."""
+    on_record = {1: Terms(100_000)}
+    bandwidths = Bandwidths(lambda peer_id: on_record[peer_id], VirtualClock(), lambda seconds: waited.append(seconds))
+    waited: list[float] = []
+    bandwidths.flow(1).take(1 << 20, lambda _: None)
+    for on_record[1] in (Terms(), Terms(100_000)):
+        bandwidths.reload(1)
+    bandwidths.flow(1).take(1 << 20, lambda _: None)
+    assert waited == []
+
+
 def test_threads_share_the_rate() -> None:
     """The same with real threads and a real clock: nothing is lost between them."""
     clock = SystemClock()

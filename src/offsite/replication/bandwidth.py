@@ -67,6 +67,13 @@ class Bucket:
         self._virtual_bytes = 0.0  # where the run that went last began
         self._waiting: dict[Flow, tuple[float, int]] = {}  # where each begins, and what it wants to send
 
+    def change(self, terms: Terms | None) -> None:
+        """A limit that is lifted takes its debt along: the next one, perhaps much lower, does not begin with it."""
+        with self._lock:
+            self.terms = terms
+            if terms is None:
+                self._balance_bytes = 0.0
+
     def rate(self) -> int | None:
         """Bytes a second that hold now."""
         terms = self.terms
@@ -160,7 +167,7 @@ class Bandwidths:
         with self._lock:
             bucket = self._buckets.get(peer_id)
             if bucket is not None:
-                bucket.terms = self._load_terms(peer_id)
+                bucket.change(self._load_terms(peer_id))
 
     def forget(self, peer_id: int) -> None:
         """After the peer was deleted: its id may be another's next."""

@@ -91,6 +91,7 @@ def test_an_abort_ends_soon_and_leaves_nothing_behind(with_a_base: ThroughProxy,
             pair.london.ask("replicate", "ADR")
         if state == "waiting for a peer that is gone":
             pair.lose_peer()
+            pair.london.ask("set", "peer-connection", "bandwidth-limit", "none", "Newark")  # it is noticed by sending
             pair.await_status("ADR", "Suspended")
         with within(5):
             pair.london.ask("abort", "replication", "ADR")
@@ -128,7 +129,9 @@ def test_a_running_set_is_deleted_only_after_suspend_and_abort(pair: ThroughProx
     pair.make_set("RDR", "R")
     with pair.slowly():
         pair.begin("RDR")
-        assert "suspend the set and abort the run first" in pair.london.refused("delete", "replication-set", "-y", "RDR")
+        assert "suspend the set and abort the run first" in pair.london.refused(
+            "delete", "replication-set", "-y", "RDR"
+        )
         assert "abort it" in pair.newark.refused("delete", "replication-set", "-y", "RDR")
         pair.london.ask("suspend", "replication-set", "RDR")
         assert "has a run under way" in pair.london.refused("delete", "replication-set", "-y", "RDR")

@@ -63,6 +63,25 @@ def test_what_changed_while_the_peer_was_gone_is_told_when_it_is_back(london: Si
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
 
 
+def test_what_changes_during_a_visit_is_told_by_the_next_one_at_once(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The visit has read the records before: a suspension that is lifted just then would be shown for a minute."""
+    upkeep = london.replication.upkeep
+    tell, changes = upkeep._tell, [Settings(queue_policy="discard")]
+
+    def tell_and_change(*arguments: object) -> None:
+        tell(*arguments)  # type: ignore[arg-type]  # passed on as it came
+        if changes:
+            london.replication.sets.modify("SalesDR", changes.pop())
+
+    monkeypatch.setattr("offsite.replication.upkeep.SOON_SECONDS", 600.0)
+    monkeypatch.setattr("offsite.replication.upkeep.SELDOM_SECONDS", 600.0)
+    monkeypatch.setattr(upkeep, "_tell", tell_and_change)
+    upkeep.set_changed()
+    wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard", 10)
+
+
 def test_a_name_that_another_set_has_there_leaves_the_old_one(london: Site, newark: Site) -> None:
     newark.create_set("Taken", newark.create_volume("Own", MIB), "London", None, "FromNewark")
     london.replication.sets.delete("Taken", local_only=True)

@@ -64,10 +64,14 @@ class Upkeep:
         self._due: dict[int, float] = {}  # when to visit a peer, by its id
         self._told: dict[str, SetSettings] = {}  # what the peer was told of a set last, by the set's uuid
         self._half_missing: set[str] = set()
+        self._changes = 0  # how often a set has changed
+        self._failures = 0  # how often a run has failed because its peer was gone
         self.wake: Callable[[], None] = lambda: None
 
     def step(self) -> float | None:
         """Visits the peers whose time has come. Returns when the next one's comes."""
+        with self._lock:
+            before = self._changes, self._failures  # what comes after this may not be in the records that are read
         try:
             with self._database.read() as connection:
                 peers = records.all_peers(connection)
@@ -80,23 +84,32 @@ class Upkeep:
             mine = [of for of in sets if of.peer_id == peer.id and of.state == "ready"]
             if mine and self._clock.monotonic() >= self._due.get(peer.id, 0.0):
                 self._visit(peer, mine)
-                soon = any(self._conductor.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine)
+                waited_for = any(self._conductor.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine)
                 with self._lock:
-                    self._due[peer.id] = self._clock.monotonic() + (SOON_SECONDS if soon else SELDOM_SECONDS)
+                    self._due[peer.id] = self._clock.monotonic() + self._interval_seconds(before, waited_for)
         with self._lock:
             ids = {peer.id for peer in peers}
             self._due = {peer_id: at for peer_id, at in self._due.items() if peer_id in ids}
             return min(self._due.values(), default=self._clock.monotonic() + SELDOM_SECONDS)
 
+    def _interval_seconds(self, before: tuple[int, int], waited_for: bool) -> float:
+        """Until the next visit of a peer that was visited with what was known at `before`."""
+        changes, failures = before
+        if self._changes != changes:
+            return 0.0
+        return SOON_SECONDS if waited_for or self._failures != failures else SELDOM_SECONDS
+
     def set_changed(self) -> None:
         """The peer is told soon."""
         with self._lock:
+            self._changes += 1
             self._due.clear()
         self.wake()
 
     def peer_failed(self) -> None:
         """A run has failed: whether its peer is back is looked at every few seconds from now on."""
         with self._lock:
+            self._failures += 1
             soon = self._clock.monotonic() + SOON_SECONDS
             self._due = {peer_id: min(at, soon) for peer_id, at in self._due.items()}
         self.wake()

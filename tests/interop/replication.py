@@ -8,8 +8,9 @@ import socket
 import sqlite3
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,10 @@ class Replicated:
 
     def await_status(self, name: str, status: str, system: System | None = None, seconds: float = SECONDS) -> None:
         wait_until(f"{name} is {status}", lambda: self.status(name, system) == status, seconds)
+
+    def await_on_both(self, what: str, happened: Callable[[System], bool]) -> None:
+        for system in (self.london, self.newark):
+            wait_until(f"{what} on {system.name}", partial(happened, system), SECONDS)
 
     def history(self, name: str, system: System) -> list[str]:
         rows = system.ask("show", "replication-snapshot-history", name).get("snapshot-history", [])

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.interop.replication import MIB, HostDisk, Replicated
-from tests.systems import System, two_systems, wait_until
+from tests.systems import System, two_systems
 
 pytestmark = pytest.mark.slow
 
@@ -137,8 +137,7 @@ def test_a_history_of_a_group_has_all_its_members_of_one_run(pair: Replicated) -
         pair.replicate("BooksDR")
     newest = pair.runs("BooksDR")[0]["snapshot-number"]
     expected = [f"night_{number:04d}-{member}" for number in (newest - 1, newest) for member in range(1, 17)]
-    for system in (pair.london, pair.newark):
-        wait_until("the oldest is gone", lambda s=system: sorted(pair.history("BooksDR", s)) == sorted(expected))
+    pair.await_on_both("the oldest is gone", lambda system: sorted(pair.history("BooksDR", system)) == sorted(expected))
     assert pair.same(f"night_{newest:04d}-6") and pair.same(f"night_{newest:04d}-6", "m05")
     assert not pair.same(f"night_{newest:04d}-6", f"night_{newest - 1:04d}-6")
 

@@ -19,8 +19,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
 
 
 def await_history(pair: Replicated, name: str, *expected: str) -> None:
-    for system in (pair.london, pair.newark):
-        wait_until(f"{name} keeps {expected}", lambda s=system: pair.history(name, s) == list(expected), 20)
+    pair.await_on_both(f"{name} keeps {expected}", lambda system: pair.history(name, system) == list(expected))
 
 
 def keep(count: int, basename: str, history: str = "both") -> list[str]:

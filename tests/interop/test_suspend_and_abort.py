@@ -104,8 +104,7 @@ def test_an_abort_ends_soon_and_leaves_nothing_behind(with_a_base: ThroughProxy,
     wait_until("nothing is left on either side", lambda: pair.hidden() == images, 20)
     pair.await_status("ADR", "Ready")
     pair.await_status("ADR", "Ready", pair.newark)
-    for system in (pair.london, pair.newark):
-        wait_until("both tell it", lambda s=system: events(s, 585, "ADR") != [])
+    pair.await_on_both("an event tells it", lambda system: events(system, 585, "ADR") != [])
     pair.replicate("ADR")
     assert pair.same("A")
 

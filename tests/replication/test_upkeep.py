@@ -114,6 +114,20 @@ def test_a_half_that_is_left_over_is_told_and_can_be_deleted(london: Site, newar
     assert len(told) == 1
 
 
+def test_a_set_that_is_just_being_deleted_is_not_told_as_one_whose_half_is_missing(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deletion gets to the other half first; a visit that comes between would warn of what was done on purpose."""
+    of = london.replication.sets.record("SalesDR")
+    visits: list[str] = []
+    with london.replication.upkeep._locks.requesting(of.uuid, of.name):
+        newark.replication.sets.delete("SalesDR", local_only=True)
+        monkeypatch.setattr(london.replication.conductor, "peer_is_back", lambda _peer: visits.append("visit"))
+        wait_until("it was visited", lambda: len(visits) > 2)
+        assert not london.replication.upkeep.half_missing(of.uuid)
+    wait_until("it is found", lambda: london.replication.upkeep.half_missing(of.uuid))
+
+
 def test_a_set_whose_primary_is_busy_cannot_be_deleted_from_the_other_side(
     london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

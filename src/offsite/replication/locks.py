@@ -31,15 +31,16 @@ class SetLocks:
             yield
 
     @contextmanager
+    def requesting_now(self, set_uuid: str) -> Iterator[bool]:
+        """As `requesting`, but waits for nobody: gives whether no one else is at it."""
+        with self._tried("requesting", set_uuid, 0.0) as held:
+            yield held
+
+    @contextmanager
     def settling(self, set_uuid: str, timeout_seconds: float) -> Iterator[bool]:
         """Gives whether nobody else is at it, or has ended in time."""
-        lock = self._lock_of("settling", set_uuid)
-        held = lock.acquire(timeout=timeout_seconds)
-        try:
+        with self._tried("settling", set_uuid, timeout_seconds) as held:
             yield held
-        finally:
-            if held:
-                lock.release()
 
     @contextmanager
     def recording(self, set_uuid: str, set_name: str) -> Iterator[None]:
@@ -50,13 +51,20 @@ class SetLocks:
 
     @contextmanager
     def _held(self, kind: str, set_uuid: str, timeout_seconds: float, refusal: str) -> Iterator[None]:
-        lock = self._lock_of(kind, set_uuid)
-        if not lock.acquire(timeout=timeout_seconds):
-            raise InUse(refusal)
-        try:
+        with self._tried(kind, set_uuid, timeout_seconds) as held:
+            if not held:
+                raise InUse(refusal)
             yield
+
+    @contextmanager
+    def _tried(self, kind: str, set_uuid: str, timeout_seconds: float) -> Iterator[bool]:
+        lock = self._lock_of(kind, set_uuid)
+        held = lock.acquire(timeout=timeout_seconds)
+        try:
+            yield held
         finally:
-            lock.release()
+            if held:
+                lock.release()
 
     def _lock_of(self, kind: str, set_uuid: str) -> threading.RLock:
         with self._lock:

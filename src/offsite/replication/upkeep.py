@@ -199,12 +199,17 @@ class Upkeep:
         for of in sets:
             if of.uuid in there:
                 self._half_missing.discard(of.uuid)
-            elif of.uuid not in self._half_missing and self._is_still_there(of):
-                self._half_missing.add(of.uuid)
-                self._report(
-                    events.SET_HALF_MISSING,
-                    f"Replication set name: {of.name}, has no other half on system {peer.system_name} (any more).",
-                )
+            elif of.uuid not in self._half_missing:
+                with self._locks.requesting_now(of.uuid) as alone:  # else it is perhaps just being deleted on both
+                    if alone and self._is_still_there(of):
+                        self._tell_half_missing(of, peer)
+
+    def _tell_half_missing(self, of: SetRecord, peer: PeerRecord) -> None:
+        self._half_missing.add(of.uuid)
+        self._report(
+            events.SET_HALF_MISSING,
+            f"Replication set name: {of.name}, has no other half on system {peer.system_name} (any more).",
+        )
 
     def _is_still_there(self, of: SetRecord) -> bool:
         """It may have been deleted on both systems while we were asking."""

@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -125,6 +126,17 @@ def test_the_members_of_a_group_in_a_set_are_fixed_on_both_systems(pair: Replica
         "create", "replication-set", "peer-connection", "Newark", "primary-volume", "m03", "OneDR"
     )
     assert "m03 is in volume group Books, which is in replication set BooksDR already" in sentence
+
+
+def calls_its_primary(pair: Replicated, name: str, system: System) -> bool:
+    return bool(pair.show("BooksDR", system)["primary-volume-name"] == name)
+
+
+def test_a_primary_group_gets_another_name_and_the_other_side_shows_it(pair: Replicated) -> None:
+    for old, new in (("Books", "Ledgers"), ("Ledgers", "Books")):
+        pair.london.ask("set", "volume-group", "name", new, old)
+        pair.await_on_both("the name is shown", partial(calls_its_primary, pair, new))
+    assert pair.show("BooksDR", pair.newark)["secondary-volume-name"] == "Books"
 
 
 def test_a_history_of_a_group_has_all_its_members_of_one_run(pair: Replicated) -> None:

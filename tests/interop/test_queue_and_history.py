@@ -149,3 +149,34 @@ def test_a_snapshot_is_a_primary_like_any_volume(pair: Replicated) -> None:
     pair.replicate("ImageDR")
     assert pair.same("Image") and not pair.same("P", "Image")
     assert pair.replicate("ImageDR")["changed-bytes-numeric"] == 0, "nobody has written to it"
+
+
+def test_a_primary_is_expanded_rolled_back_and_renamed_like_any_volume(pair: Replicated) -> None:
+    """Also during a run, which sends the instant of its request. The other side shows the new name."""
+    london = pair.london
+    pair.make_volume("V")
+    pair.make_set("VDR", "V")
+    pair.replicate("VDR")
+    london.ask("create", "snapshots", "volumes", "V", "V-before")
+    pair.write("V", 1, 3)
+    digest = london.digest("V")
+    with pair.slowly():
+        pair.begin("VDR")
+        london.ask("rollback", "volume", "snapshot", "V-before", "V")
+        london.ask("expand", "volume", "size", "1MiB", "V")
+        london.ask("set", "volume", "name", "W", "V")
+    pair.await_success("VDR")
+    assert pair.newark.digest("V") == digest
+    pair.replicate("VDR")
+    assert pair.same("W", "V")
+    assert pair.newark.ask("show", "volumes", "V")["volumes"][0]["size"] == "5 MiB"
+    pair.await_on_both("the name is shown", lambda system: pair.show("VDR", system)["primary-volume-name"] == "W")
+
+
+def test_snapshots_of_a_history_have_the_retention_priority_of_their_set(pair: Replicated) -> None:
+    pair.make_volume("R")
+    pair.make_set("RDR", "R", *keep(16, "r"), "snapshot-retention-priority", "medium")
+    pair.replicate("RDR")
+    for system in (pair.london, pair.newark):
+        (taken,) = system.ask("show", "snapshots", "r_0000")["snapshots"]
+        assert (taken["retention-priority"], taken["master-volume-name"]) == ("medium", "R")

@@ -67,6 +67,27 @@ def test_suspended_within_a_second_and_resumed_where_it_was(pair: ThroughProxy) 
     assert [len(events(pair.london, code, "SDR")) for code in (582, 581)] == [1, 1]
 
 
+def test_a_suspension_and_what_stands_still_outlive_a_restart(pair: ThroughProxy) -> None:
+    pair.make_volume("O", size_mib=8)
+    pair.make_set("ODR", "O")
+    with pair.slowly():
+        run = pair.begin("ODR")["run"]
+        pair.write("O", 0, 1)
+        digest = pair.london.digest("O")
+        pair.london.ask("replicate", "ODR")
+        pair.london.ask("suspend", "replication-set", "ODR")
+    pair.london.stop()
+    pair.london.start()
+    assert (pair.status("ODR"), pair.states("ODR")) == ("Suspended", ["queued", "running"])
+    before = pair.link.bytes_there
+    pair.london.ask("resume", "replication-set", "ODR")
+    pair.await_success("ODR")
+    assert [each["state"] for each in pair.runs("ODR")] == ["success", "success"]
+    assert pair.runs("ODR")[1]["run"] == run
+    assert pair.link.bytes_there - before < 9 * MIB, "what was there was not sent again"
+    assert pair.newark.digest("O") == digest
+
+
 @pytest.fixture(scope="module")
 def with_a_base(pair: ThroughProxy) -> ThroughProxy:
     """And a set ADR, whose initial run has been."""

@@ -58,6 +58,32 @@ def test_a_secondary_whose_primary_is_gone_is_unknown_and_its_snapshots_can_be_u
     assert pair.same("U")
 
 
+def test_what_was_written_over_there_comes_back_through_a_set_of_its_own(pair: Replicated) -> None:
+    """Failing back: the snapshot that was worked on is a primary in turn, over the same peer connection; the old set
+    can still be used."""
+    pair.make_volume("F")
+    pair.make_set("FDR", "F")
+    pair.replicate("FDR")
+    newark = pair.newark
+    newark.ask("create", "snapshots", "volumes", "F", "Worked")
+    newark.map("Worked")
+    with HostDisk(newark.nbd_socket, "Worked") as disk:
+        disk.write(0, b"written while London was away".ljust(4096))
+        disk.flush()
+    back = ("create", "replication-set", "peer-connection", "London", "primary-volume", "Worked")
+    assert "'F'" in newark.refused(*back, "secondary-volume-name", "F", "BackDR")
+    newark.ask(*back, "secondary-volume-name", "Restored", "BackDR")
+    newark.ask("replicate", "BackDR")
+    wait_until("it is back", lambda: newark.last_run("BackDR")["state"] == "success")
+    assert pair.same("Restored", "Worked") and not pair.same("F", "Worked")
+    assert pair.show("BackDR")["role"] == "secondary"
+    assert "secondary volume of replication set BackDR" in pair.london.refused("map", "volume", "Restored")
+    pair.write("F")
+    pair.replicate("FDR")
+    assert pair.same("F")
+    newark.ask("delete", "replication-set", "BackDR")
+
+
 def test_nothing_is_left_of_a_set_whose_peer_is_gone_while_it_is_made(pair: Replicated) -> None:
     pair.make_volume("G", written_mib=0)
     images = hidden(pair.london)
@@ -105,7 +131,7 @@ def test_a_peer_connection_is_deleted_once_no_set_needs_it(pair: Replicated) -> 
         for more in ((), ("local-only",)):
             told = system.refused("delete", "peer-connection", "--yes", *more, peer)
             assert "KDR" in told and "UDR" in told and "delete those first" in told
-    for name in ("KDR", "UDR"):
+    for name in ("KDR", "UDR", "FDR"):
         pair.london.ask("delete", "replication-set", name)
     pair.london.ask("delete", "peer-connection", "Newark")
     for system in (pair.london, pair.newark):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from offsite import events
-from offsite.errors import InUse, NotAllowed, ObjectNotFound, StateDirectoryError
+from offsite.errors import InUse, NotAllowed, ObjectNotFound, OffsiteError, StateDirectoryError
+from offsite.pools.protocol import Rename
 from offsite.replication.attempt import Attempt
-from offsite.replication.messages import ChangeSet, Done, SetSettings
+from offsite.replication.messages import ChangeSet, Done, PrimaryNames, SetSettings
 from offsite.replication.set_settings import Settings
 from offsite.replication.status import Status
 from tests.replication.sites import Site, pair
@@ -80,6 +81,26 @@ def test_what_changes_during_a_visit_is_told_by_the_next_one_at_once(
     monkeypatch.setattr(upkeep, "_tell", tell_and_change)
     upkeep.set_changed()
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard", 10)
+
+
+def test_the_secondary_hears_what_the_primary_is_called_now(london: Site, newark: Site) -> None:
+    london.pool.apply([Rename(london.image_id("Sales"), "Sales2026")])
+    london.replication.volumes_renamed()
+    wait_until("it was told", lambda: newark.replication.sets.get("SalesDR").primary_volume == "Sales2026")
+    assert newark.replication.sets.get("SalesDR").secondary_volume == "Sales"
+
+
+@pytest.mark.parametrize(("group", "members"), [(None, ["one", "two"]), ("Group", ["one"])])
+def test_names_that_do_not_fit_the_set_are_refused(
+    london: Site, newark: Site, group: str | None, members: list[str]
+) -> None:
+    peers, of = london.replication.peers, newark.replication.sets.record("SalesDR")
+    change = ChangeSet(
+        set_uuid=of.uuid, settings=SetSettings(name="Other"), primary=PrimaryNames(group=group, members=members)
+    )
+    with peers.connect(peers.record("Newark")) as connection, pytest.raises(OffsiteError, match="the 1 members"):
+        connection.channel.ask(connection.asking, change, Done)
+    assert newark.replication.sets.record("SalesDR") == of
 
 
 def test_a_name_that_another_set_has_there_leaves_the_old_one(london: Site, newark: Site) -> None:

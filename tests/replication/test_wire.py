@@ -30,6 +30,11 @@ EVERY_MESSAGE = [
         members=[messages.NewMember(primary_name="V", secondary_name="W", size_bytes=1 << 47)],
     ),
     messages.ChangeSet(set_uuid=UUID, settings=messages.SetSettings(name="S", suspended=True)),
+    messages.ChangeSet(
+        set_uuid=UUID,
+        settings=messages.SetSettings(name="S"),
+        primary=messages.PrimaryNames(group="G", members=["one", "two"]),
+    ),
     messages.DeleteSet(set_uuid=UUID),
     messages.ListSets(),
     messages.SetsHeld(sets=[UUID]),

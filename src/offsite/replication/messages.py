@@ -103,6 +103,13 @@ class SetSettings(msgspec.Struct, frozen=True, kw_only=True):
     suspended: bool = False
 
 
+class PrimaryNames(msgspec.Struct, frozen=True, kw_only=True):
+    """What the primary's volumes are called, in the order of the members, and their group if they are one."""
+
+    group: Name | None = None
+    members: Annotated[list[Name], Meta(min_length=1, max_length=MEMBERS_MAX)]
+
+
 class NewMember(msgspec.Struct, frozen=True, kw_only=True):
     primary_name: Name
     secondary_name: Name
@@ -127,6 +134,7 @@ class ChangeSet(Message, frozen=True, kw_only=True):
 
     set_uuid: Uuid
     settings: SetSettings
+    primary: PrimaryNames | None = None  # none: as they were
 
 
 class DeleteSet(Message, frozen=True, kw_only=True):

@@ -215,12 +215,19 @@ class RemoteRequests:
         of = next((each for each in self._sets() if each.uuid == request.set_uuid), None)
         if of is None or of.peer_id != peer.id or of.role != "secondary":
             raise ObjectNotFound("there is no such secondary replication set here (any more)")
-        values = _values_of(request.settings)
+        values, primary = _values_of(request.settings), request.primary
+        if primary is not None and (len(primary.members), primary.group is None) != (
+            len(of.members),
+            of.remote_group is None,
+        ):
+            raise ProtocolError(f"the names are not those of the {len(of.members)} members of the set")
         with self._database.transaction() as transaction:
             names = {each.name for each in records.all_sets(transaction) if each.uuid != of.uuid}
             if values["name"] in names:
                 values["name"] = of.name
             records.update_set(transaction, of.id, **values)
+            if primary is not None:
+                records.update_remote_names(transaction, of, primary.group, primary.members)
         if values["name"] != of.name:
             self._report(
                 events.SET_MODIFIED,

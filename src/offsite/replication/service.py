@@ -127,6 +127,10 @@ class Replication:
 
     # -- volumes ---------------------------------------------------------------------------------------------
 
+    def volumes_renamed(self) -> None:
+        """The other halves of sets are told soon what their primaries are called now."""
+        self.upkeep.set_changed()
+
     def guard(self, image_id: int) -> None:
         """Raises InUse, naming the set, when a set needs this image to stay as it is."""
         with self._database.read() as connection:

@@ -3,7 +3,7 @@ of each set into line again.
 
 On each visit to a peer:
   - sets whose runs failed because the peer was gone are tried again at once;
-  - the peer is told what primary sets are like now: names, policy, history, suspended or not;
+  - the peer is told what primary sets are like now: their names and their volumes', policy, history, suspended or not;
   - what is left of aborted runs is settled: the secondary's partial point goes, and the primary's point with it,
     unless the secondary had made it its base before the abort came;
   - a set whose other half is gone over there is told to the operator, who may delete it here.
@@ -27,7 +27,17 @@ from offsite.replication import point_records, records
 from offsite.replication.conductor import Conductor
 from offsite.replication.dialing import Connection
 from offsite.replication.locks import SetLocks
-from offsite.replication.messages import Ask, ChangeSet, Discard, Done, Holds, ListSets, SetSettings, SetsHeld
+from offsite.replication.messages import (
+    Ask,
+    ChangeSet,
+    Discard,
+    Done,
+    Holds,
+    ListSets,
+    PrimaryNames,
+    SetSettings,
+    SetsHeld,
+)
 from offsite.replication.peers import Peers
 from offsite.replication.plan import Adopt, Forget
 from offsite.replication.primary_end import PrimaryEnd
@@ -62,7 +72,7 @@ class Upkeep:
         self._clock = clock
         self._lock = threading.Lock()
         self._due: dict[int, float] = {}  # when to visit a peer, by its id
-        self._told: dict[str, SetSettings] = {}  # what the peer was told of a set last, by the set's uuid
+        self._told: dict[str, ChangeSet] = {}  # what the peer was told of a set last, by the set's uuid
         self._half_missing: set[str] = set()
         self._changes = 0  # how often a set has changed
         self._failures = 0  # how often a run has failed because its peer was gone
@@ -153,16 +163,20 @@ class Upkeep:
         """Whether the peer is still to hear of something."""
         if of.role != "primary" or of.uuid in self._half_missing:
             return False
-        return of.id in with_aborted or not self._is_told(of)
-
-    def _is_told(self, of: SetRecord) -> bool:
-        return self._told.get(of.uuid) == settings_of(of)
+        told = self._told.get(of.uuid)
+        return of.id in with_aborted or told is None or told.settings != settings_of(of)
 
     def _tell(self, connection: Connection, of: SetRecord) -> None:
-        if not self._is_told(of):
-            settings = settings_of(of)
-            connection.channel.ask(connection.asking, ChangeSet(set_uuid=of.uuid, settings=settings), Done)
-            self._told[of.uuid] = settings
+        change = self._change_to_tell(of)
+        if self._told.get(of.uuid) != change:
+            connection.channel.ask(connection.asking, change, Done)
+            self._told[of.uuid] = change
+
+    def _change_to_tell(self, of: SetRecord) -> ChangeSet:
+        with self._database.read() as transaction:
+            group, names = records.own_names(transaction, of)
+        primary = PrimaryNames(group=group, members=names) if names else None
+        return ChangeSet(set_uuid=of.uuid, settings=settings_of(of), primary=primary)
 
     def _settle_if_idle(self, connection: Connection, of: SetRecord) -> None:
         """An attempt that is under way settles it by itself, as a part of its plan."""

@@ -70,6 +70,7 @@ def set_volume_group(context: Context, name: str, group: str) -> Reply:
                 "renamed; delete the set first"
             )
         system.groups.rename(found.uuid, name)
+    system.replication.volumes_renamed()
     message = f"Volume group {found.name} is called {name} now."
     system.events.report(VOLUME_GROUP_CHANGED, message)
     return Reply(message)

@@ -202,6 +202,7 @@ def _change(system: System, found: Found, name: str | None, priority: str | None
 
     if name is not None:
         found.pool.apply([Rename(found.image.id, name)], record)
+        system.replication.volumes_renamed()
         return
     with system.database.transaction() as connection:
         record(connection)

@@ -370,7 +370,6 @@ def test_what_breaks_a_rule_is_refused_and_changes_nothing(world: World, case: C
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="each set is suspended or resumed before the next one is looked at")
 @pytest.mark.parametrize("case", SEVERAL, ids=name_of)
 def test_of_several_sets_none_is_changed_when_one_is_refused(world_of_its_own: World, case: Case) -> None:
     expect_refusal(world_of_its_own, case)

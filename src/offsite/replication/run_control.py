@@ -11,7 +11,7 @@ answers, else as soon as it does (see upkeep).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from offsite import events
 from offsite.clock import Clock
@@ -50,24 +50,30 @@ class RunControl:
         self._report = report
         self._taking = Taking(database, pools, clock)
 
-    def suspend(self, set_uuid: str) -> None:
-        """What is under way stands still within a second, and no new run is taken. Raises NotAllowed."""
-        of = self._record(set_uuid, "suspended")
-        if of.suspended:
-            raise NotAllowed(f"replication set {of.name} is suspended already")
-        self._set_suspended(of, True)
-        self._conductor.stop_attempt(of.uuid)
-        self._report(events.SET_SUSPENDED, f"Replication set name: {of.name}, was suspended.")
+    def suspend(self, set_uuids: Iterable[str]) -> None:
+        """What is under way stands still within a second, and no new run is taken. Raises NotAllowed, with none of
+        the sets suspended."""
+        sets = [self._record(each, "suspended") for each in set_uuids]
+        for of in sets:
+            if of.suspended:
+                raise NotAllowed(f"replication set {of.name} is suspended already")
+        for of in sets:
+            self._set_suspended(of, True)
+            self._conductor.stop_attempt(of.uuid)
+            self._report(events.SET_SUSPENDED, f"Replication set name: {of.name}, was suspended.")
 
-    def resume(self, set_uuid: str) -> None:
-        """Goes on with the run that stands still, also one that failed and waits to be tried again."""
-        of = self._record(set_uuid, "resumed")
-        progress = self._conductor.progress(of.uuid)
-        if not of.suspended and not (progress is not None and progress.in_trouble):
-            raise NotAllowed(f"replication set {of.name} is not suspended")
-        self._set_suspended(of, False)
-        self._conductor.retry_now(of.uuid)
-        self._report(events.SET_RESUMED, f"Replication set name: {of.name}, was resumed.")
+    def resume(self, set_uuids: Iterable[str]) -> None:
+        """Goes on with the runs that stand still, also those that failed and wait to be tried again. Raises
+        NotAllowed, with none of the sets resumed."""
+        sets = [self._record(each, "resumed") for each in set_uuids]
+        for of in sets:
+            progress = self._conductor.progress(of.uuid)
+            if not of.suspended and not (progress is not None and progress.in_trouble):
+                raise NotAllowed(f"replication set {of.name} is not suspended")
+        for of in sets:
+            self._set_suspended(of, False)
+            self._conductor.retry_now(of.uuid)
+            self._report(events.SET_RESUMED, f"Replication set name: {of.name}, was resumed.")
 
     def abort(self, set_uuid: str) -> bool:
         """Ends the run, running or suspended, and lifts the suspension. Returns whether the secondary has been

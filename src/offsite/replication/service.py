@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from offsite.clock import Clock, SystemClock
 from offsite.errors import InUse
@@ -109,13 +109,13 @@ class Replication:
         """See RunRequests.clear_queue."""
         return self._requests.clear_queue(self.sets.record(set_name).uuid)
 
-    def suspend(self, set_name: str) -> None:
+    def suspend(self, *set_names: str) -> None:
         """See RunControl.suspend."""
-        self._control.suspend(self.sets.record(set_name).uuid)
+        self._control.suspend(self._uuids(set_names))
 
-    def resume(self, set_name: str) -> None:
+    def resume(self, *set_names: str) -> None:
         """See RunControl.resume."""
-        self._control.resume(self.sets.record(set_name).uuid)
+        self._control.resume(self._uuids(set_names))
 
     def abort(self, set_name: str) -> bool:
         """See RunControl.abort."""
@@ -124,6 +124,10 @@ class Replication:
     def progress(self, set_name: str) -> RunProgress | None:
         """Of the newest run that this system, as the primary, has worked on since it was started."""
         return self.conductor.progress(self.sets.record(set_name).uuid)
+
+    def _uuids(self, set_names: Sequence[str]) -> list[str]:
+        """Each once."""
+        return list(dict.fromkeys(self.sets.record(each).uuid for each in set_names))
 
     # -- volumes ---------------------------------------------------------------------------------------------
 

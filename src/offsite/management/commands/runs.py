@@ -89,8 +89,7 @@ def replicate(context: Context, name: str, snapshot: str | None = None) -> Reply
     long=True,
 )
 def suspend_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
-    for name in names:
-        context.system.replication.suspend(name)
+    context.system.replication.suspend(*names)
     return Reply(f"Replication set{'s' if len(names) > 1 else ''} {', '.join(names)} suspended.")
 
 
@@ -101,8 +100,7 @@ def suspend_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
     long=True,
 )
 def resume_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
-    for name in names:
-        context.system.replication.resume(name)
+    context.system.replication.resume(*names)
     return Reply(f"Replication set{'s' if len(names) > 1 else ''} {', '.join(names)} resumed.")
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks import btrfs, fio, peers, systems
 from benchmarks.bench import Bench, Settings, write_random
-from benchmarks.figures.small_runs import map_large
 from benchmarks.fio import Job
 from benchmarks.processes import CannotMeasure
+from benchmarks.synthetic import map_volumes
 from offsite.units import GIB, MIB
 
 SIZE_BYTES = 8 * MIB
@@ -84,7 +84,7 @@ def test_two_systems_replicate_a_volume_that_counts_as_written_in_full(bench: Be
         assert london.replicate("SmallSet").run.changed_bytes == SIZE_BYTES
         assert london.replicate("LargeSet").run.changed_bytes == 0
     for system in (london, newark):
-        map_large(system, GIB)
+        map_volumes(system.state, GIB)
     with systems.serving(london, newark):
         assert london.command("show", "volumes", "Large")["volumes"][0]["allocated-size-numeric"] == GIB
         assert newark.command("show", "volumes", "Large")["volumes"][0]["allocated-size-numeric"] == GIB

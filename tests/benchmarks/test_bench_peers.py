@@ -95,6 +95,32 @@ def test_two_systems_replicate_a_volume_that_counts_as_written_in_full(bench: Be
         assert london.replicate("LargeSet").run.changed_bytes == 0
 
 
+@pytest.mark.slow
+@pytest.mark.needs("fio")
+def test_each_volume_of_a_group_is_mapped_with_its_own_base(bench: Bench) -> None:
+    """Mixed up, a run of the group would find all of the others' pages changed."""
+    with systems.two(bench) as (london, newark):
+        for name in ("Ledger", "Journal"):
+            london.create_volume(name, SIZE_BYTES)
+        london.ask("create", "volume-group", "volumes", "Ledger,Journal", "Books")
+        london.create_set("BooksSet", "Books", "Books")
+        london.replicate("BooksSet")
+    for system in (london, newark):
+        map_volumes(system.state, SIZE_BYTES)
+    with systems.serving(london, newark) as processes:
+        assert [process.poll() for process in processes] == [None, None]
+        london.ask("replicate", "BooksSet")
+        assert london.wait_for_run("BooksSet").changed_bytes == 0
+        assert count_writes(bench, london.uri("Journal")) == 100
+        london.ask("replicate", "BooksSet")
+        assert london.wait_for_run("BooksSet").changed_bytes == 100 * 4096
+
+
+def test_what_a_system_refuses_cannot_be_measured(bench: Bench) -> None:
+    with systems.one(bench) as london, pytest.raises(CannotMeasure, match=r"`show volumes` was refused: .*Nobody"):
+        london.ask("show", "volumes", "Nobody")
+
+
 def test_a_path_too_long_for_a_unix_socket_is_refused(bench: Bench) -> None:
     deep = Bench(bench.settings, bench.directory / ("d" * 100), bench.sockets)
     with pytest.raises(CannotMeasure, match="shorter path"), systems.one(deep):

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from offsite.units import KIB
+
 Command = Sequence[str | Path]
 
 _END_WITH_US = ("setpriv", "--pdeathsig", "TERM")  # of util-linux
@@ -96,7 +98,11 @@ def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
 
 
 def wait_until(
-    is_true: Callable[[], bool], timeout_seconds: float, otherwise: str, check: Callable[[], None] = lambda: None
+    is_true: Callable[[], bool],
+    timeout_seconds: float,
+    otherwise: str,
+    check: Callable[[], None] = lambda: None,
+    poll_seconds: float = _POLL_SECONDS,
 ) -> None:
     """Raises CannotMeasure(`otherwise`) at the deadline, and whatever `check` raises before it."""
     deadline = time.monotonic() + timeout_seconds
@@ -104,7 +110,15 @@ def wait_until(
         check()
         if time.monotonic() > deadline:
             raise CannotMeasure(otherwise)
-        time.sleep(_POLL_SECONDS)
+        time.sleep(poll_seconds)
+
+
+def peak_memory_bytes(pid: int) -> int:
+    """The most memory (resident set) that a process has had since it began: VmHWM of proc(5)."""
+    match = re.search(r"^VmHWM:\s*(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    if match is None:
+        raise CannotMeasure("the kernel does not tell the peak memory of a process")
+    return int(match[1]) * KIB
 
 
 def tail(text: str) -> str:

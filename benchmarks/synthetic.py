@@ -6,7 +6,13 @@ engine that is what any other data is; only the disk is spared.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from benchmarks.systems import POOL
 from offsite.pools.local import LocalPool
+from offsite.pools.protocol import Replace
+from offsite.replication import point_records, records
+from offsite.store.database import Database
 
 
 def map_whole_image(pool: LocalPool, image_id: int) -> None:
@@ -18,3 +24,32 @@ def map_whole_image(pool: LocalPool, image_id: int) -> None:
             first, taken = pool.take(count - index)
             image.mapped_pages += taken - pool.table.set_pages(image.nodes, index, taken, first)
             index += taken
+
+
+def map_volumes(state: Path, size_bytes: int) -> None:
+    """Maps all of every volume of that size in a system that is stopped, each to a stretch of its own, and gives what
+    replication keeps of it as its base the same content."""
+    database = Database(state / "state.db")
+    try:
+        pool = LocalPool.load(database, POOL)
+        try:
+            volumes = {image.id for image in pool.images() if image.kind == "volume" and image.size_bytes == size_bytes}
+            for image_id in volumes:
+                map_whole_image(pool, image_id)
+            pool.apply([Replace(base, volume) for base, volume in _bases(database) if volume in volumes])
+        finally:
+            pool.close()
+    finally:
+        database.close()
+
+
+def _bases(database: Database) -> list[tuple[int, int]]:
+    """The image of each base, and the volume that it is a base of."""
+    with database.read() as connection:
+        return [
+            (image_id, member.image_id)
+            for of in records.all_sets(connection)
+            for point in point_records.set_points(connection, of.id)
+            if point.state == "base"
+            for image_id, member in zip(point.image_ids, of.members, strict=True)
+        ]

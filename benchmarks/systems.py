@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,12 +16,18 @@ from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.peers import uri_of
-from benchmarks.processes import CannotMeasure, Command, require, run, running
+from benchmarks.processes import CannotMeasure, Command, require, run, running, wait_until
+from offsite.errors import OffsiteError
+from offsite.interfaces import client
+from offsite.interfaces.reply_json import for_programs
+from offsite.management.reply import Question
 
 PASSWORD = "Benchmark-1"  # of systems that live for minutes, on loopback, with random data
 POOL = "A"
 _OFFSITE = Path(sys.executable).parent / "offsite"
 _COMMAND_SECONDS = 300.0
+_RUN_SECONDS_MAX = 300.0
+_RUN_POLL_SECONDS = 0.2  # as `replicate --wait` does
 _SOCKETS = ("nbd.sock", "control.sock")
 _SOCKET_PATH_BYTES_MAX = 107  # sun_path of unix(7), less the zero at its end
 
@@ -32,8 +39,10 @@ class Run:
     uuid: str
     state: str
     seconds: float
+    ended_at: float | None  # in seconds since the epoch; None: it has not ended
     changed_bytes: int
     wire_bytes: int
+    phase: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,7 @@ class System:
     pool_bytes: int | None  # of pool A; None: the free space
 
     @contextmanager
-    def served(self) -> Iterator[None]:
+    def served(self) -> Iterator[subprocess.Popen[bytes]]:
         size = [] if self.pool_bytes is None else ["--pool-size", f"{self.pool_bytes}B"]
         command: Command = [
             *(_OFFSITE, "serve", self.state, "--name", self.name, "--listen", self.address),
@@ -64,8 +73,8 @@ class System:
         ]
         environment = {**os.environ, "OFFSITE_MANAGE_PASSWORD": PASSWORD}
         log = self.state.parent / f"{self.name}.log"
-        with running(command, log, self._answers, environment=environment):
-            yield
+        with running(command, log, self._answers, environment=environment) as process:
+            yield process
 
     def command(self, *words: str) -> Any:
         """The answer to a command, from its JSON. Raises CannotMeasure when it is refused."""
@@ -74,9 +83,19 @@ class System:
             run([_OFFSITE, "--state", self.state, "--json", "--yes", *words], _COMMAND_SECONDS, environment)
         )
 
+    def ask(self, *words: str) -> Any:
+        """The same without the start of a Python, which takes a core for a third of a second: for what is measured
+        while a command is under way, and for asking again and again. Nothing asks back."""
+        try:
+            reply = client.local(self.state).command(words, {}, asks=False)
+        except OffsiteError as error:
+            raise CannotMeasure(f"`{' '.join(words[:2])}` was refused: {error}") from error
+        assert not isinstance(reply, Question), "a command that asks back is not for here"
+        return for_programs(reply)
+
     def create_volume(self, name: str, size_bytes: int) -> None:
         """A volume that is mapped to everyone."""
-        self.command("create", "volume", "pool", POOL, "size", f"{size_bytes}B", "access", "read-write", name)
+        self.ask("create", "volume", "pool", POOL, "size", f"{size_bytes}B", "access", "read-write", name)
 
     def import_volume(self, name: str, file: Path) -> None:
         self.command("import", name, str(file))
@@ -87,7 +106,7 @@ class System:
 
     def create_set(self, name: str, volume: str, secondary: str) -> None:
         """A replication set of `volume` over the peer connection that `two` made; `secondary` is its other end."""
-        self.command(
+        self.ask(
             *("create", "replication-set", "peer-connection", "Newark"),
             *("primary-volume", volume, "secondary-volume-name", secondary, name),
         )
@@ -103,7 +122,20 @@ class System:
         return Timed(last, seconds)
 
     def last_run(self, set_name: str) -> Run:
-        return newest_run(self.command("show", "replication-runs", set_name))
+        return newest_run(self.ask("show", "replication-runs", set_name))
+
+    def wait_for_run(self, set_name: str) -> Run:
+        """The newest run of the set, once it has succeeded. Raises CannotMeasure when it ends otherwise."""
+        wait_until(
+            lambda: self.last_run(set_name).state != "running",
+            _RUN_SECONDS_MAX,
+            f"the run of set {set_name} did not end within {_RUN_SECONDS_MAX:g} s",
+            poll_seconds=_RUN_POLL_SECONDS,
+        )
+        last = self.last_run(set_name)
+        if last.state != "success":
+            raise CannotMeasure(f"the run of set {set_name} ended with {last.state}")
+        return last
 
     def _answers(self) -> bool:
         try:
@@ -133,11 +165,10 @@ def two(bench: Bench, pool_bytes: int | None = None) -> Iterator[tuple[System, S
 
 
 @contextmanager
-def serving(*systems: System) -> Iterator[None]:
+def serving(*systems: System) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Gives their processes, in the same order."""
     with ExitStack() as stack:
-        for system in systems:
-            stack.enter_context(system.served())
-        yield
+        yield [stack.enter_context(system.served()) for system in systems]
 
 
 def connect(london: System, newark: System) -> None:
@@ -155,8 +186,10 @@ def newest_run(answer: Any) -> Run:
             uuid=newest["run"],
             state=newest["state"],
             seconds=newest["duration-numeric"],
+            ended_at=newest["end-time-numeric"],
             changed_bytes=newest["changed-bytes-numeric"],
             wire_bytes=newest["wire-bytes-numeric"],
+            phase=newest["phase"],
         )
     except (LookupError, TypeError) as error:
         raise CannotMeasure(f"the record of a run cannot be read: {error!r}") from error

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from benchmarks.bench import Bench
-from benchmarks.figures import after_snapshot, engine, host_latency, initial_run, nbd, small_runs
+from benchmarks.figures import (
+    after_snapshot,
+    engine,
+    group_runs,
+    host_latency,
+    initial_run,
+    many_sets,
+    nbd,
+    small_runs,
+    suspend,
+)
 from benchmarks.measure import Line, Outcomes
 
 
@@ -27,4 +37,5 @@ def _figure(module: ModuleType) -> Figure:
     return Figure(name, inspect.getdoc(module) or "", module.LINES, module.measure)
 
 
-FIGURES = tuple(map(_figure, (nbd, after_snapshot, engine, initial_run, small_runs, host_latency)))
+_SUBJECTS = (nbd, after_snapshot, engine, initial_run, small_runs, group_runs, many_sets, suspend, host_latency)
+FIGURES = tuple(map(_figure, _SUBJECTS))

@@ -24,11 +24,8 @@ from benchmarks.bench import Bench, write_random
 from benchmarks.fio import Job
 from benchmarks.measure import Line, Measured, Outcome, Outcomes, Samples, Unit, Unmeasured, at_most
 from benchmarks.processes import CannotMeasure
-from benchmarks.synthetic import map_whole_image
+from benchmarks.synthetic import map_volumes
 from benchmarks.systems import System, Timed
-from offsite.pools.local import LocalPool
-from offsite.pools.protocol import Change, Replace
-from offsite.store.database import Database
 from offsite.units import KIB
 
 _BLOCK_BYTES = 4 * KIB
@@ -144,22 +141,5 @@ def _prepared(bench: Bench) -> tuple[System, System]:
             london.replicate(f"{name}Set")
     source.unlink()
     for system in (london, newark):
-        map_large(system, large_bytes)
+        map_volumes(system.state, large_bytes)
     return london, newark
-
-
-def map_large(system: System, size_bytes: int) -> None:
-    """Maps all of the large volume, and gives the images that replication keeps of it the same content."""
-    database = Database(system.state / "state.db")
-    try:
-        pool = LocalPool.load(database, systems.POOL)
-        try:
-            images = [image for image in pool.images() if image.size_bytes == size_bytes]
-            volume = next(image for image in images if image.kind == "volume")
-            map_whole_image(pool, volume.id)
-            copies: list[Change] = [Replace(image.id, volume.id) for image in images if image is not volume]
-            pool.apply(copies)
-        finally:
-            pool.close()
-    finally:
-        database.close()

@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks import btrfs, fio, peers, systems
 from benchmarks.bench import Bench, Settings, write_random
-from benchmarks.figures.small_runs import map_large
 from benchmarks.fio import Job
 from benchmarks.processes import CannotMeasure
+from benchmarks.synthetic import map_volumes
 from offsite.units import GIB, MIB
 
 SIZE_BYTES = 8 * MIB
@@ -84,7 +84,7 @@ def test_two_systems_replicate_a_volume_that_counts_as_written_in_full(bench: Be
         assert london.replicate("SmallSet").run.changed_bytes == SIZE_BYTES
         assert london.replicate("LargeSet").run.changed_bytes == 0
     for system in (london, newark):
-        map_large(system, GIB)
+        map_volumes(system.state, GIB)
     with systems.serving(london, newark):
         assert london.command("show", "volumes", "Large")["volumes"][0]["allocated-size-numeric"] == GIB
         assert newark.command("show", "volumes", "Large")["volumes"][0]["allocated-size-numeric"] == GIB
@@ -93,6 +93,32 @@ def test_two_systems_replicate_a_volume_that_counts_as_written_in_full(bench: Be
         assert timed.run.changed_bytes == 100 * 4096
         assert 0 < timed.run.seconds < timed.seen_seconds
         assert london.replicate("LargeSet").run.changed_bytes == 0
+
+
+@pytest.mark.slow
+@pytest.mark.needs("fio")
+def test_each_volume_of_a_group_is_mapped_with_its_own_base(bench: Bench) -> None:
+    """Mixed up, a run of the group would find all of the others' pages changed."""
+    with systems.two(bench) as (london, newark):
+        for name in ("Ledger", "Journal"):
+            london.create_volume(name, SIZE_BYTES)
+        london.ask("create", "volume-group", "volumes", "Ledger,Journal", "Books")
+        london.create_set("BooksSet", "Books", "Books")
+        london.replicate("BooksSet")
+    for system in (london, newark):
+        map_volumes(system.state, SIZE_BYTES)
+    with systems.serving(london, newark) as processes:
+        assert [process.poll() for process in processes] == [None, None]
+        london.ask("replicate", "BooksSet")
+        assert london.wait_for_run("BooksSet").changed_bytes == 0
+        assert count_writes(bench, london.uri("Journal")) == 100
+        london.ask("replicate", "BooksSet")
+        assert london.wait_for_run("BooksSet").changed_bytes == 100 * 4096
+
+
+def test_what_a_system_refuses_cannot_be_measured(bench: Bench) -> None:
+    with systems.one(bench) as london, pytest.raises(CannotMeasure, match=r"`show volumes` was refused: .*Nobody"):
+        london.ask("show", "volumes", "Nobody")
 
 
 def test_a_path_too_long_for_a_unix_socket_is_refused(bench: Bench) -> None:

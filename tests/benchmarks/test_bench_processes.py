@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -64,3 +65,12 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
         processes.running(["sleep", "60"], tmp_path / "log", lambda: False, timeout_seconds=0.1),
     ):
         pass
+
+
+def test_the_peak_of_memory_counts_what_was_given_back(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    program = (
+        f"import pathlib, time; bytearray(b'x' * (64 << 20)); pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    )
+    with processes.running([sys.executable, "-c", program], tmp_path / "log", ready.exists) as process:
+        assert 64 << 20 < processes.peak_memory_bytes(process.pid) < 512 << 20

@@ -13,7 +13,9 @@ RUN = {
     "run": "u2",
     "state": "success",
     "duration": "1.00 s",
+    "phase": "success",
     "duration-numeric": 0.995,
+    "end-time-numeric": 1.8e9,
     "changed-bytes-numeric": 4096,
     "wire-bytes-numeric": 4500,
 }
@@ -21,7 +23,7 @@ RUN = {
 
 def test_the_newest_run_is_the_first() -> None:
     answer = {"replication-runs": [RUN, {**RUN, "run": "u1", "duration-numeric": 9.0}]}
-    assert systems.newest_run(answer) == systems.Run("u2", "success", 0.995, 4096, 4500)
+    assert systems.newest_run(answer) == systems.Run("u2", "success", 0.995, 1.8e9, 4096, 4500, "success")
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"replication-runs": []}, {"replication-runs": [{"run": "u"}]}])

@@ -11,7 +11,7 @@ import pytest
 from offsite import events
 from offsite.errors import NotAllowed
 from offsite.replication import point_records
-from offsite.replication.messages import Commit, Committed
+from offsite.replication.messages import Ask, Commit, Committed, Holds
 from offsite.replication.secondary_end import SecondarySide
 from offsite.replication.status import Status
 from tests.replication.proxy import Proxy
@@ -67,6 +67,36 @@ def test_an_abort_half_way_leaves_nothing_on_either_side(london: Site, newark: S
     assert newark.content("Sales") == bytes(16 * MIB)
     assert london.run_to_end("SalesDR").state == "success"
     assert newark.content("Sales") == london.content("Sales")
+
+
+def test_an_abort_and_a_visit_do_not_cut_each_other_off(
+    london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both settle aborted runs. Whoever asks the secondary later takes the run over from who asked before."""
+    monkeypatch.setattr("offsite.replication.upkeep.PATIENCE_SECONDS", 20.0)
+    look, visits = SecondarySide.look, list[threading.Thread]()
+
+    def visit() -> None:
+        london.replication.upkeep.set_changed()
+        london.replication.upkeep.step()
+
+    def look_and_be_visited(side: SecondarySide, ask: Ask) -> Holds:
+        held = look(side, ask)
+        if not visits:
+            visits.append(threading.Thread(target=visit))
+            visits[0].start()
+            visits[0].join(20)
+        return held
+
+    link.stall_at = link.bytes_there + 3 * MIB
+    london.replication.replicate("SalesDR")
+    wait_until("it is half way", lambda: newark.internal_names() != [] and link.stalled.is_set())
+    monkeypatch.setattr(SecondarySide, "look", look_and_be_visited)
+    link.stalled.clear()
+    assert london.replication.abort("SalesDR")
+    assert not visits[0].is_alive()
+    assert states(newark) == ["aborted"]
+    assert london.internal_names() == newark.internal_names() == []
 
 
 def test_an_abort_that_the_peer_does_not_hear_is_settled_when_it_is_back(

@@ -1,8 +1,9 @@
 """Who is at work on a set, one at a time.
 
-Two locks for each set, always taken in this order: `requesting` by whoever asks for a run, whose hooks may take
-a minute, or deletes the set; `recording` for the moment in which runs and points change, so that nobody drops
-a point that another has just begun to send.
+Three locks for each set, always taken in this order: `requesting` by whoever asks for a run, whose hooks may take
+a minute, or deletes the set; `settling` by whoever brings aborted runs to an end with the secondary, who would
+cut off another that does the same; `recording` for the moment in which runs and points change, so that nobody
+drops a point that another has just begun to send.
 """
 
 from __future__ import annotations
@@ -30,6 +31,17 @@ class SetLocks:
             yield
 
     @contextmanager
+    def settling(self, set_uuid: str, timeout_seconds: float) -> Iterator[bool]:
+        """Gives whether nobody else is at it, or has ended in time."""
+        lock = self._lock_of("settling", set_uuid)
+        held = lock.acquire(timeout=timeout_seconds)
+        try:
+            yield held
+        finally:
+            if held:
+                lock.release()
+
+    @contextmanager
     def recording(self, set_uuid: str, set_name: str) -> Iterator[None]:
         """Raises InUse when the pool or its disk keeps another step from ending."""
         waits = f"a step of replication set {set_name} has not ended for {RECORDING_SECONDS:.0f} s; look at its pool"
@@ -38,11 +50,14 @@ class SetLocks:
 
     @contextmanager
     def _held(self, kind: str, set_uuid: str, timeout_seconds: float, refusal: str) -> Iterator[None]:
-        with self._lock:
-            lock = self._locks.setdefault((kind, set_uuid), threading.RLock())
+        lock = self._lock_of(kind, set_uuid)
         if not lock.acquire(timeout=timeout_seconds):
             raise InUse(refusal)
         try:
             yield
         finally:
             lock.release()
+
+    def _lock_of(self, kind: str, set_uuid: str) -> threading.RLock:
+        with self._lock:
+            return self._locks.setdefault((kind, set_uuid), threading.RLock())

@@ -36,6 +36,7 @@ from offsite.store.database import Database
 
 SOON_SECONDS = 5.0
 SELDOM_SECONDS = 60.0
+SETTLING_SECONDS = 2.0  # that an abort waits for a visit that settles the same
 PATIENCE_SECONDS = 1.0  # for each word of a visit: an abort waits for it
 
 _log = structlog.get_logger(__name__)
@@ -107,14 +108,17 @@ class Upkeep:
     def settle_now(self, of: SetRecord) -> bool:
         """What is left of the set's aborted runs, with the peer, if it answers at once. Nothing is sent meanwhile:
         the caller sees to that. Returns whether it is settled."""
-        try:
-            with self._peers.connect(self._peers.record_of(of.peer_id), PATIENCE_SECONDS) as connection:
-                self._settle(connection, of)
-        except OffsiteError as error:
-            _log.info("an abort will be settled later", set=of.name, reason=str(error))
-            self.peer_failed()
-            return False
-        return True
+        with self._locks.settling(of.uuid, SETTLING_SECONDS) as alone:
+            if not alone:
+                return False
+            try:
+                with self._peers.connect(self._peers.record_of(of.peer_id), PATIENCE_SECONDS) as connection:
+                    self._settle(connection, of)
+            except OffsiteError as error:
+                _log.info("an abort will be settled later", set=of.name, reason=str(error))
+                self.peer_failed()
+                return False
+            return True
 
     # -- a visit -------------------------------------------------------------------------------------------
 
@@ -152,8 +156,8 @@ class Upkeep:
         with self._database.read() as transaction:
             owes = of.id in point_records.sets_with_aborted(transaction)
         if owes:
-            with self._conductor.standing_still(of.uuid, 0.0) as still:
-                if still:
+            with self._conductor.standing_still(of.uuid, 0.0) as still, self._locks.settling(of.uuid, 0.0) as alone:
+                if still and alone:
                     self._settle(connection, of)
 
     def _settle(self, connection: Connection, of: SetRecord) -> None:

@@ -8,7 +8,7 @@ from offsite.errors import NotAllowed, ObjectNotFound
 from offsite.events import VOLUME_GROUP_CHANGED, VOLUME_GROUP_CREATED, VOLUME_GROUP_DELETED
 from offsite.management import values
 from offsite.management.commands.objects import volume_rows
-from offsite.management.commands.volumes import delete_from_pool
+from offsite.management.image_changes import delete_from_pool
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, Found, System
 from offsite.management.table import Role, Subject, keyword, positional

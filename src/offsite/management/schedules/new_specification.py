@@ -16,8 +16,8 @@ def check_new(found: Specification, now: float, zone: tzinfo, interval_minutes_m
     for what, local in (("start", found.start), ("expires", found.expires)):
         if local is not None and not exists(local, zone):
             raise BadParameter(
-                f"{what} {local:%Y-%m-%d %H:%M} is in the hour that daylight saving leaves out on that day; give a time "
-                "before or after it"
+                f"{what} {local:%Y-%m-%d %H:%M} is in the hour that daylight saving leaves out on that day; give a "
+                "time before or after it"
             )
     start = instant_of(found.start, zone)
     if start < now + LEAD_MINUTES * 60:

@@ -142,7 +142,9 @@ def _time(words: _Words, what: str) -> int:
     if half in _HALVES:
         words.take("AM or PM")
         if not 1 <= hour <= 12:
-            raise BadParameter(f"{what} {text} {half.upper()} has the hour {hour}; with {half.upper()} there are 1 to 12")
+            raise BadParameter(
+                f"{what} {text} {half.upper()} has the hour {hour}; with {half.upper()} there are 1 to 12"
+            )
         hour = hour % 12 + (12 if half == "pm" else 0)
     if hour > 23 or minute > 59:
         raise BadParameter(f"{what} {text} is no time of the day; 00:00 to 23:59 are")

@@ -223,6 +223,14 @@ class System:
                 "cannot change, nor can it be deleted; delete the set first"
             )
 
+    def tasks_that_go(self, image_ids: Iterable[int] = (), set_id: int | None = None) -> str:
+        """A sentence for a question: which tasks and schedules are deleted with these images, or this set."""
+        names = self.tasks.of(tuple(image_ids), set_id)
+        schedules = [each.name for each in self.schedules.all() if each.task_name in names]
+        parts = [f"task {', '.join(names)}"] if names else []
+        parts += [f"schedule {', '.join(schedules)}"] if schedules else []
+        return f" With it goes {' and '.join(parts)}." if parts else ""
+
     def check_deletable(self, found: Found) -> None:
         """Raises InUse when a replication set needs the image."""
         try:

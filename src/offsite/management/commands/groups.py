@@ -117,7 +117,7 @@ def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: b
     written = ", ".join(f"{each.image.name} ({format_size(each.image.allocated_bytes)} written)" for each in members)
     return (
         f"Delete volume group{'s' if len(found) > 1 else ''} {listed} with {written}? What is on these volumes will be "
-        "lost, and hosts that use them get errors."
+        f"lost, and hosts that use them get errors.{system.tasks_that_go(each.image.id for each in members)}"
     )
 
 
@@ -141,7 +141,7 @@ def delete_volume_groups(context: Context, names: tuple[str, ...], delete_volume
                 system.groups.delete(each.uuid)
         system.events.report(VOLUME_GROUP_DELETED, f"Volume group {each.name} was deleted.")
     listed = ", ".join(each.name for each in found)
-    return Reply(f"Volume group{'s' if len(found) > 1 else ''} {listed} deleted.")
+    return Reply(f"Volume group{'s' if len(found) > 1 else ''} {listed} deleted. {system.roster.look()}".rstrip())
 
 
 def _deletable(system: System, names: tuple[str, ...], delete_volumes: bool) -> list[Group]:

@@ -87,7 +87,8 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     found = [context.system.snapshot(each) for each in names]
     for each in found:
         context.system.check_deletable(each)
-    return f"Delete {', '.join(each.image.name for each in found)}? What is on it will be lost."
+    also = context.system.tasks_that_go(each.image.id for each in found)
+    return f"Delete {', '.join(each.image.name for each in found)}? What is on it will be lost.{also}"
 
 
 @COMMANDS.command(

@@ -97,7 +97,8 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     for each in found:
         context.system.check_deletable(each)
     listed = ", ".join(f"{each.image.name} ({format_size(each.image.allocated_bytes)} written)" for each in found)
-    return f"Delete {listed}? What is on it will be lost, and hosts that use it get errors."
+    also = context.system.tasks_that_go(each.image.id for each in found)
+    return f"Delete {listed}? What is on it will be lost, and hosts that use it get errors.{also}"
 
 
 @COMMANDS.command(
@@ -122,7 +123,7 @@ def delete_images(system: System, found: list[Found], noun: str) -> Reply:
     for pool, doomed in by_pool.items():
         delete_from_pool(system, pool, doomed, noun)
     listed = ", ".join(each.image.name for each in found)
-    return Reply(f"{noun}{'s' if len(found) > 1 else ''} {listed} deleted.")
+    return Reply(f"{noun}{'s' if len(found) > 1 else ''} {listed} deleted. {system.roster.look()}".rstrip())
 
 
 @COMMANDS.command(

@@ -85,6 +85,12 @@ def all_schedules(connection: Connection) -> list[ScheduleRecord]:
     return [ScheduleRecord(**row) for row in rows]
 
 
+def schedules_of_set(connection: Connection, set_id: int) -> list[ScheduleRecord]:
+    """Those whose task replicates this set, by name."""
+    chosen = select(schedules).join(tasks).where(tasks.c.set_id == set_id).order_by(schedules.c.name)
+    return [ScheduleRecord(**row) for row in connection.execute(chosen).mappings()]
+
+
 def find_schedule(connection: Connection, name: str) -> ScheduleRecord | None:
     row = connection.execute(select(schedules).where(schedules.c.name == name)).mappings().first()
     return ScheduleRecord(**row) if row else None

@@ -98,6 +98,11 @@ class Schedules:
         """Has next starts made anew that a clock that was wrong has put more than a day too far away."""
         self._renew(lambda present, anew: anew is not None and present - anew > 86400)
 
+    def of_set(self, set_id: int) -> list[ScheduleRecord]:
+        """Those that replicate this set, by name."""
+        with self._database.read() as connection:
+            return records.schedules_of_set(connection, set_id)
+
     def all(self) -> list[ScheduleRecord]:
         """By name."""
         with self._database.read() as connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -63,6 +63,14 @@ class Tasks:
                 _find(connection, name)
                 records.delete_task(connection, name)
         return self._roster.look()
+
+    def of(self, image_ids: Collection[int] = (), set_id: int | None = None) -> list[str]:
+        """Names of the tasks of any of these images, or of this set: they go with it."""
+        return [
+            each.name
+            for each in self.all()
+            if each.image_id in image_ids or (set_id is not None and each.set_id == set_id)
+        ]
 
     def all(self) -> list[TaskRecord]:
         """By name."""

@@ -1,7 +1,7 @@
 """Puts a system together, runs it, and takes it apart. The only module that knows all floors.
 
 take the state directory ─► database ─► identity (first start: pool A, user) ─► keys ─► pools ─► replication
-    ─► NBD ─► API and control socket ─► ready ─► … ─► the same in reverse
+    ─► NBD ─► schedules ─► API and control socket ─► ready ─► … ─► the same in reverse
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ from offsite.interfaces.http_server import HttpServer, Listener
 from offsite.management import first_start, state_directory, transfer
 from offsite.management.event_log import EventLog
 from offsite.management.notices import Notices
+from offsite.management.schedules.roster import Roster
+from offsite.management.schedules.schedules import Schedules
+from offsite.management.schedules.task_work import scheduler_of
+from offsite.management.schedules.tasks import Tasks
 from offsite.management.sessions import Sessions
 from offsite.management.state_directory import StateDirectory
 from offsite.management.system import System
@@ -48,6 +52,7 @@ from offsite.store.settings import Settings as SystemSettings
 from offsite.store.tables.pools import pools as pool_table
 from offsite.targets.nbd.exports import Exports
 from offsite.targets.nbd.server import Address, NbdServer
+from offsite.ticker import Ticker
 
 API_PORT, NBD_PORT, PEER_PORT = 8443, 10809, 7443
 NBD_SOCKET = "nbd.sock"
@@ -141,6 +146,8 @@ class Daemon:
         replication = self._start_replication(database, pools, authority, identity, users, events)
         nbd = self._start_nbd(directory.path, pools, maps, authority, replication)
         self._check_stop()
+        roster = Roster(database, events.report)
+        schedules = Schedules(database, settings, roster, events.report, clock)
         self.system = System(
             uuid=identity.uuid,
             name=identity.name,
@@ -157,10 +164,14 @@ class Daemon:
             events=events,
             notices=notices,
             settings=settings,
+            tasks=Tasks(database, roster, events.report),
+            schedules=schedules,
+            roster=roster,
             clock=clock,
             started_at=clock.now(),
             addresses=self.addresses,
         )
+        self._start_schedules(self.system)
         self._serve_http(self.system, authority, directory.path)
         events.report(SYSTEM_STARTED, f"System {identity.name} was started.")
         self._parts.callback(events.report, SYSTEM_STOPPED, f"System {identity.name} is being stopped.")
@@ -250,6 +261,13 @@ class Daemon:
         else:
             _log.warning("NBD has no Unix socket: its path is too long", path=str(path))
         return addresses
+
+    def _start_schedules(self, system: System) -> None:
+        scheduler = scheduler_of(system)
+        ticker = Ticker("scheduler", scheduler.step, system.clock)
+        system.schedules.wake = ticker.wake
+        ticker.start()
+        self._parts.callback(ticker.stop, STOP_SECONDS)
 
     def _serve_http(self, system: System, authority: Authority, directory: Path) -> None:
         api = _listen(self._settings.listen, self._settings.api_port)

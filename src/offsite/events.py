@@ -91,6 +91,18 @@ VOLUME_GROUP_DELETED = EventKind(616, Severity.INFORMATIONAL)
 POOL_CREATED = EventKind(620, Severity.INFORMATIONAL)
 POOL_CHANGED = EventKind(621, Severity.INFORMATIONAL)
 POOL_DELETED = EventKind(622, Severity.INFORMATIONAL)
+TASK_CREATED = EventKind(630, Severity.INFORMATIONAL)
+TASK_CHANGED = EventKind(631, Severity.INFORMATIONAL)
+TASK_DELETED = EventKind(632, Severity.INFORMATIONAL)
+SCHEDULE_CREATED = EventKind(633, Severity.INFORMATIONAL)
+SCHEDULE_CHANGED = EventKind(634, Severity.INFORMATIONAL)
+SCHEDULE_DELETED = EventKind(635, Severity.INFORMATIONAL)
+SCHEDULE_EXPIRED = EventKind(636, Severity.INFORMATIONAL, "- To go on with it, set a new specification.")
+TASK_STARTED = EventKind(637, Severity.INFORMATIONAL)
+TASK_FAILED = EventKind(638, Severity.ERROR, "- Read the error and mend its cause. The schedule goes on.")
+START_MISSED = EventKind(
+    639, Severity.WARNING, "- Find out why the system was down, or busy, or whether its clock was set forward."
+)
 NOTICE_CHANGED = EventKind(640, Severity.INFORMATIONAL)
 NOTICE_FAILED = EventKind(
     641, Severity.WARNING, "- Read the reason, mend it, and see with `test notice` that notices arrive."

@@ -15,7 +15,7 @@ from argon2 import PasswordHasher
 
 from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
-from offsite.clock import SystemClock
+from offsite.clock import Clock, SystemClock
 from offsite.errors import OffsiteError
 from offsite.management.event_log import EventLog
 from offsite.management.execution import Request, execute
@@ -23,6 +23,9 @@ from offsite.management.grammar import split
 from offsite.management.notice_courier import Pace
 from offsite.management.notices import Notices
 from offsite.management.reply import Question, Reply, Row
+from offsite.management.schedules.roster import Roster
+from offsite.management.schedules.schedules import Schedules
+from offsite.management.schedules.tasks import Tasks
 from offsite.management.sessions import Sessions
 from offsite.management.system import System
 from offsite.management.table import Role
@@ -135,7 +138,7 @@ class Bench:
         system = self.system
         with system.database.read() as connection:
             tables = ["pools", "maps", "initiators", "peers", "replication_sets", "set_members", "users"]
-            tables += ["volume_groups", "volume_group_members", "snapshot_retention", "settings"]
+            tables += ["volume_groups", "volume_group_members", "snapshot_retention", "settings", "tasks", "schedules"]
             rows = {table: connection.exec_driver_sql(f"SELECT * FROM {table}").all() for table in tables}
         files = sorted(path.name for path in system.state_directory.iterdir())
         images = {name: sorted(pool.images(), key=lambda image: image.id) for name, pool in system.pools.items()}
@@ -151,9 +154,11 @@ def new_database() -> bytes:
 
 
 @contextmanager
-def bench_in(directory: Path, name: str) -> Iterator[Bench]:
+def bench_in(
+    directory: Path, name: str, clock: Clock | None = None, replication_clock: Clock | None = None
+) -> Iterator[Bench]:
     directory.mkdir()
-    clock = SystemClock()
+    clock = clock or SystemClock()
     (directory / "state.db").write_bytes(new_database())
     database = Database(directory / "state.db")
     events = EventLog(database, clock)
@@ -164,11 +169,20 @@ def bench_in(directory: Path, name: str) -> Iterator[Bench]:
     identity = SystemIdentity(str(uuid4()), name)
     hooks = HookDirectory(directory / "hooks")
     replication = Replication(
-        database, pools, authority, identity, ("127.0.0.1", 0), users.may_manage, hooks, events.report, clock
+        database,
+        pools,
+        authority,
+        identity,
+        ("127.0.0.1", 0),
+        users.may_manage,
+        hooks,
+        events.report,
+        replication_clock or clock,
     )
     replication.start()
     target = OpenElsewhere()
     settings = Settings(database)
+    roster = Roster(database, events.report)
     notices = Notices(directory / "keys", name, settings, events.report, clock, pace=PACE)
     events.listen(notices.tell)
     system = System(
@@ -187,6 +201,9 @@ def bench_in(directory: Path, name: str) -> Iterator[Bench]:
         events=events,
         notices=notices,
         settings=settings,
+        tasks=Tasks(database, roster, events.report),
+        schedules=Schedules(database, settings, roster, events.report, clock),
+        roster=roster,
         clock=clock,
         started_at=clock.now(),
         addresses={"api": "https://127.0.0.1:1", "nbd": "127.0.0.1:2", "peer": f"127.0.0.1:{replication.port}"},

@@ -8,7 +8,7 @@ import pytest
 
 from offsite import __version__
 from offsite.errors import AuthenticationFailed, BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound
-from offsite.management import execution
+from offsite.management import system
 from offsite.management.execution import Request, execute
 from offsite.management.reply import Question
 from offsite.management.sessions import SessionExpired
@@ -90,7 +90,7 @@ def test_secrets_that_a_command_does_not_have_are_ignored(bench: Bench) -> None:
 def test_commands_that_change_wait_for_each_other_and_others_do_not(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "CHANGING_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(system, "CHANGING_WAIT_SECONDS", 0.05)
     with bench.system.changing:
         bench.refused("create volume pool A size 1MiB Sales", InUse, "another command")
         assert bench.names("show volumes") == []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from offsite.errors import BadParameter, InUse, NotAllowed
+from offsite.errors import BadParameter, NotAllowed
 from offsite.management.commands import TABLE
 from offsite.management.grammar import Call, parse
 from offsite.management.reply import Question, Reply
@@ -16,7 +16,6 @@ from offsite.management.users import User
 
 WORDS_MAX = 256
 WORD_CHARACTERS_MAX = 65536
-CHANGING_WAIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +99,5 @@ def _run(command: Command, context: Context, arguments: Mapping[str, Any]) -> Re
     context.system.check_stopping()
     if command.role is Role.MONITOR or command.long:
         return command.handler(context, **arguments)
-    if not context.system.changing.acquire(timeout=CHANGING_WAIT_SECONDS):
-        raise InUse("another command has been changing this system for a minute; wait until it is done")
-    try:
+    with context.system.changing_alone():
         return command.handler(context, **arguments)
-    finally:
-        context.system.changing.release()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +23,9 @@ from offsite.errors import (
 )
 from offsite.management.event_log import EventLog
 from offsite.management.notices import Notices
+from offsite.management.schedules.roster import Roster
+from offsite.management.schedules.schedules import Schedules
+from offsite.management.schedules.tasks import Tasks
 from offsite.management.sessions import Sessions
 from offsite.management.users import User, Users
 from offsite.management.values import shown
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from offsite.pools.local import LocalPool
     from offsite.replication.service import Replication
 
+CHANGING_WAIT_SECONDS = 60.0
 SIZE_STEP_BYTES = 4096  # sizes are rounded up to it: the sectors of 4 KiB that hosts like best
 
 
@@ -85,6 +90,9 @@ class System:
     events: EventLog
     notices: Notices
     settings: Settings
+    tasks: Tasks
+    schedules: Schedules
+    roster: Roster
     clock: Clock
     started_at: float
     addresses: Mapping[str, str]  # what listens where: "nbd": "127.0.0.1:10809"
@@ -95,6 +103,16 @@ class System:
         """For long work: raises NotAllowed once the system is being stopped."""
         if self.stopping.is_set():
             raise NotAllowed("the system is being stopped; ask again once it has started")
+
+    @contextmanager
+    def changing_alone(self) -> Iterator[None]:
+        """For whatever changes things: one after another. Raises InUse when another does not end."""
+        if not self.changing.acquire(timeout=CHANGING_WAIT_SECONDS):
+            raise InUse("another command has been changing this system for a minute; wait until it is done")
+        try:
+            yield
+        finally:
+            self.changing.release()
 
     def pool(self, name: str) -> LocalPool:
         for pool in list(self.pools.values()):
@@ -204,6 +222,14 @@ class System:
                 f"volume group {group.name} is the {role} volume group of replication set {set_name}: its members "
                 "cannot change, nor can it be deleted; delete the set first"
             )
+
+    def tasks_that_go(self, image_ids: Iterable[int] = (), set_id: int | None = None) -> str:
+        """A sentence for a question: which tasks and schedules are deleted with these images, or this set."""
+        names = self.tasks.of(tuple(image_ids), set_id)
+        schedules = [each.name for each in self.schedules.all() if each.task_name in names]
+        parts = [f"task {', '.join(names)}"] if names else []
+        parts += [f"schedule {', '.join(schedules)}"] if schedules else []
+        return f" With it goes {' and '.join(parts)}." if parts else ""
 
     def check_deletable(self, found: Found) -> None:
         """Raises InUse when a replication set needs the image."""

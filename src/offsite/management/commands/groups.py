@@ -8,7 +8,7 @@ from offsite.errors import NotAllowed, ObjectNotFound
 from offsite.events import VOLUME_GROUP_CHANGED, VOLUME_GROUP_CREATED, VOLUME_GROUP_DELETED
 from offsite.management import values
 from offsite.management.commands.objects import volume_rows
-from offsite.management.commands.volumes import delete_from_pool
+from offsite.management.image_changes import delete_from_pool
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, Found, System
 from offsite.management.table import Role, Subject, keyword, positional
@@ -126,7 +126,7 @@ def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: b
     written = ", ".join(f"{each.image.name} ({format_size(each.image.allocated_bytes)} written)" for each in members)
     return (
         f"Delete volume group{'s' if len(found) > 1 else ''} {listed} with {written}? What is on these volumes will be "
-        "lost, and hosts that use them get errors."
+        f"lost, and hosts that use them get errors.{system.tasks_that_go(each.image.id for each in members)}"
     )
 
 
@@ -150,7 +150,7 @@ def delete_volume_groups(context: Context, names: tuple[str, ...], delete_volume
                 system.groups.delete(each.uuid)
         system.events.report(VOLUME_GROUP_DELETED, f"Volume group {each.name} was deleted.")
     listed = ", ".join(each.name for each in found)
-    return Reply(f"Volume group{'s' if len(found) > 1 else ''} {listed} deleted.")
+    return Reply(f"Volume group{'s' if len(found) > 1 else ''} {listed} deleted. {system.roster.look()}".rstrip())
 
 
 def _deletable(system: System, names: tuple[str, ...], delete_volumes: bool) -> list[Group]:

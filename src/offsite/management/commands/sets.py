@@ -8,7 +8,8 @@ from offsite.errors import VolumeNotFound
 from offsite.management import values
 from offsite.management.commands.runs import LAST_RUN
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
-from offsite.management.system import Context
+from offsite.management.schedules.records import ScheduleRecord
+from offsite.management.system import Context, System
 from offsite.management.table import Parameter, Role, Subject, flag, keyword, positional
 from offsite.replication.history import COUNT_MAX, COUNT_MIN
 from offsite.replication.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
@@ -31,6 +32,7 @@ SET = ObjectType(
         Property("lag", "Lag", Kind.DURATION),
         Property("last-run-status", "Last run"),
         Property("queue-count", "Queued", Kind.NUMBER),
+        Property("next-run", "Next run", Kind.TIME, seldom=True),
         Property("error", "Error", seldom=True),
         Property("group"),
         Property("members"),
@@ -40,6 +42,7 @@ SET = ObjectType(
         Property("last-run-end-time", kind=Kind.TIME),
         Property("last-run-bytes", kind=Kind.SIZE),
         Property("last-run-error"),
+        Property("schedule-names"),
         Property("queue-policy"),
         Property("snapshot-history"),
         Property("snapshot-basename"),
@@ -146,7 +149,7 @@ def create_replication_set(
             raise VolumeNotFound(f"{error}; nor is there a volume group of that name") from error
     wanted = NewSet(name, peer_connection, image_ids, group, secondary_pool, secondary_volume_name, _settings(settings))
     created = system.replication.sets.create(wanted)
-    return Reply(f"Replication set {name} was created.", (_row(created),))
+    return Reply(f"Replication set {name} was created.", _rows(system, [created]))
 
 
 @COMMANDS.command(
@@ -161,13 +164,16 @@ def create_replication_set(
 def set_replication_set(context: Context, set: str, name: str | None = None, **settings: Any) -> Reply:
     context.system.replication.sets.modify(set, _settings(settings), name)
     changed = context.system.replication.sets.get(name or set)
-    return Reply(f"Replication set {changed.name} was changed.", (_row(changed),))
+    return Reply(f"Replication set {changed.name} was changed.", _rows(context.system, [changed]))
 
 
 def _delete_question(context: Context, name: str, local_only: bool = False) -> str:
     found = context.system.replication.sets.get(name)
     where = "here alone" if local_only else f"here and at {found.peer_name}"
-    return f"Delete replication set {found.name} {where}? Its volumes stay; a new set has to send everything again."
+    also = context.system.tasks_that_go(set_id=found.record.id)
+    return (
+        f"Delete replication set {found.name} {where}? Its volumes stay; a new set has to send everything again.{also}"
+    )
 
 
 @COMMANDS.command(
@@ -181,7 +187,7 @@ def _delete_question(context: Context, name: str, local_only: bool = False) -> s
 )
 def delete_replication_set(context: Context, name: str, local_only: bool = False) -> Reply:
     context.system.replication.sets.delete(name, local_only=local_only)
-    return Reply(f"Replication set {name} was deleted.")
+    return Reply(f"Replication set {name} was deleted. {context.system.roster.look()}".rstrip())
 
 
 @COMMANDS.command(
@@ -193,10 +199,14 @@ def delete_replication_set(context: Context, name: str, local_only: bool = False
 def show_replication_sets(context: Context, names: tuple[str, ...] | None = None) -> Reply:
     sets = context.system.replication.sets
     found = [sets.get(each) for each in names] if names is not None else sets.all()
-    return Reply(rows=tuple(map(_row, found)))
+    return Reply(rows=_rows(context.system, found))
 
 
-def _row(found: SetInfo) -> Row:
+def _rows(system: System, found: list[SetInfo]) -> tuple[Row, ...]:
+    return tuple(_row(each, system.schedules.of_set(each.record.id)) for each in found)
+
+
+def _row(found: SetInfo, schedules: list[ScheduleRecord]) -> Row:
     last, of, current = found.last_run, found.record, found.current_run
     return row(
         SET,
@@ -219,6 +229,8 @@ def _row(found: SetInfo) -> Row:
             "last-run-bytes": last.changed_bytes if last else None,
             "last-run-error": (last.error if last else None) or "",
             "queue-policy": of.queue_policy,
+            "next-run": min((each.next_at for each in schedules if each.next_at is not None), default=None),
+            "schedule-names": ", ".join(each.name for each in schedules),
             "queue-count": 0 if found.queued_run is None else 1,
             "snapshot-history": of.snapshot_history,
             "snapshot-basename": of.snapshot_basename or "",

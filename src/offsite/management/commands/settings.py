@@ -10,7 +10,7 @@ from offsite.management.reply import ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, System
 from offsite.management.table import Role, Subject, keyword, positional
 from offsite.management.values import ValueType
-from offsite.store.settings import ALL, Setting
+from offsite.store.settings import ALL, TIME_ZONE, Setting
 
 COMMANDS = Subject("Settings")
 
@@ -41,6 +41,8 @@ def set_setting(context: Context, name: str, value: str) -> Reply:
     system, setting = context.system, _BY_NAME[name]
     before = system.settings.text(setting)
     system.settings.set(setting, value)
+    if setting is TIME_ZONE:
+        system.schedules.zone_changed()
     if value != before:
         system.events.report(SETTING_CHANGED, f"Setting {name} was changed from {_told(before)} to {_told(value)}.")
     return Reply(f"Setting {name} is {_told(value)} now.", (_row(system, setting),))

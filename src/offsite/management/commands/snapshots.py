@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from offsite.errors import BadParameter, NotAllowed
+from offsite.errors import BadParameter
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
 from offsite.management import values
 from offsite.management.commands.objects import snapshot_rows
-from offsite.management.commands.volumes import RETENTION, RETENTION_HELP, delete_images, replace_content
+from offsite.management.commands.volumes import RETENTION, RETENTION_HELP, delete_images
+from offsite.management.image_changes import check_resettable, replace_content
 from offsite.management.reply import Reply
 from offsite.management.system import Context, Found
 from offsite.management.table import Role, Subject, keyword, positional
@@ -86,7 +87,8 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     found = [context.system.snapshot(each) for each in names]
     for each in found:
         context.system.check_deletable(each)
-    return f"Delete {', '.join(each.image.name for each in found)}? What is on it will be lost."
+    also = context.system.tasks_that_go(each.image.id for each in found)
+    return f"Delete {', '.join(each.image.name for each in found)}? What is on it will be lost.{also}"
 
 
 @COMMANDS.command(
@@ -124,13 +126,8 @@ def reset_snapshot(context: Context, snapshot: str) -> Reply:
 
 
 def _reset_pair(context: Context, snapshot: str) -> tuple[Found, Found]:
-    system = context.system
-    found = system.snapshot(snapshot)
-    system.check_not_secondary(found, "reset")
-    system.check_not_open(found)
-    if found.image.parent_id is None:
-        raise NotAllowed(f"snapshot {found.image.name} cannot be reset: the volume that it was taken of is deleted")
-    return found, Found(found.pool, found.pool.image(found.image.parent_id))
+    found = context.system.snapshot(snapshot)
+    return found, check_resettable(context.system, found)
 
 
 @COMMANDS.command(

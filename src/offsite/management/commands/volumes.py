@@ -7,10 +7,11 @@ from collections import defaultdict
 from sqlalchemy import Connection, select
 
 from offsite.errors import BadParameter, NotAllowed
-from offsite.events import VOLUME_CHANGED, VOLUME_CREATED, VOLUME_DELETED
+from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
 from offsite.management import transfer, values
 from offsite.management.commands.mapping import make_maps, resolve_initiators
 from offsite.management.commands.objects import volume_rows
+from offsite.management.image_changes import delete_from_pool, replace_content
 from offsite.management.reply import Reply
 from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
 from offsite.management.table import Role, Subject, keyword, positional
@@ -21,11 +22,8 @@ from offsite.pools.protocol import (
     SIZE_BYTES_MAX,
     Clone,
     Create,
-    Delete,
     ImageInfo,
-    Records,
     Rename,
-    Replace,
     Resize,
 )
 from offsite.pools.retention import PRIORITIES, set_priority
@@ -99,7 +97,8 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     for each in found:
         context.system.check_deletable(each)
     listed = ", ".join(f"{each.image.name} ({format_size(each.image.allocated_bytes)} written)" for each in found)
-    return f"Delete {listed}? What is on it will be lost, and hosts that use it get errors."
+    also = context.system.tasks_that_go(each.image.id for each in found)
+    return f"Delete {listed}? What is on it will be lost, and hosts that use it get errors.{also}"
 
 
 @COMMANDS.command(
@@ -124,18 +123,7 @@ def delete_images(system: System, found: list[Found], noun: str) -> Reply:
     for pool, doomed in by_pool.items():
         delete_from_pool(system, pool, doomed, noun)
     listed = ", ".join(each.image.name for each in found)
-    return Reply(f"{noun}{'s' if len(found) > 1 else ''} {listed} deleted.")
-
-
-def delete_from_pool(
-    system: System, pool: LocalPool, doomed: list[ImageInfo], noun: str, records: Records | None = None
-) -> None:
-    """Deletes images of one pool in one transaction with `records`, and disconnects their hosts."""
-    pool.apply([Delete(image.id) for image in doomed], records)
-    for image in doomed:
-        for target in system.targets:
-            target.disconnect(image.id)
-        system.events.report(VOLUME_DELETED, f"{noun} {image.name} was deleted from pool {pool.name}.")
+    return Reply(f"{noun}{'s' if len(found) > 1 else ''} {listed} deleted. {system.roster.look()}".rstrip())
 
 
 @COMMANDS.command(
@@ -272,15 +260,6 @@ def _rollback_pair(system: System, snapshot: str, volume: str) -> tuple[Found, F
             f"`show snapshots volume {found.image.name}` lists those"
         )
     return found, origin
-
-
-def replace_content(target: Found, source: Found) -> None:
-    """Gives `target` the content of `source`. Hosts never see it shrink: what it is longer by becomes hole."""
-    size_bytes = target.image.size_bytes
-    changes: list[Replace | Resize] = [Replace(target.image.id, source.image.id)]
-    if source.image.size_bytes < size_bytes:
-        changes.append(Resize(target.image.id, size_bytes))
-    target.pool.apply(changes)
 
 
 @COMMANDS.command(

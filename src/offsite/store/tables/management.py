@@ -1,6 +1,6 @@
 """The system itself, its settings, users, events, tasks and schedules."""
 
-from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, String, Table
+from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, String, Table
 
 from offsite.store.tables.base import metadata
 
@@ -73,7 +73,9 @@ schedules = Table(
     Column("specification", String, nullable=False),
     Column("task_name", ForeignKey("tasks.name", ondelete="CASCADE", onupdate="CASCADE"), nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("next_at", Float),  # seconds since the epoch; none: it has expired
+    Column("next_at", Float),  # seconds since the epoch; none: it has expired, or cannot be read
     Column("starts", Integer, nullable=False),  # how often it has started its task
-    Column("error", String),
+    Column("error", String),  # why its specification cannot be read
+    Column("starting_at", Float),  # the instant whose start is under way; none: none is
+    Index("schedules_by_next_at", "next_at"),
 )

@@ -1,0 +1,264 @@
+"""Tasks: create, set, delete, show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from offsite.errors import BadParameter, NotAllowed, ObjectNotFound
+from offsite.management import values
+from offsite.management.commands.volumes import RETENTION, RETENTION_HELP
+from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.schedules.records import ScheduleRecord, TaskRecord, TaskType
+from offsite.management.schedules.tasks import RETENTION_COUNT_MAX
+from offsite.management.system import Context, System
+from offsite.management.table import Role, Subject, flag, keyword, positional
+from offsite.management.values import ValueType, shown
+
+COMMANDS = Subject("Tasks")
+
+TASK = ObjectType(
+    "tasks",
+    "task",
+    (
+        Property("name", "Name"),
+        Property("task-type", "Type"),
+        Property("object", "Of"),
+        Property("status", "Status"),
+        Property("state", "State"),
+        Property("last-run-time", "Last started", Kind.TIME),
+        Property("schedule-names", "Schedules"),
+        Property("error-message", "Error"),
+        Property("replication-set"),
+        Property("last-snapshot", kind=Kind.YES_NO),
+        Property("source-volume"),
+        Property("snapshot-prefix"),
+        Property("retention-count", kind=Kind.NUMBER),
+        Property("snapshot-retention-priority"),
+        Property("snapshot-volume"),
+        Property("creation-date-time", kind=Kind.TIME),
+    ),
+)
+ALL = "all"
+_TYPES: Mapping[str, TaskType] = {
+    "takesnapshot": "TakeSnapshot",
+    "resetsnapshot": "ResetSnapshot",
+    "replicate": "Replicate",
+}
+# Parameters of each type: those that it needs, and those that it may have.
+_NEEDED: Mapping[TaskType, tuple[str, ...]] = {
+    "TakeSnapshot": ("source-volume", "snapshot-prefix", "retention-count"),
+    "ResetSnapshot": ("snapshot-volume",),
+    "Replicate": ("replication-set",),
+}
+_POSSIBLE: Mapping[TaskType, tuple[str, ...]] = {
+    "TakeSnapshot": (*_NEEDED["TakeSnapshot"], "snapshot-retention-priority"),
+    "ResetSnapshot": _NEEDED["ResetSnapshot"],
+    "Replicate": (*_NEEDED["Replicate"], "last-snapshot"),
+}
+
+
+def _task_type(text: str) -> TaskType:
+    found = _TYPES.get(text.lower())
+    if found is None:
+        raise BadParameter(f"type {shown(text)} is none of {', '.join(_TYPES.values())}")
+    return found
+
+
+TYPE = ValueType("|".join(_TYPES.values()), _task_type, choices=tuple(_TYPES.values()))
+PREFIX = keyword(
+    "snapshot-prefix",
+    values.text("snapshot prefix", 64),
+    "TakeSnapshot: what the names of its snapshots begin with, 1 to 26 bytes: PREFIX_S0001 and so on.",
+)
+COUNT = keyword(
+    "retention-count",
+    values.integer(1, RETENTION_COUNT_MAX),
+    "TakeSnapshot: how many of its snapshots are kept. The oldest are deleted, but not what is mapped or needed.",
+)
+PRIORITY = keyword("snapshot-retention-priority", RETENTION, f"TakeSnapshot: {RETENTION_HELP}")
+
+
+@COMMANDS.command(
+    "create task",
+    "Makes a task, which schedules start: taking a snapshot of a volume, resetting a snapshot to what its volume "
+    "holds, or replicating a set, on the system of its primary.",
+    keyword("type", TYPE, "What it does.", required=True),
+    keyword("source-volume", values.reference("volume"), "TakeSnapshot: the volume or snapshot."),
+    PREFIX,
+    COUNT,
+    PRIORITY,
+    keyword("snapshot-volume", values.reference("snapshot"), "ResetSnapshot: the snapshot."),
+    keyword("replication-set", values.reference("replication set"), "Replicate: the set."),
+    flag(
+        "last-snapshot",
+        "Replicate: the newest snapshot of the primary volume that there is then, and not a new one. Not for groups.",
+    ),
+    positional("name", values.name("task"), "A name for the task.", named=True),
+    examples=(
+        "create task type Replicate replication-set SalesDR SalesNightly",
+        "create task type TakeSnapshot source-volume Sales snapshot-prefix Sales retention-count 7 SalesDaily",
+        "create task type ResetSnapshot snapshot-volume Sales-test SalesTestAnew",
+    ),
+)
+def create_task(context: Context, type: TaskType, name: str, **given: Any) -> Reply:
+    _check_parameters(type, given)
+    for each in _NEEDED[type]:
+        if _argument(each) not in given:
+            raise BadParameter(f"a task of type {type} needs {each}")
+    system = context.system
+    record = TaskRecord(
+        name,
+        type,
+        system.clock.now(),
+        *_object(system, type, given),
+        last_snapshot=given.get("last_snapshot", False),
+        snapshot_prefix=given.get("snapshot_prefix"),
+        retention_count=given.get("retention_count"),
+        retention_priority=given.get("snapshot_retention_priority"),
+    )
+    system.tasks.create(record)
+    return Reply(f"Task {name} was created; `create schedule` has it started.", task_rows(system, [record]))
+
+
+def _object(system: System, type: TaskType, given: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """What the task is of, by the id of a set or of an image."""
+    if type == "TakeSnapshot":
+        return None, system.image(given["source_volume"]).image.id
+    if type == "ResetSnapshot":
+        found = system.snapshot(given["snapshot_volume"])
+        system.check_not_secondary(found, "reset")
+        return None, found.image.id
+    of = system.replication.sets.get(given["replication_set"])
+    if of.role != "primary":
+        raise NotAllowed(
+            f"replication set {of.name} is secondary here; a task of it can only be made on system "
+            f"{of.peer_name}, where its primary is"
+        )
+    _check_last_snapshot(system, of.record.id, given.get("last_snapshot", False))
+    return of.record.id, None
+
+
+def _check_last_snapshot(system: System, set_id: int | None, wanted: bool) -> None:
+    of = next((each for each in system.replication.sets.all() if each.record.id == set_id), None)
+    if wanted and of is not None and of.group is not None:
+        raise NotAllowed(
+            f"replication set {of.name} replicates a volume group, for which there is no last-snapshot: one snapshot "
+            "is not the instant of all its members"
+        )
+
+
+@COMMANDS.command(
+    "set task",
+    "Changes a task. What is changed counts from its next start on.",
+    PREFIX,
+    COUNT,
+    PRIORITY,
+    keyword(
+        "last-snapshot",
+        values.boolean("on", "off"),
+        "Replicate: whether the newest snapshot that there is then is sent, and not a new one.",
+    ),
+    positional("task", values.reference("task"), "The task."),
+    examples=("set task last-snapshot on SalesNightly", "set task retention-count 14 SalesDaily"),
+)
+def set_task(context: Context, task: str, **given: Any) -> Reply:
+    system = context.system
+    found = system.tasks.get(task)
+    if not given:
+        raise BadParameter(f"nothing is given to change of task {task}")
+    _check_parameters(found.type, given)
+    _check_last_snapshot(system, found.set_id, given.get("last_snapshot", False))
+    if "snapshot_retention_priority" in given:
+        given["retention_priority"] = given.pop("snapshot_retention_priority")
+    changed = system.tasks.change(task, **given)
+    return Reply(f"Task {task} was changed.", task_rows(system, [changed]))
+
+
+def _check_parameters(type: TaskType, given: Mapping[str, Any]) -> None:
+    possible = {_argument(each) for each in _POSSIBLE[type]}
+    for argument in given:
+        if argument not in possible:
+            raise BadParameter(
+                f"a task of type {type} has no {argument.replace('_', '-')}; it has {', '.join(_POSSIBLE[type])}"
+            )
+
+
+def _argument(parameter: str) -> str:
+    return parameter.replace("-", "_")
+
+
+def _delete_question(context: Context, name: str) -> str:
+    names = _chosen(context.system, name)
+    schedules = [each.name for each in context.system.schedules.all() if each.task_name in names]
+    also = f" Schedule{'s' if len(schedules) > 1 else ''} {', '.join(schedules)} will go with it." if schedules else ""
+    return f"Delete task{'s' if len(names) > 1 else ''} {', '.join(names)}?{also}"
+
+
+@COMMANDS.command(
+    "delete tasks",
+    "Deletes a task and the schedules that start it, or all. Snapshots that it has taken stay.",
+    positional("name", values.reference("task"), "The task, or all."),
+    confirmation=_delete_question,
+    examples=("delete tasks SalesNightly", "delete tasks all"),
+)
+def delete_tasks(context: Context, name: str) -> Reply:
+    return Reply(context.system.tasks.delete(_chosen(context.system, name)))
+
+
+def _chosen(system: System, name: str) -> list[str]:
+    if name != ALL or system.tasks.find(ALL) is not None:
+        return [system.tasks.get(name).name]
+    found = [each.name for each in system.tasks.all()]
+    if not found:
+        raise ObjectNotFound("there are no tasks; there is nothing to delete")
+    return found
+
+
+@COMMANDS.command(
+    "show tasks",
+    "Lists tasks, what each is of, and how its last start went.",
+    keyword("type", TYPE, "Only those of this type."),
+    positional("name", values.reference("task"), "Only this one.", required=False),
+    role=Role.MONITOR,
+)
+def show_tasks(context: Context, name: str | None = None, type: TaskType | None = None) -> Reply:
+    tasks = context.system.tasks
+    found = tasks.all() if name is None else [tasks.get(name)]
+    return Reply(rows=task_rows(context.system, [each for each in found if type in (None, each.type)]))
+
+
+def task_rows(system: System, found: list[TaskRecord]) -> tuple[Row, ...]:
+    images = {each.image.id: each.image.name for each in system.images()}
+    sets = {each.record.id: each.name for each in system.replication.sets.all()}
+    schedules = system.schedules.all()
+    return tuple(
+        _row(each, images.get(each.image_id or 0, ""), sets.get(each.set_id or 0, ""), schedules) for each in found
+    )
+
+
+def _row(found: TaskRecord, image: str, set_name: str, schedules: list[ScheduleRecord]) -> Row:
+    mine = [each for each in schedules if each.task_name == found.name]
+    return row(
+        TASK,
+        {
+            "name": found.name,
+            "task-type": found.type,
+            "object": set_name or image,
+            "status": "Ready" if found.last_error is None else "Error",
+            "state": "Active" if any(each.starting_at is not None for each in mine) else "Idle",
+            "last-run-time": found.last_run_at,
+            "schedule-names": ", ".join(each.name for each in mine),
+            "error-message": found.last_error or "",
+            "replication-set": set_name,
+            "last-snapshot": found.last_snapshot if found.type == "Replicate" else None,
+            "source-volume": image if found.type == "TakeSnapshot" else "",
+            "snapshot-prefix": found.snapshot_prefix or "",
+            "retention-count": found.retention_count,
+            "snapshot-retention-priority": (found.retention_priority or "never-delete")
+            if found.type == "TakeSnapshot"
+            else "",
+            "snapshot-volume": image if found.type == "ResetSnapshot" else "",
+            "creation-date-time": found.created_at,
+        },
+    )

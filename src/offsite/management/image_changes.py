@@ -1,0 +1,38 @@
+"""Changes of volumes and snapshots that commands and tasks make alike."""
+
+from __future__ import annotations
+
+from offsite.errors import NotAllowed
+from offsite.events import VOLUME_DELETED
+from offsite.management.system import Found, System
+from offsite.pools.local import LocalPool
+from offsite.pools.protocol import Delete, ImageInfo, Records, Replace, Resize
+
+
+def delete_from_pool(
+    system: System, pool: LocalPool, doomed: list[ImageInfo], noun: str, records: Records | None = None
+) -> None:
+    """Deletes images of one pool in one transaction with `records`, and disconnects their hosts."""
+    pool.apply([Delete(image.id) for image in doomed], records)
+    for image in doomed:
+        for target in system.targets:
+            target.disconnect(image.id)
+        system.events.report(VOLUME_DELETED, f"{noun} {image.name} was deleted from pool {pool.name}.")
+
+
+def replace_content(target: Found, source: Found, records: Records | None = None) -> None:
+    """Gives `target` the content of `source`. Hosts never see it shrink: what it is longer by becomes hole."""
+    size_bytes = target.image.size_bytes
+    changes: list[Replace | Resize] = [Replace(target.image.id, source.image.id)]
+    if source.image.size_bytes < size_bytes:
+        changes.append(Resize(target.image.id, size_bytes))
+    target.pool.apply(changes, records)
+
+
+def check_resettable(system: System, snapshot: Found) -> Found:
+    """What the snapshot was taken of. Raises NotAllowed, or InUse while a host has it open."""
+    system.check_not_secondary(snapshot, "reset")
+    system.check_not_open(snapshot)
+    if snapshot.image.parent_id is None:
+        raise NotAllowed(f"snapshot {snapshot.image.name} cannot be reset: the volume that it was taken of is deleted")
+    return Found(snapshot.pool, snapshot.pool.image(snapshot.image.parent_id))

@@ -1,0 +1,1 @@
+"""Tasks, and the schedules that start them."""

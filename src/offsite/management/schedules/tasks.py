@@ -1,0 +1,119 @@
+"""The tasks of a system: made, changed, deleted, found. What a task does is in task_work.py."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
+from offsite.events import TASK_CHANGED, TASK_CREATED, Report
+from offsite.management.schedules import records
+from offsite.management.schedules.records import TaskRecord
+from offsite.management.schedules.roster import Roster
+from offsite.management.values import shown
+from offsite.names import FORBIDDEN, check_name
+from offsite.store.database import Database
+from offsite.store.tables.pools import images
+from offsite.store.tables.replication import replication_sets
+
+TASKS_MAX = 1024
+PREFIX_BYTES_MAX = 26  # as on ME4; `_S` and four digits make 32
+RETENTION_COUNT_MAX = 1024
+_PREFIX_FORBIDDEN = FORBIDDEN + "."
+
+
+class Tasks:
+    """Safe to use from any thread."""
+
+    def __init__(self, database: Database, roster: Roster, report: Report) -> None:
+        self._database = database
+        self._roster = roster
+        self._report = report
+
+    def create(self, record: TaskRecord) -> TaskRecord:
+        """Raises BadParameter, NameInUse, InUse for one too many, ObjectNotFound when what it is of is gone."""
+        check_name(record.name, "task name")
+        _check_prefix(record.snapshot_prefix)
+        with self._database.transaction() as connection:
+            if records.find_task(connection, record.name) is not None:
+                raise NameInUse(f"there is already a task {shown(record.name)}; choose another name")
+            if records.count_tasks(connection) >= TASKS_MAX:
+                raise InUse(f"there are {TASKS_MAX} tasks, and no more are allowed; delete one first")
+            _check_object(connection, record)
+            records.insert_task(connection, record)
+        self._roster.look()
+        self._report(TASK_CREATED, f"Task {record.name} of type {record.type} was created.")
+        return record
+
+    def change(self, name: str, **values: Any) -> TaskRecord:
+        """What is changed counts from the next start on. Raises BadParameter, ObjectNotFound."""
+        _check_prefix(values.get("snapshot_prefix"))
+        with self._database.transaction() as connection:
+            _find(connection, name)
+            records.update_task(connection, name, **values)
+        self._report(TASK_CHANGED, f"Task {name} was changed.")
+        return self.get(name)
+
+    def delete(self, names: Sequence[str]) -> str:
+        """With their schedules, all or none. Returns the sentences that tell it. Raises ObjectNotFound."""
+        with self._database.transaction() as connection:
+            for name in names:
+                _find(connection, name)
+                records.delete_task(connection, name)
+        return self._roster.look()
+
+    def of(self, image_ids: Collection[int] = (), set_id: int | None = None) -> list[str]:
+        """Names of the tasks of any of these images, or of this set: they go with it."""
+        return [
+            each.name
+            for each in self.all()
+            if each.image_id in image_ids or (set_id is not None and each.set_id == set_id)
+        ]
+
+    def all(self) -> list[TaskRecord]:
+        """By name."""
+        with self._database.read() as connection:
+            return records.all_tasks(connection)
+
+    def find(self, name: str) -> TaskRecord | None:
+        with self._database.read() as connection:
+            return records.find_task(connection, name)
+
+    def get(self, name: str) -> TaskRecord:
+        """Raises ObjectNotFound."""
+        with self._database.read() as connection:
+            return _find(connection, name)
+
+
+def _find(connection: Connection, name: str) -> TaskRecord:
+    found = records.find_task(connection, name)
+    if found is None:
+        raise ObjectNotFound(f"task {shown(name)} does not exist; `show tasks` lists those there are")
+    return found
+
+
+def _check_object(connection: Connection, record: TaskRecord) -> None:
+    """It may have been deleted while the command was being read."""
+    if record.set_id is not None:
+        there = connection.execute(select(replication_sets.c.id).where(replication_sets.c.id == record.set_id)).first()
+    else:
+        there = connection.execute(select(images.c.id).where(images.c.id == record.image_id)).first()
+    if there is None:
+        raise ObjectNotFound(f"what task {record.name} was to be of was deleted just now")
+
+
+def _check_prefix(prefix: str | None) -> None:
+    if prefix is None:
+        return
+    size = len(prefix.encode())
+    if not 1 <= size <= PREFIX_BYTES_MAX:
+        raise BadParameter(f"snapshot prefix {shown(prefix)} has {size} bytes; 1 to {PREFIX_BYTES_MAX} are allowed")
+    bad = sorted({each for each in prefix if each in _PREFIX_FORBIDDEN or not each.isprintable()})
+    if bad:
+        raise BadParameter(
+            f'snapshot prefix {shown(prefix)} has {" ".join(map(repr, bad))}; none of " , . < \\ is allowed'
+        )
+    if prefix != prefix.lstrip():
+        raise BadParameter(f"snapshot prefix {shown(prefix)} begins with a space; a snapshot's name may not")

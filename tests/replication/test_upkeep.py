@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from offsite import events
@@ -147,6 +149,17 @@ def test_a_set_that_is_just_being_deleted_is_not_told_as_one_whose_half_is_missi
         wait_until("it was visited", lambda: len(visits) > 2)
         assert not london.replication.upkeep.half_missing(of.uuid)
     wait_until("it is found", lambda: london.replication.upkeep.half_missing(of.uuid))
+
+
+def test_a_peer_without_sets_is_not_looked_at_all_the_time(london: Site, newark: Site) -> None:
+    """Its next visit would be due, and never be made: the thread would take a whole core. Found by the simulator."""
+    upkeep = london.replication.upkeep
+    wait_until("it was visited", lambda: upkeep._due != {})
+    london.replication.sets.delete("SalesDR")
+    wait_until("the next visit would be due", lambda: all(at < time.monotonic() for at in list(upkeep._due.values())))
+    next_at = upkeep.step()
+    assert next_at is not None and next_at > time.monotonic()
+    assert newark.replication.sets.all() == []
 
 
 def test_a_set_whose_primary_is_busy_cannot_be_deleted_from_the_other_side(

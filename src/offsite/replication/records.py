@@ -121,11 +121,17 @@ def busy_sets(connection: Connection, peer_id: int) -> list[str]:
 # Sets
 
 
+# Asked all the time: to put them together anew would take as long as SQLite does.
+_ALL_MEMBERS = select(set_members).order_by(set_members.c.position)
+_ALL_SETS = select(replication_sets).order_by(replication_sets.c.name)
+_UNFINISHED_RUNS = select(runs).where(runs.c.state.in_(("preparing", "queued", "running"))).order_by(runs.c.id)
+
+
 def all_sets(connection: Connection) -> list[SetRecord]:
     members: dict[int, list[MemberRecord]] = {}
-    for row in connection.execute(select(set_members).order_by(set_members.c.position)).mappings():
+    for row in connection.execute(_ALL_MEMBERS).mappings():
         members.setdefault(row["set_id"], []).append(MemberRecord(row["image_id"], row["remote_name"]))
-    rows = connection.execute(select(replication_sets).order_by(replication_sets.c.name)).mappings()
+    rows = connection.execute(_ALL_SETS).mappings()
     return [SetRecord(**row, members=tuple(members.get(row["id"], ()))) for row in rows]
 
 
@@ -188,8 +194,7 @@ def _run(row: RowMapping) -> RunRecord:
 
 def unfinished_runs(connection: Connection) -> list[RunRecord]:
     """Those of all sets that are being prepared, queued or under way, oldest first."""
-    chosen = select(runs).where(runs.c.state.in_(("preparing", "queued", "running"))).order_by(runs.c.id)
-    return [_run(row) for row in connection.execute(chosen).mappings()]
+    return [_run(row) for row in connection.execute(_UNFINISHED_RUNS).mappings()]
 
 
 def last_ended_run(connection: Connection, set_id: int) -> RunRecord | None:

@@ -35,7 +35,8 @@ class Replication:
     """Safe to use from any thread. `listen` is the address of the peer port; port 0 takes any that is free.
 
     Until it is started, nothing happens by itself. A simulator never starts it: it calls the steps of `conductor`
-    and `upkeep`, hands in who dials and who does attempts, and puts peers' requests to `remote_requests`.
+    and `upkeep`, hands in who dials, who does attempts and how runs wait for their bandwidth, and puts peers'
+    requests to `remote_requests`.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Replication:
         clock: Clock | None = None,
         dialer: Dials | None = None,
         start_attempt: Callable[[Attempt], None] | None = None,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         clock = clock or SystemClock()
         locks, fences = SetLocks(), Fences()
@@ -59,7 +61,7 @@ class Replication:
         self.remote_requests = RemoteRequests(database, pools, system, authenticate, locks, fences, report, clock)
         self._server = PeerServer(listen, authority, system, self.remote_requests)
         dialer = dialer or Dialer(authority, system, clock)
-        self.peers = Peers(database, dialer, authority, system, listen, report, clock)
+        self.peers = Peers(database, dialer, authority, system, listen, report, clock, wait)
         self.conductor = Conductor(
             database, pools, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
         )

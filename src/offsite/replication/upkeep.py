@@ -98,8 +98,9 @@ class Upkeep:
                 with self._lock:
                     self._due[peer.id] = self._clock.monotonic() + self._interval_seconds(before, waited_for)
         with self._lock:
-            ids = {peer.id for peer in peers}
-            self._due = {peer_id: at for peer_id, at in self._due.items() if peer_id in ids}
+            # Not of a peer that was deleted, or has no set with us any more: what is not visited would be due for ever.
+            visited = {of.peer_id for of in sets if of.state == "ready"}
+            self._due = {peer_id: at for peer_id, at in self._due.items() if peer_id in visited}
             return min(self._due.values(), default=self._clock.monotonic() + SELDOM_SECONDS)
 
     def _interval_seconds(self, before: tuple[int, int], waited_for: bool) -> float:

@@ -1,0 +1,160 @@
+"""What must always hold, looked at after every commit of either system, and as a whole when all is quiet.
+
+P1 is looked at when a machine starts again (machine.py), P2 and P5 whenever anything is read (shadow.py): a snapshot
+that changes, or a block of somebody else, is not what the shadow holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from offsite.pools.protocol import Change, Snapshot
+from offsite.replication import point_records, records
+from offsite.replication.point_records import PointRecord
+from offsite.replication.records import SetRecord
+from tests.simulation.shadow import ZERO, Content, Violation, frozen, same
+
+if TYPE_CHECKING:
+    from tests.simulation.machine import Machine
+    from tests.simulation.world import World
+
+LEDGER = b"ledger "
+
+
+class Checks:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.points: dict[
+            str, dict[int, Content]
+        ] = {}  # by the run: what each member of the primary held at its instant
+        self.broken_ledgers: set[str] = set()  # names of members whose order a crash may have upset
+
+    # -- at every commit -------------------------------------------------------------------------------------------
+
+    def about_to_commit(
+        self, changes: Sequence[Change], after: Mapping[str, Content], volumes: Collection[int]
+    ) -> None:
+        """A change of images is as good as made: notes the instants that runs are to send, and looks at P3."""
+        taken = [change for change in changes if isinstance(change, Snapshot)]
+        for change in taken:
+            if change.kind == "internal":  # only the primary of a set takes such a one
+                run, position = change.name[1:-1].split(" ")
+                self.points.setdefault(run, {})[int(position)] = frozen(after[change.name])
+                self._check_order(list(self.points[run].values()))
+        self._check_order([after[change.name] for change in taken if change.source in volumes])
+
+    def _check_order(self, contents: Sequence[Content]) -> None:
+        """P3: hosts write a number to each member of a group in turn, and go on once it is acknowledged."""
+        numbers: dict[bytes, list[tuple[int, int]]] = {}
+        for content in contents:
+            block = content.blocks.get(0, ZERO)
+            if block.startswith(LEDGER):
+                _, group, position, number, *_ = block.split()
+                numbers.setdefault(group, []).append((int(position), int(number)))
+        for group, found in numbers.items():
+            if group.decode() in self.broken_ledgers:
+                continue
+            row = [number for _, number in sorted(found)]
+            if any(later > earlier for earlier, later in pairwise(row)):
+                raise Violation(f"P3: a snapshot of group {group.decode()} holds the writes {row}: one before another")
+
+    def committed(self, machine: Machine) -> None:
+        """R1, R2, R3 and R5, by the records of both machines."""
+        with machine.database.read() as connection:
+            sets = records.all_sets(connection)
+            held = {of.id: point_records.set_points(connection, of.id) for of in sets}
+        secondaries = [of for of in sets if of.role == "secondary"]
+        machine.secondary_ids = {member.image_id for of in secondaries for member in of.members}
+        for of in secondaries:
+            self._check_secondary(machine, of, held[of.id])
+        self._check_roles()
+
+    def _check_secondary(self, machine: Machine, of: SetRecord, held: Sequence[PointRecord]) -> None:
+        base = next((point for point in held if point.state == "base"), None)
+        for position, member in enumerate(of.members):
+            shown = machine.shadow.images[machine.pool.by_id[member.image_id].name]
+            if base is None:
+                if shown.blocks:
+                    raise Violation(f"R1: the secondary of set {of.name} holds data, and no run was completed")
+                continue
+            wanted = self.points[base.uuid][position]
+            if not same(shown, wanted):
+                raise Violation(
+                    f"R1: member {position} of the secondary of set {of.name} is not what it was at run {base.uuid}: "
+                    f"{_difference(shown, wanted)}"
+                )
+            kept = machine.shadow.images[machine.pool.by_id[base.image_ids[position]].name]
+            if not same(kept, wanted):
+                raise Violation(f"R3: the base of set {of.name} on the secondary is not what it was at its run")
+        if base is not None:
+            self._check_base(machine, of, base)
+
+    def _check_base(self, machine: Machine, of: SetRecord, base: PointRecord) -> None:
+        """R3: the primary has the images of what the secondary has for its base."""
+        other = self._world.other(machine)
+        if not other.is_up:
+            return
+        with other.database.read() as connection:
+            primary = records.find_set(connection, of.uuid)
+            if primary is None or primary.role != "primary":
+                return
+            held = point_records.set_points(connection, primary.id)
+        found = next((point for point in held if point.uuid == base.uuid), None)
+        if found is None or len(found.image_ids) != len(of.members):
+            raise Violation(f"R3: the base of set {of.name} is gone on the primary: it was run {base.uuid}")
+
+    def _check_roles(self) -> None:
+        primaries: set[tuple[str, int]] = set()
+        for machine in self._world.machines:
+            if not machine.is_up:
+                continue
+            with machine.database.read() as connection:
+                for of in records.all_sets(connection):
+                    if of.role == "primary":
+                        if (of.uuid, of.generation) in primaries:
+                            raise Violation(f"R5: set {of.name} has two primaries of generation {of.generation}")
+                        primaries.add((of.uuid, of.generation))
+
+    # -- when all is quiet -----------------------------------------------------------------------------------------
+
+    def whole(self, machine: Machine) -> None:
+        """P2, P5, P6: every byte of every image, and every count."""
+        from tests.pools.pool_hosts import check_counts
+
+        for image_id, image in machine.pool.by_id.items():
+            problem = machine.shadow.images[image.name].problem_of(machine.pool.content(image_id), after_crash=False)
+            if problem:
+                raise Violation(f"P2 or P5: {image.name} on {machine.name}: {problem}")
+        machine.pool.let_go()
+        machine.pool.flush()
+        try:
+            check_counts(machine.pool)
+        except AssertionError as error:
+            raise Violation(f"P6: the pool of {machine.name} counts what is not so: {error}") from error
+
+    def up_to_date(self, machine: Machine, of: SetRecord) -> None:
+        """R7: nobody writes, and a run has succeeded: both ends hold the same, and nothing is left over."""
+        other = self._world.other(machine)
+        with other.database.read() as connection:
+            there = records.find_set(connection, of.uuid)
+            assert there is not None
+            held_there = point_records.set_points(connection, there.id)
+        with machine.database.read() as connection:
+            held_here = point_records.set_points(connection, of.id)
+        for mine, theirs in zip(of.members, there.members, strict=True):
+            here = machine.shadow.images[machine.pool.by_id[mine.image_id].name]
+            over_there = other.shadow.images[other.pool.by_id[theirs.image_id].name]
+            if not same(here, over_there):
+                raise Violation(f"R7: set {of.name} is not up to date: {_difference(over_there, here)}")
+        states = [point.state for point in held_here], [point.state for point in held_there]
+        if states != (["base"], ["base"]):
+            raise Violation(f"R7: set {of.name} is up to date, and holds the points {states}")
+
+
+def _difference(found: Content, wanted: Content) -> str:
+    if found.size_bytes != wanted.size_bytes:
+        return f"it has {found.size_bytes} bytes, not {wanted.size_bytes}"
+    number = min(n for n in found.blocks.keys() | wanted.blocks.keys() if found.blocks.get(n) != wanted.blocks.get(n))
+    return f"block {number} holds {found.blocks.get(number, ZERO)[:40]!r}, not {wanted.blocks.get(number, ZERO)[:40]!r}"

@@ -1,0 +1,188 @@
+"""The product, broken on purpose: one way for each invariant. The simulator has to see it (test_mutants.py).
+
+Each is what a slip in that place would do, in one line or a few.
+docs/decisions/0014-simulator.md tells which seed saw it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from offsite.errors import PoolFull
+from offsite.pools import local, open_image, page_store, page_table
+from offsite.pools.protocol import Change, ImageInfo, Records, Snapshot
+from offsite.pools.reclaim import gathered
+from offsite.replication import changes, conductor, primary_run, records, store_batch, taking, upkeep
+from offsite.replication.batches import DATA, Changes
+from offsite.replication.plan import PrimaryHolds, SecondaryHolds, Step, plan
+from tests.simulation.machine import SimulatedPool
+
+
+@dataclass(frozen=True)
+class Mutant:
+    invariant: str
+    what: str
+    break_it: Callable[[], None]
+
+
+def _put(where: Any, name: str, value: object) -> None:
+    """In place of a function of the product."""
+    setattr(where, name, value)
+
+
+def _no_sync() -> None:
+    _put(local.LocalPool, "_sync_data", lambda _self: None)
+
+
+def _write_to_shared_pages() -> None:
+    _put(page_table.PageTable, "is_owned", lambda _self, _nodes, _index, _page: True)
+
+
+def _members_one_by_one() -> None:
+    apply = SimulatedPool.apply
+
+    def one_by_one(self: SimulatedPool, wanted: Sequence[Change], records: Records | None = None) -> list[ImageInfo]:
+        if len(wanted) > 1 and all(isinstance(change, Snapshot) for change in wanted):
+            made = [apply(self, [change])[0] for change in wanted[:-1]]
+            return made + apply(self, wanted[-1:], records)
+        return apply(self, wanted, records)
+
+    _put(SimulatedPool, "apply", one_by_one)
+
+
+def _freed_before_the_commit() -> None:
+    write_zeroes = open_image.LocalOpenImage.write_zeroes
+
+    def and_free(self: Any, offset: int, length: int, *, allocate: bool = False) -> None:
+        write_zeroes(self, offset, length, allocate=allocate)
+        pool, table = self._pool, self._pool.table
+        with pool.lock:
+            pool.free_space.retire(gathered(table.freed, table.freed_arrays))
+            table.freed, table.freed_arrays = [], []
+
+    _put(open_image.LocalOpenImage, "write_zeroes", and_free)
+
+
+def _free_pages_keep_their_bytes() -> None:
+    _put(page_store.PageStore, "punch", lambda _self, _first, _count: None)
+
+
+def _an_owner_too_many() -> None:
+    share = page_table.PageTable.share
+
+    def share_and_count_twice(self: page_table.PageTable, nodes: page_table.Nodes) -> page_table.Nodes:
+        for node in nodes.values():
+            node.owners += 1
+        return share(self, nodes)
+
+    _put(page_table.PageTable, "share", share_and_count_twice)
+
+
+def _full_is_not_told() -> None:
+    with_space = open_image.LocalOpenImage._with_space
+
+    def pretend(self: Any, write: Callable[[int, memoryview], int], offset: int, data: memoryview) -> int:
+        try:
+            return with_space(self, write, offset, data)
+        except PoolFull:
+            return len(data)
+
+    _put(open_image.LocalOpenImage, "_with_space", pretend)
+
+
+def _a_difference_too_short() -> None:
+    find = changes.Differences.find_changes
+
+    def all_but_one_block(self: changes.Differences, start: Any) -> Iterator[Any]:
+        for found in find(self, start):
+            data = found.extents["kind"] == DATA
+            long = data & (found.extents["length"] > 4096)
+            if long.any():
+                last = np.flatnonzero(data)[-1]
+                if found.extents["length"][last] > 4096:
+                    found.extents["length"][last] -= 4096
+                    yield Changes(found.extents, found.data[:-4096], found.position, found.scanned_bytes)
+                    continue
+            yield found
+
+    _put(changes.Differences, "find_changes", all_but_one_block)
+
+
+def _nothing_is_verified() -> None:
+    _put(store_batch.BatchStore, "_verify", lambda _self, _arrived: None)
+
+
+def _an_abort_forgets_at_once() -> None:
+    abort = taking.Taking.abort
+
+    def forget(self: taking.Taking, of: Any, run: Any, sentence: str, *, may_be_committed: bool) -> None:
+        del may_be_committed
+        abort(self, of, run, sentence, may_be_committed=False)
+
+    _put(taking.Taking, "abort", forget)
+
+
+def _a_lost_answer_is_not_understood() -> None:
+    def without_adoption(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
+        if secondary.base in primary.pending:
+            secondary = SecondaryHolds(primary.base, None)
+        return plan(primary, secondary)
+
+    _put(primary_run, "plan", without_adoption)
+
+
+def _both_are_primary() -> None:
+    insert = records.insert_set
+
+    def as_primary(connection: Any, values: dict[str, Any], members: Any) -> None:
+        insert(connection, values | {"role": "primary"}, members)
+
+    _put(records, "insert_set", as_primary)
+
+
+def _whole_pages_are_sent() -> None:
+    kinds = changes._Scanner._kinds
+
+    def all_of_them(self: Any, window: Any, blocks: int) -> Any:
+        window.compared = False
+        return kinds(self, window, blocks)
+
+    _put(changes._Scanner, "_kinds", all_of_them)
+
+
+def _never_again() -> None:
+    _put(conductor, "retry_seconds", lambda _cadence, _failures, _random: 1e9)
+
+
+def _an_abort_waits() -> None:
+    _put(upkeep, "PATIENCE_SECONDS", None)
+
+
+MUTANTS = {
+    "no-sync": Mutant("P1", "the page tables are committed without syncing the data first", _no_sync),
+    "write-to-shared-pages": Mutant("P2", "every page counts as one's own to write in place", _write_to_shared_pages),
+    "members-one-by-one": Mutant("P3", "the snapshots of a group are taken one after another", _members_one_by_one),
+    "freed-before-the-commit": Mutant("P4", "a discarded page is free before the commit", _freed_before_the_commit),
+    "free-pages-keep-their-bytes": Mutant("P5", "free pages are given out unpunched", _free_pages_keep_their_bytes),
+    "an-owner-too-many": Mutant("P6", "a snapshot counts one owner too many", _an_owner_too_many),
+    "full-is-not-told": Mutant("P7", "a write to a full pool is acknowledged", _full_is_not_told),
+    "a-difference-too-short": Mutant("R1", "the last block of a batch is not sent", _a_difference_too_short),
+    "nothing-is-verified": Mutant("R2", "what was stored is not compared with what was sent", _nothing_is_verified),
+    "an-abort-forgets-at-once": Mutant(
+        "R3", "an abort deletes the point that the secondary may have made its base", _an_abort_forgets_at_once
+    ),
+    "a-lost-answer-is-not-understood": Mutant(
+        "R4", "that the secondary has committed already is not understood", _a_lost_answer_is_not_understood
+    ),
+    "both-are-primary": Mutant("R5", "the other half of a set is made a primary, too", _both_are_primary),
+    "whole-pages-are-sent": Mutant(
+        "R6", "blocks of a changed page that are equal are sent, too", _whole_pages_are_sent
+    ),
+    "never-again": Mutant("R7", "a run that has failed is not tried again", _never_again),
+    "an-abort-waits": Mutant("R8", "an abort waits for the peer as long as anyone does", _an_abort_waits),
+}
+"""By name."""

@@ -1,0 +1,66 @@
+"""Runs seeds in this process, which is for nothing else any more then."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import structlog
+
+from offsite.access.certificates import Authority
+from offsite.pools.local import LocalPool
+from offsite.store.database import Database
+from tests.simulation import disk, machine, patching
+from tests.simulation.world import Result, World
+
+MEMORY = Path("/dev/shm")
+_SHOWN = 60  # lines of the trace of a seed that failed
+
+
+@dataclass(frozen=True)
+class Failed:
+    seed: int
+    what: str  # the sentence, its traceback, the rates of faults and the end of the trace
+    steps: int
+
+
+@cache
+def _prepared() -> tuple[Path, dict[str, Authority]]:
+    """A directory in memory with what all seeds begin with, made by the real parts, before these are changed."""
+    directory = Path(tempfile.mkdtemp(prefix="offsite-simulation-", dir=MEMORY if MEMORY.is_dir() else None))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    for name, pages in (("large", machine.LARGE_POOL_PAGES), ("small", machine.SMALL_POOL_PAGES)):
+        (directory / name).mkdir()
+        database = Database(directory / name / "state.db")
+        size_bytes = pages * machine.PAGE_BYTES
+        LocalPool.create(database, "A", Path("pool-A.data"), size_bytes, machine.PAGE_BYTES).close()
+        database.close()
+    authorities = {name: Authority(directory / f"keys-{name}", name, [name.lower()]) for name in ("London", "Newark")}
+    disk.install()
+    patching.install(disk.SIMULATED_OS)
+    return directory, authorities
+
+
+def run(seed: int, tell: Callable[[str], None] | None = None) -> Result | Failed:
+    directory, authorities = _prepared()
+    world = World(seed, directory / f"seed-{seed}", directory, authorities)
+    if tell is not None:
+        world.tell = tell
+    try:
+        return world.live()
+    except Exception as error:  # noqa: BLE001, whatever it is, the seed has to be told
+        lines = [
+            f"Seed {seed} failed: {type(error).__name__}: {error}",
+            "".join(traceback.format_exception(error)),
+            f"Faults: {world.faults.drawn}",
+            *world.trace[-_SHOWN:],
+        ]
+        return Failed(seed, "\n".join(lines), world.tasks.steps)

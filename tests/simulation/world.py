@@ -1,0 +1,296 @@
+"""One life of two systems, from a seed: trouble for some minutes, then quiet, in which everything has to come right.
+
+set up ──▶ hosts, users and chaos ──▶ faults off, hosts and users stop ──▶ every set is brought up to date (R7)
+    ──▶ one run more sends what changed, and no more (R6) ──▶ sets are deleted: nothing is left (P6, R8)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from offsite.access.certificates import Authority
+from offsite.errors import PoolFull
+from offsite.replication import records
+from offsite.replication.records import RunRecord, SetRecord
+from tests.simulation.checks import Checks
+from tests.simulation.commands import User
+from tests.simulation.faults import Faults
+from tests.simulation.hosts import Host
+from tests.simulation.machine import PASSWORD, USER, Machine
+from tests.simulation.network import Network
+from tests.simulation.patching import Current
+from tests.simulation.shadow import BLOCK_BYTES, Violation
+from tests.simulation.tasks import Tasks
+
+LIFE_SECONDS = (20.0, 80.0)
+RECOVERY_SECONDS = 2000.0  # the longest pause between two tries is 600 s, and one may have just begun
+SMALL_POOLS = 0.2
+STEPS_MAX = 200_000
+TRACE_LINES = 4000
+
+
+@dataclass(frozen=True)
+class Result:
+    seed: int
+    steps: int
+    virtual_seconds: float
+    counts: Counter[str]
+    trace_digest: str
+
+
+class World:
+    def __init__(self, seed: int, directory: Path, templates: Path, authorities: dict[str, Authority]) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.counts: Counter[str] = Counter()
+        self.trace: list[str] = []
+        self.tell: Callable[[str], None] = lambda _line: None
+        self.tasks = Tasks(self.random)
+        Current.tasks, Current.random = self.tasks, self.random
+        self.faults = Faults.draw(self.random, self.counts)
+        self.network = Network(self.tasks, self.faults)
+        self.checks = Checks(self)
+        self.is_busy = True  # hosts and users work
+        self.written = self.named = self.ledger = 0
+        self._digest = hashlib.sha256()
+        self.directory = directory
+        self.is_small = self.random.random() < SMALL_POOLS
+        template = templates / ("small" if self.is_small else "large")
+        self.machines = [
+            Machine(self, name, directory / name, template, authorities[name]) for name in ("London", "Newark")
+        ]
+        self.network.machines = {machine.host: machine for machine in self.machines}
+
+    def other(self, machine: Machine) -> Machine:
+        return self.machines[1 - self.machines.index(machine)]
+
+    def note(self, line: str) -> None:
+        line = f"{self.tasks.now % 100_000:9.2f} {line}"
+        self._digest.update(line.encode())
+        self.trace.append(line)
+        del self.trace[:-TRACE_LINES]
+        self.tell(line)
+
+    # -- a life ------------------------------------------------------------------------------------------------------
+
+    def live(self) -> Result:
+        """Raises Violation, or whatever else went wrong."""
+        try:
+            with self.faults.none():
+                for machine in self.machines:
+                    machine.start()
+                self._do(self._pair)
+            for machine in self.machines:
+                self._settle_in(machine)
+            life = self.tasks.spawn("chaos", self._chaos, self)
+            self._run_until(lambda: life.ended)
+            self._quiet_down()
+            self._do(self._bring_up_to_date)
+            self._do(self._run_once_more)
+            self._do(self._take_apart)
+            for machine in self.machines:
+                self.checks.whole(machine)
+        finally:
+            self._end()
+        return Result(self.seed, self.tasks.steps, self.tasks.now, self.counts, self._digest.hexdigest())
+
+    def _do(self, call: Callable[[], None]) -> None:
+        """In a task of its own, to its end."""
+        task = self.tasks.spawn(call.__name__, call, self)
+        self._run_until(lambda: task.ended)
+
+    def _run_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            if self.tasks.steps > STEPS_MAX:
+                raise Violation(f"R8: after {STEPS_MAX} steps it is not at an end: {self.tasks.names()}")
+            self.tasks.step()
+
+    def _end(self) -> None:
+        self.tasks.kill_all()
+        for machine in self.machines:
+            if machine.is_up:
+                machine.lose_power()
+                machine.off()
+        shutil.rmtree(self.directory)
+
+    def _pair(self) -> None:
+        from offsite.management.execution import Request, execute
+
+        london, newark = self.machines
+        words = f"create peer-connection remote-port-address {newark.host} remote-username manage {newark.name}"
+        self._as(london, lambda: execute(london.system, Request(words.split(), {"remote-password": PASSWORD}), USER))
+
+    def _as(self, machine: Machine, call: Callable[[], object]) -> object:
+        """In a task of this machine, to its end; returns what the call does."""
+        results: list[object] = []
+        task = self.tasks.spawn(f"{machine.name}-set-up", lambda: results.append(call()), machine)
+        self.tasks.wait(lambda: task.ended, None)
+        return results[0]
+
+    def _settle_in(self, machine: Machine) -> None:
+        """Those who use a machine that has just been started."""
+        self.tasks.spawn(f"{machine.name}-host", Host(self, machine).work, machine)
+        self.tasks.spawn(f"{machine.name}-user", User(self, machine).work, machine)
+
+    # -- chaos -------------------------------------------------------------------------------------------------------
+
+    def _chaos(self) -> None:
+        ends_at = self.tasks.now + self.random.uniform(*LIFE_SECONDS)
+        while self.tasks.now < ends_at:
+            self.tasks.sleep(1.0)
+            for machine in self.machines:
+                self._trouble(machine)
+            if self._comes("times that the systems were parted", self.faults.partition_every_seconds):
+                self.network.part(self.random.expovariate(1 / 20.0))
+        self.is_busy = False
+
+    def _trouble(self, machine: Machine) -> None:
+        if not machine.is_up:
+            if self.random.random() < 0.1:
+                self._power_on(machine)
+            return
+        if machine.pool.has_failed or self._comes("power lost at any time", self.faults.crash_every_seconds):
+            machine.lose_power()
+        if self._comes("steps of a clock", self.faults.clock_step_every_seconds):
+            machine.clock.ahead_seconds += self.random.choice((-3600.0, -60.0, 60.0, 3600.0, 86400.0))
+
+    def _comes(self, what: str, every_seconds: float) -> bool:
+        """Whether something that comes about so often comes in this second."""
+        return every_seconds > 0 and self.faults.strikes(what, 1.0 / every_seconds)
+
+    def _power_on(self, machine: Machine) -> None:
+        machine.off()
+        machine.start()
+        self.counts["starts after a loss of power"] += 1
+        self.note(f"{machine.name} has started again")
+        if self.is_busy:
+            self._settle_in(machine)
+
+    def _quiet_down(self) -> None:
+        self.faults.quiet()
+        self.network.heal()
+        self._run_until(lambda: not any(name.endswith(("-host", "-user")) for name in self.tasks.names()))
+        for machine in self.machines:
+            if machine.is_up and machine.pool.has_failed:
+                machine.lose_power()
+            if not machine.is_up:
+                self._do(lambda machine=machine: self._power_on(machine))  # type: ignore[misc]
+        self.note("quiet")
+
+    # -- quiet -------------------------------------------------------------------------------------------------------
+
+    def _bring_up_to_date(self) -> None:
+        """R7: what has failed goes on by itself. What a user has suspended, a user has to resume."""
+        for machine in self.machines:
+            self._as(machine, lambda machine=machine: self._make_room(machine))  # type: ignore[misc]
+        for machine in self.machines:
+            self._drop_halves(machine)
+        for machine in self.machines:
+            for of in self._primaries(machine):
+                if self._replicate_to_the_end(machine, of) is not None:
+                    self.checks.up_to_date(machine, of)
+
+    def _make_room(self, machine: Machine) -> None:
+        """A pool that is full stays so until somebody deletes something."""
+        user = User(self, machine)
+        for name in [image.name for image in machine.pool.by_id.values() if image.kind == "snapshot"]:
+            if name in machine.pool.names:
+                user.type(f"unmap volume initiator nbd:unix {name}")
+                user.type(f"delete snapshot {name}")
+
+    def _drop_halves(self, machine: Machine) -> None:
+        """A set whose making was cut off is deleted, and one whose other half is gone, too."""
+        user = User(self, machine)
+        for of in machine.sets():
+            is_whole = of.uuid in {each.uuid for each in self.other(machine).sets()}
+            if not is_whole or of.state != "ready":
+                how = "" if is_whole else "local-only "
+                self._as(machine, lambda of=of, how=how: user.type(f"delete replication-set {how}{of.name}"))  # type: ignore[misc]
+
+    def _primaries(self, machine: Machine) -> list[SetRecord]:
+        return [of for of in machine.sets() if of.role == "primary"]
+
+    def _replicate_to_the_end(self, machine: Machine, of: SetRecord) -> RunRecord | None:
+        """None when a pool has no room for it, and the set was deleted for that."""
+        user = User(self, machine)
+        if of.suspended:
+            self._as(machine, lambda: user.type(f"resume replication-set {of.name}"))
+        for line in ("", f"replicate {of.name}"):
+            if line and not self._as(machine, lambda line=line: user.type(line)):  # type: ignore[misc]
+                self._give_up(machine, of)
+                return None
+            if not self._wait_for_runs(machine, of):
+                self._give_up(machine, of)
+                return None
+        with machine.database.read() as connection:
+            run = records.set_runs(connection, of.id)[0]
+        if run.state != "success":
+            raise Violation(f"R7: the last run of set {of.name} has {run.state}: {run.error}")
+        self.counts["sets brought up to date"] += 1
+        return run
+
+    def _wait_for_runs(self, machine: Machine, of: SetRecord) -> bool:
+        """False: a pool is full."""
+        until = self.tasks.now + RECOVERY_SECONDS
+        while runs := self._unfinished(machine, of):
+            if any(" full" in (run.error or "") for run in runs):
+                return False
+            if self.tasks.now >= until:
+                told = [(run.state, run.error) for run in runs]
+                raise Violation(f"R7: set {of.name} is not up to date after {RECOVERY_SECONDS:.0f} s of quiet: {told}")
+            self.tasks.sleep(0.25)
+        return True
+
+    def _give_up(self, machine: Machine, of: SetRecord) -> None:
+        """P7: whoever has no room is told so."""
+        if not self.is_small:
+            raise Violation(f"P7: a pool of {machine.name} is full, and should not be")
+        self.counts["sets for which there was no room"] += 1
+        user = User(self, machine)
+        for line in (
+            f"clear replication-queue {of.name}",
+            f"abort replication {of.name}",
+            f"delete replication-set {of.name}",
+        ):
+            self._as(machine, lambda line=line: user.type(line))  # type: ignore[misc]
+
+    def _unfinished(self, machine: Machine, of: SetRecord) -> list[RunRecord]:
+        with machine.database.read() as connection:
+            return [run for run in records.unfinished_runs(connection) if run.set_id == of.id]
+
+    def _run_once_more(self) -> None:
+        """R6: without faults, a run sends the blocks that differ."""
+        for machine in self.machines:
+            for of in self._primaries(machine):
+                image = machine.pool.by_id[of.members[0].image_id]
+                number = self.random.randrange(image.size_bytes // BLOCK_BYTES)
+                with contextlib.closing(machine.pool.open(image.id)) as opened:
+                    try:
+                        opened.write(number * BLOCK_BYTES, memoryview(self.random.randbytes(BLOCK_BYTES)))
+                    except PoolFull:
+                        continue
+                run = self._replicate_to_the_end(machine, of)
+                if run is None:
+                    continue
+                if run.changed_bytes != BLOCK_BYTES:
+                    raise Violation(f"R6: one block has changed, and the run sent {run.changed_bytes} bytes")
+                self.checks.up_to_date(machine, of)
+
+    def _take_apart(self) -> None:
+        for machine in self.machines:
+            user = User(self, machine)
+            for of in self._primaries(machine):
+                self._as(machine, lambda of=of, user=user: user.type(f"delete replication-set {of.name}"))  # type: ignore[misc]
+        for machine in self.machines:
+            left = [image.name for image in machine.pool.by_id.values() if image.kind == "internal"]
+            if left or machine.sets():
+                raise Violation(
+                    f"R8: on {machine.name} there are {left} and {machine.sets()} left, and no set any more"
+                )

@@ -16,6 +16,7 @@ class Unit(Enum):
     BYTES_PER_SECOND = "bytes a second"
     SECONDS = "seconds"
     BYTES = "bytes"
+    OF_A_CORE = "seconds of processor time a second"
 
     def text(self, value: float) -> str:
         match self:
@@ -25,6 +26,8 @@ class Unit(Enum):
                 return f"{value / 1e6:,.0f} MB/s"
             case Unit.BYTES:
                 return f"{value / 1e6:,.2f} MB"
+            case Unit.OF_A_CORE:
+                return f"{value:z.2%}".replace("%", " %")
             case Unit.SECONDS:
                 return _duration(value)
 

@@ -148,7 +148,7 @@ class System:
 @contextmanager
 def one(bench: Bench) -> Iterator[System]:
     require(str(_OFFSITE))
-    system = _system(bench, "London", "127.0.0.1")
+    system = new(bench, "London", "127.0.0.1")
     with system.served():
         yield system
 
@@ -157,8 +157,8 @@ def one(bench: Bench) -> Iterator[System]:
 def two(bench: Bench, pool_bytes: int | None = None) -> Iterator[tuple[System, System]]:
     """London and Newark, with a peer connection called Newark on London. A pool's file is sparse."""
     require(str(_OFFSITE))
-    london = _system(bench, "London", "127.0.0.1", pool_bytes)
-    newark = _system(bench, "Newark", "127.0.0.2", pool_bytes)
+    london = new(bench, "London", "127.0.0.1", pool_bytes)
+    newark = new(bench, "Newark", "127.0.0.2", pool_bytes)
     with serving(london, newark):
         connect(london, newark)
         yield london, newark
@@ -195,7 +195,8 @@ def newest_run(answer: Any) -> Run:
         raise CannotMeasure(f"the record of a run cannot be read: {error!r}") from error
 
 
-def _system(bench: Bench, name: str, address: str, pool_bytes: int | None = None) -> System:
+def new(bench: Bench, name: str, address: str, pool_bytes: int | None = None) -> System:
+    """A system that is not there yet; `served` makes and starts it. `address` is one of this machine's."""
     longest = max(len(os.fsencode(bench.directory / name / socket_name)) for socket_name in _SOCKETS)
     if longest > _SOCKET_PATH_BYTES_MAX:
         raise CannotMeasure(

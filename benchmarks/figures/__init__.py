@@ -16,6 +16,7 @@ from benchmarks.figures import (
     initial_run,
     many_sets,
     nbd,
+    schedules,
     small_runs,
     suspend,
 )
@@ -37,5 +38,16 @@ def _figure(module: ModuleType) -> Figure:
     return Figure(name, inspect.getdoc(module) or "", module.LINES, module.measure)
 
 
-_SUBJECTS = (nbd, after_snapshot, engine, initial_run, small_runs, group_runs, many_sets, suspend, host_latency)
+_SUBJECTS = (
+    nbd,
+    after_snapshot,
+    engine,
+    initial_run,
+    small_runs,
+    group_runs,
+    many_sets,
+    suspend,
+    schedules,
+    host_latency,
+)
 FIGURES = tuple(map(_figure, _SUBJECTS))

@@ -47,6 +47,8 @@ def test_samples_show_their_spread() -> None:
         (Unit.PER_SECOND, 9_876.4, "9,876/s"),
         (Unit.BYTES_PER_SECOND, 3_704_000_000, "3,704 MB/s"),
         (Unit.BYTES, 20_480_000, "20.48 MB"),
+        (Unit.OF_A_CORE, 0.01, "1.00 %"),
+        (Unit.OF_A_CORE, -0.00001, "0.00 %"),
         (Unit.SECONDS, 2.5, "2.5 s"),
         (Unit.SECONDS, 0.0123, "12.3 ms"),
         (Unit.SECONDS, 0.000045, "45 µs"),

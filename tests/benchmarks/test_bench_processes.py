@@ -74,3 +74,14 @@ def test_the_peak_of_memory_counts_what_was_given_back(tmp_path: Path) -> None:
     )
     with processes.running([sys.executable, "-c", program], tmp_path / "log", ready.exists) as process:
         assert 64 << 20 < processes.peak_memory_bytes(process.pid) < 512 << 20
+
+
+def test_processor_time_is_counted_and_sleep_is_not(tmp_path: Path) -> None:
+    ready = tmp_path / "ready of (it)"
+    loop = "while time.process_time() < 0.5: pass"
+    program = f"import pathlib, time\n{loop}\npathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    with processes.running([sys.executable, "-c", program], tmp_path / "log", ready.exists) as process:
+        used_seconds = processes.processor_seconds(process.pid)
+        assert 0.45 < used_seconds < 5
+        time.sleep(0.2)
+        assert processes.processor_seconds(process.pid) - used_seconds < 0.1

@@ -163,27 +163,8 @@ def test_what_is_kept_is_read_as_the_same(
 
 WORDS = st.sampled_from(
     [
-        *(
-            [
-                "start",
-                "2027-01-04",
-                "10:00",
-                "AM",
-                "every",
-                "1",
-                "hours",
-                "between",
-                "and",
-                "only",
-                "last",
-                "day",
-                "of",
-                "month",
-                "count",
-                "expires",
-            ]
-        ),
-        *(",", "2027-02-29", "", "9" * 30, "\ud800", "\uff11"),
+        *("start", "2027-01-04", "10:00", "AM", "every", "1", "hours", "between", "and", "only", "last", "day"),
+        *("of", "month", "count", "expires", ",", "2027-02-29", "", "9" * 30, "\ud800", "\uff11"),
     ]
 )
 

@@ -49,6 +49,6 @@ def test_it_is_refused_with_the_value_and_the_rule(text: str, words: list[str]) 
 
 def test_the_shortest_interval_is_a_setting() -> None:
     check("start 2027-01-05 10:00 every 1 minutes", 1)
-    with pytest.raises(BadParameter, match="every 6 days may be 8640 minutes"):
+    with pytest.raises(BadParameter, match="every 6 days is shorter than 10080 minutes"):
         check("start 2027-01-05 10:00 every 6 days", 7 * 24 * 60)
     check("start 2027-01-05 10:00 every 1 weeks", 7 * 24 * 60)

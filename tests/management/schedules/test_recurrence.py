@@ -151,7 +151,8 @@ ONLY = st.none() | st.builds(
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(STARTS, EVERY, BETWEEN, ONLY, st.integers(-100, 60 * 24 * 12), st.sampled_from(ZONES))
-@example(datetime(2027, 10, 30, 0, 20), Every(60, "minutes"), Between(80, 90), None, 1440, LONDON)
+@example(datetime(2027, 10, 30, 0, 50), Every(5, "minutes"), Between(80, 85), None, 1440 + 40, LONDON)
+@example(datetime(2027, 10, 30, 0, 50), Every(5, "minutes"), Between(80, 85), None, 1440 + 70, LONDON)
 def test_the_next_start_is_what_an_oracle_finds_that_walks_every_candidate(
     start: datetime, every: Every, between: Between | None, only: Only | None, later_minutes: int, zone_name: str
 ) -> None:
@@ -185,6 +186,12 @@ def test_each_minute_that_a_clock_shows_is_found_again(minutes: int, zone_name: 
         # 2027-10-31 01:00 UTC: 02:00 becomes 01:00, so that 01:30 is twice.
         (LONDON, "start 2027-10-30 01:30 every 1 days", ["2027-10-30 00:30", "2027-10-31 00:30", "2027-11-01 01:30"]),
         (LONDON, "start 2027-10-31 00:30 every 1 hours", ["2027-10-30 23:30", "2027-10-31 00:30", "2027-10-31 01:30"]),
+        # A window of the hour that is twice is there twice, for what goes by elapsed time.
+        (
+            LONDON,
+            "start 2027-10-31 00:50 every 5 minutes between 01:20 and 01:25",
+            ["2027-10-31 00:20", "2027-10-31 00:25", "2027-10-31 01:20", "2027-10-31 01:25", "2027-11-01 01:20"],
+        ),
         # 2027-03-14 07:00 UTC: 02:00 becomes 03:00; 2027-11-07 06:00 UTC: 02:00 becomes 01:00.
         (
             NEW_YORK,

@@ -393,8 +393,10 @@ def test_a_schedule_is_created_changed_and_shown(office: Office) -> None:
     office.run_until(utc(2027, 1, 4, 13))
     assert office.bench.names("show snapshots") == ["Take2_S0001", "Take_S0001"]
     assert len(messages(office, TASK_CREATED.code)) == 2
-    text = "start 2027-01-04 11:00 every 1 days only any weekday of month count 5"
-    assert messages(office, SCHEDULE_CREATED.code) == [f"Schedule Daily of task Take was created: {text}."]
+    assert messages(office, SCHEDULE_CREATED.code) == [
+        "Schedule Daily of task Take was created: start 2027-01-04 11:00 every 1 days only any weekday of month "
+        "count 5."
+    ]
     assert len(messages(office, SCHEDULE_CHANGED.code)) == 2
     office.bench.do("set task retention-count 2 Take")
     assert messages(office, TASK_CHANGED.code) == ["Task Take was changed."]

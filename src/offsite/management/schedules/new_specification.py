@@ -27,8 +27,8 @@ def check_new(found: Specification, now: float, zone: tzinfo, interval_minutes_m
         )
     if found.every is not None and found.every.minutes < interval_minutes_min:
         raise BadParameter(
-            f"{found.every} may be {found.every.minutes} minutes; the shortest interval allowed is "
-            f"{interval_minutes_min} minutes, which the setting minimum-schedule-interval can change"
+            f"{found.every} is shorter than {interval_minutes_min} minutes, the shortest interval allowed; the setting "
+            "minimum-schedule-interval can change it"
         )
     first = next_start(found, start, zone)
     if first is None:

@@ -167,9 +167,9 @@ class Scheduler:
     def _tell_missed(
         self, due: ScheduleRecord, found: Specification, due_at: float, now: float, zone: tzinfo, *, made_up: bool
     ) -> None:
-        count = count_starts(found, due_at, now - GRACE_SECONDS, zone, COUNTED_MAX)
-        if count == 0:
+        if due_at >= now - GRACE_SECONDS:
             return
+        count = 1 + count_starts(found, due_at + 1, now - GRACE_SECONDS, zone, COUNTED_MAX - 1)
         many = (
             f"{'At least ' if count == COUNTED_MAX else ''}{count} starts of schedule {due.name} were missed, the first"
         )

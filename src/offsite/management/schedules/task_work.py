@@ -64,7 +64,7 @@ class TaskWork:
                 done(connection)
 
             source.pool.apply([Snapshot(source.image.id, name)], record)
-            system.events.report(VOLUME_CREATED, f"Snapshots {name} of {source.image.name} were taken.")
+            system.events.report(VOLUME_CREATED, f"Snapshot {name} of {source.image.name} was taken.")
             rotate(system, task)
         return f"snapshot {name} of {source.image.name} was taken"
 

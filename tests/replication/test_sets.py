@@ -8,9 +8,13 @@ import pytest
 
 from offsite import events
 from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable, VolumeNotFound
-from offsite.pools.protocol import Snapshot
+from offsite.pools.groups import Groups
+from offsite.pools.protocol import Delete, Snapshot
+from offsite.replication.dialing import Connection
+from offsite.replication.records import PeerRecord
 from offsite.replication.remote_requests import RemoteRequests
 from offsite.replication.service import Replication
+from offsite.replication.set_creation import NewSet
 from offsite.replication.status import Status, status_of
 from tests.replication.proxy import Proxy
 from tests.replication.sites import Site, pair
@@ -131,6 +135,38 @@ def proxied(london: Site, newark: Site, volume: int) -> Proxy:
     with london.database.transaction() as connection:
         connection.exec_driver_sql("UPDATE peers SET address = ?", (proxy.address,))
     return proxy
+
+
+def test_a_volume_that_is_deleted_while_the_peer_is_reached_is_told(
+    london: Site, newark: Site, volume: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = london.replication.peers.connect
+
+    def delete_and_connect(peer: PeerRecord) -> Connection:
+        london.pool.apply([Delete(volume)])
+        return connect(peer)
+
+    monkeypatch.setattr(london.replication.peers, "connect", delete_and_connect)
+    with pytest.raises(VolumeNotFound, match="Sales was deleted just now"):
+        london.create_set("SalesDR", volume, "Newark")
+    assert untouched(london, newark)
+
+
+def test_a_group_that_changes_while_the_peer_is_reached_is_told(
+    london: Site, newark: Site, volume: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, groups = london.replication.peers.connect, Groups(london.database)
+    group = groups.create("Office", [volume])
+    more = london.create_volume("Post", MIB)
+
+    def add_and_connect(peer: PeerRecord) -> Connection:
+        groups.add("Office", [more])
+        return connect(peer)
+
+    monkeypatch.setattr(london.replication.peers, "connect", add_and_connect)
+    with pytest.raises(InUse, match="members of volume group Office were changed just now"):
+        london.replication.sets.create(NewSet("SalesDR", "Newark", (volume,), group))
+    assert untouched(london, newark)
 
 
 def test_an_answer_that_got_lost_leaves_a_set_that_can_be_made_again(

@@ -7,12 +7,23 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sqlalchemy import Connection, select
+
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, OffsiteError, PeerUnreachable, ProtocolError
+from offsite.errors import (
+    BadParameter,
+    InUse,
+    NameInUse,
+    NotAllowed,
+    OffsiteError,
+    PeerUnreachable,
+    ProtocolError,
+    VolumeNotFound,
+)
 from offsite.events import Report
 from offsite.names import check_name
-from offsite.pools.groups import Group, group_of
+from offsite.pools.groups import Group, group_of, members
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication import records
 from offsite.replication.locate import find_image
@@ -22,6 +33,7 @@ from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
 from offsite.replication.set_settings import Settings, check_settings
 from offsite.replication.upkeep import settings_of
 from offsite.store.database import Database
+from offsite.store.tables.pools import images
 
 SETS_MAX = 1024
 MEMBERS_MAX = 16
@@ -197,6 +209,7 @@ class SetCreation:
             "created_at": self._clock.now(),
         }
         with self._database.transaction() as transaction:
+            _check_still_so(transaction, plan)
             records.insert_set(transaction, values, plan.members)
             of = records.find_set(transaction, str(values["uuid"]))
         assert of is not None
@@ -209,3 +222,14 @@ class SetCreation:
     def _records(self) -> list[SetRecord]:
         with self._database.read() as connection:
             return records.all_sets(connection)
+
+
+def _check_still_so(connection: Connection, plan: _Plan) -> None:
+    """What is to be replicated may have been deleted, or its group changed, while the peer was being reached."""
+    ids = [image.id for image in plan.images]
+    there = set(connection.execute(select(images.c.id).where(images.c.id.in_(ids))).scalars())
+    for image in plan.images:
+        if image.id not in there:
+            raise VolumeNotFound(f"{image.name} was deleted just now")
+    if plan.group is not None and set(members(connection, plan.group.id)) != set(ids):
+        raise InUse(f"the members of volume group {plan.group.name} were changed just now; repeat the command")

@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PACKAGES := qemu-utils nbdkit libnbd-bin nbdfuse fio e2fsprogs xfsprogs btrfs-progs strace
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench clean system-packages
+.PHONY: help demo test test-fast soak check bench clean system-packages
 
 help:
 	@echo "make demo       two systems on this machine, and a volume that replicates itself (DEMO_EXIT=1: end when done)"
 	@echo "make test       all tests; as root it installs the system packages they need"
 	@echo "make test-fast  the quick ones of them, on all cores: a minute or two"
+	@echo "make soak       the simulator, seed after seed on all cores, until stopped or one fails (SOAK='--from 5000')"
 	@echo "make check      ruff, mypy --strict, import-linter"
 	@echo "make bench      Offsite beside its peers, one table, in benchmarks/RESULTS.md"
 
@@ -33,6 +34,9 @@ test: $(VENV)/.develop system-packages
 
 test-fast: $(VENV)/.develop
 	$(BIN)/python -m pytest -m "not slow and not root" -n auto $(PYTEST)
+
+soak: $(VENV)/.develop
+	$(BIN)/python -m tests.simulation --soak $(SOAK)
 
 check: $(VENV)/.develop
 	$(BIN)/ruff check

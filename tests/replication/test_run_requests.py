@@ -72,7 +72,7 @@ def test_every_request_takes_a_number_whatever_becomes_of_it(london: Quiet) -> N
     with pytest.raises(SnapshotNotFound):
         london.step()
         london.succeed(london.attempts[0])
-        london.replication.replicate("S", snapshot="Nowhere")
+        london.replication.replicate("S", last_snapshot=True)
     london.replication.replicate("S")
     assert [run.snapshot_number for run in reversed(london.runs("S"))] == [0, 1, 2, 3]
     assert states(london) == ["success", "dropped", "failed", "running"]

@@ -88,7 +88,7 @@ def _campaign(first: int, count: int | None, mutant: str | None) -> int:
 
 def outcomes(first: int, count: int | None, mutant: str | None = None) -> Iterator[dict[str, Any]]:
     """What each seed came to, in the order in which they end."""
-    workers = os.cpu_count() or 1
+    workers = 1 + (os.cpu_count() or 1)  # while one hands over from thread to thread, another has the core
     each = sys.maxsize // (2 * workers) if count is None else -(-count // workers)
     command = [sys.executable, "-m", "tests.simulation", "--worker", str(workers), "--count", str(each)]
     command += ["--mutant", mutant] if mutant else []

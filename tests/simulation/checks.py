@@ -69,7 +69,9 @@ class Checks:
         machine.secondary_ids = {member.image_id for of in secondaries for member in of.members}
         for of in secondaries:
             self._check_secondary(machine, of, held[of.id])
-        self._check_roles()
+        machine.primaries = {(of.uuid, of.generation): of.name for of in sets if of.role == "primary"}
+        for both in machine.primaries.keys() & self._world.other(machine).primaries.keys():
+            raise Violation(f"R5: set {machine.primaries[both]} has two primaries of generation {both[1]}")
 
     def _check_secondary(self, machine: Machine, of: SetRecord, held: Sequence[PointRecord]) -> None:
         base = next((point for point in held if point.state == "base"), None)
@@ -104,18 +106,6 @@ class Checks:
         found = next((point for point in held if point.uuid == base.uuid), None)
         if found is None or len(found.image_ids) != len(of.members):
             raise Violation(f"R3: the base of set {of.name} is gone on the primary: it was run {base.uuid}")
-
-    def _check_roles(self) -> None:
-        primaries: set[tuple[str, int]] = set()
-        for machine in self._world.machines:
-            if not machine.is_up:
-                continue
-            with machine.database.read() as connection:
-                for of in records.all_sets(connection):
-                    if of.role == "primary":
-                        if (of.uuid, of.generation) in primaries:
-                            raise Violation(f"R5: set {of.name} has two primaries of generation {of.generation}")
-                        primaries.add((of.uuid, of.generation))
 
     # -- when all is quiet -----------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.machine import Machine
     from tests.simulation.world import World
 
-PAUSE_SECONDS = 2.0
+PAUSE_SECONDS = 4.0
 VOLUMES_MAX, SETS_MAX, SNAPSHOTS_MAX = 5, 3, 6
 ABORT_SECONDS = 5.0
 COMMAND_SECONDS = 700.0  # a peer may take 600 s for an answer, as long as it says that it is alive
@@ -58,8 +58,9 @@ class User:
     def _first(self) -> list[str]:
         """So that there is something to replicate from the beginning: a volume by itself, and a group of two or
         three."""
-        if self._machine.pool.by_id:
+        if self._machine.pool.by_id or self._machine.is_set_up:
             return []
+        self._machine.is_set_up = True
         alone, *members = (self._new_name("V") for _ in range(self._random.randint(3, 4)))
         group, other = self._new_name("G"), self._world.other(self._machine).name
         return [

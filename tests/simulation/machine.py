@@ -220,8 +220,10 @@ class Machine:
         self.authority = authority
         self.directory = directory
         self.shadow = Shadow()
-        self.is_up = False
-        self.secondary_ids: set[int] = set()  # of images, as of the last change of images
+        self.is_up = self.is_set_up = False
+        # As of the last change of images, which the making and the deleting of a secondary half always is:
+        self.secondary_ids: set[int] = set()  # of images
+        self.primaries: dict[tuple[str, int], str] = {}  # uuid, generation and name of sets
         self.events: list[tuple[EventKind, str]] = []
         self.identity = SystemIdentity(str(patching._uuid4()), name)
         directory.mkdir(parents=True)

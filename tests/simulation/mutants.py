@@ -27,6 +27,7 @@ class Mutant:
     invariant: str
     what: str
     break_it: Callable[[], None]
+    is_caught: bool = True
 
 
 def _put(where: Any, name: str, value: object) -> None:
@@ -64,7 +65,13 @@ def _freed_before_the_commit() -> None:
             pool.free_space.retire(gathered(table.freed, table.freed_arrays))
             table.freed, table.freed_arrays = [], []
 
+    def and_reclaim(self: Any) -> None:
+        end(self)
+        self._pool.free_space.reclaim()
+
+    end = open_image.LocalOpenImage.end
     _put(open_image.LocalOpenImage, "write_zeroes", and_free)
+    _put(open_image.LocalOpenImage, "end", and_reclaim)
 
 
 def _free_pages_keep_their_bytes() -> None:
@@ -166,7 +173,9 @@ MUTANTS = {
     "no-sync": Mutant("P1", "the page tables are committed without syncing the data first", _no_sync),
     "write-to-shared-pages": Mutant("P2", "every page counts as one's own to write in place", _write_to_shared_pages),
     "members-one-by-one": Mutant("P3", "the snapshots of a group are taken one after another", _members_one_by_one),
-    "freed-before-the-commit": Mutant("P4", "a discarded page is free before the commit", _freed_before_the_commit),
+    "freed-before-the-commit": Mutant(
+        "P4", "a discarded page is free before the commit", _freed_before_the_commit, False
+    ),
     "free-pages-keep-their-bytes": Mutant("P5", "free pages are given out unpunched", _free_pages_keep_their_bytes),
     "an-owner-too-many": Mutant("P6", "a snapshot counts one owner too many", _an_owner_too_many),
     "full-is-not-told": Mutant("P7", "a write to a full pool is acknowledged", _full_is_not_told),

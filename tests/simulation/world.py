@@ -29,9 +29,10 @@ from tests.simulation.patching import Current
 from tests.simulation.shadow import BLOCK_BYTES, Violation
 from tests.simulation.tasks import Tasks
 
-LIFE_SECONDS = (20.0, 80.0)
+LIFE_SECONDS = (10.0, 45.0)
 RECOVERY_SECONDS = 2000.0  # the longest pause between two tries is 600 s, and one may have just begun
 SMALL_POOLS = 0.2
+USERS = 2  # of each machine
 STEPS_MAX = 200_000
 TRACE_LINES = 4000
 
@@ -137,7 +138,8 @@ class World:
     def _settle_in(self, machine: Machine) -> None:
         """Those who use a machine that has just been started."""
         self.tasks.spawn(f"{machine.name}-host", Host(self, machine).work, machine)
-        self.tasks.spawn(f"{machine.name}-user", User(self, machine).work, machine)
+        for _ in range(USERS):
+            self.tasks.spawn(f"{machine.name}-user", User(self, machine).work, machine)
 
     # -- chaos -------------------------------------------------------------------------------------------------------
 
@@ -268,7 +270,7 @@ class World:
     def _run_once_more(self) -> None:
         """R6: without faults, a run sends the blocks that differ."""
         for machine in self.machines:
-            for of in self._primaries(machine):
+            for of in self._primaries(machine)[:1]:
                 image = machine.pool.by_id[of.members[0].image_id]
                 number = self.random.randrange(image.size_bytes // BLOCK_BYTES)
                 with contextlib.closing(machine.pool.open(image.id)) as opened:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from offsite.errors import ObjectNotFound
 from offsite.replication.batches import DIGEST_START
@@ -35,9 +35,18 @@ class PointRecord:
     image_ids: tuple[int, ...]
 
 
+# Asked all the time: to put them together anew would take as long as SQLite does.
+_POINTS_OF_SET = select(points).where(points.c.set_id == bindparam("set")).order_by(points.c.id)
+_IMAGES_OF_POINT = (
+    select(point_images.c.image_id)
+    .where(point_images.c.point_id == bindparam("point"))
+    .order_by(point_images.c.position)
+)
+
+
 def set_points(connection: Connection, set_id: int) -> list[PointRecord]:
     """Oldest first."""
-    rows = connection.execute(select(points).where(points.c.set_id == set_id).order_by(points.c.id)).mappings()
+    rows = connection.execute(_POINTS_OF_SET, {"set": set_id}).mappings()
     return [_point(connection, row) for row in rows]
 
 
@@ -54,9 +63,7 @@ def find_point(connection: Connection, set_id: int, uuid: str) -> PointRecord:
 
 
 def _point(connection: Connection, row: RowMapping) -> PointRecord:
-    ids = connection.execute(
-        select(point_images.c.image_id).where(point_images.c.point_id == row["id"]).order_by(point_images.c.position)
-    ).scalars()
+    ids = connection.execute(_IMAGES_OF_POINT, {"point": row["id"]}).scalars()
     return PointRecord(
         id=row["id"],
         uuid=row["uuid"],

@@ -14,9 +14,9 @@ import numpy as np
 
 from offsite.errors import PoolFull
 from offsite.pools import local, open_image, page_store, page_table
-from offsite.pools.protocol import Change, ImageInfo, Records, Snapshot
+from offsite.pools.protocol import Change, Delete, ImageInfo, Records, Snapshot
 from offsite.pools.reclaim import gathered
-from offsite.replication import changes, conductor, primary_run, records, store_batch, taking, upkeep
+from offsite.replication import changes, conductor, point_records, primary_run, records, store_batch, taking, upkeep
 from offsite.replication.batches import DATA, Changes
 from offsite.replication.plan import PrimaryHolds, SecondaryHolds, Step, plan
 from tests.simulation.machine import SimulatedPool
@@ -27,7 +27,7 @@ class Mutant:
     invariant: str
     what: str
     break_it: Callable[[], None]
-    is_caught: bool = True
+    seeds: int = 60  # that see it, at the least one of them; 0: none is known to
 
 
 def _put(where: Any, name: str, value: object) -> None:
@@ -123,14 +123,21 @@ def _nothing_is_verified() -> None:
     _put(store_batch.BatchStore, "_verify", lambda _self, _arrived: None)
 
 
-def _an_abort_forgets_at_once() -> None:
-    abort = taking.Taking.abort
+def _a_request_lets_the_base_go() -> None:
+    take = taking.Taking.take
 
-    def forget(self: taking.Taking, of: Any, run: Any, sentence: str, *, may_be_committed: bool) -> None:
-        del may_be_committed
-        abort(self, of, run, sentence, may_be_committed=False)
+    def and_forget(self: taking.Taking, of: Any, run: str, number: int, source: Any) -> Any:
+        state = take(self, of, run, number, source)
+        with self._database.read() as connection:
+            bases = [point for point in point_records.set_points(connection, of.id) if point.state == "base"]
+        doomed = [point.id for point in bases]
+        self._pool(of).apply(
+            [Delete(image_id) for point in bases for image_id in point.image_ids],
+            lambda connection: point_records.delete_points(connection, doomed),
+        )
+        return state
 
-    _put(taking.Taking, "abort", forget)
+    _put(taking.Taking, "take", and_forget)
 
 
 def _a_lost_answer_is_not_understood() -> None:
@@ -181,9 +188,7 @@ MUTANTS = {
     "full-is-not-told": Mutant("P7", "a write to a full pool is acknowledged", _full_is_not_told),
     "a-difference-too-short": Mutant("R1", "the last block of a batch is not sent", _a_difference_too_short),
     "nothing-is-verified": Mutant("R2", "what was stored is not compared with what was sent", _nothing_is_verified),
-    "an-abort-forgets-at-once": Mutant(
-        "R3", "an abort deletes the point that the secondary may have made its base", _an_abort_forgets_at_once
-    ),
+    "a-request-lets-the-base-go": Mutant("R3", "a new request deletes the base", _a_request_lets_the_base_go),
     "a-lost-answer-is-not-understood": Mutant(
         "R4", "that the secondary has committed already is not understood", _a_lost_answer_is_not_understood
     ),
@@ -192,6 +197,6 @@ MUTANTS = {
         "R6", "blocks of a changed page that are equal are sent, too", _whole_pages_are_sent
     ),
     "never-again": Mutant("R7", "a run that has failed is not tried again", _never_again),
-    "an-abort-waits": Mutant("R8", "an abort waits for the peer as long as anyone does", _an_abort_waits),
+    "an-abort-waits": Mutant("R8", "an abort waits for the peer as long as anyone does", _an_abort_waits, 200),
 }
 """By name."""

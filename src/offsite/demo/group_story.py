@@ -1,4 +1,4 @@
-"""The second half of the demo: a volume group with a snapshot history, and a run that is aborted.
+"""The second half of the demo: a volume group with a snapshot history, a run that is aborted, a schedule.
 
 A shop books each order in two volumes, first in Orders and, once that is acknowledged, in Stock. A copy of both that
 is not of one instant could show goods that left the stock for an order that nobody has.
@@ -22,6 +22,7 @@ VOLUME_BYTES = 64 * MIB
 GROUP, SET = "Shop", "ShopDR"
 RUNS = 3
 ABORT_SECONDS = 5.0
+FIRST_START_SECONDS = 6 * 60  # a schedule begins at least five minutes ahead
 
 
 class GroupStory:
@@ -35,6 +36,7 @@ class GroupStory:
         self._make_group()
         self._run_with_history()
         self._abort()
+        self._schedule()
 
     def _make_group(self) -> None:
         self._narrator.title("A volume group: two volumes that are replicated as of one instant, with a history")
@@ -93,6 +95,16 @@ class GroupStory:
         if digests[0] != digests[1]:
             raise DemoFailed(f"the secondary is not {newest}")
         self._narrator.say(f"On Newark the volume is {newest}: {digests[0][:16]}…, both.")
+
+    def _schedule(self) -> None:
+        self._narrator.title("A schedule: from now on by itself")
+        first = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + FIRST_START_SECONDS))
+        self._london.run("create", "task", "type", "Replicate", "replication-set", SET, "ShopHourly")
+        self._london.run(
+            "create", "schedule", "schedule-specification", f"start {first} every 1 hours", "task-name", "ShopHourly",
+            "EveryHour",
+        )  # fmt: skip
+        self._london.run("show", "schedules")
 
     def _book(self, number: int) -> None:
         """One order, in one volume after the other, as a host does it."""

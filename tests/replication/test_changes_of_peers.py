@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -31,6 +34,8 @@ from offsite.replication.pairing import Login, ask_to_pair
 from offsite.replication.peer_changes import NO_LIMIT, PeerChange
 from offsite.replication.records import PeerRecord, all_sets, insert_run, update_run
 from offsite.replication.session import Session
+from offsite.store.settings import TIME_ZONE
+from offsite.store.settings import Settings as SystemSettings
 from tests.replication.proxy import Proxy
 from tests.replication.sites import PASSWORD, Site, pair, random_bytes
 
@@ -374,6 +379,21 @@ def test_the_old_certificate_is_not_let_in_any_more(london: Site, newark: Site) 
     change(london, "Newark", login=LOGIN)
     with pytest.raises(PeerRefused, match="does not know this system's certificate"):
         thief.dial(newark.address, newark.authority.certificate_der)
+
+
+def test_a_calendar_is_in_the_time_zone_of_the_system(london: Site, newark: Site) -> None:
+    """One that is in another zone than the machine is: there it is already tomorrow, or still yesterday."""
+    pair(london, newark)
+    utc = datetime.fromtimestamp(time.time(), UTC)
+    there = "Etc/GMT-12" if utc.hour >= 12 else "Etc/GMT+12"  # 12 hours east of Greenwich, or west of it
+    day = utc.astimezone(ZoneInfo(there)).strftime("%a")
+    assert day != utc.strftime("%a")
+    change(london, "Newark", bandwidth_limit=10**6, bandwidth_calendar=parse_calendar(f"{day} 00:00-24:00 2MB"))
+    settings = SystemSettings(london.database)
+    settings.set(TIME_ZONE, there)
+    assert london.replication.peers.get("Newark").limit_now == 2 * 10**6
+    settings.set(TIME_ZONE, "UTC")
+    assert london.replication.peers.get("Newark").limit_now == 10**6
 
 
 def test_limits_are_stored_shown_and_lifted(london: Site, newark: Site) -> None:

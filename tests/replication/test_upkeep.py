@@ -11,8 +11,10 @@ from offsite.errors import InUse, NotAllowed, ObjectNotFound, OffsiteError, Stat
 from offsite.pools.protocol import Rename
 from offsite.replication.attempt import Attempt
 from offsite.replication.messages import ChangeSet, Done, PrimaryNames, SetSettings
+from offsite.replication.records import SetRecord
 from offsite.replication.set_settings import Settings
 from offsite.replication.status import Status
+from offsite.replication.upkeep import settings_of
 from tests.replication.sites import Site, pair
 from tests.systems import wait_until
 
@@ -149,6 +151,21 @@ def test_a_set_that_is_just_being_deleted_is_not_told_as_one_whose_half_is_missi
         wait_until("it was visited", lambda: len(visits) > 2)
         assert not london.replication.upkeep.half_missing(of.uuid)
     wait_until("it is found", lambda: london.replication.upkeep.half_missing(of.uuid))
+
+
+def test_what_comes_late_from_an_older_connection_does_not_stay(london: Site, newark: Site) -> None:
+    """R4: the primary believes that the secondary knows; an older message that was on its way has come after."""
+    late = ChangeSet(set_uuid=newark.replication.sets.record("SalesDR").uuid, settings=settings_of(london_set(london)))
+    london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
+    wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
+    (peer,) = newark.replication.remote_requests._peers()
+    newark.replication.remote_requests.change_set(peer, late)
+    assert newark.replication.sets.record("SalesDR").queue_policy == "queue-latest"
+    wait_until("it is told again", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
+
+
+def london_set(london: Site) -> SetRecord:
+    return london.replication.sets.record("SalesDR")
 
 
 def test_a_peer_without_sets_is_not_looked_at_all_the_time(london: Site, newark: Site) -> None:

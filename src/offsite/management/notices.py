@@ -24,11 +24,11 @@ from offsite.management.event_log import Told
 from offsite.management.notice_courier import Courier, Deliveries, Pace, Sender
 from offsite.management.notice_messages import is_wanted
 from offsite.management.notice_urls import Service, check_url, shown_url
-from offsite.management.system_zone import zone_of
 from offsite.management.values import shown
 from offsite.names import check_name
 from offsite.store.private_files import write_atomically
 from offsite.store.settings import NOTICE_INTERVAL, TIME_ZONE, Setting, Settings
+from offsite.store.system_zone import zone_of
 
 FILE = "notices"
 NOTICES_MAX = 16

@@ -29,6 +29,10 @@ SLICE_SECONDS_MIN = 0.001
 BURST_SECONDS = 0.25  # what was not used of the rate for so long may be made up for; it hides late wake-ups
 
 
+LocalTime = Callable[[float], datetime]
+"""What the clock on the wall shows at some seconds since the epoch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What is asked for: a plain limit in bytes a second, None for no limit, and a calendar of others."""
@@ -40,14 +44,15 @@ class Terms:
     def limits_nothing(self) -> bool:
         return self.limit is None and not self.calendar.windows
 
-    def limit_at(self, local: datetime) -> int | None:
-        return self.calendar.limit_at(local, self.limit)
+    def limit_at(self, now: float, local_time: LocalTime) -> int | None:
+        """Bytes a second at an instant. Without a calendar nobody asks what the clock on the wall shows."""
+        return self.calendar.limit_at(local_time(now), self.limit) if self.calendar.windows else self.limit
 
 
 class Bucket:
     """Of one peer. `terms` may be set at any time, from any thread; it is None when nothing is limited.
 
-    `wait` waits for some seconds, `local_time` gives the wall clock's time at some seconds since the epoch.
+    `wait` waits for some seconds.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class Bucket:
         clock: Clock,
         terms: Terms | None = None,
         wait: Callable[[float], None] = time.sleep,
-        local_time: Callable[[float], datetime] = datetime.fromtimestamp,
+        local_time: LocalTime = datetime.fromtimestamp,
     ) -> None:
         self.terms = terms
         self.wait = wait
@@ -77,7 +82,7 @@ class Bucket:
     def rate(self) -> int | None:
         """Bytes a second that hold now."""
         terms = self.terms
-        return terms.limit_at(self._local_time(self._clock.now())) if terms is not None else None
+        return terms.limit_at(self._clock.now(), self._local_time) if terms is not None else None
 
     def try_take(self, flow: Flow, size_bytes: int) -> float:
         """0.0 when `flow` may send now, and its bytes are taken; else for how many seconds to wait and try again."""
@@ -147,8 +152,15 @@ class Flow:
 class Bandwidths:
     """The buckets of all peers, by the peer's id. `load` gets the terms that are on record for one."""
 
-    def __init__(self, load: Callable[[int], Terms], clock: Clock, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        load: Callable[[int], Terms],
+        clock: Clock,
+        wait: Callable[[float], None] = time.sleep,
+        local_time: LocalTime = datetime.fromtimestamp,
+    ) -> None:
         self._load = load
+        self._local_time = local_time
         self._clock = clock
         self._wait = wait
         self._lock = threading.Lock()
@@ -159,7 +171,9 @@ class Bandwidths:
         with self._lock:
             bucket = self._buckets.get(peer_id)
             if bucket is None:
-                bucket = self._buckets[peer_id] = Bucket(self._clock, self._load_terms(peer_id), self._wait)
+                bucket = self._buckets[peer_id] = Bucket(
+                    self._clock, self._load_terms(peer_id), self._wait, self._local_time
+                )
             return Flow(bucket)
 
     def reload(self, peer_id: int) -> None:

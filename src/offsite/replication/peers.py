@@ -29,6 +29,8 @@ from offsite.replication.presence import Presence
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired
 from offsite.store.database import Database
+from offsite.store.settings import TIME_ZONE, Settings
+from offsite.store.system_zone import zone_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Peers:
         self._clock = clock
         self.presence = Presence(dialer, clock)
         self._changes = PeerChanges(database, dialer.dial, certificates, report)
-        self._bandwidths = Bandwidths(self._load_terms, clock, wait)
+        self._settings = Settings(database)
+        self._bandwidths = Bandwidths(self._load_terms, clock, wait, self._local_time)
 
     def query(self, address: str) -> RemoteSystem:
         """Who is there? Shows nothing of us, and trusts nothing yet. Raises PeerUnreachable."""
@@ -200,6 +203,10 @@ class Peers:
     def online_by_id(self, peer_id: int) -> bool:
         return self.presence.is_online(self.record_of(peer_id))
 
+    def _local_time(self, instant: float) -> datetime:
+        """In the system's time zone, in which calendars are written."""
+        return datetime.fromtimestamp(instant, zone_of(self._settings.get(TIME_ZONE)))
+
     def _load_terms(self, peer_id: int) -> Terms:
         return next((_terms(peer) for peer in self._records() if peer.id == peer_id), Terms())
 
@@ -217,7 +224,7 @@ class Peers:
             created_at=peer.created_at,
             bandwidth_limit=peer.bandwidth_limit,
             bandwidth_calendar=peer.bandwidth_calendar,
-            limit_now=_terms(peer).limit_at(datetime.fromtimestamp(self._clock.now())),
+            limit_now=_terms(peer).limit_at(self._clock.now(), self._local_time),
         )
 
 

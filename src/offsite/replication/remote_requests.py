@@ -32,7 +32,17 @@ from offsite.replication.filling import Background
 from offsite.replication.identity import SystemIdentity, fingerprint_of, format_address
 from offsite.replication.locks import SetLocks
 from offsite.replication.login_limit import LoginLimit
-from offsite.replication.messages import Ask, ChangeSet, CreateSet, DeleteSet, Hello, Pair, SetSettings, SetsHeld
+from offsite.replication.messages import (
+    Ask,
+    ChangeSet,
+    CreateSet,
+    DeleteSet,
+    Hello,
+    Pair,
+    PrimaryNames,
+    SetSettings,
+    SetsHeld,
+)
 from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
 from offsite.replication.removal import remove_set
 from offsite.replication.secondary_end import SecondarySide
@@ -225,8 +235,9 @@ class RemoteRequests:
             names = {each.name for each in records.all_sets(transaction) if each.uuid != of.uuid}
             if values["name"] in names:
                 values["name"] = of.name
-            records.update_set(transaction, of.id, **values)
-            if primary is not None:
+            if any(getattr(of, name) != value for name, value in values.items()):
+                records.update_set(transaction, of.id, **values)
+            if primary is not None and _names_differ(of, primary):
                 records.update_remote_names(transaction, of, primary.group, primary.members)
         if values["name"] != of.name:
             self._report(
@@ -273,6 +284,10 @@ class RemoteRequests:
     def _sets(self) -> list[SetRecord]:
         with self._database.read() as transaction:
             return records.all_sets(transaction)
+
+
+def _names_differ(of: SetRecord, primary: PrimaryNames) -> bool:
+    return (of.remote_group, [member.remote_name for member in of.members]) != (primary.group, list(primary.members))
 
 
 def _values_of(settings: SetSettings) -> dict[str, Any]:

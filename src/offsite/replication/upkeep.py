@@ -168,10 +168,10 @@ class Upkeep:
         return of.id in with_aborted or told is None or told.settings != settings_of(of)
 
     def _tell(self, connection: Connection, of: SetRecord) -> None:
+        """Also what was told before: what an older connection had on its way may have come after it."""
         change = self._change_to_tell(of)
-        if self._told.get(of.uuid) != change:
-            connection.channel.ask(connection.asking, change, Done)
-            self._told[of.uuid] = change
+        connection.channel.ask(connection.asking, change, Done)
+        self._told[of.uuid] = change
 
     def _change_to_tell(self, of: SetRecord) -> ChangeSet:
         with self._database.read() as transaction:

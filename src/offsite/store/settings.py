@@ -103,7 +103,7 @@ TIME_ZONE = Setting(
     "time-zone",
     "",
     time_zone,
-    "The time zone of schedules, by its IANA name (Europe/London); empty: that of the machine.",
+    "The time zone of schedules and bandwidth calendars, by its IANA name (Europe/London); empty: that of the machine.",
 )
 NOTICE_INTERVAL = Setting(
     "notice-interval",

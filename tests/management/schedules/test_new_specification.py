@@ -7,7 +7,7 @@ import pytest
 from offsite.errors import BadParameter
 from offsite.management.schedules.new_specification import check_new
 from offsite.management.schedules.specification_parser import parse
-from offsite.management.system_zone import zone_of
+from offsite.store.system_zone import zone_of
 from tests.management.schedules.scheduling import utc
 
 LONDON = zone_of("Europe/London")

@@ -26,7 +26,7 @@ from offsite.management.schedules.specification import (
     numeral,
 )
 from offsite.management.schedules.specification_parser import parse
-from offsite.management.system_zone import zone_of
+from offsite.store.system_zone import zone_of
 from tests.management.schedules.scheduling import utc
 
 LONDON, NEW_YORK, LORD_HOWE, KATHMANDU = (

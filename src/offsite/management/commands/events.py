@@ -10,10 +10,10 @@ from offsite.management import timestamps, values
 from offsite.management.event_log import EVENTS_MAX, Event, EventFilter
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, System
-from offsite.management.system_zone import zone_of
 from offsite.management.table import Role, Subject, flag, keyword
 from offsite.management.values import ValueType, shown
 from offsite.store.settings import TIME_ZONE
+from offsite.store.system_zone import zone_of
 
 COMMANDS = Subject("Events")
 

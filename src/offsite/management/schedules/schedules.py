@@ -18,11 +18,11 @@ from offsite.management.schedules.records import ScheduleRecord
 from offsite.management.schedules.recurrence import next_start
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.specification_parser import parse
-from offsite.management.system_zone import zone_of
 from offsite.management.values import shown
 from offsite.names import check_name
 from offsite.store.database import Database
 from offsite.store.settings import MINIMUM_SCHEDULE_INTERVAL, TIME_ZONE, Settings
+from offsite.store.system_zone import zone_of
 
 SCHEDULES_MAX = 1024
 

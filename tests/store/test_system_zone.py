@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from offsite.management.system_zone import zone_of
+from offsite.store.system_zone import zone_of
 
 
 def test_daylight_saving_is_known_for_years_to_come() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.simulation.mutants import MUTANTS
-from tests.simulation.run import Failed, run
+from tests.simulation.run import Failed, place, run
 
 _ROOT = Path(__file__).parents[2]
 TELL_EVERY_SECONDS = 10.0
@@ -27,7 +27,8 @@ def main(words: Sequence[str]) -> int:
     if options.mutant:
         MUTANTS[options.mutant].break_it()
     if options.worker:
-        return _work(range(options.first, options.first + options.count * options.worker, options.worker))
+        seeds = range(options.first, options.first + options.count * options.worker, options.worker)
+        return _work(seeds, options.directory)
     if options.seed is not None:
         return _show(options.seed)
     try:
@@ -43,20 +44,22 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--from", dest="first", type=int, default=1, help="from this one on (1)")
     parser.add_argument("--soak", action="store_true", help="one seed after another, until stopped or one fails")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="the product broken in this way")
+    parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)  # every how manieth seed is its own
     return parser.parse_args(words)
 
 
 def _show(seed: int) -> int:
-    outcome = run(seed, print)
+    with place() as directory:
+        outcome = run(seed, directory, print)
     print(outcome.what if isinstance(outcome, Failed) else f"Seed {seed}: all held. {outcome}")
     return int(isinstance(outcome, Failed))
 
 
-def _work(seeds: Sequence[int]) -> int:
+def _work(seeds: Sequence[int], directory: Path) -> int:
     """Runs seeds and tells each outcome in a line of JSON."""
     for seed in seeds:
-        outcome = run(seed)
+        outcome = run(seed, directory)
         if isinstance(outcome, Failed):
             print(json.dumps({"seed": seed, "steps": outcome.steps, "failed": outcome.what}), flush=True)
         else:
@@ -92,6 +95,11 @@ def outcomes(first: int, count: int | None, mutant: str | None = None) -> Iterat
     each = sys.maxsize // (2 * workers) if count is None else -(-count // workers)
     command = [sys.executable, "-m", "tests.simulation", "--worker", str(workers), "--count", str(each)]
     command += ["--mutant", mutant] if mutant else []
+    with place() as directory:
+        yield from _outcomes_of([*command, "--directory", str(directory)], first, workers, count)
+
+
+def _outcomes_of(command: Sequence[str], first: int, workers: int, count: int | None) -> Iterator[dict[str, Any]]:
     started = [
         subprocess.Popen(
             [*command, "--from", str(first + number)],

@@ -16,7 +16,6 @@ from offsite.errors import PeerUnreachable
 from offsite.replication import dialing, session
 from offsite.replication.channel import Channel
 from offsite.replication.dialing import Dialer
-from offsite.replication.messages import AnyMessage
 from tests.simulation.faults import Faults
 from tests.simulation.tasks import Tasks
 
@@ -143,9 +142,6 @@ class SimulatedChannel(Channel):
         self._head = memoryview(bytearray(12))
         self._body = memoryview(bytearray(0))
         self._payload = memoryview(bytearray(0))
-
-    def send(self, message: AnyMessage, table: bytes = b"", data: memoryview = memoryview(b"")) -> None:  # noqa: B008
-        super().send(message, table, data)
 
     def readable(self) -> bool:
         return self._sock.has_something()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import logging
-import shutil
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,11 +32,17 @@ class Failed:
     steps: int
 
 
+@contextmanager
+def place() -> Iterator[Path]:
+    """A directory in memory, for processes that may be killed: whoever kills them removes it."""
+    with tempfile.TemporaryDirectory(prefix="offsite-simulation-", dir=MEMORY if MEMORY.is_dir() else None) as path:
+        yield Path(path)
+
+
 @cache
-def _prepared() -> tuple[Path, dict[str, Authority]]:
-    """A directory in memory with what all seeds begin with, made by the real parts, before these are changed."""
-    directory = Path(tempfile.mkdtemp(prefix="offsite-simulation-", dir=MEMORY if MEMORY.is_dir() else None))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+def _prepared(within: Path) -> tuple[Path, dict[str, Authority]]:
+    """A directory with what all seeds begin with, made by the real parts, before these are changed."""
+    directory = Path(tempfile.mkdtemp(dir=within))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     for name, pages in (("large", machine.LARGE_POOL_PAGES), ("small", machine.SMALL_POOL_PAGES)):
         (directory / name).mkdir()
@@ -53,8 +58,9 @@ def _prepared() -> tuple[Path, dict[str, Authority]]:
     return directory, authorities
 
 
-def run(seed: int, tell: Callable[[str], None] | None = None) -> Result | Failed:
-    directory, authorities = _prepared()
+def run(seed: int, within: Path, tell: Callable[[str], None] | None = None) -> Result | Failed:
+    """One life, whose files are in a directory of `within`."""
+    directory, authorities = _prepared(within)
     world = World(seed, directory / f"seed-{seed}", directory, authorities)
     if tell is not None:
         world.tell = tell

@@ -3,6 +3,7 @@
     world.py      one life: two systems, their hosts and users, chaos; then quiet, in which all has to come right
     faults.py     how often what goes wrong, drawn by the seed
     machine.py    a system: real database, pool, replication, schedules and commands; it may lose power at any commit
+    pool.py       its database and pool, which tell the shadow what they are asked
     hosts.py      what hosts do to volumes                commands.py   what users do
     shadow.py     what each image has to hold, kept beside the real pool           checks.py   the invariants
     tasks.py      tasks that take turns: one runs at a time, the seed says who is next; the clock jumps

@@ -15,7 +15,7 @@ from random import Random
 
 @dataclass
 class Faults:
-    """Probabilities; `None` of them counts once `quiet` was called."""
+    """Probabilities; none of them counts any more once `quiet` was called."""
 
     random: Random
     counts: Counter[str]

@@ -15,7 +15,8 @@ from offsite.errors import OffsiteError, PoolFull
 from offsite.pools.groups import Group
 from offsite.pools.image import Image
 from tests.simulation.checks import LEDGER
-from tests.simulation.machine import PAGE_BYTES, SimulatedImage
+from tests.simulation.machine import PAGE_BYTES
+from tests.simulation.pool import SimulatedImage
 from tests.simulation.shadow import BLOCK_BYTES, Violation
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from offsite.pools.reclaim import gathered
 from offsite.replication import changes, conductor, point_records, primary_run, records, store_batch, taking, upkeep
 from offsite.replication.batches import DATA, Changes
 from offsite.replication.plan import PrimaryHolds, SecondaryHolds, Step, plan
-from tests.simulation.machine import SimulatedPool
+from tests.simulation.pool import SimulatedPool
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ def test_a_connection_counts_until_it_is_shut_and_has_nothing_left_to_send() -> 
         address, port = listener.getsockname()
         with socket.create_connection((address, port)) as sender, listener.accept()[0] as receiver:
             assert connections.sending_to(address, port) == {sender.getsockname()}
-            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sender.setblocking(False)
             sent_bytes = _fill(sender)
             sender.shutdown(socket.SHUT_WR)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from offsite.errors import PoolFull
-from offsite.pools import local, open_image, page_store, page_table
+from offsite.pools import free_space, local, open_image, page_store, page_table
 from offsite.pools.protocol import Change, Delete, ImageInfo, Records, Snapshot
 from offsite.pools.reclaim import gathered
 from offsite.replication import changes, conductor, point_records, primary_run, records, store_batch, taking, upkeep
@@ -27,7 +27,7 @@ class Mutant:
     invariant: str
     what: str
     break_it: Callable[[], None]
-    seeds: int = 60  # that see it, at the least one of them; 0: none is known to
+    seeds: int = 60  # of so many from 1 on, at least one sees it
 
 
 def _put(where: Any, name: str, value: object) -> None:
@@ -56,22 +56,24 @@ def _members_one_by_one() -> None:
 
 
 def _freed_before_the_commit() -> None:
-    write_zeroes = open_image.LocalOpenImage.write_zeroes
+    write_zeroes, take = open_image.LocalOpenImage.write_zeroes, free_space.FreeSpace.take
 
     def and_free(self: Any, offset: int, length: int, *, allocate: bool = False) -> None:
         write_zeroes(self, offset, length, allocate=allocate)
         pool, table = self._pool, self._pool.table
         with pool.lock:
-            pool.free_space.retire(gathered(table.freed, table.freed_arrays))
+            pages = gathered(table.freed, table.freed_arrays).tolist()
             table.freed, table.freed_arrays = [], []
+            for page in pages:
+                pool.store.punch(page, 1)
+            pool.free_space.__dict__.setdefault("early", []).extend(pages)
 
-    def and_reclaim(self: Any) -> None:
-        end(self)
-        self._pool.free_space.reclaim()
+    def take_early(self: Any, wanted: int, *, to_overwrite: bool = False) -> tuple[int, int]:
+        early = self.__dict__.get("early")
+        return (early.pop(), 1) if early else take(self, wanted, to_overwrite=to_overwrite)
 
-    end = open_image.LocalOpenImage.end
     _put(open_image.LocalOpenImage, "write_zeroes", and_free)
-    _put(open_image.LocalOpenImage, "end", and_reclaim)
+    _put(free_space.FreeSpace, "take", take_early)
 
 
 def _free_pages_keep_their_bytes() -> None:

@@ -184,7 +184,7 @@ MUTANTS = {
     "write-to-shared-pages": Mutant("P2", "every page counts as one's own to write in place", _write_to_shared_pages),
     "members-one-by-one": Mutant("P3", "the snapshots of a group are taken one after another", _members_one_by_one),
     "freed-before-the-commit": Mutant(
-        "P4", "a discarded page is free before the commit", _freed_before_the_commit, False
+        "P4", "a discarded page is free before the commit", _freed_before_the_commit, 200
     ),
     "free-pages-keep-their-bytes": Mutant("P5", "free pages are given out unpunched", _free_pages_keep_their_bytes),
     "an-owner-too-many": Mutant("P6", "a snapshot counts one owner too many", _an_owner_too_many),

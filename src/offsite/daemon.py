@@ -121,6 +121,7 @@ class Daemon:
         """Ends everything, with what was acknowledged flushed."""
         if self.system is not None:
             self.system.stopping.set()
+            self.system.replication.stop_hooks()
         self._parts.close()
 
     def _start(self) -> None:

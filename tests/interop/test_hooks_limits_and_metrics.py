@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.interop.replication import Replicated, events, hidden, metrics, within
-from tests.systems import System, two_systems
+from tests.systems import System, two_systems, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +27,7 @@ class HookedSet:
     """A set H with hooks whose scripts a test writes; each notes that it ran, and for which set."""
 
     def __init__(self, pair: Replicated) -> None:
+        self._pair = pair
         self._directory = pair.london.directory / "hooks"
         self._directory.mkdir(exist_ok=True)
         self._log = self._directory / "log"
@@ -38,6 +40,9 @@ class HookedSet:
         path = self._directory / name
         path.write_text(f'#!/bin/sh\necho "{name} $OFFSITE_SET" >>log\n{then}\n')
         path.chmod(0o755)
+
+    def time_out_after(self, seconds: int) -> None:
+        self._pair.london.ask("set", "replication-set", "hook-timeout", str(seconds), "HDR")
 
     def ran(self) -> list[str]:
         """Since it was asked last."""
@@ -89,6 +94,51 @@ def test_a_hook_that_fails_or_hangs_fails_the_run_before_anything_is_sent(
     assert pair.show("HDR")["last-run-status"] == "Fail"
     assert told in events(pair.london, 583, "HDR")[0]["message"]
 
+    pair.replicate("HDR")
+    assert pair.same("H")
+
+
+@pytest.fixture
+def slow_freeze(pair: Replicated, hooked: HookedSet) -> Iterator[HookedSet]:
+    """A hook that would take ten minutes, if it were let, of a set that is Ready."""
+    pair.replicate("HDR")
+    hooked.script("freeze", "sleep 600")
+    hooked.time_out_after(600)
+    hooked.ran()
+    yield hooked
+    hooked.script("freeze")
+    hooked.time_out_after(1)
+
+
+def test_an_abort_and_a_stop_do_not_wait_for_a_hook(pair: Replicated, slow_freeze: HookedSet) -> None:
+    """The set shows Running: so there is something to suspend, to abort and to wait for."""
+    images = (hidden(pair.london), hidden(pair.newark))
+    with ThreadPoolExecutor() as threads:
+        for suspended in (False, True):
+            asked = threads.submit(pair.london.refused, "replicate", "HDR")
+            wait_until("the hook runs", lambda: slow_freeze.ran() == ["freeze HDR"])
+            pair.await_status("HDR", "Running")
+            if suspended:
+                with within(1):
+                    pair.london.ask("suspend", "replication-set", "HDR")
+                assert pair.status("HDR") == "Suspended"
+            with within(5):
+                pair.london.ask("abort", "replication", "HDR")
+            assert pair.status("HDR") == "Ready" and pair.show("HDR")["last-run-status"] == "Aborted"
+            assert "was aborted while its hooks ran" in asked.result(10)
+            assert slow_freeze.ran() == ["thaw HDR"], "what was frozen is thawed"
+            assert pair.runs("HDR")[0]["error"] == "aborted by a user"
+            assert (hidden(pair.london), hidden(pair.newark)) == images
+
+        asked = threads.submit(pair.london.refused, "replicate", "HDR")
+        wait_until("the hook runs", lambda: slow_freeze.ran() == ["freeze HDR"])
+        with within(4):
+            pair.london.stop()
+        asked.result(10)
+        pair.london.start()
+    assert slow_freeze.ran()[0] == "thaw HDR", "before the stop or at the start"
+    assert pair.runs("HDR")[0]["state"] == "failed" and "stopped" in pair.runs("HDR")[0]["error"]
+    slow_freeze.script("freeze")
     pair.replicate("HDR")
     assert pair.same("H")
 

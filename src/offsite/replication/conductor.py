@@ -123,10 +123,12 @@ class Conductor:
         return min((at for at in later if at > now), default=None)
 
     def _runs_to_send(self) -> list[tuple[SetRecord, RunRecord]]:
-        """The running run of each set that has one; a queued one behind nothing is promoted first."""
+        """The running run of each set that has one; a queued one behind nothing is promoted first. None whose
+        after-snapshot hook may still fail it."""
         with self._database.read() as connection:
             sets = {of.id: of for of in records.all_sets(connection) if of.role == "primary" and not of.suspended}
             runs = [run for run in records.unfinished_runs(connection) if run.set_id in sets]
+        runs = [run for run in runs if not run.after_snapshot_due]
         running = {run.set_id: run for run in runs if run.state == "running"}
         for run in runs:
             if run.state == "queued" and run.set_id not in running and self._promote(sets[run.set_id]):

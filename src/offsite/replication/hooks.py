@@ -10,7 +10,9 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -27,12 +29,41 @@ class HookFailed(OffsiteError):
     error_class = ErrorClass.OPERATOR
 
 
+class Cut:
+    """With it, another thread ends a hook before its time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kill: Callable[[], None] | None = None
+        self.reason: str | None = None
+
+    def now(self, reason: str) -> None:
+        """Also ends one that is not running yet."""
+        with self._lock:
+            self.reason = reason
+            if self._kill is not None:
+                self._kill()
+
+    @contextmanager
+    def reaches(self, kill: Callable[[], None]) -> Iterator[None]:
+        """`kill` is called, once at least, if the hook is to end within the block."""
+        with self._lock:
+            self._kill = kill
+            if self.reason is not None:
+                kill()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._kill = None
+
+
 class Hooks(Protocol):
     def check(self, name: str) -> str:
         """Returns `name`, or raises BadParameter when there is no such hook."""
         ...
 
-    def run(self, name: str, timeout_seconds: float, environment: Mapping[str, str]) -> None:
+    def run(self, name: str, timeout_seconds: float, environment: Mapping[str, str], cut: Cut) -> None:
         """Raises HookFailed."""
         ...
 
@@ -52,13 +83,15 @@ class HookDirectory:
             )
         return name
 
-    def run(self, name: str, timeout_seconds: float, environment: Mapping[str, str]) -> None:
+    def run(self, name: str, timeout_seconds: float, environment: Mapping[str, str], cut: Cut) -> None:
         try:
             self.check(name)
         except BadParameter as error:
             raise HookFailed(str(error)) from error
         with tempfile.TemporaryFile() as output:
-            status = self._run(name, timeout_seconds, environment, output.fileno())
+            status = self._run(name, timeout_seconds, environment, output.fileno(), cut)
+            if cut.reason is not None:
+                raise HookFailed(f"hook {name} was killed: {cut.reason}")
             if status == 0:
                 return
             said = _tail(output.fileno())
@@ -66,8 +99,10 @@ class HookDirectory:
             raise HookFailed(f"hook {name} had not ended after {timeout_seconds:.0f} s, and was killed{said}")
         raise HookFailed(f"hook {name} ended with status {status}{said}")
 
-    def _run(self, name: str, timeout_seconds: float, environment: Mapping[str, str], output: int) -> int | None:
-        """The status, or None when it was killed. In a session of its own, so that its children go along."""
+    def _run(
+        self, name: str, timeout_seconds: float, environment: Mapping[str, str], output: int, cut: Cut
+    ) -> int | None:
+        """The status, or None when it had not ended in time. In a session of its own, so that its children go along."""
         try:
             process = subprocess.Popen(
                 [self._path / name],
@@ -80,12 +115,20 @@ class HookDirectory:
             )
         except OSError as error:
             raise HookFailed(f"hook {name} cannot be started: {error.strerror or error}") from error
-        try:
-            return process.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
+        with cut.reaches(lambda: _kill(process)):
+            try:
+                return process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                _kill(process)
+                process.wait()
+                return None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With its children. Harmless when it has just ended: until then its number is nobody else's."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return None
 
 
 def _tail(output: int) -> str:

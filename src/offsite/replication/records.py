@@ -83,6 +83,7 @@ class RunRecord:
     error: str | None
     snapshot_number: int | None
     source: str | None  # name of the snapshot that is sent; none: the volumes as they were
+    after_snapshot_due: bool  # the hook of that name has not ended; until then nothing is sent
 
 
 # Peers
@@ -195,6 +196,12 @@ def _run(row: RowMapping) -> RunRecord:
 def unfinished_runs(connection: Connection) -> list[RunRecord]:
     """Those of all sets that are being prepared, queued or under way, oldest first."""
     return [_run(row) for row in connection.execute(_UNFINISHED_RUNS).mappings()]
+
+
+def runs_cut_in_preparation(connection: Connection) -> list[RunRecord]:
+    """After a start: those whose hooks a stop has cut, oldest first."""
+    chosen = select(runs).where(runs.c.after_snapshot_due | (runs.c.state == "preparing")).order_by(runs.c.id)
+    return [_run(row) for row in connection.execute(chosen).mappings()]
 
 
 def last_ended_run(connection: Connection, set_id: int) -> RunRecord | None:

@@ -4,6 +4,8 @@
     Ready ◀──────────▶ Suspended     Running ◀──▶ Suspended, with a run that stands still
                                         └── abort ──┴──▶ Ready, or Unsynchronized; the queue goes on
 
+A run whose hooks are running is a run like any other: suspended, it stands still once its point is taken.
+
 An abort is on record before anyone else is asked, so it always ends. What is left of it on the secondary, and
 the point that the secondary may just have made its base, are settled with the secondary: at once if it
 answers, else as soon as it does (see upkeep).
@@ -22,6 +24,7 @@ from offsite.replication import records
 from offsite.replication.conductor import Conductor
 from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
+from offsite.replication.preparation import Preparation
 from offsite.replication.records import SetRecord
 from offsite.replication.taking import Taking
 from offsite.replication.upkeep import Upkeep
@@ -38,6 +41,7 @@ class RunControl:
         peers: Peers,
         locks: SetLocks,
         conductor: Conductor,
+        preparation: Preparation,
         upkeep: Upkeep,
         report: Report,
         clock: Clock,
@@ -46,6 +50,7 @@ class RunControl:
         self._peers = peers
         self._locks = locks
         self._conductor = conductor
+        self._preparation = preparation
         self._upkeep = upkeep
         self._report = report
         self._taking = Taking(database, pools, clock)
@@ -84,11 +89,14 @@ class RunControl:
                 may_be_committed = self._conductor.stop_attempt(of.uuid)
                 with self._database.read() as connection:
                     run = records.set_run_in(connection, of.id, "running")
-                if run is None:
+                if run is not None:
+                    self._taking.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
+                elif not self._preparation.abort(of):
                     raise NotAllowed(f"replication set {of.name} has no run to abort")
-                self._taking.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
                 self._set_suspended(of, False)
             self._report(events.RUN_ABORTED, f"A run of replication set name: {of.name}, was aborted.")
+            if run is None:
+                return True  # the secondary has never heard of it
             with self._conductor.standing_still(of.uuid, ABORT_WAIT_SECONDS) as still:
                 return still and self._upkeep.settle_now(of)
 

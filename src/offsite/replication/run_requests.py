@@ -17,10 +17,10 @@ from offsite.events import Report
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication import records
 from offsite.replication.conductor import Conductor
-from offsite.replication.hooks import HookFailed, Hooks
 from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
+from offsite.replication.preparation import Preparation
 from offsite.replication.records import RunState, SetRecord
 from offsite.replication.taking import Source, Taking
 from offsite.store.database import Database
@@ -42,7 +42,7 @@ class RunRequests:
         peers: Peers,
         locks: SetLocks,
         conductor: Conductor,
-        hooks: Hooks,
+        preparation: Preparation,
         report: Report,
         clock: Clock,
     ) -> None:
@@ -51,7 +51,7 @@ class RunRequests:
         self._peers = peers
         self._locks = locks
         self._conductor = conductor
-        self._hooks = hooks
+        self._preparation = preparation
         self._report = report
         self._clock = clock
         self._taking = Taking(database, pools, clock)
@@ -60,7 +60,7 @@ class RunRequests:
         """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and
         `last_snapshot` that of the newest there is.
 
-        Raises NotAllowed on the secondary and for a suspended set, SnapshotNotFound, HookFailed, PoolFull.
+        Raises NotAllowed on the secondary and for a suspended set, SnapshotNotFound, and what Preparation.prepare does.
         """
         of = self._find(set_uuid)
         with self._locks.requesting(of.uuid, of.name):
@@ -77,15 +77,12 @@ class RunRequests:
                     "policy is discard.",
                 )
                 return Requested(run, "dropped")
-            if of.before_snapshot or of.after_snapshot:
-                self._record(of, run, number, "preparing")  # so that what a hook has frozen thaws after a crash
             try:
                 source = named or self._source(of, last_snapshot=last_snapshot)
-                with self._conductor.standing_still(of.uuid, 0.0):  # nothing is sent before the last hook went well
-                    state = self._take_between_hooks(of, run, number, source)
             except (OffsiteError, OSError) as error:
-                self._fail(of, run, number, str(error))
+                self._preparation.fail(of, run, number, str(error))
                 raise
+            state = self._preparation.prepare(of, run, number, source)
         self._tell(of, state)
         self._conductor.wake()
         return Requested(run, state)
@@ -99,21 +96,6 @@ class RunRequests:
         if dropped:
             self._report(events.RUN_DROPPED, f"The queued run of replication set name: {of.name}, was dropped.")
         return dropped
-
-    def recover(self) -> None:
-        """After a start: a run that was being prepared when the system went down has failed. Its after-snapshot
-        hook runs, so that no database stays quiesced."""
-        with self._database.read() as connection:
-            sets = {of.id: of for of in records.all_sets(connection)}
-            cut = [run for run in records.unfinished_runs(connection) if run.state == "preparing"]
-        for run in cut:
-            of = sets[run.set_id]
-            sentence = "the system was stopped before its snapshot was taken"
-            try:
-                self._run_hook(of, of.after_snapshot, run.uuid)
-            except HookFailed as error:
-                sentence += f"; {error}"
-            self._fail(of, run.uuid, run.snapshot_number or 0, sentence)
 
     # -- checks --------------------------------------------------------------------------------------------
 
@@ -152,14 +134,12 @@ class RunRequests:
                 )
             if busy:
                 why = "a run was under way, and the queue policy is discard"
-                self._record(of, run, number, "dropped", ended_at=self._clock.now(), error=why)
+                ended_at = self._clock.now()
+                with self._database.transaction() as connection:
+                    records.take_number(connection, of.id, number)
+                    values = {"ended_at": ended_at, "error": why, "snapshot_number": number}
+                    records.insert_run(connection, of.id, run, ended_at, "dropped", **values)
         return busy is not None
-
-    def _record(self, of: SetRecord, run: str, number: int, state: RunState, **values: object) -> None:
-        """Puts the request on record."""
-        with self._database.transaction() as connection:
-            records.take_number(connection, of.id, number)
-            records.put_run(connection, of.id, run, self._clock.now(), state=state, snapshot_number=number, **values)
 
     def _source(self, of: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:
         ids = tuple(member.image_id for member in of.members)
@@ -168,34 +148,6 @@ class RunRequests:
         pool, primary = find_image(self._pools, ids[0])
         found = _last_snapshot(pool, primary) if last_snapshot else _snapshot(pool, primary, snapshot or "")
         return Source((found.id,), found.name)
-
-    def _take_between_hooks(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
-        """The after-snapshot hook runs whatever has become of the snapshot: what was frozen must thaw."""
-        try:
-            self._run_hook(of, of.before_snapshot, run)
-            with self._locks.recording(of.uuid, of.name):
-                state = self._taking.take(of, run, number, source)
-        except (OffsiteError, OSError) as error:
-            try:
-                self._run_hook(of, of.after_snapshot, run)
-            except HookFailed as second:
-                raise HookFailed(f"{error}; and then {second}") from error
-            raise
-        try:
-            self._run_hook(of, of.after_snapshot, run)
-        except HookFailed:
-            with self._locks.recording(of.uuid, of.name):
-                self._taking.take_back(of, run)
-            raise
-        return state
-
-    def _run_hook(self, of: SetRecord, name: str | None, run: str) -> None:
-        if name is not None:
-            self._hooks.run(name, of.hook_timeout_seconds, {"OFFSITE_SET": of.name, "OFFSITE_RUN": run})
-
-    def _fail(self, of: SetRecord, run: str, number: int, sentence: str) -> None:
-        self._record(of, run, number, "failed", ended_at=self._clock.now(), error=sentence)
-        self._report(events.RUN_FAILED, f"A run of replication set name: {of.name}, failed: {sentence}")
 
     def _tell(self, of: SetRecord, state: RunState) -> None:
         if state == "queued":

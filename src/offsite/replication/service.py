@@ -19,6 +19,7 @@ from offsite.replication.hooks import Hooks
 from offsite.replication.identity import Certificates, SystemIdentity
 from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
+from offsite.replication.preparation import Preparation
 from offsite.replication.progress import RunProgress
 from offsite.replication.remote_requests import Authenticate, RemoteRequests
 from offsite.replication.run_control import RunControl
@@ -66,8 +67,13 @@ class Replication:
             database, pools, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
         )
         self.upkeep = Upkeep(database, pools, self.peers, locks, self.conductor, report, clock)
-        self._requests = RunRequests(database, pools, self.peers, locks, self.conductor, hooks, report, clock)
-        self._control = RunControl(database, pools, self.peers, locks, self.conductor, self.upkeep, report, clock)
+        self._preparation = Preparation(database, pools, locks, hooks, report, clock)
+        self._requests = RunRequests(
+            database, pools, self.peers, locks, self.conductor, self._preparation, report, clock
+        )
+        self._control = RunControl(
+            database, pools, self.peers, locks, self.conductor, self._preparation, self.upkeep, report, clock
+        )
         self.sets = Sets(database, pools, self.peers, self.conductor, self.upkeep, locks, fences, hooks, report, clock)
         self._tickers = (
             Ticker("conductor", self.conductor.step, clock),
@@ -91,11 +97,16 @@ class Replication:
 
     def recover(self) -> None:
         """Before anything else is asked after a start: ends what a stop has cut and cannot go on."""
-        self._requests.recover()
+        self._preparation.recover()
+
+    def stop_hooks(self) -> None:
+        """Before whoever waits for them is stopped: ends the hooks before snapshots, and begins none any more."""
+        self._preparation.stop()
 
     def stop(self, timeout_seconds: float = 10.0) -> None:
         """Leaves runs off where they are: the next start goes on with them."""
         until = time.monotonic() + timeout_seconds
+        self.stop_hooks()
         self.conductor.stop(timeout_seconds)
         for ticker in self._tickers:
             ticker.stop(max(0.1, until - time.monotonic()))

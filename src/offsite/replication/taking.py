@@ -108,13 +108,16 @@ class Taking:
         self._pool(of).apply(_deletions(points), write)
         return True
 
-    def take_back(self, of: SetRecord, run: str) -> None:
-        """The point of a run goes before anything of it was sent."""
+    def take_back(self, of: SetRecord, run: str, sentence: str) -> None:
+        """The run has failed before anything of it was sent; its point goes, if it was taken."""
         points = self._points(of, run)
-        self._pool(of).apply(
-            _deletions(points),
-            lambda connection: point_records.delete_points(connection, [point.id for point in points]),
-        )
+
+        def write(connection: Connection) -> None:
+            point_records.delete_points(connection, [point.id for point in points])
+            self._end(connection, run, "failed", sentence)
+            records.update_run(connection, run, after_snapshot_due=False)
+
+        self._pool(of).apply(_deletions(points), write)
 
     def abort(self, of: SetRecord, run: RunRecord, sentence: str, *, may_be_committed: bool) -> None:
         """Ends the run at once. Unless the secondary may have made its point the base, its images go, too."""

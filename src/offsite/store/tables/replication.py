@@ -112,6 +112,7 @@ runs = Table(
     Column("error", String),
     Column("snapshot_number", Integer),  # for the names of its history snapshots
     Column("source", String),  # name of the snapshot that it sends; none: the volumes as they were
+    Column("after_snapshot_due", Boolean, nullable=False, server_default="0"),  # that hook has not ended
     Index("runs_by_state", "set_id", "state"),  # counted for metrics, and asked for wherever a set is shown
 )
 

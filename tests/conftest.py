@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests")  # so that what tests share tells as much about its failures as tests do
+
 LEFT_OUT: dict[str, str] = {}
 
 

@@ -7,12 +7,8 @@ the images and at the files. What a case needs is in the sentence of `World`.
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,117 +18,13 @@ from offsite.errors import (
     NameInUse,
     NotAllowed,
     ObjectNotFound,
-    OffsiteError,
     PeerUnreachable,
     SnapshotNotFound,
     VolumeNotFound,
 )
-from offsite.management.execution import Request, execute
 from offsite.management.grammar import UsageError, split
-from offsite.units import KIB, MIB
-from tests.management.management_bench import MANAGE, PASSWORD, Bench, bench_in
-
-CODES: dict[type[OffsiteError], int] = {
-    BadParameter: -10058,
-    UsageError: -10007,
-    NameInUse: -10186,
-    VolumeNotFound: -10075,
-    SnapshotNotFound: -10050,
-    ObjectNotFound: -10058,
-    InUse: -3442,
-    NotAllowed: -10007,
-    PeerUnreachable: -20010,
-}
-"""The return codes that programs go by. They are written here again so that a change of one does not pass unseen."""
-
-# What is not a part of the state: what was said about it, and who is logged in.
-NOT_COMPARED = {"events", "sqlite_sequence"}
-
-
-class World:
-    """London and Newark, connected, each with pools A and B.
-
-    Of London's volumes Sales is in SalesDR, which is Ready, and has the snapshot Monday; Busy is in BusyDR, which is
-    suspended with a run that stands still and another that is queued; Books is a volume group of two, and in BooksDR.
-    Free, Loose and the snapshot Loose-Monday are in no set; Loose is in the group Mixed together with Sales. The group
-    Empty has no members. Newark has a volume Taken, a group Shelf and a set TakenDR, whose primary Back is there.
-    """
-
-    def __init__(self, london: Bench, newark: Bench) -> None:
-        self.systems = {"London": london, "Newark": newark}
-        self.london, self.newark = london, newark
-        self._connect()
-        self._fill()
-
-    def _connect(self) -> None:
-        for bench in (self.london, self.newark):
-            bench.do("create pool size 16MiB B")
-        address = self.newark.system.addresses["peer"]
-        line = f"create peer-connection remote-port-address {address} remote-username manage Newark"
-        self.london.do(line, secrets={"remote-password": PASSWORD})
-
-    def _fill(self) -> None:
-        london, newark = self.london, self.newark
-        for name in ("Sales", "Busy", "Ledger", "Diary", "Free", "Loose"):
-            london.do(f"create volume pool A size 1MiB {name}")
-            london.write(name, 0, os.urandom(64 * KIB))
-        london.do("create volume-group volumes Ledger,Diary Books")
-        london.do("create volume-group Empty")
-        for name in ("Taken", "Back", "Shelved"):
-            newark.do(f"create volume pool A size 1MiB {name}")
-        newark.do("create volume-group volumes Shelved Shelf")
-        for volume, name in (("Sales", "SalesDR"), ("Busy", "BusyDR"), ("Books", "BooksDR")):
-            london.do(f"create replication-set peer-connection Newark primary-volume {volume} {name}")
-        newark.do("create replication-set peer-connection London primary-volume Back TakenDR")
-        london.do("create snapshots volumes Sales,Loose Monday,Loose-Monday")
-        london.do("create volume-group volumes Loose,Sales Mixed")
-        london.do("replicate SalesDR")
-        await_end(london, "SalesDR")
-        self._make_busy()
-
-    def _make_busy(self) -> None:
-        """A run that waits for its bandwidth is made to stand still, so that nothing moves by itself."""
-        london = self.london
-        london.do("set peer-connection bandwidth-limit 100KB Newark")
-        london.write("Busy", 0, os.urandom(MIB))
-        for _ in range(2):
-            london.do("replicate BusyDR")
-        london.do("suspend replication-set BusyDR")
-        await_that(lambda: london.rows("show replication-runs BusyDR")[-1]["phase"] == "stopped")
-        await_that(lambda: self.newark.rows("show replication-sets BusyDR")[0]["status"] == "Suspended")
-        assert [row["state"] for row in london.rows("show replication-runs BusyDR")] == ["queued", "running"]
-
-    def state(self) -> list[Any]:
-        return [everything(bench) for bench in self.systems.values()]
-
-
-def everything(bench: Bench) -> dict[str, Any]:
-    """All that a system keeps: every table of its database but the events, its images and its files."""
-    with bench.system.database.read() as connection:
-        names = [row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows = {
-            name: connection.exec_driver_sql(f"SELECT * FROM {name}").all()
-            for name in sorted(names)
-            if name not in NOT_COMPARED
-        }
-    return bench.state() | {"every table": rows}
-
-
-def await_that(happened: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def await_end(bench: Bench, name: str) -> None:
-    await_that(lambda: bench.rows(f"show replication-runs {name}")[0]["state"] == "success")
-
-
-@contextmanager
-def make_world(directory: Path) -> Iterator[World]:
-    with bench_in(directory / "London", "London") as london, bench_in(directory / "Newark", "Newark") as newark:
-        yield World(london, newark)
+from tests.management.management_bench import MONITOR, PASSWORD, bench_in
+from tests.management.replicated_world import Case, World, expect_refusal, make_world, name_of
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +32,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with make_world(tmp_path_factory.mktemp("refusals")) as made:
         yield made
 
-
-Case = tuple[str, "str | Sequence[str]", type[OffsiteError], list[str]]
-"""On which system, which command, with which error, and parts of its sentence."""
 
 CREATE = "create replication-set peer-connection Newark primary-volume"
 
@@ -345,28 +234,37 @@ WORDS: list[Case] = [
 CASES = [*NAMES, *MEMBERSHIP, *OVER_THERE, *SETTINGS, *RUNS, *SECONDARY, *DELETING, *WORDS]
 
 
-def words_of(command: str | Sequence[str]) -> list[str]:
-    return split(command) if isinstance(command, str) else list(command)
-
-
-def expect_refusal(world: World, case: Case) -> None:
-    where, command, error, told = case
-    before = world.state()
-    with pytest.raises(OffsiteError) as refusal:
-        execute(world.systems[where].system, Request(words_of(command)), MANAGE)
-    assert (type(refusal.value), refusal.value.code) == (error, CODES[error]), str(refusal.value)
-    for part in told:
-        assert part in str(refusal.value)
-    assert world.state() == before
-
-
-def name_of(case: Case) -> str:
-    return f"{case[0]}: {' '.join(words_of(case[1]))}"[:90]
-
-
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_what_breaks_a_rule_is_refused_and_changes_nothing(world: World, case: Case) -> None:
     expect_refusal(world, case)
+
+
+# Who has the role monitor may look, and do nothing of this.
+NOT_FOR_MONITORS = (
+    f"{CREATE} Free X",
+    "set replication-set name X SalesDR",
+    "delete replication-set SalesDR",
+    "delete replication-set local-only SalesDR",
+    "replicate SalesDR",
+    "replicate snapshot Monday SalesDR",
+    "suspend replication-set SalesDR",
+    "resume replication-set BusyDR",
+    "abort replication BusyDR",
+    "clear replication-queue BusyDR",
+    "query peer-connection 127.0.0.1:1",
+    "create peer-connection remote-port-address 127.0.0.1:1 remote-username manage X",
+    "set peer-connection bandwidth-limit none Newark",
+    "delete peer-connection local-only Newark",
+    "create task type Replicate replication-set SalesDR X",
+    'create schedule schedule-specification "start 2030-01-01 10:00" task-name X X',
+    "set setting name maximum-replication-sets value 1",
+)
+
+
+@pytest.mark.parametrize("line", NOT_FOR_MONITORS)
+def test_who_may_only_look_changes_nothing(world: World, line: str) -> None:
+    told = ["needs the role manage", "user otto has the role monitor"]
+    expect_refusal(world, ("London", line, NotAllowed, told), user=MONITOR)
 
 
 @pytest.mark.slow
@@ -379,3 +277,65 @@ def test_of_several_sets_none_is_changed_when_one_is_refused(world_of_its_own: W
 def world_of_its_own(tmp_path: Path) -> Iterator[World]:
     with make_world(tmp_path) as made:
         yield made
+
+
+# Limits: 1.2.
+def test_no_more_sets_and_peer_connections_than_a_setting_allows(
+    world_of_its_own: World,
+) -> None:
+    world, create = world_of_its_own, f"{CREATE} Free FreeDR"
+    for where, bench in world.systems.items():
+        bench.do("set setting name maximum-replication-sets value 4")
+        told = [where, "4 replication sets", "may have 4", "delete one", "maximum-replication-sets"]
+        expect_refusal(world, ("London", create, InUse, told))
+        bench.do("set setting name maximum-replication-sets value 5")
+    world.london.do(create)
+
+
+def test_no_more_peer_connections_than_a_setting_allows(world_of_its_own: World, tmp_path: Path) -> None:
+    """On either side."""
+    world, login = world_of_its_own, {"remote-password": PASSWORD}
+    with bench_in(tmp_path / "boston", "Boston") as boston:
+        world.systems["Boston"] = boston
+        connect = "create peer-connection remote-username manage remote-port-address"
+        boston.do(f"{connect} {world.newark.system.addresses['peer']} Newark", secrets=login)
+        line = f"{connect} {boston.system.addresses['peer']} Boston"
+        for where, bench in (("London", world.london), ("Boston", boston)):
+            bench.do("set setting name maximum-peer-connections value 1")
+            told = [where, "1 peer connections", "may have 1", "maximum-peer-connections"]
+            expect_refusal(world, ("London", line, InUse, told), login)
+            bench.do("set setting name maximum-peer-connections value 2")
+        world.london.do(line, secrets=login)
+
+
+# While the other system is gone: 1.8, 1.9.
+ADDRESS = "remote-port-address 127.0.0.1:1"
+PEER_GONE: list[Case] = [
+    ("London", f"{CREATE} Free X", PeerUnreachable, ["cannot reach", "refused"]),
+    ("London", "delete replication-set SalesDR", PeerUnreachable, ["SalesDR", "local-only"]),
+    ("London", "delete replication-set BooksDR", PeerUnreachable, ["BooksDR", "local-only"]),
+    ("London", "delete replication-set BusyDR", InUse, ["BusyDR has a run under way"]),
+    ("London", "delete peer-connection Newark", InUse, ["SalesDR"]),
+    ("London", f"set peer-connection {ADDRESS} Newark", PeerUnreachable, ["127.0.0.1:1"]),
+    ("London", f"set peer-connection {ADDRESS} remote-username manage Newark", PeerUnreachable, ["127.0.0.1:1"]),
+    (
+        "London",
+        "set peer-connection remote-username manage Newark",
+        PeerUnreachable,
+        ["cannot reach 127.0.0.1:", "refused"],
+    ),
+    ("London", f"create peer-connection {ADDRESS} remote-username manage Boston", PeerUnreachable, ["127.0.0.1:1"]),
+]
+
+
+@pytest.fixture(scope="module")
+def world_without_peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with make_world(tmp_path_factory.mktemp("gone")) as made:
+        made.newark.stop_replication()
+        yield made
+
+
+@pytest.mark.parametrize("case", PEER_GONE, ids=name_of)
+def test_what_needs_the_other_system_is_refused_while_it_is_gone(world_without_peer: World, case: Case) -> None:
+    secrets = {"remote-password": PASSWORD} if "remote-username" in case[1] else {}
+    expect_refusal(world_without_peer, case, secrets)

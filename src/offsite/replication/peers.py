@@ -22,6 +22,7 @@ from offsite.replication.identity import (
     fingerprint_of,
     format_address,
 )
+from offsite.replication.limits import Limits
 from offsite.replication.messages import Done, Unpair
 from offsite.replication.pairing import Login, ask_to_pair, check_fingerprint, ping
 from offsite.replication.peer_changes import PeerChange, PeerChanges
@@ -71,6 +72,7 @@ class Peers:
         certificates: Certificates,
         system: SystemIdentity,
         own_address: tuple[str, int],
+        limits: Limits,
         report: Report,
         clock: Clock,
         wait: Callable[[float], None] = time.sleep,
@@ -85,6 +87,7 @@ class Peers:
         self.presence = Presence(dialer, clock)
         self._changes = PeerChanges(database, dialer.dial, certificates, report)
         self._settings = Settings(database)
+        self._limits = limits
         self._bandwidths = Bandwidths(self._load_terms, clock, wait, self._local_time)
 
     def query(self, address: str) -> RemoteSystem:
@@ -107,6 +110,7 @@ class Peers:
         """
         check_name(name, "peer connection name")
         self._check_new_name(name)
+        self._limits.check_new_peer()
         login = Login(username, password, fingerprint)
         with self._dialer.dial(address) as connection:
             self._check_stranger(connection, address, login)

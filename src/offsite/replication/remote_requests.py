@@ -30,6 +30,7 @@ from offsite.replication import point_records, records
 from offsite.replication.fence import Fences
 from offsite.replication.filling import Background
 from offsite.replication.identity import SystemIdentity, fingerprint_of, format_address
+from offsite.replication.limits import Limits
 from offsite.replication.locks import SetLocks
 from offsite.replication.login_limit import LoginLimit
 from offsite.replication.messages import (
@@ -63,6 +64,7 @@ class RemoteRequests:
         authenticate: Authenticate,
         locks: SetLocks,
         fences: Fences,
+        limits: Limits,
         report: Report,
         clock: Clock,
     ) -> None:
@@ -74,6 +76,7 @@ class RemoteRequests:
         self._report = report
         self._clock = clock
         self._login_limit = LoginLimit(clock)
+        self._limits = limits
         self._fences = fences
 
     # -- peers ---------------------------------------------------------------------------------------------
@@ -111,6 +114,7 @@ class RemoteRequests:
             "certificate": pair.certificate,
             "created_at": self._clock.now(),
         }
+        self._limits.check_new_peer()
         with self._database.transaction() as transaction:
             self._check_new_peer(hello.system_name, pair.certificate)
             records.insert_peer(transaction, values)
@@ -181,6 +185,7 @@ class RemoteRequests:
         name = check_name(request.settings.name, "replication set name")
         if any(each.name == name for each in self._sets()):
             raise NameInUse(f"there is already a replication set {name!r}")
+        self._limits.check_new_set()
         pool = self._pools.get(request.secondary_pool)
         if pool is None:
             there = ", ".join(sorted(self._pools)) or "none"

@@ -17,6 +17,7 @@ from offsite.replication.dialing import Dialer, Dials
 from offsite.replication.fence import Fences
 from offsite.replication.hooks import Hooks
 from offsite.replication.identity import Certificates, SystemIdentity
+from offsite.replication.limits import Limits
 from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
 from offsite.replication.preparation import Preparation
@@ -56,13 +57,15 @@ class Replication:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         clock = clock or SystemClock()
-        locks, fences = SetLocks(), Fences()
+        locks, fences, limits = SetLocks(), Fences(), Limits(database, system.name)
         self._database = database
         self._listen = listen
-        self.remote_requests = RemoteRequests(database, pools, system, authenticate, locks, fences, report, clock)
+        self.remote_requests = RemoteRequests(
+            database, pools, system, authenticate, locks, fences, limits, report, clock
+        )
         self._server = PeerServer(listen, authority, system, self.remote_requests)
         dialer = dialer or Dialer(authority, system, clock)
-        self.peers = Peers(database, dialer, authority, system, listen, report, clock, wait)
+        self.peers = Peers(database, dialer, authority, system, listen, limits, report, clock, wait)
         self.conductor = Conductor(
             database, pools, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
         )
@@ -74,7 +77,9 @@ class Replication:
         self._control = RunControl(
             database, pools, self.peers, locks, self.conductor, self._preparation, self.upkeep, report, clock
         )
-        self.sets = Sets(database, pools, self.peers, self.conductor, self.upkeep, locks, fences, hooks, report, clock)
+        self.sets = Sets(
+            database, pools, self.peers, self.conductor, self.upkeep, locks, fences, limits, hooks, report, clock
+        )
         self._tickers = (
             Ticker("conductor", self.conductor.step, clock),
             Ticker("upkeep", self.upkeep.step, clock),

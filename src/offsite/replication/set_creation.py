@@ -26,6 +26,7 @@ from offsite.names import check_name
 from offsite.pools.groups import Group, group_of, members
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication import records
+from offsite.replication.limits import Limits
 from offsite.replication.locate import find_image
 from offsite.replication.messages import CreateSet, Done, NewMember
 from offsite.replication.peers import Peers
@@ -35,7 +36,6 @@ from offsite.replication.upkeep import settings_of
 from offsite.store.database import Database
 from offsite.store.tables.pools import images
 
-SETS_MAX = 1024
 MEMBERS_MAX = 16
 
 
@@ -76,11 +76,18 @@ class _Plan:
 
 class SetCreation:
     def __init__(
-        self, database: Database, pools: Mapping[str, Pool], peers: Peers, report: Report, clock: Clock
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        limits: Limits,
+        report: Report,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._pools = pools
         self._peers = peers
+        self._limits = limits
         self._report = report
         self._clock = clock
         self._creating = threading.Lock()
@@ -166,9 +173,8 @@ class SetCreation:
         return of
 
     def _check_new(self, plan: _Plan) -> None:
+        self._limits.check_new_set()
         sets = self._records()
-        if len(sets) >= SETS_MAX:
-            raise InUse(f"this system has {SETS_MAX} replication sets, and no more are allowed; delete one first")
         for image in plan.images:
             if image.kind == "internal":
                 raise NotAllowed(f"image {image.id} belongs to replication itself and cannot be replicated")

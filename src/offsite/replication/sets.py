@@ -16,6 +16,7 @@ from offsite.replication import point_records, records
 from offsite.replication.conductor import Conductor
 from offsite.replication.fence import Fences
 from offsite.replication.hooks import Hooks
+from offsite.replication.limits import Limits
 from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
 from offsite.replication.messages import DeleteSet, Done
@@ -43,6 +44,7 @@ class Sets:
         upkeep: Upkeep,
         locks: SetLocks,
         fences: Fences,
+        limits: Limits,
         hooks: Hooks,
         report: Report,
         clock: Clock,
@@ -57,7 +59,7 @@ class Sets:
         self._hooks = hooks
         self._report = report
         self._clock = clock
-        self._creation = SetCreation(database, pools, peers, report, clock)
+        self._creation = SetCreation(database, pools, peers, limits, report, clock)
 
     # -- creating, changing, deleting ----------------------------------------------------------------------
 

@@ -93,6 +93,18 @@ RETRY_CADENCE = Setting(
     "When a run that failed is tried again. offsite: after 1 s, doubling to 10 min; me4: six times after 10 min, "
     "then every hour. As soon as a peer that was gone is back it is tried in any case.",
 )
+MAXIMUM_REPLICATION_SETS = Setting(
+    "maximum-replication-sets",
+    "32",
+    whole_number("maximum of replication sets", 1, 1024),
+    "How many replication sets there may be, primary and secondary ones together. ME4 has 32 at most.",
+)
+MAXIMUM_PEER_CONNECTIONS = Setting(
+    "maximum-peer-connections",
+    "4",
+    whole_number("maximum of peer connections", 1, 64),
+    "How many peer connections there may be. ME4 has 4 at most.",
+)
 MINIMUM_SCHEDULE_INTERVAL = Setting(
     "minimum-schedule-interval",
     "60",
@@ -115,6 +127,8 @@ NOTICE_INTERVAL = Setting(
 ALL: tuple[Setting[Any], ...] = (
     RUNS_AT_A_TIME,
     RETRY_CADENCE,
+    MAXIMUM_REPLICATION_SETS,
+    MAXIMUM_PEER_CONNECTIONS,
     MINIMUM_SCHEDULE_INTERVAL,
     TIME_ZONE,
     NOTICE_INTERVAL,

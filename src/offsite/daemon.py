@@ -265,6 +265,7 @@ class Daemon:
 
     def _start_schedules(self, system: System) -> None:
         scheduler = scheduler_of(system)
+        self._parts.callback(scheduler.stop, STOP_SECONDS)
         ticker = Ticker("scheduler", scheduler.step, system.clock)
         system.schedules.wake = ticker.wake
         ticker.start()

@@ -15,6 +15,7 @@ from offsite.management.execution import Request, execute
 from offsite.management.grammar import split
 from offsite.management.reply import Reply
 from offsite.management.schedules.roster import Roster
+from offsite.management.schedules.scheduler import Scheduler
 from offsite.management.schedules.schedules import Schedules
 from offsite.management.schedules.task_work import scheduler_of
 from offsite.management.schedules.tasks import Tasks as ScheduledTasks
@@ -97,10 +98,16 @@ class Machine:
                 self.replication.recover()
         finally:
             tasks.owner = before
-        conductor, upkeep, scheduler = self.replication.conductor, self.replication.upkeep, scheduler_of(self.system)
+        conductor, upkeep, scheduler = self.replication.conductor, self.replication.upkeep, self._scheduler()
         conductor.wake = self._ticker("conductor", conductor.step)
         upkeep.wake = self._ticker("upkeep", upkeep.step)
         self.system.schedules.wake = self._ticker("scheduler", scheduler.step)
+
+    def _scheduler(self) -> Scheduler:
+        def begin(name: str, work: Callable[[], None]) -> None:
+            self.world.tasks.spawn(f"{self.name} {name}", work, self)
+
+        return scheduler_of(self.system, begin)
 
     def _open(self) -> None:
         self.database = SimulatedDatabase.__new__(SimulatedDatabase)

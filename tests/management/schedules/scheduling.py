@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -30,18 +31,27 @@ class OwnedClock:
 
 
 class Office:
-    """A bench in UTC whose clock stands at 2027-01-04 (a Monday) 10:00, with its scheduler."""
+    """A bench in UTC whose clock stands at 2027-01-04 (a Monday) 10:00, with its scheduler, whose starts are done at
+    once, unless a test holds them up."""
 
     def __init__(self, bench: Bench, clock: OwnedClock) -> None:
         self.bench = bench
         self.clock = clock
         bench.system.settings.set(TIME_ZONE, "UTC")
+        self.holds_starts_up = False
+        self.held_up: dict[str, Callable[[], None]] = {}
         self.scheduler = self.restarted()
 
     def restarted(self) -> Scheduler:
         """A scheduler that knows only what is on record, as after a crash."""
-        self.scheduler = scheduler_of(self.bench.system)
+        self.scheduler = scheduler_of(self.bench.system, self._begin)
         return self.scheduler
+
+    def _begin(self, name: str, work: Callable[[], None]) -> None:
+        if self.holds_starts_up:
+            self.held_up[name] = work
+        else:
+            work()
 
     def run_until(self, at: float) -> None:
         """As a ticker would, with the time passing between steps."""

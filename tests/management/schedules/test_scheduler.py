@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, update
 from offsite.errors import StateDirectoryError
 from offsite.events import SCHEDULE_EXPIRED, START_MISSED, TASK_FAILED
 from offsite.management.schedules.records import TaskRecord
-from offsite.management.schedules.scheduler import LOOK_SECONDS
+from offsite.management.schedules.scheduler import LOOK_SECONDS, STARTS_AT_A_TIME, in_a_thread
 from offsite.management.schedules.task_work import TaskWork
 from offsite.store.settings import TIME_ZONE
 from offsite.store.tables.management import schedules as table
@@ -76,6 +77,79 @@ def test_who_sleeps_is_woken_when_schedules_change(office: Office) -> None:
     assert len(woken) == 2
     office.bench.do("set setting name time-zone value Europe/London")
     assert len(woken) == 3
+
+
+# -- slow starts -----------------------------------------------------------------------------------------------
+
+
+def test_a_start_that_takes_long_holds_up_no_other(office: Office) -> None:
+    """As that of a set whose hooks take a minute: others would be late, and be told to have been missed."""
+    for name in ("Slow", "Other"):
+        make(office, "start 2027-01-04 11:00 every 1 hours", name)
+    office.holds_starts_up = True
+    office.run_until(utc(2027, 1, 4, 11, 0, 30))
+    assert set(office.held_up) == {"start-Slow", "start-Other"}
+    office.held_up.pop("start-Other")()
+    assert office.bench.names("show snapshots") == ["Sales_S0001"]
+    office.held_up.pop("start-Slow")()
+    assert office.bench.names("show snapshots") == ["Sales_S0001", "Sales_S0002"]
+
+
+def test_a_start_waits_for_the_one_before_it_of_the_same_schedule(office: Office) -> None:
+    make(office, "start 2027-01-04 11:00 every 1 hours")
+    office.holds_starts_up = True
+    office.run_until(utc(2027, 1, 4, 13, 30))
+    first = office.held_up.pop("start-Hourly")
+    office.run_until(utc(2027, 1, 4, 13, 31))
+    assert office.held_up == {}
+    first()
+    office.run_until(utc(2027, 1, 4, 13, 32))
+    office.held_up.pop("start-Hourly")()
+    assert messages(office, START_MISSED.code) == [
+        "2 starts of schedule Hourly were missed, the first at 2027-01-04 12:00. Task Take is started once now."
+    ]
+
+
+def test_no_more_starts_at_a_time_than_there_may_be_threads(office: Office) -> None:
+    for number in range(STARTS_AT_A_TIME + 1):
+        make(office, "start 2027-01-04 11:00", f"S{number}")
+    office.holds_starts_up = True
+    office.clock.at = utc(2027, 1, 4, 11)
+    for _ in range(STARTS_AT_A_TIME + 1):
+        office.scheduler.step()
+    assert len(office.held_up) == STARTS_AT_A_TIME
+    office.held_up.popitem()[1]()
+    office.scheduler.step()
+    assert len(office.held_up) == STARTS_AT_A_TIME
+
+
+def test_a_stop_waits_for_the_starts_that_are_under_way(office: Office) -> None:
+    make(office, "start 2027-01-04 11:00")
+    office.holds_starts_up = True
+    office.run_until(utc(2027, 1, 4, 11))
+    begun = time.monotonic()
+    office.scheduler.stop(0.1)
+    assert 0.1 <= time.monotonic() - begun < 5, "but not for ever"
+    in_a_thread("start", office.held_up.popitem()[1])
+    office.scheduler.stop(30)
+    assert office.bench.names("show snapshots") == ["Sales_S0001"]
+
+
+def test_a_start_whose_end_cannot_be_recorded_is_found_at_the_next_start(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(office, "start 2027-01-04 11:00")
+
+    def fail(*_: object, **__: object) -> None:
+        raise StateDirectoryError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("offsite.management.schedules.records.update_task", fail)
+        office.run_until(utc(2027, 1, 4, 11))
+    assert office.starts() == [] and office.bench.names("show snapshots") == []
+    office.restarted()
+    office.run_until(utc(2027, 1, 4, 11, 1))
+    assert office.starts() == ["04 11:00"]
 
 
 # -- missed starts ---------------------------------------------------------------------------------------------

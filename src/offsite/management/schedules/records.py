@@ -3,6 +3,7 @@ connection that it is given."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -100,10 +101,10 @@ def count_schedules(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(schedules)).scalar_one()
 
 
-def first_due(connection: Connection) -> ScheduleRecord | None:
-    """The schedule whose next start comes first; by the index."""
-    chosen = select(schedules).where(schedules.c.next_at.is_not(None)).order_by(schedules.c.next_at).limit(1)
-    row = connection.execute(chosen).mappings().first()
+def first_due(connection: Connection, leave_out: Collection[str] = ()) -> ScheduleRecord | None:
+    """The schedule whose next start comes first, but for those named; by the index."""
+    chosen = select(schedules).where(schedules.c.next_at.is_not(None), schedules.c.name.not_in(leave_out))
+    row = connection.execute(chosen.order_by(schedules.c.next_at).limit(1)).mappings().first()
     return ScheduleRecord(**row) if row else None
 
 

@@ -1,4 +1,4 @@
-"""Starts what is due: one start at a time, each at most once, none without a word.
+"""Starts what is due: each start at most once, none without a word.
 
 A start takes these steps; what a crash leaves after each is in brackets.
 
@@ -7,15 +7,19 @@ A start takes these steps; what a crash leaves after each is in brackets.
                                                                         of a snapshot 3 is in the same transaction]
         ──► 3 on record: it is done, or has failed and why             [as if nothing had happened]
 
-So a crash neither doubles a start nor loses one. Starts whose time has passed by more than a minute were missed: the
-system was down or busy, or its clock was set forward. One start makes up for all of them, and an event tells it; after
-`expires` nothing is made up for. A clock that is put back doubles nothing, for the next start is on record; only when
-it is put back by more than a day are next starts made anew.
+Step 2 may take a minute, when a set has hooks: so it is done beside other starts, though not beside another one of the
+same schedule. A crash neither doubles a start nor loses one.
+
+Starts whose time has passed by more than a minute were missed: the system was down or busy, or its clock was set
+forward. One start makes up for all of them, and an event tells it; after `expires` nothing is made up for. A clock that
+is put back doubles nothing, for the next start is on record; only when it is put back by more than a day are next
+starts made anew.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from datetime import tzinfo
 from typing import Protocol
@@ -37,6 +41,7 @@ from offsite.store.database import Database
 
 GRACE_SECONDS = 60.0  # a start that is later than this was missed
 LOOK_SECONDS = 30.0  # the longest sleep: the clock may have been set meanwhile
+STARTS_AT_A_TIME = 16
 COUNTED_MAX = 1000  # missed starts are counted up to here
 _DAY_SECONDS = 86400.0
 
@@ -56,11 +61,26 @@ class Work(Protocol):
         ...
 
 
+Begin = Callable[[str, Callable[[], None]], None]
+"""Has work of that name done: in a thread of its own, say, or at once."""
+
+
+def in_a_thread(name: str, work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name=name, daemon=True).start()
+
+
 class Scheduler:
     """A `Ticker` calls `step`, from one thread; a simulator calls it itself."""
 
     def __init__(
-        self, database: Database, schedules: Schedules, roster: Roster, work: Work, report: Report, clock: Clock
+        self,
+        database: Database,
+        schedules: Schedules,
+        roster: Roster,
+        work: Work,
+        report: Report,
+        clock: Clock,
+        begin: Begin,
     ) -> None:
         self._database = database
         self._schedules = schedules
@@ -68,11 +88,14 @@ class Scheduler:
         self._work = work
         self._report = report
         self._clock = clock
+        self._begin = begin
+        self._changed = threading.Condition()
+        self._under_way: set[str] = set()  # schedules
         self._recovered = False
         self._seen_at = -math.inf  # by the clock on the wall
 
     def step(self) -> float:
-        """Makes at most one start. Returns when to be called next, in seconds of the monotonic clock."""
+        """Begins at most one start. Returns when to be called next, in seconds of the monotonic clock."""
         try:
             sleep_seconds = self._step(self._clock.now())
         except OffsiteError as error:
@@ -88,8 +111,12 @@ class Scheduler:
         elif now < self._seen_at - _DAY_SECONDS:
             self._schedules.clock_put_back()
         self._seen_at = now
+        with self._changed:
+            under_way = set(self._under_way)
+        if len(under_way) >= STARTS_AT_A_TIME:
+            return LOOK_SECONDS  # woken when one has ended
         with self._database.read() as connection:
-            due = records.first_due(connection)
+            due = records.first_due(connection, under_way)
         if due is not None and due.next_at is not None and due.next_at <= now:
             self._start(due, due.next_at, now)
             return 0.0
@@ -130,7 +157,9 @@ class Scheduler:
             return  # it was changed or deleted just now
         self._tell_missed(due, found, due_at, now, zone, made_up=not expired)
         if not expired:
-            self._do(due)
+            with self._changed:
+                self._under_way.add(due.name)
+            self._begin(f"start-{due.name}", lambda: self._do(due))
         if following is None:
             self._report(SCHEDULE_EXPIRED, f"Schedule {due.name} of task {due.task_name} has expired.")
 
@@ -138,7 +167,23 @@ class Scheduler:
         with self._database.transaction() as connection:
             return records.take_start(connection, due, following)
 
+    def stop(self, timeout_seconds: float) -> None:
+        """Waits for the starts that are under way. What does not end in time is found at the next start."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way, timeout_seconds)
+
     def _do(self, due: ScheduleRecord) -> None:
+        try:
+            self._do_task(due)
+        except OffsiteError as error:
+            _log.error("what a start has come to cannot be recorded", schedule=due.name, reason=str(error))
+        finally:
+            with self._changed:
+                self._under_way.discard(due.name)
+                self._changed.notify_all()
+            self._schedules.wake()
+
+    def _do_task(self, due: ScheduleRecord) -> None:
         with self._database.read() as connection:
             task = records.find_task(connection, due.task_name)
         if task is None:

@@ -12,7 +12,7 @@ from offsite.management.image_changes import check_resettable, replace_content
 from offsite.management.schedules import records
 from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.rotation import rotate
-from offsite.management.schedules.scheduler import Scheduler
+from offsite.management.schedules.scheduler import Begin, Scheduler, in_a_thread
 from offsite.management.system import Found, System
 from offsite.pools.protocol import Snapshot
 from offsite.pools.retention import set_priority
@@ -109,7 +109,7 @@ class TaskWork:
         raise ObjectNotFound(f"the volume or snapshot of task {task.name} was deleted just now")
 
 
-def scheduler_of(system: System) -> Scheduler:
+def scheduler_of(system: System, begin: Begin = in_a_thread) -> Scheduler:
     """What starts the tasks of a whole system."""
     work, report = TaskWork(system), system.events.report
-    return Scheduler(system.database, system.schedules, system.roster, work, report, system.clock)
+    return Scheduler(system.database, system.schedules, system.roster, work, report, system.clock, begin)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from offsite import events
-from offsite.errors import BadParameter, NotAllowed, PoolFull
+from offsite.errors import BadParameter, InUse, NotAllowed, PoolFull
 from offsite.replication.hooks import Cut, HookFailed
 from offsite.replication.preparation import RunEnded
 from offsite.replication.records import RunRecord
@@ -329,3 +332,27 @@ def test_without_hooks_a_snapshot_that_fails_fails_the_run(london: Quiet, monkey
     with pytest.raises(PoolFull):
         london.replication.replicate("S")
     assert (the_run(london).state, the_run(london).error) == ("failed", "pool A is full")
+
+
+def test_an_abort_does_not_wait_for_a_disk_that_hangs(london: Quiet) -> None:
+    """It says so instead, and nothing has changed: R8."""
+    london.replication.replicate("S")
+    of = london.replication.sets.record("S")
+    locks = london.replication._control._locks
+    held, let_go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with locks.recording(of.uuid, of.name):
+            held.set()
+            let_go.wait(30)
+
+    with ThreadPoolExecutor() as threads:
+        threads.submit(hang)
+        assert held.wait(10)
+        begun = time.monotonic()
+        with pytest.raises(InUse, match="has not ended for 2 s; look at its pool, or try again"):
+            london.replication.abort("S")
+        assert time.monotonic() - begun < 5
+        let_go.set()
+    assert states(london) == ["running"]
+    assert not london.replication.abort("S"), "the secondary cannot be told: it is gone"

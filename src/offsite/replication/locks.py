@@ -43,10 +43,13 @@ class SetLocks:
             yield held
 
     @contextmanager
-    def recording(self, set_uuid: str, set_name: str) -> Iterator[None]:
-        """Raises InUse when the pool or its disk keeps another step from ending."""
-        waits = f"a step of replication set {set_name} has not ended for {RECORDING_SECONDS:.0f} s; look at its pool"
-        with self._held("recording", set_uuid, RECORDING_SECONDS, waits):
+    def recording(self, set_uuid: str, set_name: str, timeout_seconds: float | None = None) -> Iterator[None]:
+        """Raises InUse when the pool or its disk keeps another step from ending in time: RECORDING_SECONDS."""
+        seconds = RECORDING_SECONDS if timeout_seconds is None else timeout_seconds
+        waits = (
+            f"a step of replication set {set_name} has not ended for {seconds:.0f} s; look at its pool, or try again"
+        )
+        with self._held("recording", set_uuid, seconds, waits):
             yield
 
     @contextmanager

@@ -30,6 +30,7 @@ from offsite.replication.taking import Taking
 from offsite.replication.upkeep import Upkeep
 from offsite.store.database import Database
 
+ABORT_LOCK_SECONDS = 2.0  # for a step that a slow disk holds up: an abort ends within five
 ABORT_WAIT_SECONDS = 1.0  # for the attempt to leave off, before the secondary is asked
 
 
@@ -82,10 +83,10 @@ class RunControl:
 
     def abort(self, set_uuid: str) -> bool:
         """Ends the run, running or suspended, and lifts the suspension. Returns whether the secondary has been
-        told; if not, it will be. Raises NotAllowed when there is no run."""
+        told; if not, it will be. Raises NotAllowed when there is no run, and InUse when a disk holds it up."""
         of = self._record(set_uuid, "aborted")
         with self._conductor.standing_still(of.uuid, 0.0):
-            with self._locks.recording(of.uuid, of.name):
+            with self._locks.recording(of.uuid, of.name, ABORT_LOCK_SECONDS):
                 may_be_committed = self._conductor.stop_attempt(of.uuid)
                 with self._database.read() as connection:
                     run = records.set_run_in(connection, of.id, "running")

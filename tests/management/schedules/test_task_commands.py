@@ -234,6 +234,38 @@ def test_a_request_that_was_on_record_before_a_crash_is_not_made_twice(
     wait_for_run(london, 2)
 
 
+def test_a_run_that_a_crash_cut_before_its_snapshot_is_made_up_for(
+    offices: tuple[Office, Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is on record, but has come to nothing: without another start the copy would be a night older."""
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    london, _ = replicated(offices)
+    hooks = london.bench.system.state_directory / "hooks"
+    hooks.mkdir()
+    (hooks / "freeze").write_text("#!/bin/sh\n")
+    (hooks / "freeze").chmod(0o700)
+    london.bench.do("set replication-set before-snapshot freeze SalesDR")
+    london.bench.do("create task type Replicate replication-set SalesDR Nightly")
+    schedule(london, "Nightly")
+    london.clock.at = utc(2027, 1, 4, 11)
+    with monkeypatch.context() as patch:
+        patch.setattr("offsite.replication.taking.Taking.take", crash)
+        with pytest.raises(Crash):
+            london.scheduler.step()
+    assert [row["state"] for row in london.bench.rows("show replication-runs")] == ["preparing"]
+    london.bench.system.replication.recover()
+    london.restarted()
+    london.run_until(utc(2027, 1, 4, 11, 30))
+    wait_for_run(london, 1)
+    assert [row["state"] for row in london.bench.rows("show replication-runs")] == ["success", "failed"]
+
+
 def test_during_a_run_the_queue_policy_decides(offices: tuple[Office, Office]) -> None:
     london, newark = replicated(offices)
     london.bench.do("create task type Replicate replication-set SalesDR Nightly")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from offsite import events
-from offsite.errors import BadParameter, InUse, NotAllowed, PoolFull
+from offsite.errors import BadParameter, InUse, NotAllowed, PoolFailed, PoolFull
 from offsite.replication.hooks import Cut, HookFailed
 from offsite.replication.preparation import RunEnded
 from offsite.replication.records import RunRecord
@@ -274,18 +274,18 @@ def test_a_system_that_went_down_before_the_snapshot_thaws_at_its_next_start(
     power_fails_during(london, hooks, "freeze")
     assert states(london) == ["preparing"]
     hooks.failing = {"thaw"} if thaw_fails else set()
-    london.replication.recover()
+    start_again(london)
     assert hooks.calls == [FREEZE, THAW]
-    run = the_run(london)
-    assert run.state == "failed" and "the system was stopped before its snapshot was taken" in (run.error or "")
-    assert ("hook thaw ended" in (run.error or "")) is thaw_fails
-    london.replication.recover()
+    told = "the system was stopped before its snapshot was taken"
+    told += "; and then hook thaw ended with status 1" if thaw_fails else ""
+    assert (the_run(london).state, the_run(london).error) == ("failed", told)
+    start_again(london)
     assert hooks.calls == [FREEZE, THAW], "once"
 
 
 def test_a_system_that_went_down_while_it_thawed_thaws_again_and_sends(london: Quiet, hooks: Hooks) -> None:
     power_fails_during(london, hooks, "thaw")
-    london.replication.recover()
+    start_again(london)
     assert hooks.calls == [FREEZE, THAW, THAW] and states(london) == ["running"]
     london.step()
     assert london.under_way() == ["S"]
@@ -294,7 +294,7 @@ def test_a_system_that_went_down_while_it_thawed_thaws_again_and_sends(london: Q
 def test_a_hook_that_fails_after_a_start_fails_its_run(london: Quiet, hooks: Hooks) -> None:
     power_fails_during(london, hooks, "thaw")
     hooks.failing = {"thaw"}
-    london.replication.recover()
+    start_again(london)
     london.step()
     assert states(london) == ["failed"] and london.attempts == [] and points(london) == 0
 
@@ -302,8 +302,58 @@ def test_a_hook_that_fails_after_a_start_fails_its_run(london: Quiet, hooks: Hoo
 def test_an_aborted_run_whose_hook_the_power_cut_thaws_at_the_next_start(london: Quiet, hooks: Hooks) -> None:
     hooks.meanwhile["freeze"] = lambda: london.replication.abort("S")
     power_fails_during(london, hooks, "thaw")
-    london.replication.recover()
+    start_again(london)
     assert hooks.calls == [FREEZE, THAW, THAW] and states(london) == ["aborted"]
+
+
+def test_a_start_does_not_wait_for_a_hook_but_new_requests_do(
+    london: Quiet, hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts would be without their volumes as long as it takes."""
+    monkeypatch.setattr("offsite.replication.locks.REQUESTING_SECONDS", 0.1)
+    power_fails_during(london, hooks, "thaw")
+    running, let_end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        running.set()
+        let_end.wait(30)
+
+    hooks.meanwhile["thaw"] = hang
+    (thread,) = london.replication._preparation.thaw()
+    assert running.wait(10) and thread.is_alive()
+    london.step()
+    assert london.attempts == [], "nothing is sent before it went well"
+    with pytest.raises(InUse, match="try again in a moment"):
+        london.replication.replicate("S")
+    let_end.set()
+    thread.join(10)
+    london.step()
+    assert london.under_way() == ["S"]
+
+
+def test_a_pool_that_fails_at_a_start_leaves_the_run_for_the_next_one(
+    london: Quiet, hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power_fails_during(london, hooks, "thaw")
+    hooks.failing = {"thaw"}
+
+    def fail(*_arguments: object) -> None:
+        raise PoolFailed("the disk is broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(london.pool, "apply", fail)
+        start_again(london)
+    london.step()
+    assert states(london) == ["running"] and london.attempts == [], "whether it may be sent is not known yet"
+    start_again(london)
+    assert states(london) == ["failed"] and points(london) == 0
+
+
+def start_again(london: Quiet) -> None:
+    london.replication.recover()
+    for thread in london.replication._preparation.thaw():
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def power_fails_during(london: Quiet, hooks: Hooks, name: str) -> None:

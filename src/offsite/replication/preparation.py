@@ -15,6 +15,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
+import structlog
+
 from offsite import events
 from offsite.clock import Clock
 from offsite.errors import ErrorClass, OffsiteError
@@ -28,6 +30,9 @@ from offsite.replication.taking import Source, Taking
 from offsite.store.database import Database
 
 _STOPPING = "the system is being stopped"
+_STOPPED = "the system was stopped before its snapshot was taken"
+
+_log = structlog.get_logger(__name__)
 
 
 class RunEnded(OffsiteError):
@@ -98,16 +103,35 @@ class Preparation:
             cut.now(_STOPPING)
 
     def recover(self) -> None:
-        """After a start: the after-snapshot hooks that a stop has kept from ending run again, so that no database stays
-        frozen; and the runs that had no snapshot yet have failed."""
+        """After a start: runs that had no snapshot yet have failed."""
         with self._database.read() as connection:
             sets = {of.id: of for of in records.all_sets(connection)}
-            cut = records.runs_cut_in_preparation(connection)
+            cut = [run for run in records.unfinished_runs(connection) if run.state == "preparing"]
         for run in cut:
-            failure = "the system was stopped before its snapshot was taken" if run.state == "preparing" else None
-            self._settle(sets[run.set_id], run.uuid, failure)
+            self.fail(sets[run.set_id], run.uuid, run.snapshot_number or 0, _STOPPED)
+
+    def thaw(self) -> list[threading.Thread]:
+        """After a start: the after-snapshot hooks that a stop has kept from ending run again, so that no database stays
+        frozen. Each in a thread of its own, for hosts and users cannot wait for that."""
+        with self._database.read() as connection:
+            sets = {of.id: of for of in records.all_sets(connection)}
+            due = records.runs_with_hook_due(connection)
+        threads = [
+            threading.Thread(target=self._thaw, args=(sets[run.set_id], run), name=f"thaw-{run.uuid}", daemon=True)
+            for run in due
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
 
     # -- steps ---------------------------------------------------------------------------------------------
+
+    def _thaw(self, of: SetRecord, run: RunRecord) -> None:
+        try:
+            with self._locks.requesting(of.uuid, of.name):
+                self._settle(of, run.uuid, None)
+        except (OffsiteError, OSError) as error:
+            _log.error("a run waits for its hook until the next start", set=of.name, run=run.uuid, reason=str(error))
 
     def _take_between_hooks(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
         self._record(of, run, number, state="preparing", after_snapshot_due=of.after_snapshot is not None)

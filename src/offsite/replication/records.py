@@ -198,9 +198,9 @@ def unfinished_runs(connection: Connection) -> list[RunRecord]:
     return [_run(row) for row in connection.execute(_UNFINISHED_RUNS).mappings()]
 
 
-def runs_cut_in_preparation(connection: Connection) -> list[RunRecord]:
-    """After a start: those whose hooks a stop has cut, oldest first."""
-    chosen = select(runs).where(runs.c.after_snapshot_due | (runs.c.state == "preparing")).order_by(runs.c.id)
+def runs_with_hook_due(connection: Connection) -> list[RunRecord]:
+    """Those whose after-snapshot hook has not ended, oldest first."""
+    chosen = select(runs).where(runs.c.after_snapshot_due).order_by(runs.c.id)
     return [_run(row) for row in connection.execute(chosen).mappings()]
 
 

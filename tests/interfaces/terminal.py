@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -26,7 +27,7 @@ def at_a_terminal(
         stderr=theirs,
         env=clean | {"COLUMNS": "100", "TERM": "xterm"} | dict(environment or {}),
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+        preexec_fn=_take_terminal,
     )
     os.close(theirs)
     screen, seen, waiting, deadline = "", 0, list(answers), time.monotonic() + 60
@@ -41,6 +42,12 @@ def at_a_terminal(
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def _take_terminal() -> None:
+    """So that Ctrl-C is a signal; also when whoever runs the tests ignores it, as background jobs of a shell do."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(descriptor: int, deadline: float) -> str:

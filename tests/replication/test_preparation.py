@@ -15,9 +15,9 @@ from offsite.errors import BadParameter, InUse, NotAllowed, PoolFailed, PoolFull
 from offsite.replication.hooks import Cut, HookFailed
 from offsite.replication.preparation import RunEnded
 from offsite.replication.records import RunRecord
-from offsite.replication.set_settings import Settings
 from offsite.replication.status import Status
 from tests.replication.test_conductor import Quiet
+from tests.replication.test_run_requests import modify, states
 
 FREEZE, THAW = "freeze 7 S", "thaw 7 S"
 
@@ -64,15 +64,6 @@ def hooks(london: Quiet, monkeypatch: pytest.MonkeyPatch) -> Hooks:
     monkeypatch.setattr(london.replication.sets, "_hooks", hooks)
     modify(london, before_snapshot="freeze", after_snapshot="thaw", hook_timeout_seconds=7)
     return hooks
-
-
-def modify(site: Quiet, **settings: object) -> None:
-    site.replication.sets.modify("S", Settings(**settings))  # type: ignore[arg-type]  # names and values of Settings
-
-
-def states(site: Quiet) -> list[str]:
-    """Oldest first."""
-    return [run.state for run in reversed(site.runs("S"))]
 
 
 def the_run(site: Quiet) -> RunRecord:
@@ -204,6 +195,23 @@ def test_an_abort_at_the_end_of_the_hook_keeps_the_snapshot_from_being_taken(
     assert states(london) == ["aborted"] and points(london) == 0 and hooks.calls == [FREEZE, THAW]
 
 
+def test_an_abort_before_the_hook_has_begun_keeps_it_from_beginning(
+    london: Quiet, hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who asked would wait a minute for a hook that nobody needs."""
+    preparation = london.replication._preparation
+    before_snapshot = preparation._before_snapshot
+
+    def abort_and_begin(*arguments: object) -> None:
+        london.replication.abort("S")
+        before_snapshot(*arguments)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(preparation, "_before_snapshot", abort_and_begin)
+    with pytest.raises(RunEnded, match="aborted by a user"):
+        london.replication.replicate("S")
+    assert hooks.calls == [THAW] and states(london) == ["aborted"]
+
+
 @pytest.mark.parametrize("thaw_fails", [False, True])
 def test_an_abort_leaves_the_hook_after_the_snapshot_alone(london: Quiet, hooks: Hooks, thaw_fails: bool) -> None:
     hooks.failing = {"thaw"} if thaw_fails else set()
@@ -319,7 +327,7 @@ def test_a_start_does_not_wait_for_a_hook_but_new_requests_do(
         let_end.wait(30)
 
     hooks.meanwhile["thaw"] = hang
-    (thread,) = london.replication._preparation.thaw()
+    (thread,) = london.replication._preparation.thaw(london.replication.conductor.wake)
     assert running.wait(10) and thread.is_alive()
     london.step()
     assert london.attempts == [], "nothing is sent before it went well"
@@ -351,7 +359,7 @@ def test_a_pool_that_fails_at_a_start_leaves_the_run_for_the_next_one(
 
 def start_again(london: Quiet) -> None:
     london.replication.recover()
-    for thread in london.replication._preparation.thaw():
+    for thread in london.replication._preparation.thaw(london.replication.conductor.wake):
         thread.join(30)
         assert not thread.is_alive()
 

@@ -590,3 +590,24 @@ def test_a_set_that_thinks_it_is_primary_on_both_systems_does_not_run(london: Si
     failed = london.run_to_trouble("SalesDR")
     assert failed.error == "Newark: replication set SalesDR is primary here, too"
     assert volume
+
+
+def test_a_run_goes_on_by_itself_once_the_hook_that_a_stop_cut_went_well(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    hook = london.directory / "hooks" / "thaw"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\n: > begun; while [ ! -e go ]; do sleep 0.05; done\n")
+    hook.chmod(0o700)
+    london.create_set("SalesDR", london.create_volume("Sales", 1 << 20), "Newark")
+    of = london.replication.sets.record("SalesDR")
+    with london.replication.conductor.standing_still(of.uuid, 0.0):
+        london.replication.replicate("SalesDR")
+        with london.database.transaction() as connection:  # as a stop in the middle of the hook leaves it
+            connection.exec_driver_sql("UPDATE runs SET after_snapshot_due = 1")
+            connection.exec_driver_sql("UPDATE replication_sets SET after_snapshot = 'thaw'")
+        london.restart()
+    wait_until("the hook runs", (hook.parent / "begun").exists)
+    wait_until("the peer was looked at", lambda: london.replication.peers.online("Newark"))
+    assert london.runs("SalesDR")[0].state == "running"
+    (hook.parent / "go").touch()
+    wait_until("the run is done", lambda: london.runs("SalesDR")[0].state == "success", 10)

@@ -13,7 +13,7 @@ which nothing needs any more; the after-snapshot hook it leaves alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -110,14 +110,17 @@ class Preparation:
         for run in cut:
             self.fail(sets[run.set_id], run.uuid, run.snapshot_number or 0, _STOPPED)
 
-    def thaw(self) -> list[threading.Thread]:
+    def thaw(self, ended: Callable[[], None]) -> list[threading.Thread]:
         """After a start: the after-snapshot hooks that a stop has kept from ending run again, so that no database stays
-        frozen. Each in a thread of its own, for hosts and users cannot wait for that."""
+        frozen. Each in a thread of its own, for hosts and users cannot wait for that; `ended` is called after each,
+        for what may be sent now."""
         with self._database.read() as connection:
             sets = {of.id: of for of in records.all_sets(connection)}
             due = records.runs_with_hook_due(connection)
         threads = [
-            threading.Thread(target=self._thaw, args=(sets[run.set_id], run), name=f"thaw-{run.uuid}", daemon=True)
+            threading.Thread(
+                target=self._thaw, args=(sets[run.set_id], run, ended), name=f"thaw-{run.uuid}", daemon=True
+            )
             for run in due
         ]
         for thread in threads:
@@ -126,12 +129,13 @@ class Preparation:
 
     # -- steps ---------------------------------------------------------------------------------------------
 
-    def _thaw(self, of: SetRecord, run: RunRecord) -> None:
+    def _thaw(self, of: SetRecord, run: RunRecord, ended: Callable[[], None]) -> None:
         try:
             with self._locks.requesting(of.uuid, of.name):
                 self._settle(of, run.uuid, None)
         except (OffsiteError, OSError) as error:
             _log.error("a run waits for its hook until the next start", set=of.name, run=run.uuid, reason=str(error))
+        ended()
 
     def _take_between_hooks(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
         self._record(of, run, number, state="preparing", after_snapshot_due=of.after_snapshot is not None)
@@ -141,7 +145,8 @@ class Preparation:
             self._take(of, run, number, source)
         except (OffsiteError, OSError) as error:
             failure = error
-        ended = self._settle(of, run, str(failure) if failure else None)
+        # An error without a word is one, too.
+        ended = self._settle(of, run, None if failure is None else str(failure) or repr(failure))
         if ended.state in ("running", "queued"):
             return ended.state
         if ended.state != "failed":
@@ -158,6 +163,7 @@ class Preparation:
         try:
             if stopping:
                 cut.now(_STOPPING)
+            self._check_preparing(run)  # only from here on an abort finds the cut
             self._run_hook(of, of.before_snapshot, run, cut)
         finally:
             with self._lock:
@@ -165,11 +171,14 @@ class Preparation:
 
     def _take(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
         with self._locks.recording(of.uuid, of.name):
-            with self._database.read() as connection:
-                known = records.find_run(connection, run)
-            if known is not None and known.state != "preparing":
-                raise RunEnded(str(known.error))
+            if of.before_snapshot or of.after_snapshot:
+                self._check_preparing(run)
             return self._taking.take(of, run, number, source)
+
+    def _check_preparing(self, run: str) -> None:
+        known = self._find(run)
+        if known.state != "preparing":
+            raise RunEnded(str(known.error))
 
     def _settle(self, of: SetRecord, run: str, failure: str | None) -> RunRecord:
         """Runs the after-snapshot hook, if it is due, and puts on record what has become of the run: it goes on, or has
@@ -214,8 +223,7 @@ class Preparation:
 
     def _record(self, of: SetRecord, run: str, number: int, **values: object) -> None:
         with self._database.transaction() as connection:
-            records.take_number(connection, of.id, number)
-            records.put_run(connection, of.id, run, self._clock.now(), snapshot_number=number, **values)
+            records.put_request(connection, of.id, run, number, self._clock.now(), **values)
 
     def _tell_failure(self, of: SetRecord, sentence: str) -> None:
         self._report(events.RUN_FAILED, f"A run of replication set name: {of.name}, failed: {sentence}")

@@ -238,6 +238,12 @@ def put_run(connection: Connection, set_id: int, uuid: str, started_at: float, *
         update_run(connection, uuid, started_at=started_at, **values)
 
 
+def put_request(connection: Connection, set_id: int, uuid: str, number: int, now: float, **values: Any) -> None:
+    """What has become of a request so far; it has taken its number of the snapshot history."""
+    take_number(connection, set_id, number)
+    put_run(connection, set_id, uuid, now, snapshot_number=number, **values)
+
+
 def take_number(connection: Connection, set_id: int, number: int) -> None:
     """The number of the snapshot history that a request had: the next request has the next one."""
     update_set(connection, set_id, next_snapshot_number=(number + 1) % SNAPSHOT_NUMBERS)

@@ -134,11 +134,9 @@ class RunRequests:
                 )
             if busy:
                 why = "a run was under way, and the queue policy is discard"
-                ended_at = self._clock.now()
+                now = self._clock.now()
                 with self._database.transaction() as connection:
-                    records.take_number(connection, of.id, number)
-                    values = {"ended_at": ended_at, "error": why, "snapshot_number": number}
-                    records.insert_run(connection, of.id, run, ended_at, "dropped", **values)
+                    records.put_request(connection, of.id, run, number, now, state="dropped", ended_at=now, error=why)
         return busy is not None
 
     def _source(self, of: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:

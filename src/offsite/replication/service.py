@@ -97,7 +97,7 @@ class Replication:
         self._server.start()
         self.peers.own_address = (self._listen[0], self._server.port)
         self.recover()
-        self._preparation.thaw()
+        self._preparation.thaw(self.conductor.wake)
         for ticker in self._tickers:
             ticker.start()
 

@@ -64,8 +64,7 @@ class Taking:
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in dropped_points])
             point_records.insert_point(connection, of.id, run, "pending", taken_at, names)
-            records.take_number(connection, of.id, number)
-            records.put_run(connection, of.id, run, taken_at, state=state, source=source.name, snapshot_number=number)
+            records.put_request(connection, of.id, run, number, taken_at, state=state, source=source.name)
             if dropped is not None:
                 self._end(connection, dropped.uuid, "dropped", "a newer request took its place in the queue")
             write_kept(connection)

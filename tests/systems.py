@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,7 +53,7 @@ class System(DemoSystem):
     def refused(self, *command: str) -> str:
         """The sentence with which a command is refused."""
         done = subprocess.run(
-            [sys.executable, "-m", "offsite", "--state", str(self.directory), *command],
+            self.command(*command),
             capture_output=True,
             text=True,
             timeout=DEADLINE_SECONDS,
@@ -62,6 +61,12 @@ class System(DemoSystem):
         )
         assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
         return done.stderr.strip()
+
+    def popen(self, *command: str) -> subprocess.Popen[str]:
+        """A command that goes on beside the test, in a process of its own."""
+        return subprocess.Popen(
+            self.command(*command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
 
     def digest(self, name: str) -> str:
         return str(self.ask("show", "digest", name)["digests"][0]["digest"])

@@ -8,7 +8,7 @@ import pytest
 
 from offsite.interfaces import replicate_wait
 from offsite.interfaces.options import parse_options
-from offsite.interfaces.replicate_wait import RunFailed, replicate, state, summary
+from offsite.interfaces.replicate_wait import RunDropped, RunFailed, replicate, state, summary
 from offsite.management.commands.runs import RUN
 from offsite.management.reply import Reply, Row, Value, row
 
@@ -25,13 +25,14 @@ def run(**values: Value) -> Row:
 class Scripted:
     """A system whose run goes as a test writes it down."""
 
-    def __init__(self, *rows: Row) -> None:
-        self._rows: Iterator[Row] = iter(rows)
+    def __init__(self, *answers: Row | tuple[Row, ...]) -> None:
+        self._rows: Iterator[Row | tuple[Row, ...]] = iter(answers)
         self.asked: list[Sequence[str]] = []
 
     def command(self, words: Sequence[str]) -> Reply:
         self.asked.append(words)
-        return Reply(rows=(next(self._rows),))
+        answer = next(self._rows)
+        return Reply(rows=answer if isinstance(answer, tuple) else (answer,))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ LINE = parse_options(["replicate", "Sales DR", "--wait"])
 
 def test_it_asks_until_the_run_has_ended_and_sums_up() -> None:
     done = run(state="success", changed_bytes=3 * MIB, wire_bytes=2 * MIB, duration=1.5)
-    system = Scripted(run(), run(progress=50.0), run(run="another"), done)
+    system = Scripted(run(), run(progress=50.0), (run(run="another", state="queued"), run()), done)
     reply = replicate(system, LINE)
     assert reply.message == (
         "Sales DR is up to date: 3 MiB had changed, 2 MiB went over the wire, in 1.50 s; digests are equal."
@@ -71,6 +72,37 @@ def test_a_peer_that_is_gone_is_waited_for() -> None:
     gone = run(phase="waiting", error="cannot reach Newark", error_class="try again")
     done = run(state="success", changed_bytes=0, wire_bytes=0, duration=1.0)
     assert "is up to date" in replicate(Scripted(run(), gone, gone, run(), done), LINE).message
+
+
+def test_a_queued_request_is_waited_for_until_its_own_run_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    """The end of the run ahead of it is not the end of what was asked for."""
+    queued = run(run="mine", state="queued")
+    ahead = run(run="ahead")
+    ahead_done = run(run="ahead", state="success")
+    mine_done = run(run="mine", state="success", changed_bytes=0, wire_bytes=0, duration=1.0)
+    system = Scripted(queued, (queued, ahead), (queued, ahead_done), (run(run="mine"), ahead_done), (mine_done,))
+    assert replicate(system, LINE).message.startswith("Run mine had its turn. Sales DR is up to date")
+    assert "Run mine is queued behind the run under way; waiting for it." in capsys.readouterr().err
+
+
+def test_a_queued_request_ends_when_the_run_ahead_waits_for_an_operator() -> None:
+    queued = run(run="mine", state="queued")
+    stuck = run(run="ahead", phase="waiting", error="Newark: pool A is full", error_class="operator must act")
+    with pytest.raises(RunFailed, match=r"cannot go on: Newark: pool A is full"):
+        replicate(Scripted(queued, (queued, stuck)), LINE)
+
+
+@pytest.mark.parametrize("first", ["dropped", "queued"])
+def test_a_request_that_is_dropped_is_told_apart_from_a_run_that_failed(first: str) -> None:
+    """By a queue policy at once, or by a newer request later."""
+    dropped = run(run="mine", state="dropped", error="a newer request took its place in the queue")
+    with pytest.raises(RunDropped, match="run mine of replication set Sales DR was dropped: a newer request"):
+        replicate(Scripted(run(run="mine", state=first, error="a newer request"), dropped), LINE)
+
+
+def test_a_run_that_is_no_longer_on_record_is_not_waited_for_for_ever() -> None:
+    with pytest.raises(RunFailed, match="run r1 of replication set Sales DR is no longer on record"):
+        replicate(Scripted(run(), (run(run="another"),)), LINE)
 
 
 def test_what_is_shown_has_bytes_rate_and_expected_end() -> None:

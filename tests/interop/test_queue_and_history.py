@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.replication import Replicated, events, snapshots
+from tests.interop.replication import SECONDS, Replicated, events, snapshots
 from tests.systems import two_systems, wait_until
 
 pytestmark = pytest.mark.slow
@@ -71,6 +71,36 @@ def test_discard_drops_a_request_and_is_refused_while_one_is_queued(pair: Replic
     pair.replicate("DDR")
     await_history(pair, "DDR", "d_0000", "d_0003")
     wait_until("Newark hears of it", lambda: pair.show("DDR", pair.newark)["queue-policy"] == "discard")
+
+
+def test_wait_waits_for_a_queued_request_and_tells_a_dropped_one_by_its_exit_status(pair: Replicated) -> None:
+    """What a nightly script goes by: 0 once its own run is done, 3 when nothing was sent for it."""
+    pair.make_volume("W", size_mib=8)
+    pair.make_set("WDR", "W")
+    with pair.slowly():
+        pair.begin("WDR")
+        waiting = pair.london.popen("replicate", "WDR", "--wait")
+        wait_until("it is queued", lambda: pair.show("WDR")["queue-count"] == 1)
+        mine = pair.runs("WDR")[0]["run"]
+        replaced = pair.london.popen("replicate", "WDR", "--wait")
+        wait_until("it took the place", lambda: pair.runs("WDR")[0]["run"] != mine)
+        assert waiting.wait(SECONDS) == 3
+        assert f"run {mine} of replication set WDR was dropped: a newer request" in waiting.communicate()[1]
+        mine = pair.runs("WDR")[0]["run"]
+    said = replaced.communicate(timeout=60)
+    assert replaced.returncode == 0, said
+    assert said[0].startswith(f"Run {mine} had its turn. WDR is up to date"), said
+    assert f"Run {mine} is queued behind the run under way" in said[1]
+
+    pair.london.ask("set", "replication-set", "queue-policy", "discard", "WDR")
+    pair.write("W", size_mib=8)
+    with pair.slowly():
+        pair.begin("WDR")
+        for more in ([], ["--wait"], ["--json"]):
+            dropped = pair.london.popen("replicate", "WDR", *more)
+            said = dropped.communicate(timeout=SECONDS)
+            assert dropped.returncode == 3, said
+            assert "queue policy is discard" in "".join(said)
 
 
 def test_the_oldest_of_a_history_goes_but_for_what_is_mapped_and_no_name_is_overwritten(pair: Replicated) -> None:

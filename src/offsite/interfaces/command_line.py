@@ -17,7 +17,7 @@ from offsite.interfaces.options import CommandLine, OptionError, parse_options
 from offsite.interfaces.values_shown import printable
 from offsite.management.reply import Reply
 
-DONE, REFUSED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, REFUSED, WRONG_USAGE, DROPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 Verb = Callable[[CommandLine], int]
 """Something that this program does by itself. Returns the exit status."""
@@ -110,7 +110,12 @@ def _ask_system(line: CommandLine) -> int:
         if wants_files:
             reply = certificate_files.write(reply, line)
     show(reply, line)
-    return DONE
+    return DROPPED if _is_dropped(reply, line) else DONE
+
+
+def _is_dropped(reply: Reply, line: CommandLine) -> bool:
+    """A request that the queue policy dropped was answered, not done: a script must be able to tell."""
+    return line.verb == "replicate" and any(row["state"] == "dropped" for row in reply.rows)
 
 
 def show(reply: Reply, line: CommandLine) -> None:
@@ -131,7 +136,7 @@ def _refused(error: OffsiteError, *, json_wanted: bool) -> int:
 
         json.dump({"status": [status("Error", str(error), error.code)]}, sys.stdout, indent=2)
         print(flush=True)
-    return _fail(error, WRONG_USAGE if getattr(error, "usage", False) else REFUSED)
+    return _fail(error, WRONG_USAGE if getattr(error, "usage", False) else getattr(error, "exit_status", REFUSED))
 
 
 def _fail(error: OffsiteError, status: int) -> int:

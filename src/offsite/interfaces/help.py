@@ -49,7 +49,7 @@ def overview(table: Table) -> str:
         lines += ["", subject, *_columns([(command.text, _first(command.help)) for command in commands])]
     everywhere = [(option.syntax, option.help) for option in OPTIONS if not option.verbs]
     lines += ["", "Options", *_columns(everywhere), ""]
-    lines.append("Exit status: 0 done, 1 refused, 2 wrong usage.")
+    lines.append("Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 replicate: the request was dropped.")
     return "\n".join(lines)
 
 

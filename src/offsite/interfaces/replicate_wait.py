@@ -1,4 +1,8 @@
-"""`offsite replicate SET --wait`: starts a run, shows it live, and ends when it has ended, or waits for an operator."""
+"""`offsite replicate SET --wait`: starts a run, shows it live, and ends when it has ended, or waits for an operator.
+
+A request that is queued behind another run is waited for as well: until it has had its turn and is done, or a newer
+request took its place.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,18 @@ from offsite.management.reply import Reply, Row
 from offsite.units import format_size
 
 POLL_SECONDS = 0.2
+EXIT_DROPPED = 3
+UNDER_WAY = ("preparing", "queued", "running")
 
 
 class RunFailed(OffsiteError):
     """The run has ended, and not with success, or will not have any until someone has mended something."""
+
+
+class RunDropped(OffsiteError):
+    """The queue policy dropped the request, or a newer request took its place in the queue: nothing was sent for it."""
+
+    exit_status = EXIT_DROPPED
 
 
 class Asks(Protocol):
@@ -28,9 +40,12 @@ class Asks(Protocol):
 
 
 def replicate(asked: Asks, line: CommandLine) -> Reply:
-    """Returns what to say at the end. Raises RunFailed."""
+    """Returns what to say at the end. Raises RunFailed, or RunDropped."""
     (run,) = asked.command(line.words).rows
     name = str(run["replication-set"])
+    was_queued = run["state"] == "queued"
+    if was_queued:
+        print(f"Run {run['run']} is queued behind the run under way; waiting for it.", file=sys.stderr)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -39,17 +54,30 @@ def replicate(asked: Asks, line: CommandLine) -> Reply:
     )
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(f"Replicating {name}", total=100.0, state="")
-        while run["state"] == "running":
-            _check_goes_on(name, run)
+        ahead: Row | None = None
+        while run["state"] in UNDER_WAY:
+            _check_goes_on(name, run if ahead is None else ahead)
             progress.update(task, completed=number(run, "progress"), state=state(run, time.time()))
             time.sleep(POLL_SECONDS)
-            rows = asked.command(["show", "replication-runs", f'"{name}"']).rows
-            run = next((each for each in rows if each["run"] == run["run"]), run)
+            run, ahead = _look(asked, name, run)
         if run["state"] == "success":
             progress.update(task, completed=100.0, state="")
+    if run["state"] == "dropped":
+        raise RunDropped(f"run {run['run']} of replication set {name} was dropped: {run['error']}")
     if run["state"] != "success":
         raise RunFailed(f"the run of replication set {name} ended as {run['state']}: {run['error']}")
-    return Reply(summary(name, run), (run,))
+    waited = f"Run {run['run']} had its turn. " if was_queued else ""
+    return Reply(waited + summary(name, run), (run,))
+
+
+def _look(asked: Asks, name: str, run: Row) -> tuple[Row, Row | None]:
+    """The run as it is now; and, while it is queued, the one that it is queued behind."""
+    rows = asked.command(["show", "replication-runs", f'"{name}"']).rows
+    now = next((each for each in rows if each["run"] == run["run"]), None)
+    if now is None:
+        raise RunFailed(f"run {run['run']} of replication set {name} is no longer on record; how it ended is not known")
+    ahead = next((each for each in rows if each["state"] == "running"), None) if now["state"] == "queued" else None
+    return now, ahead
 
 
 def _check_goes_on(name: str, run: Row) -> None:
@@ -63,6 +91,8 @@ def _check_goes_on(name: str, run: Row) -> None:
 
 def state(run: Row, now: float) -> str:
     """What a run is at: bytes, rate and expected end, or what it waits for."""
+    if run["state"] == "queued":
+        return "queued behind the run under way"
     if run["phase"] != "sending":
         return f"{run['phase']}: {run['error']}" if run["error"] else str(run["phase"])
     total = number(run, "total-bytes")

@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -15,17 +16,21 @@ from collections.abc import Mapping, Sequence
 
 
 def at_a_terminal(
-    words: Sequence[str], answers: Sequence[tuple[str, str]], environment: Mapping[str, str] | None = None
+    words: Sequence[str],
+    answers: Sequence[tuple[str, str]],
+    environment: Mapping[str, str] | None = None,
+    columns: int = 100,
 ) -> tuple[int, str]:
     """Runs `offsite` there. Each answer is typed once its prompt has been shown; returns exit status and screen."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OFFSITE_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OFFSITE_") and name != "COLUMNS"}
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "offsite", *words],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env=clean | {"COLUMNS": "100", "TERM": "xterm"} | dict(environment or {}),
+        env=clean | {"TERM": "xterm"} | dict(environment or {}),
         start_new_session=True,
         preexec_fn=_take_terminal,
     )

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
@@ -35,11 +35,15 @@ def complaints(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [line for line in lines if line["log_level"] != "info"]
 
 
+class SupportsBool(Protocol):
+    def __bool__(self) -> bool: ...
+
+
 class Disk:
     """What a test lets happen below its images."""
 
     def __init__(self) -> None:
-        self.cold = False  # nothing is in the page cache
+        self.cold: SupportsBool = False  # nothing is in the page cache
         self.gate = threading.Event()  # cold reads and flushes pass while it is set
         self.gate.set()
         self.failure: Exception | None = None  # of every read, write and flush

@@ -116,17 +116,16 @@ class Commands:
 
     def _read_in_pieces(self, cookie: int, offset: int, length: int) -> None:
         """Each piece is a chunk of the structured reply, and leaves as soon as it is there."""
-        replies, end = self._replies, offset + length
+        replies, end, header_bytes = self._replies, offset + length, codec.DATA_CHUNK_BYTES
         while offset < end:
             piece = min(READ_PIECE_BYTES, end - offset)
-            replies.make_room(codec.DATA_CHUNK_BYTES + piece)
-            data = replies.filled + codec.DATA_CHUNK_BYTES
-            if not self._read_nowait(offset, replies.buffer[data : data + piece]):
-                self._background.read(cookie, offset, end - offset, replies.header_bytes)
+            room = replies.room(header_bytes + piece)
+            if not self._read_nowait(offset, room[header_bytes : header_bytes + piece]):
+                self._background.read(cookie, offset, end - offset, header_bytes)
                 return
             head = codec.DATA_HEAD | (codec.DONE if offset + piece == end else 0)
-            codec.DATA_CHUNK.pack_into(replies.buffer, replies.filled, head, cookie, piece + 8, offset)
-            replies.filled = data + piece
+            codec.DATA_CHUNK.pack_into(room, 0, head, cookie, piece + 8, offset)
+            replies.add(header_bytes + piece)
             replies.send()
             offset += piece
 
@@ -135,16 +134,14 @@ class Commands:
         the data are there: a later part might fail."""
         replies = self._replies
         size = replies.header_bytes + length
-        replies.make_room(size)
         fits = size <= BUFFER_BYTES
-        buffer, at = (replies.buffer, replies.filled) if fits else (memoryview(bytearray(size)), 0)
-        data = at + replies.header_bytes
-        if not self._read_nowait(offset, buffer[data : data + length]):
+        buffer = replies.room(size) if fits else memoryview(bytearray(size))
+        if not self._read_nowait(offset, buffer[replies.header_bytes : size]):
             self._background.read(cookie, offset, length, replies.header_bytes)
             return
-        replies.write_read_header(buffer, at, cookie, offset, length)
+        replies.write_read_header(buffer, cookie, offset, length)
         if fits:
-            replies.filled += size
+            replies.add(size)
         else:
             replies.put(buffer)
 

@@ -11,34 +11,53 @@ _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
 
 
 class Replies:
-    """`buffer` holds `filled` bytes of replies. Whoever fills it by hand sees to it that they fit."""
+    """Whoever has replies to write asks for `room`, fills it from its beginning, and says with `add` how far.
+
+    A slice of a memoryview that reaches beyond its end is shorter than asked for, and says nothing. So room is handed
+    out here alone, never less than was asked for, and what does not lie in it is not added: a reply that was cut short
+    is never sent.
+    """
 
     def __init__(self, channel: Channel, *, structured: bool) -> None:
         self.structured = structured
-        self.buffer = new_buffer(BUFFER_BYTES)
-        self.filled = 0
         self.header_bytes = codec.DATA_CHUNK_BYTES if structured else codec.SIMPLE_REPLY_BYTES  # before data read
+        self._buffer = new_buffer(BUFFER_BYTES)
+        self._filled = 0
         self._channel = channel
 
     def send(self) -> None:
         """Raises ClientGone."""
-        filled = self.filled
+        filled = self._filled
         if filled:
-            self.filled = 0
-            self._channel.send(self.buffer[:filled])
+            self._filled = 0
+            self._channel.send(self._buffer[:filled])
 
-    def make_room(self, size_bytes: int) -> None:
-        """Sends what there is, if `size_bytes` do not fit behind it."""
-        if size_bytes > BUFFER_BYTES - self.filled:
+    def room(self, size_bytes: int) -> memoryview:
+        """At least `size_bytes` (of at most BUFFER_BYTES), good until any other method but `add` is called.
+
+        Sends what there is if they do not fit behind it. Raises ClientGone.
+        """
+        if size_bytes > BUFFER_BYTES - self._filled:
+            if size_bytes > BUFFER_BYTES:
+                raise ValueError(f"{size_bytes} bytes of room for replies; there are {BUFFER_BYTES}")
             self.send()
+        return self._buffer[self._filled :]
+
+    def add(self, size_bytes: int) -> None:
+        """The first `size_bytes` of the room hold replies now."""
+        filled = self._filled + size_bytes
+        if filled > BUFFER_BYTES:
+            raise ValueError(f"replies of {size_bytes} bytes; there was room for {BUFFER_BYTES - self._filled}")
+        self._filled = filled
 
     def put(self, reply: bytes | memoryview) -> None:
-        self.make_room(len(reply))
-        if len(reply) > BUFFER_BYTES:
+        size_bytes = len(reply)
+        if size_bytes > BUFFER_BYTES:
+            self.send()
             self._channel.send(reply)
             return
-        self.buffer[self.filled : self.filled + len(reply)] = reply
-        self.filled += len(reply)
+        self.room(size_bytes)[:size_bytes] = reply
+        self.add(size_bytes)
 
     def put_success(self, cookie: int) -> None:
         """Of a request that brings no data."""
@@ -53,9 +72,9 @@ class Replies:
     def put_nothing_read(self, cookie: int) -> None:
         self.put(codec.done_chunk(cookie) if self.structured else codec.simple_reply(cookie))
 
-    def write_read_header(self, buffer: memoryview, at: int, cookie: int, offset: int, length: int) -> None:
-        """Of a read, or its last piece: into the `header_bytes` at `at`, before the data."""
+    def write_read_header(self, buffer: memoryview, cookie: int, offset: int, length: int) -> None:
+        """Of a read, or its last piece: into the first `header_bytes` of `buffer`, before the data."""
         if self.structured:
-            codec.DATA_CHUNK.pack_into(buffer, at, _WHOLE_DATA, cookie, length + 8, offset)
+            codec.DATA_CHUNK.pack_into(buffer, 0, _WHOLE_DATA, cookie, length + 8, offset)
         else:
-            codec.SIMPLE_REPLY.pack_into(buffer, at, codec.SIMPLE_HEAD, cookie)
+            codec.SIMPLE_REPLY.pack_into(buffer, 0, codec.SIMPLE_HEAD, cookie)

@@ -23,7 +23,6 @@ from offsite.targets.nbd.buffers import new_buffer
 from offsite.targets.nbd.channel import Channel
 from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, Refused
 from offsite.targets.nbd.negotiation import Outcome
-from offsite.targets.nbd.replies import BUFFER_BYTES as REPLY_BUFFER_BYTES
 from offsite.targets.nbd.replies import Replies
 from offsite.targets.nbd.requests import REQUEST_BYTES, SIMPLE_REPLY_BYTES, Request
 
@@ -33,7 +32,7 @@ PIECE_ALIGNMENT_BYTES = 64 << 10  # at most this much of a long write is carried
 OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX = 64, 64 << 20  # in the background, for one connection
 FINISH_SECONDS = 30  # for what is outstanding when the client has said goodbye
 
-_FULL_BYTES = REPLY_BUFFER_BYTES - READ_PIECE_BYTES - codec.DATA_CHUNK_BYTES  # up to here any plain reply fits
+_PLAIN_REPLY_BYTES_MAX = codec.DATA_CHUNK_BYTES + READ_PIECE_BYTES
 _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
 
 
@@ -124,9 +123,10 @@ class Transmission:
         """Carries out requests that lie in the buffer from `_at` on."""
         more = True
         while more and not self._ended:
+            room = self._replies.room(_PLAIN_REPLY_BYTES_MAX)  # may wait for the client: not within `begin` and `end`
             self._image.begin()
             try:
-                other = self._run_plain(requests)
+                other = self._run_plain(requests, room)
             finally:
                 self._image.end()
             more = other is not None or self._paused
@@ -135,21 +135,22 @@ class Transmission:
             elif self._failed is not None:
                 (cookie, error), self._failed = self._failed, None
                 self._replies.put_error(cookie, error_number(error), str(error))
-            elif self._paused:
-                self._replies.send()
             if self._background.outstanding and self._is_overloaded():
                 self._replies.send()
                 self._wait_until_not_overloaded()
 
-    def _run_plain(self, requests: Iterator[Request]) -> Request | None:
+    def _run_plain(self, requests: Iterator[Request], out: memoryview) -> Request | None:
         """Runs plain short reads and writes: the hot loop. Returns the first request of another kind.
+
+        Replies are written to `out`, which has room for one at least.
 
         Returns None at the end of `requests`; also, with `_paused` set, for want of room for replies or in the
         background, and behind a request that failed, which is left in `_failed`.
         """
         image, replies, background, buffer = self._image, self._replies, self._background, self._buffer
         read_nowait, write = image.read_nowait, image.write
-        out, filled, at = replies.buffer, replies.filled, self._at
+        filled, at = 0, self._at
+        full = len(out) - _PLAIN_REPLY_BYTES_MAX  # up to here any plain reply fits
         structured, header_bytes = replies.structured, replies.header_bytes
         pack_data, pack_simple = codec.DATA_CHUNK.pack_into, codec.SIMPLE_REPLY.pack_into
         size = self._commands.size()
@@ -181,14 +182,14 @@ class Transmission:
                 else:
                     other = request
                     break
-                if filled > _FULL_BYTES:
+                if filled > full:
                     break
             else:
                 self._paused = False
         except (OffsiteError, OSError) as error:
             self._failed = cookie, error
         self._at = at
-        replies.filled = filled
+        replies.add(filled)
         return other
 
     def _run_other(self, request: Request) -> None:
@@ -246,7 +247,7 @@ class Transmission:
         elif done.buffer is None:
             replies.put_success(done.cookie)
         else:
-            replies.write_read_header(done.buffer, 0, done.cookie, done.offset, done.size_bytes)
+            replies.write_read_header(done.buffer, done.cookie, done.offset, done.size_bytes)
             replies.put(done.buffer)
 
     def _is_overloaded(self) -> bool:

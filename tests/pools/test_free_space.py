@@ -88,24 +88,36 @@ def test_a_page_waits_for_all_who_entered_before_it_was_let_go() -> None:
     retired.add(5, [(10, 1)])
     late.entered = 6
     retired.add(6, [(20, 2)])
-    assert retired.take_ready(lambda: [visitors], 100) == []
+    assert retired.take_ready(lambda: [visitors], 100, 1000) == []
     early.entered = 0
-    assert retired.take_ready(lambda: [visitors], 100) == [(10, 1)]
+    assert retired.take_ready(lambda: [visitors], 100, 1000) == [(10, 1)]
     assert retired.pages == 2
     late.entered = 7
-    assert retired.take_ready(lambda: [visitors], 100) == [(20, 2)]
+    assert retired.take_ready(lambda: [visitors], 100, 1000) == [(20, 2)]
     assert retired.pages == 0
 
 
 def test_a_few_at_a_time_are_taken_and_what_fails_is_put_back() -> None:
     retired = Retired()
     retired.add(1, [(page, 1) for page in range(10)])
-    first = retired.take_ready(list, 4)
+    first = retired.take_ready(list, 4, 1000)
     assert first == [(0, 1), (1, 1), (2, 1), (3, 1)]
     retired.put_back(first[2:])
     retired.put_back([])
     assert retired.pages == 8
     rest = []
-    while some := retired.take_ready(list, 4):
+    while some := retired.take_ready(list, 4, 1000):
         rest += some
     assert sorted(rest) == [(page, 1) for page in range(2, 10)]
+
+
+def test_no_more_pages_are_taken_at_a_time_than_who_waits_for_one_should_wait_for() -> None:
+    """A volume of gigabytes that was deleted is one run."""
+    retired = Retired()
+    retired.add(1, [(1, 10), (20, 5)])
+    assert retired.take_ready(list, 100, 4) == [(1, 4)]
+    assert retired.take_ready(list, 100, 8) == [(5, 6), (20, 2)]
+    assert retired.pages == 3
+    assert retired.take_ready(list, 100, 4) == [(22, 3)]
+    assert retired.take_ready(list, 100, 4) == []
+    assert retired.pages == 0

@@ -62,7 +62,7 @@ def _freed_before_the_commit() -> None:
         write_zeroes(self, offset, length, allocate=allocate)
         pool, table = self._pool, self._pool.table
         with pool.lock:
-            pages = gathered(table.freed, table.freed_arrays).tolist()
+            pages = gathered([table.freed, *table.freed_arrays]).tolist()
             table.freed, table.freed_arrays = [], []
             for page in pages:
                 pool.store.punch(page, 1)

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from offsite.pools.image import Image
-from offsite.pools.page_table import Leaf, Node, Nodes, PageNumbers, PageTable
-from offsite.pools.reclaim import gathered
+from offsite.pools.page_table import Leaf, Node, Nodes, PageTable
+from offsite.pools.reclaim import SomePages, gathered
 from offsite.pools.records import Captured, node_blob, nodes_blob
+
+DEAD_ROWS_MAX = 4096  # of each table in one commit, for which every host's flush waits; the others go with the next
 
 
 @dataclass
@@ -16,8 +18,8 @@ class Capture:
     """The rows to write, and the objects they were made from."""
 
     rows: Captured
-    freed: PageNumbers  # free as soon as the rows are durable
-    left_pages: PageNumbers  # one owner less as soon as the rows are durable
+    freed: list[SomePages]  # free as soon as the rows are durable
+    left_pages: list[SomePages]  # one owner less as soon as the rows are durable
     left_leaves: list[Leaf]
     leaves: set[Leaf]
     nodes: set[Node]
@@ -31,22 +33,22 @@ def take(table: PageTable, images: Iterable[Image]) -> Capture:
         leaves=[(leaf.id, table.loaded(leaf).tobytes()) for leaf in table.dirty_leaves],
         nodes=[(node.id, node_blob(node)) for node in table.dirty_nodes],
         images=[(nodes_blob(image.nodes), image.size_bytes, image.id) for image in changed],
-        dead_leaves=[(leaf_id,) for leaf_id in table.dead_leaves],
-        dead_nodes=[(node_id,) for node_id in table.dead_nodes],
+        dead_leaves=[(leaf_id,) for leaf_id in table.dead_leaves[:DEAD_ROWS_MAX]],
+        dead_nodes=[(node_id,) for node_id in table.dead_nodes[:DEAD_ROWS_MAX]],
     )
     for image in changed:
         image.nodes.changed = False
     capture = Capture(
         rows=rows,
-        freed=gathered(table.freed, table.freed_arrays),
-        left_pages=gathered(table.left_pages, table.left_arrays),
+        freed=[table.freed, *table.freed_arrays],
+        left_pages=[table.left_pages, *table.left_arrays],
         left_leaves=table.left_leaves,
         leaves=table.dirty_leaves,
         nodes=table.dirty_nodes,
         images=[image.nodes for image in changed],
     )
     table.dirty_leaves, table.dirty_nodes = set(), set()
-    table.dead_leaves, table.dead_nodes = [], []
+    del table.dead_leaves[:DEAD_ROWS_MAX], table.dead_nodes[:DEAD_ROWS_MAX]
     table.freed, table.freed_arrays = [], []
     table.left_pages, table.left_arrays, table.left_leaves = [], [], []
     return capture
@@ -58,8 +60,8 @@ def put_back(table: PageTable, capture: Capture) -> None:
     table.dirty_nodes |= {node for node in capture.nodes if node.owners}
     table.dead_leaves += [row[0] for row in capture.rows.dead_leaves]
     table.dead_nodes += [row[0] for row in capture.rows.dead_nodes]
-    table.freed_arrays.append(capture.freed)
-    table.left_arrays.append(capture.left_pages)
+    table.freed_arrays.append(gathered(capture.freed))
+    table.left_arrays.append(gathered(capture.left_pages))
     table.left_leaves += capture.left_leaves
     for nodes in capture.images:
         nodes.changed = True

@@ -9,7 +9,7 @@ import threading
 
 from sqlalchemy import Connection, select
 
-from offsite.errors import VolumeNotFound
+from offsite.errors import StateDirectoryError, VolumeNotFound
 from offsite.events import Report
 from offsite.pools import records
 from offsite.pools.allocator import Run
@@ -129,8 +129,16 @@ class PoolCore:
         self.free_space.reclaim_some()
 
     def _load(self, leaves: list[Leaf]) -> None:
+        """Reads without the lock, unless the caller has it: hosts must not wait for the database."""
+        missing = [leaf for leaf in leaves if leaf.pages is None]
+        if not missing:
+            return
+        with self.database.read() as connection:
+            found = records.read_leaves(connection, [leaf.id for leaf in missing])
         with self.lock:
-            missing = [leaf for leaf in leaves if leaf.pages is None]
-            if missing:
-                with self.database.read() as connection:
-                    records.read_leaves(connection, missing)
+            for leaf in missing:
+                if leaf.pages is not None:
+                    continue  # another thread was quicker, and may have changed it since, or deleted its row
+                if leaf.id not in found:
+                    raise StateDirectoryError(f"the database lacks leaf {leaf.id} of a page table; it is damaged")
+                leaf.pages = found[leaf.id]

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from offsite.pools.allocator import LONG_RUN_PAGES, Allocator, Run
 from offsite.pools.gate import Visitors
-from offsite.pools.page_store import PageStore
-from offsite.pools.page_table import PageNumbers, PageTable
-from offsite.pools.reclaim import Retired, runs_of
+from offsite.pools.page_store import PUNCH_BYTES_MAX, PageStore
+from offsite.pools.page_table import PageTable
+from offsite.pools.reclaim import Retired
 from offsite.units import MIB
 
 PUNCHES_AT_A_TIME = 256
+PUNCH_BYTES_AT_A_TIME = PUNCH_BYTES_MAX  # who waits for space gets some after so much
 ZERO_AHEAD_BYTES = 4 * MIB
 LOOK_AGAIN_SECONDS = 0.05  # for pages that another thread has freed
 _PAGES_AT_A_TIME = 1 << 22
@@ -53,7 +54,7 @@ class FreeSpace:
         self._page_count = page_count = len(table.owners)
         fresh, free = _free_runs(table.owners)
         self._retired.add(0, free)
-        self._zeroed_until = page_count if store.discard(fresh, page_count - fresh) else fresh
+        self._zeroed_until = page_count if store.discard_from(fresh) else fresh
         self._allocator = Allocator(fresh, page_count)
 
     # -- under the pool's lock -----------------------------------------------------------------------------
@@ -82,10 +83,10 @@ class FreeSpace:
         self._retired.add(self.epoch, [run])
         self.epoch += 1
 
-    def retire(self, pages: PageNumbers) -> None:
+    def retire(self, runs: list[Run]) -> None:
         """Pages that no page table names any more, durably."""
-        if len(pages):
-            self._retired.add(self.epoch, runs_of(pages))
+        if runs:
+            self._retired.add(self.epoch, runs)
             self.epoch += 1
 
     @property
@@ -120,7 +121,9 @@ class FreeSpace:
     def _reclaim_some(self, warm_pages: int) -> bool:
         """Whether there was anything to do."""
         with self._lock:
-            ready = self._retired.take_ready(self._visitors, PUNCHES_AT_A_TIME)
+            ready = self._retired.take_ready(
+                self._visitors, PUNCHES_AT_A_TIME, PUNCH_BYTES_AT_A_TIME // self._store.page_bytes
+            )
             cooled = self._allocator.cool(PUNCHES_AT_A_TIME) if self._allocator.warm > warm_pages else []
             to_punch = [run for run in ready if not self._keep_warm(run, warm_pages)] + cooled
         punched = 0

@@ -29,7 +29,7 @@ from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.page_store import PageStore
 from offsite.pools.page_table import Node
 from offsite.pools.protocol import Change, Create, Extent, ImageInfo, Records
-from offsite.pools.reclaim import gathered
+from offsite.pools.reclaim import gathered, runs_of
 from offsite.pools.space import Thresholds
 from offsite.pools.tidier import Tidier
 from offsite.store import tables
@@ -39,6 +39,9 @@ __all__ = ["PAGE_BYTES", "PAGE_BYTES_MAX", "PAGE_BYTES_MIN", "LocalPool"]
 
 GATE_DEADLINE_SECONDS = 30.0
 LET_GO_AT_ONCE_NODES = 16  # what belonged to larger images is given up in the background
+LET_GO_LEAVES_AT_A_TIME = 128  # with the lock held
+SETTLED_PAGES_AT_A_TIME = 1 << 14
+SETTLED_LEAVES_AT_A_TIME = 128
 
 
 class LocalPool(PoolCore):
@@ -48,7 +51,8 @@ class LocalPool(PoolCore):
         super().__init__(database, pool_id, name, store, report)
         self._commit_lock = threading.Lock()
         self._commits_begun = self._newest_done = 0
-        self._unneeded: list[Node] = []  # nodes that deleted and replaced images had, to be let go
+        # Nodes that deleted and replaced images had, to be let go, and how many leaves of each have been already.
+        self._unneeded: list[tuple[Node, int]] = []
         self._untidy_told = False
         self._failure = ""
         self._tidier = Tidier(self, self.closing)
@@ -145,7 +149,7 @@ class LocalPool(PoolCore):
             try:
                 self._commit(capture, begun, applying, records)
                 with self.lock:
-                    self._unneeded.extend(applying.unneeded())
+                    self._unneeded.extend((node, 0) for node in applying.unneeded())
             except BaseException:
                 with self.lock:
                     applying.take_back()
@@ -160,13 +164,25 @@ class LocalPool(PoolCore):
         return infos
 
     def let_go(self) -> None:
-        """Gives up what no image has any more, a node at a time, so that hosts get their turn."""
+        """Gives up what no image has any more, some leaves at a time, so that hosts get their turn."""
         while not self.closing.is_set():  # what is left then will be found free at the next start
             with self.lock:
                 if not self._unneeded:
                     return
-                self.table.drop_node(self._unneeded[-1])
+                node, start = unneeded = self._unneeded[-1]
+                stop = len(node.leaves) if node.owners > 1 else start + LET_GO_LEAVES_AT_A_TIME
+            some = [leaf for leaf in node.leaves[start:stop] if leaf is not None]
+            self.table.load_last_owned(some)  # not with the lock held: this waits for the database
+            with self.lock:
+                if self._unneeded[-1:] != [unneeded]:
+                    continue  # another thread does the same, or a change was made meanwhile
+                self.table.load_last_owned(some)
                 self._unneeded.pop()
+                if stop < len(node.leaves):
+                    self.table.drop_leaves(some)
+                    self._unneeded.append((node, stop))
+                else:
+                    self.table.drop_node(node, start)
 
     def difference(self, old: int | None, new: int, start: int = 0) -> Iterator[Extent]:
         with self.lock:
@@ -212,9 +228,21 @@ class LocalPool(PoolCore):
                 ) from error
             raise
         self._newest_done = begun
+        self._settle(capture)
+
+    def _settle(self, capture: captures.Capture) -> None:
+        """What the commit has freed is on its way to be used again. Bit by bit, so that hosts get their turn."""
+        freed = capture.freed
+        left_pages = gathered(capture.left_pages)
+        for at in range(0, len(left_pages), SETTLED_PAGES_AT_A_TIME):
+            with self.lock:
+                freed += self.table.settle_pages(left_pages[at : at + SETTLED_PAGES_AT_A_TIME])
+        for at in range(0, len(capture.left_leaves), SETTLED_LEAVES_AT_A_TIME):
+            with self.lock:
+                freed += self.table.settle_leaves(capture.left_leaves[at : at + SETTLED_LEAVES_AT_A_TIME])
+        runs = runs_of(gathered(freed))
         with self.lock:
-            gone = self.table.settle(capture.left_pages, capture.left_leaves)
-            self.free_space.retire(gathered([], [capture.freed, *gone]))
+            self.free_space.retire(runs)
 
     def _sync_data(self) -> None:
         try:

@@ -10,14 +10,16 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from offsite.errors import PoolFull, StateDirectoryError
-from offsite.units import KIB
+from offsite.units import GIB, KIB, MIB
 
 FILL_BYTES = 64 * KIB
+PUNCH_BYTES_MAX = 16 * MIB  # at one call: the kernel keeps every writer of the file waiting for as long as it lasts
+DEVICE_DISCARD_BYTES_MAX = GIB  # at the start, when nobody uses the device yet
 
 _HEADER = struct.Struct("<16s16sQQ")  # magic, pool uuid, page size in bytes, pool size in bytes
 _HEADER_PAGE_BYTES_MAX = 1 << 20
@@ -119,18 +121,31 @@ class PageStore:
             self.write(position + at, data[at : at + FILL_BYTES])
 
     def punch(self, first_page: int, count: int) -> None:
-        """Gives pages back; they read as zero afterwards."""
-        start, length = first_page * self.page_bytes, count * self.page_bytes
-        if self._can_discard and self.discard(first_page, count):
-            return
-        failed = _fallocate(self.descriptor, _KEEP_SIZE | _ZERO_RANGE, start, length)  # the kernel writes zeros instead
-        if failed:
-            raise OSError(failed, f"{self.path}: cannot punch holes: {os.strerror(failed)}")
+        """Gives pages back; they read as zero afterwards. A piece at a time, so that writers get in between."""
+        for start, length in _pieces(first_page * self.page_bytes, count * self.page_bytes, PUNCH_BYTES_MAX):
+            if self._can_discard and self._discard(start, length):
+                continue
+            failed = _fallocate(self.descriptor, _KEEP_SIZE | _ZERO_RANGE, start, length)  # the kernel writes zeros
+            if failed:
+                raise OSError(failed, f"{self.path}: cannot punch holes: {os.strerror(failed)}")
 
-    def discard(self, first_page: int, count: int) -> bool:
-        """As `punch`, if that can be had without writing zeros; returns whether it could."""
-        start, length = first_page * self.page_bytes, count * self.page_bytes
-        if count and _fallocate(self.descriptor, _KEEP_SIZE | _PUNCH_HOLE, start, length):
+    def discard_from(self, first_page: int) -> bool:
+        """Gives all pages from there on back, if that can be had without writing zeros; returns whether it could.
+
+        In a file, only where there is data: most of a large one is a hole, and a call for each piece would take long.
+        """
+        start = first_page * self.page_bytes
+        if self.path.is_block_device():
+            pieces = _pieces(start, self.size_bytes - start, DEVICE_DISCARD_BYTES_MAX)
+        else:
+            pieces = _data(self.descriptor, start, self.size_bytes)
+        for at, length in pieces:
+            if not self._discard(at, length):
+                break
+        return self._can_discard
+
+    def _discard(self, start: int, length: int) -> bool:
+        if _fallocate(self.descriptor, _KEEP_SIZE | _PUNCH_HOLE, start, length):
             self._can_discard = False
         return self._can_discard
 
@@ -202,6 +217,25 @@ def _can_read_nowait(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _pieces(start: int, length: int, most: int) -> Iterator[tuple[int, int]]:
+    for at in range(start, start + length, most):
+        yield at, min(most, start + length - at)
+
+
+def _data(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """(start, length) of where a file has data, in pieces that may be punched at one call."""
+    while start < end:
+        try:
+            start = os.lseek(descriptor, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data from there on
+                return
+            raise
+        stop = min(end, os.lseek(descriptor, start, os.SEEK_HOLE))
+        yield from _pieces(start, stop - start, PUNCH_BYTES_MAX)
+        start = stop
 
 
 def _fallocate(descriptor: int, flags: int, start: int, length: int) -> int:

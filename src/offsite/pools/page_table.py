@@ -213,21 +213,30 @@ class PageTable:
         if len(shared):
             self.left_arrays.append(shared)
 
-    def settle(self, pages: PageNumbers, leaves: list[Leaf]) -> list[PageNumbers]:
+    def settle_pages(self, pages: PageNumbers) -> list[PageNumbers]:
         """Takes off the owners that had left before a commit, which is durable by now. Returns the pages that
         have no owner any more: no page table names them, in memory or on disk."""
-        freed, self.freed_arrays = self.freed_arrays, []
         np.subtract.at(self.owners, pages, np.uint16(1))
         gone = np.unique(pages[self.owners[pages] == 0])
         self.used -= len(gone)
-        self._drop_leaves(leaves, self.drop_pages)
-        gone_with_leaves, self.freed_arrays = self.freed_arrays, freed
-        return [gone, *gone_with_leaves]
+        return [gone]
+
+    def settle_leaves(self, leaves: list[Leaf]) -> list[PageNumbers]:
+        """As settle_pages, for whole leaves."""
+        freed, self.freed_arrays = self.freed_arrays, []
+        self.drop_leaves(leaves)
+        gone, self.freed_arrays = self.freed_arrays, freed
+        return gone
 
     @property
     def has_let_go(self) -> bool:
         """Whether a flush would free pages."""
         return bool(self.freed or self.freed_arrays or self.left_pages or self.left_arrays or self.left_leaves)
+
+    @property
+    def has_dead_rows(self) -> bool:
+        """Whether a flush would delete rows that nobody names any more."""
+        return bool(self.dead_leaves or self.dead_nodes)
 
     def drop_page(self, page: int) -> None:
         """One owner less, at once: for an owner that is not on disk."""
@@ -252,20 +261,32 @@ class PageTable:
             node.owners += 1
         return Nodes(nodes)
 
-    def drop_node(self, node: Node) -> None:
+    def load_last_owned(self, leaves: Iterable[Leaf | None]) -> None:
+        """Those that nobody has but one: whoever drops them has to know their pages.
+
+        Raises StateDirectoryError when one cannot be loaded.
+        """
+        self._load_all(leaf for leaf in leaves if leaf is not None and leaf.owners == 1)
+
+    def drop_node(self, node: Node, start: int = 0) -> None:
         """One owner less; the last one takes the leaves and the pages that nobody else has along. Only for nodes
-        that no image on disk has any more, or ever had.
+        that no image on disk has any more, or ever had. Leaves before `start` were dropped before.
 
         Raises StateDirectoryError, with nothing changed, when a leaf cannot be loaded.
         """
+        leaves = [leaf for leaf in node.leaves[start:] if leaf is not None]
         if node.owners == 1:
-            self._load_all(leaf for leaf in node.leaves if leaf is not None and leaf.owners == 1)
+            self.load_last_owned(leaves)
         node.owners -= 1
         if node.owners:
             return
         self.dirty_nodes.discard(node)
         self.dead_nodes.append(node.id)
-        self._drop_leaves((leaf for leaf in node.leaves if leaf is not None), self.drop_pages)
+        self.drop_leaves(leaves)
+
+    def drop_leaves(self, leaves: Iterable[Leaf]) -> None:
+        """One owner less of each. Those that have no other are loaded."""
+        self._drop_leaves(leaves, self.drop_pages)
 
     def loaded(self, leaf: Leaf) -> array[int]:
         if leaf.pages is None:

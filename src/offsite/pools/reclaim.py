@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -22,9 +22,13 @@ def runs_of(pages: PageNumbers) -> list[Run]:
     return list(zip(pages[starts].tolist(), (ends - starts).tolist(), strict=True))
 
 
-def gathered(pages: list[int], arrays: list[PageNumbers]) -> PageNumbers:
-    """Sorted numbers of pages that were freed one by one and by the array."""
-    joined = np.concatenate([np.array(pages, dtype=np.uint32), *arrays])
+SomePages = PageNumbers | list[int]
+"""Numbers of pages that were freed together, or one by one."""
+
+
+def gathered(parts: Sequence[SomePages]) -> PageNumbers:
+    """Sorted numbers of all these pages."""
+    joined = np.concatenate([np.asarray(part, dtype=np.uint32) for part in parts])
     joined.sort()
     return joined
 
@@ -33,32 +37,40 @@ class Retired:
     """Runs of pages that no page table names, durably, waiting for the last who might still see them."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, list[Run]]] = deque()
+        self._waiting: deque[tuple[int, deque[Run]]] = deque()
         self.pages = 0
 
     def add(self, epoch: int, runs: list[Run]) -> None:
         """`epoch`: whoever entered in it or before may still see these pages."""
-        self._waiting.append((epoch, runs))
+        self._waiting.append((epoch, deque(runs)))
         self.pages += sum(count for _, count in runs)
 
     def put_back(self, runs: list[Run]) -> None:
         """Runs of `take_ready` that could not be made free after all."""
         if runs:
-            self._waiting.appendleft((0, runs))
+            self._waiting.appendleft((0, deque(runs)))
             self.pages += sum(count for _, count in runs)
 
-    def take_ready(self, images: Callable[[], Iterable[Visitors]], at_most: int) -> list[Run]:
-        """Some runs, about `at_most`, that nobody can see any more."""
+    def take_ready(self, images: Callable[[], Iterable[Visitors]], runs_most: int, pages_most: int) -> list[Run]:
+        """Some runs that nobody can see any more, with so many pages together at most."""
         if not self._waiting:
             return []
         entered = [v.entered for visitors in images() for v in visitors.inside if v.entered]
         oldest = min(entered, default=None)
         ready: list[Run] = []
-        while self._waiting and len(ready) < at_most and (oldest is None or self._waiting[0][0] < oldest):
-            epoch, runs = self._waiting.popleft()
-            room = at_most - len(ready)
-            ready += runs[:room]
-            if len(runs) > room:
-                self._waiting.appendleft((epoch, runs[room:]))
-        self.pages -= sum(count for _, count in ready)
+        room = pages_most
+        while self._waiting and room and len(ready) < runs_most:
+            epoch, runs = self._waiting[0]
+            if oldest is not None and epoch >= oldest:
+                break
+            if not runs:
+                self._waiting.popleft()
+                continue
+            first, count = runs.popleft()
+            if count > room:
+                runs.appendleft((first + room, count - room))
+                count = room
+            ready.append((first, count))
+            room -= count
+        self.pages -= pages_most - room
         return ready

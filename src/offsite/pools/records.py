@@ -67,18 +67,15 @@ def write(connection: Connection, captured: Captured) -> None:
             connection.exec_driver_sql(sql, list(rows))
 
 
-def read_leaves(connection: Connection, leaves: list[Leaf]) -> None:
-    """Fills in the pages of `leaves`. Raises StateDirectoryError when a row is missing or of a wrong length."""
-    by_id = {leaf.id: leaf for leaf in leaves}
-    ids = list(by_id)
+def read_leaves(connection: Connection, ids: list[int]) -> dict[int, array[int]]:
+    """The pages of leaves, by their ids, as far as they have a row."""
+    found: dict[int, array[int]] = {}
     for at in range(0, len(ids), _LEAVES_AT_A_TIME):
         some = ids[at : at + _LEAVES_AT_A_TIME]
         marks = ",".join("?" * len(some))
         rows = connection.exec_driver_sql(f"SELECT id, pages FROM leaves WHERE id IN ({marks})", tuple(some))
-        for leaf_id, blob in rows:
-            by_id.pop(leaf_id).pages = array("I", blob)
-    if by_id:
-        raise StateDirectoryError(f"the database lacks leaf {min(by_id)} of a page table; it is damaged")
+        found.update((leaf_id, array("I", blob)) for leaf_id, blob in rows)
+    return found
 
 
 def read_table(connection: Connection, pool_id: int, images: Iterable[tuple[Image, bytes]], table: PageTable) -> None:

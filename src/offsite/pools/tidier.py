@@ -64,7 +64,7 @@ class Tidier:
     def _tidy(self) -> None:
         pool = self._pool
         pool.let_go()
-        if pool.table.has_let_go:
+        if pool.table.has_let_go or pool.table.has_dead_rows:
             pool.flush()
         self._quiet_ticks = self._quiet_ticks + 1 if pool.free_space.cool_down() else 0
         pool.reclaim(WARM_BYTES if self._quiet_ticks < WARM_TICKS else 0)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from offsite import events
-from offsite.errors import InUse, NotAllowed, ObjectNotFound, OffsiteError, StateDirectoryError
+from offsite.errors import InUse, NotAllowed, OffsiteError, StateDirectoryError
 from offsite.pools.protocol import Rename
 from offsite.replication.attempt import Attempt
 from offsite.replication.messages import ChangeSet, Done, PrimaryNames, SetSettings
@@ -121,7 +121,7 @@ def test_only_the_primary_may_change_a_set(london: Site, newark: Site) -> None:
     with pytest.raises(NotAllowed, match="queue cleared; do it on system London"):
         newark.replication.clear_queue("SalesDR")
     peers, of = newark.replication.peers, newark.replication.sets.record("SalesDR")
-    with peers.connect(peers.record("London")) as connection, pytest.raises(ObjectNotFound, match="no such secondary"):
+    with peers.connect(peers.record("London")) as connection, pytest.raises(NotAllowed, match="is primary here, too"):
         change = ChangeSet(set_uuid=of.uuid, settings=SetSettings(name="Hijacked"))
         connection.channel.ask(connection.asking, change, Done)
     assert london.replication.sets.record("SalesDR").role == "primary"

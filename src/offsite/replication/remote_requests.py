@@ -18,7 +18,6 @@ from offsite.errors import (
     CertificateChanged,
     InUse,
     NameInUse,
-    NotAllowed,
     ObjectNotFound,
     ProtocolError,
 )
@@ -27,6 +26,7 @@ from offsite.names import check_name
 from offsite.pools.groups import insert_group
 from offsite.pools.protocol import Create, Pool
 from offsite.replication import point_records, records
+from offsite.replication.common_sets import CommonSets
 from offsite.replication.fence import Fences
 from offsite.replication.filling import Background
 from offsite.replication.identity import SystemIdentity, fingerprint_of, format_address
@@ -78,6 +78,7 @@ class RemoteRequests:
         self._login_limit = LoginLimit(clock)
         self._limits = limits
         self._fences = fences
+        self._common = CommonSets(database)
 
     # -- peers ---------------------------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class RemoteRequests:
                 raise InUse(f"peer connection {peer.name} has the same certificate")
 
     def unpair(self, peer: PeerRecord) -> None:
-        needed = [each.name for each in self._sets() if each.peer_id == peer.id]
+        needed = [each.name for each in self._common.all(peer)]
         if needed:
             raise InUse(f"replication sets {', '.join(needed)} need the peer connection; delete those first")
         with self._database.transaction() as transaction:
@@ -177,10 +178,7 @@ class RemoteRequests:
 
     def create_set(self, peer: PeerRecord, request: CreateSet) -> None:
         """The secondary volumes and the record of the set, in one transaction."""
-        known = next((each for each in self._sets() if each.uuid == request.set_uuid), None)
-        if known is not None:
-            if known.peer_id != peer.id or known.role != "secondary":
-                raise InUse(f"replication set {known.name} has the same uuid")
+        if self._common.find_begun(peer, request.set_uuid) is not None:
             return  # asked for a second time
         name = check_name(request.settings.name, "replication set name")
         if any(each.name == name for each in self._sets()):
@@ -227,9 +225,7 @@ class RemoteRequests:
 
     def change_set(self, peer: PeerRecord, request: ChangeSet) -> None:
         """The set is shown here as it is on its primary; but for a name that another set has here."""
-        of = next((each for each in self._sets() if each.uuid == request.set_uuid), None)
-        if of is None or of.peer_id != peer.id or of.role != "secondary":
-            raise ObjectNotFound("there is no such secondary replication set here (any more)")
+        of = self._common.secondary(peer, request.set_uuid)
         values, primary = _values_of(request.settings), request.primary
         if primary is not None and (len(primary.members), primary.group is None) != (
             len(of.members),
@@ -251,8 +247,8 @@ class RemoteRequests:
             )
 
     def delete_set(self, peer: PeerRecord, request: DeleteSet) -> None:
-        of = next((each for each in self._sets() if each.uuid == request.set_uuid), None)
-        if of is None or of.peer_id != peer.id:
+        of = self._common.find(peer, request.set_uuid)
+        if of is None:
             return  # it has been deleted before
         with self._locks.requesting(of.uuid, of.name):
             self._check_no_runs(of)
@@ -267,18 +263,14 @@ class RemoteRequests:
 
     def list_sets(self, peer: PeerRecord) -> SetsHeld:
         """The halves that are here of sets with this peer, in whatever state."""
-        return SetsHeld(sets=[each.uuid for each in self._sets() if each.peer_id == peer.id])
+        return SetsHeld(sets=[each.uuid for each in self._common.all(peer)])
 
     # -- runs ----------------------------------------------------------------------------------------------
 
     def open_run(
         self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
     ) -> SecondarySide:
-        of = next((each for each in self._sets() if each.uuid == ask.set_uuid), None)
-        if of is None or of.peer_id != peer.id:
-            raise ObjectNotFound("there is no such replication set here (any more); delete it with local-only")
-        if of.role != "secondary":
-            raise NotAllowed(f"replication set {of.name} is primary here, too")
+        of = self._common.secondary(peer, ask.set_uuid)
         fence = self._fences.of(of.uuid)
         return SecondarySide(self._database, self._pools, self._clock, of, fence, background, wire_bytes, self._report)
 

@@ -104,8 +104,9 @@ class SecondarySide:
             raise PeerRefused(f"the base of replication set {self._set.name} is {base} here, not {begin.base}")
         if begin.point == base:
             raise PeerRefused(f"replication set {self._set.name} holds point {begin.point} already")
-        run = self._find_run(begin.run)
-        if run is not None and run.set_id != self._set.id:
+        with self._database.read() as connection:
+            known = records.find_run(connection, begin.run)
+        if known is not None and known.set_id != self._set.id:
             raise PeerRefused(f"run {begin.run} is not one of replication set {self._set.name}")
 
     def _fits(self, partial: PointRecord, begin: Begin) -> bool:
@@ -221,7 +222,7 @@ class SecondarySide:
         with self._fence.held_by(self):
             partial = [p for p in self._points() if p.state == "partial" and p.uuid == discard.run]
             run = self._find_run(discard.run)
-            is_under_way = run is not None and run.set_id == self._set.id and run.state == "running"
+            is_under_way = run is not None and run.state == "running"
             if not partial and not is_under_way:
                 return
 
@@ -251,5 +252,7 @@ class SecondarySide:
             return point_records.set_points(connection, self._set.id)
 
     def _find_run(self, uuid: str) -> RunRecord | None:
+        """Of this set: a peer may name a run of another one."""
         with self._database.read() as connection:
-            return records.find_run(connection, uuid)
+            run = records.find_run(connection, uuid)
+        return run if run is not None and run.set_id == self._set.id else None

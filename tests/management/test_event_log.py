@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import structlog
 
 from offsite import events as kinds
 from offsite.clock import SystemClock
+from offsite.errors import StateDirectoryError
 from offsite.events import Severity
 from offsite.management import event_log as module
-from offsite.management.event_log import EventLog
+from offsite.management.event_log import EventFilter, EventLog
 from offsite.store.database import Database
 from tests.management.management_bench import new_database
 
@@ -84,18 +86,63 @@ def test_an_event_is_logged_with_its_level_and_a_long_one_is_cut(log: EventLog) 
     assert len(log.newest(1)[0].message) == 1000
 
 
-def test_a_database_that_fails_does_not_end_the_log(
-    database: Database, log: EventLog, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def unwritable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """The database cannot be written, until this is called."""
+    transaction = Database.transaction
+
+    def refused(_self: Database) -> NoReturn:
+        raise StateDirectoryError("database or disk is full")
+
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(Database, "transaction", refused)
+    yield lambda: monkeypatch.setattr(Database, "transaction", transaction)
+    monkeypatch.setattr(Database, "transaction", transaction)
+
+
+def test_events_that_cannot_be_kept_are_shown_and_kept_later(
+    database: Database, log: EventLog, unwritable: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with database.transaction() as connection:
-        connection.exec_driver_sql("ALTER TABLE events RENAME TO elsewhere")
-    log.report(kinds.MAP_CHANGED, "lost")
-    assert log.flush(5)
-    with database.transaction() as connection:
-        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO events")
-    log.report(kinds.MAP_CHANGED, "kept")
-    assert [each.message for each in log.newest(10)] == ["kept"]
-    assert "events could not be kept" in capsys.readouterr().out
+    """A disk that is full or turned read-only is what an operator has to see in the events."""
+    log.report(kinds.POOL_FULL, "The disk is full.")
+    log.report(kinds.MAP_CHANGED, "A map.")
+    assert not log.flush(60)
+    shown = log.newest(10)
+    assert [each.message for each in shown] == ["A map.", "The disk is full."]
+    assert [each.message for each in log.newest(1)] == ["A map."]
+    assert [each.message for each in log.newest(10, EventFilter(errors_only=True))] == ["The disk is full."]
+    assert [each.message for each in log.newest(10, EventFilter(last_id=shown[1].id))] == ["The disk is full."]
+    assert log.newest(10, EventFilter(before=shown[1].at)) == []
+    assert log.newest(10, EventFilter(since=shown[0].at + 60)) == []
+    assert log.newest(10, EventFilter(first_id=shown[0].id + 1)) == []
+    unwritable()
+    deadline = time.monotonic() + 60
+    while not log.flush(1):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert log.newest(10) == shown, "with the ids under which they were shown"
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar() == 2
+    assert capsys.readouterr().out.count("events could not be kept") == 1, "not once more at each try"
+
+
+@pytest.mark.usefixtures("unwritable")
+def test_so_many_events_wait_for_a_database_that_cannot_be_written(log: EventLog) -> None:
+    for number in range(module.WAITING_MAX + 100):
+        log.report(kinds.MAP_CHANGED, str(number))
+    assert len(log.newest(10_000)) == module.WAITING_MAX
+
+
+@pytest.mark.usefixtures("unwritable")
+def test_a_stop_does_not_wait_for_a_database_that_cannot_be_written(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 3600.0)
+    log = EventLog(database, SystemClock())
+    log.report(kinds.SYSTEM_STOPPED, "The end.")
+    log.flush(60)
+    log.stop(60)
+    assert not log._thread.is_alive()
 
 
 def test_many_threads_may_tell_at_once(log: EventLog) -> None:

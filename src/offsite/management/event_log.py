@@ -7,6 +7,8 @@ its own writes what was told, many events in one transaction.
           ├──► count by severity
           ├──► whoever listens: notices, which have a queue of their own
           └──► queue (bounded) ──► writer thread ──► events table (bounded)
+
+While the database cannot be written, events stay in the queue, are shown from there, and are written later.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from offsite.store.tables.management import events as table
 
 EVENTS_MAX = 10_000
 WAITING_MAX = 1_000
+RETRY_SECONDS = 5.0  # after the database could not be written
 MESSAGE_CHARACTERS_MAX = 1_000
 _LEVELS = {
     Severity.INFORMATIONAL: "info",
@@ -81,6 +84,16 @@ class EventFilter:
         if self.errors_only:
             yield table.c.severity.in_([int(each) for each in _ERRORS])
 
+    def fits(self, event: Event) -> bool:
+        """The same, of an event that is not in the database yet."""
+        return (
+            (self.since is None or event.at >= self.since)
+            and (self.before is None or event.at < self.before)
+            and (self.first_id is None or event.id >= self.first_id)
+            and (self.last_id is None or event.id <= self.last_id)
+            and (not self.errors_only or event.severity in _ERRORS)
+        )
+
 
 class EventLog:
     """Keeps the newest events. Safe to use from any thread."""
@@ -89,10 +102,11 @@ class EventLog:
         self._database = database
         self._clock = clock
         self._changed = threading.Condition()
-        self._waiting: deque[Told] = deque()
+        self._waiting: deque[Told] = deque()  # each until it is in the database
+        self._writes = 0  # that went well
         self._told: Counter[Severity] = Counter()
         self._listeners: list[Callable[[Told], None]] = []
-        self._writing = False
+        self._cannot_write = False
         self._stopping = False
         self._thread = threading.Thread(target=self._write_until_stopped, name="events", daemon=True)
         self._thread.start()
@@ -121,16 +135,31 @@ class EventLog:
 
     def newest(self, count: int, wanted: EventFilter | None = None, timeout_seconds: float = 5.0) -> list[Event]:
         """At most `count` events, newest first, with those that were told before this call."""
+        wanted = wanted or EventFilter()
         self.flush(timeout_seconds)
-        statement = select(table).where(*(wanted or EventFilter()).conditions())
+        while True:
+            with self._changed:
+                waiting, writes = list(self._waiting), self._writes
+            kept, last_id = self._kept(count, wanted)
+            with self._changed:
+                if writes == self._writes:
+                    break  # else some may have come from the one into the other meanwhile
+        told = [Event(**asdict(each), id=last_id + number) for number, each in enumerate(waiting, 1)]
+        return [*(each for each in reversed(told) if wanted.fits(each)), *kept][:count]
+
+    def _kept(self, count: int, wanted: EventFilter) -> tuple[list[Event], int]:
+        """Events in the database, newest first, and the id of the last one there."""
+        statement = select(table).where(*wanted.conditions()).order_by(table.c.id.desc()).limit(count)
         with self._database.read() as connection:
-            rows = connection.execute(statement.order_by(table.c.id.desc()).limit(count)).mappings()
-            return [Event(**{**row, "severity": Severity(row["severity"])}) for row in rows]
+            rows = connection.execute(statement).mappings().all()
+            last_id = connection.execute(select(func.max(table.c.id))).scalar_one() or 0
+        return [Event(**{**row, "severity": Severity(row["severity"])}) for row in rows], last_id
 
     def flush(self, timeout_seconds: float) -> bool:
-        """Returns once all that was told before is in the database; False when that took too long."""
+        """Returns once all that was told before is in the database; False when that took too long or cannot be."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout_seconds)
+            self._changed.wait_for(lambda: not self._waiting or self._cannot_write, timeout_seconds)
+            return not self._waiting
 
     def stop(self, timeout_seconds: float) -> None:
         """Writes what waits, then ends the thread."""
@@ -142,18 +171,33 @@ class EventLog:
     def _write_until_stopped(self) -> None:
         while True:
             with self._changed:
-                self._writing = False
-                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
                 if not self._waiting:
                     return
                 told = list(self._waiting)
-                self._waiting.clear()
-                self._writing = True
             try:
                 self._write(told)
             except OffsiteError as error:  # a full or failed disk must not silence the log as well
-                _log.error("events could not be kept", count=len(told), error=str(error))
+                if not self._cannot_write:
+                    _log.error("events could not be kept; they are shown until they can be", error=str(error))
+                if not self._wait_to_retry():
+                    return
+                continue
+            with self._changed:
+                for _ in told:
+                    self._waiting.popleft()
+                self._writes += 1
+                self._cannot_write = False
+                self._changed.notify_all()
+
+    def _wait_to_retry(self) -> bool:
+        """Whether there is a next time: one more once it is told to stop."""
+        with self._changed:
+            is_last = self._stopping
+            self._cannot_write = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._stopping, RETRY_SECONDS)
+            return not is_last
 
     def _write(self, told: list[Told]) -> None:
         with self._database.transaction() as connection:

@@ -110,7 +110,8 @@ def test_a_password_from_the_environment_is_neither_printed_logged_nor_passed_on
     environment = Path(f"/proc/{system.process.pid}/environ").read_text()
     assert environment.count(PASSWORD) == 1, "what the kernel noted at the start cannot be changed"
     done = quickly(
-        "--system", system.url, "show", "users", environment={"OFFSITE_PASSWORD": PASSWORD, "HOME": str(tmp_path)}
+        *("--system", system.url, *system.fingerprint, "show", "users"),
+        environment={"OFFSITE_PASSWORD": PASSWORD, "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
     assert stop(system) == 0

@@ -39,6 +39,11 @@ class LiveSystem:
     def url(self) -> str:
         return f"https://manage@{self.host}:{self.api_port}"
 
+    @property
+    def fingerprint(self) -> list[str]:
+        """The option with which a user who has compared it trusts the system's certificate."""
+        return ["--fingerprint", str(self.json("show", "system")["system"][0]["certificate-fingerprint"])]
+
     def offsite(
         self, *words: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:

@@ -117,10 +117,12 @@ def test_a_system_that_is_not_there_is_told_with_what_to_do(words: list[str], st
 
 
 def test_a_system_elsewhere_is_asked_over_tls_with_a_password(live: LiveSystem, home: dict[str, str]) -> None:
-    first = quickly("--system", live.url, "--json", "show", "pools", environment=home)
-    assert first.returncode == 0, first.stderr
+    unknown = quickly("--system", live.url, "--yes", "show", "pools", environment=home)
+    assert unknown.returncode == 1, "--yes is no answer to whether it is the right system"
+    assert live.fingerprint[1] in unknown.stderr and "Nothing was sent" in unknown.stderr
+    first = quickly("--system", live.url, *live.fingerprint, "--json", "show", "pools", environment=home)
+    assert (first.returncode, first.stderr) == (0, "")
     assert json.loads(first.stdout)["pools"][0]["name"] == "A"
-    assert "is trusted from now on" in first.stderr
     second = quickly("show", "pools", environment=home | {"OFFSITE_SYSTEM": live.url})
     assert (second.returncode, second.stderr) == (0, "")
     wrong = quickly("--system", live.url, "show", "pools", environment=home | {"OFFSITE_PASSWORD": "wrong"})
@@ -130,7 +132,7 @@ def test_a_system_elsewhere_is_asked_over_tls_with_a_password(live: LiveSystem, 
 def test_a_certificate_that_changed_is_refused_before_the_password_is_sent(
     live: LiveSystem, home: dict[str, str]
 ) -> None:
-    quickly("--system", live.url, "show", "pools", environment=home)
+    quickly("--system", live.url, *live.fingerprint, "show", "pools", environment=home)
     known = Path(home["HOME"]) / ".config/offsite/known_systems"
     place, digest = known.read_text().split()
     known.write_text(f"{place} {'0' * 64}\n")
@@ -138,6 +140,15 @@ def test_a_certificate_that_changed_is_refused_before_the_password_is_sent(
     assert done.returncode == 1
     assert "has changed" in done.stderr
     assert digest in done.stderr
+
+
+def test_at_the_first_contact_the_fingerprint_is_shown_and_asked_about(live: LiveSystem, home: dict[str, str]) -> None:
+    words = ["--system", live.url, "show", "pools"]
+    status, screen = at_a_terminal(words, [("(yes/no)", "no")], home)
+    assert (status, live.fingerprint[1] in screen) == (1, True)
+    status, screen = at_a_terminal(words, [("(yes/no)", "yes")], home)
+    assert (status, "16 KiB" in screen) == (0, True), screen
+    assert at_a_terminal(words, [], home)[0] == 0, "it is known from now on"
 
 
 def test_a_port_that_speaks_no_tls_is_told_apart(live: LiveSystem, home: dict[str, str]) -> None:
@@ -166,6 +177,11 @@ def test_the_certificate_may_be_given(live: LiveSystem, home: dict[str, str], tm
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
         b"HTTP/1.1 500 No\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 50_000,
+        b'HTTP/1.1 200 OK\r\n\r\n{"question": 5}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"question": {"text": "?", "secret": "HOME", "new": false}}',
+        b'HTTP/1.1 200 OK\r\n\r\n{"message": "", "objects": [[]]}',
+        b'HTTP/1.1 400 No\r\n\r\n{"error": {"text": 7, "code": {}}}',
         b"garbage\r\n\r\n",
     ],
 )
@@ -182,7 +198,7 @@ def test_what_is_no_offsite_system_is_told_apart(short_directory: Path, answer: 
         done = offsite("--state", str(short_directory), "show", "pools")
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("offsite: the system of")
+    assert done.stderr.startswith(("offsite: the system of", "offsite: the system asks for", "offsite: 7"))
 
 
 # -- help ---------------------------------------------------------------------------------------------------------
@@ -252,7 +268,7 @@ def test_a_new_password_is_asked_for_twice_and_not_shown(live: LiveSystem) -> No
 
 
 def test_a_remote_login_asks_for_the_password(live: LiveSystem, tmp_path: Path) -> None:
-    words = ["--system", live.url, "show", "pools"]
+    words = ["--system", live.url, *live.fingerprint, "show", "pools"]
     status, screen = at_a_terminal(words, [("Password:", PASSWORD)], {"HOME": str(tmp_path)})
     assert (status, "16 KiB" in screen, PASSWORD in screen) == (0, True, False)
 

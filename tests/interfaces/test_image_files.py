@@ -77,7 +77,7 @@ def test_a_raw_image_that_looks_like_another_format_is_raw(live: LiveSystem, tmp
 def test_import_and_export_work_from_elsewhere(live: LiveSystem, image: Path, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path / "home"), "OFFSITE_PASSWORD": PASSWORD, "OFFSITE_SYSTEM": live.url}
     for words in (["import", "Far", str(image)], ["export", "Far", str(tmp_path / "back")]):
-        done = quickly(*words, environment=home)
+        done = quickly(*words, *live.fingerprint, environment=home)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "back").read_bytes() == image.read_bytes()
     live.do("delete", "volumes", "Far")

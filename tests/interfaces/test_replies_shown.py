@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,39 @@ def test_what_is_not_known_is_left_empty_and_markup_is_text() -> None:
     assert "None" not in lines[2]
 
 
+def encoded(**values: Value) -> dict[str, Any]:
+    """An answer as it travels, with other values in it than `encode` would put there."""
+    answer = reply_json.encode(thing("a", 1))
+    (group,) = answer["objects"]
+    names = [each[0] for each in group["properties"]]
+    for name, value in values.items():
+        group["rows"][0][0][names.index(name)] = value
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size", math.nan), ("size", math.inf), ("size", 1 << 80), ("made", 1e15), ("made", -math.inf), ("name", ["x"])],
+)
+def test_a_value_that_cannot_be_shown_is_refused_when_it_arrives(name: str, value: Any) -> None:
+    """From a system that means ill, or is broken: an error in one line, and no traceback."""
+    with pytest.raises((TypeError, ValueError)):
+        reply_json.decode(encoded(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    "damage", [{"properties": [["a"]]}, {"rows": [[["too few"], []]]}, {"rows": 5}, {"basetype": []}]
+)
+def test_an_answer_of_another_shape_is_refused_or_harmless(damage: dict[str, Any]) -> None:
+    answer = reply_json.encode(thing("a", 1))
+    answer["objects"][0].update(damage)
+    try:
+        reply = reply_json.decode(answer)
+    except (KeyError, TypeError, ValueError):
+        return
+    assert printed(reply)
+
+
 def test_what_another_system_says_cannot_steer_the_terminal() -> None:
     lines = printed(thing("\x1b[2Jgone\x07", 0))
     assert "\x1b" not in "".join(lines)
@@ -126,7 +161,7 @@ def test_durations_are_as_exact_as_people_want(seconds: float, text: str) -> Non
 def test_an_answer_survives_the_way_to_the_command_line() -> None:
     reply = thing("Sales", 5, None, ("web1", 3))
     assert reply_json.decode(json.loads(json.dumps(reply_json.encode(reply)))) == reply
-    question = Question("Which?", "password", "VARIABLE", new=True)
+    question = Question("Which?", "password", new=True)
     assert reply_json.decode_question(json.loads(json.dumps(reply_json.encode_question(question)))) == question
 
 

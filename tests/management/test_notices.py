@@ -55,7 +55,7 @@ def create(bench: Bench, hook: WebHook, severity: str = "warning", name: str = "
 
 def test_the_url_is_asked_for_and_kept_in_a_file_of_its_owner_alone(bench: Bench, hook: WebHook) -> None:
     question = bench.answer("create notice severity warning operators")
-    assert question == Question("The URL that notices go to.", "url", "OFFSITE_NOTICE_URL")
+    assert question == Question("The URL that notices go to.", "url")
     create(bench, hook)
     path = bench.system.state_directory / "keys" / "notices"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -10,15 +10,15 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from offsite.errors import BadParameter, OffsiteError, ProtocolError
 from offsite.interfaces import control_socket
 from offsite.interfaces.known_systems import Trust
-from offsite.interfaces.reply_json import decode, decode_question
+from offsite.interfaces.reply_json import decode, decode_answer
 from offsite.management.reply import Question, Reply
 
 API_PORT = 8443
@@ -26,6 +26,8 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 3600.0  # a digest of a large volume takes its time
 KEEPALIVE_SECONDS = 30  # a system that is gone is noticed after some of these
 _ANSWER_BYTES_MAX = 64 << 20
+
+T = TypeVar("T")
 
 
 class Unreachable(OffsiteError):
@@ -52,12 +54,7 @@ class Client:
         """Raises Refused, Unreachable, or CertificateChanged."""
         body = json.dumps({"words": list(words), "secrets": dict(secrets), "asks": asks}).encode()
         answer = self._exchange("POST", "/offsite/v1/command", body, {"Content-Type": "application/json"})
-        try:
-            if "question" in answer:
-                return decode_question(answer["question"])
-            return decode(answer)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ProtocolError(f"{self._connector.place} answers like no version of Offsite: {error}") from error
+        return self._decoded(answer, decode_answer)
 
     def log_in(self) -> None:
         """From now on the key of a session goes with each call, instead of a password that is slow to check."""
@@ -69,7 +66,7 @@ class Client:
 
     def send(self, path: str, query: Mapping[str, str], body: Iterable[bytes]) -> Reply:
         """Posts a body of unknown length."""
-        return decode(self._exchange("POST", f"{path}?{urlencode(query)}", body, {}))
+        return self._decoded(self._exchange("POST", f"{path}?{urlencode(query)}", body, {}), decode)
 
     def receive(self, path: str, query: Mapping[str, str]) -> http.client.HTTPResponse:
         """A response whose body the caller reads."""
@@ -77,6 +74,12 @@ class Client:
         if response.status != 200:
             self._raise(response)
         return response
+
+    def _decoded(self, answer: dict[str, Any], how: Callable[[Mapping[str, Any]], T]) -> T:
+        try:
+            return how(answer)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise ProtocolError(f"{self._connector.place} answers like no version of Offsite: {error}") from error
 
     def _exchange(
         self, method: str, path: str, body: bytes | Iterable[bytes], headers: Mapping[str, str]
@@ -108,7 +111,7 @@ class Client:
             answer = json.loads(response.read(_ANSWER_BYTES_MAX))
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{self._connector.place} was cut off: {error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError(f"{self._connector.place} answers like no Offsite system") from error
         if not isinstance(answer, dict):
             raise ProtocolError(f"{self._connector.place} answers like no Offsite system")
@@ -118,7 +121,10 @@ class Client:
         error = self._json(response).get("error")
         if not isinstance(error, dict):
             raise ProtocolError(f"{self._connector.place} answers like no Offsite system: HTTP {response.status}")
-        raise Refused(str(error.get("text", "")), int(error.get("code", -1)), usage=error.get("usage") is True)
+        code = error.get("code")
+        raise Refused(
+            str(error.get("text", "")), code if isinstance(code, int) else -1, usage=error.get("usage") is True
+        )
 
 
 class _Connector(Protocol):

@@ -7,12 +7,29 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from offsite.errors import BadParameter, OffsiteError
+from offsite.errors import BadParameter, OffsiteError, ProtocolError
+from offsite.interfaces.options import CommandLine
+from offsite.interfaces.values_shown import printable
 from offsite.management.reply import Question, Reply
 
 
 class Declined(OffsiteError):
     """The answer to a question was no."""
+
+
+VARIABLES = {
+    "password": "OFFSITE_NEW_PASSWORD",
+    "remote-password": "OFFSITE_REMOTE_PASSWORD",
+    "url": "OFFSITE_NOTICE_URL",
+}
+"""Where each secret may come from. Fixed here, and not by the system that asks: it could name any variable."""
+
+ASKED_BY = {
+    "password": ("create user", "set password"),
+    "remote-password": ("create peer-connection", "set peer-connection"),
+    "url": ("create notice",),
+}
+"""The commands that need it: a system that asks for a password of another command is not what it should be."""
 
 
 class Conversation:
@@ -34,14 +51,23 @@ class Conversation:
         asks, secrets = self._asks, dict[str, str]()
         while isinstance(answer := self._send(words, secrets, asks=asks), Question):
             if answer.secret in secrets:
-                raise OffsiteError(f"the system asks for {answer.secret} again and again")
+                raise ProtocolError(f"the system asks for {printable(answer.secret)} again and again")
             if answer.secret:
-                secrets[answer.secret] = secret(answer.text, answer.environment, self._environment, new=answer.new)
-            elif not asks or not _yes(answer.text):
+                secrets[answer.secret] = self._secret(words, answer)
+            elif not asks or not yes_or_no(answer.text):
                 raise Declined("answered with no; nothing was changed")
             else:
                 asks = False
         return answer
+
+    def _secret(self, words: Sequence[str], question: Question) -> str:
+        command = CommandLine(tuple(words), {})
+        if not any(command.begins_with(each) for each in ASKED_BY.get(question.secret, ())):
+            raise ProtocolError(
+                f"the system asks for {printable(question.secret)[:64]!r}, a secret that this command does not need; "
+                "nothing was sent"
+            )
+        return secret(printable(question.text), VARIABLES[question.secret], self._environment, new=question.new)
 
 
 def secret(text: str, variable: str, environment: Mapping[str, str], *, new: bool = False) -> str:
@@ -56,8 +82,8 @@ def secret(text: str, variable: str, environment: Mapping[str, str], *, new: boo
     return found
 
 
-def _yes(text: str) -> bool:
-    print(text, file=sys.stderr)
+def yes_or_no(text: str) -> bool:
+    print(printable(text), file=sys.stderr)
     return input("Go on? (yes/no) ").strip().lower() in ("y", "yes")
 
 

@@ -1,4 +1,10 @@
-"""Which certificate a remote system has, as far as this user has seen: trust on first use, then pinned.
+"""Which certificate a remote system has: asked about at the first contact, then pinned.
+
+    not known ──▶ --fingerprint given ──same──▶ written down, trusted
+        │               └─other──▶ refused
+        ├──▶ somebody at a terminal ──yes──▶ written down, trusted
+        │               └─no──▶ refused
+        └──▶ nobody to ask ──▶ refused
 
 A line of ~/.config/offsite/known_systems is `HOST:PORT SHA-256`, the digest of the certificate's DER form.
 """
@@ -9,15 +15,19 @@ import hashlib
 import os
 import re
 import ssl
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from offsite.errors import BadParameter, CertificateChanged, OffsiteError
+from offsite.errors import BadParameter, CertificateChanged, ErrorClass, OffsiteError
 
-_LINE = re.compile(r"(\S+) ([0-9a-f]{64})")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LINE = re.compile(rf"(\S+) ({_SHA256.pattern})")
 _FILE_BYTES_MAX = 1 << 20
+
+
+Asks = Callable[[str], bool]
+"""Shows a question to whoever sits at the terminal; whether the answer is yes."""
 
 
 class Trust(Protocol):
@@ -61,11 +71,20 @@ class TrustFile:
         """The handshake has checked it."""
 
 
-class TrustFirst:
-    """The certificate that was seen the first time, which is written down."""
+class UnknownCertificate(OffsiteError):
+    """A system that this user has never spoken to, and nobody who says that it is the right one."""
 
-    def __init__(self, path: Path) -> None:
+    error_class = ErrorClass.OPERATOR
+
+
+class TrustKnown:
+    """The certificate that is written down, or that the user says is right: by `fingerprint`, or when `asks`."""
+
+    def __init__(self, path: Path, fingerprint: str | None = None, asks: Asks | None = None) -> None:
+        """`fingerprint` is a SHA-256 in hexadecimal; colons and upper case may stand in it."""
         self._path = path
+        self._expected = None if fingerprint is None else _plain(fingerprint)
+        self._asks = asks
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._context.check_hostname = False
@@ -79,16 +98,39 @@ class TrustFirst:
 
     def check(self, place: str, certificate: bytes) -> None:
         seen = hashlib.sha256(certificate).hexdigest()
-        known = self._known().get(place)
-        if known is None:
-            self._remember(place, seen)
-            print(f"The certificate of {place} is trusted from now on: SHA-256 {seen}", file=sys.stderr)
-        elif known != seen:
+        known = self._known()
+        if self._expected is not None:
+            if seen != self._expected:
+                raise CertificateChanged(
+                    f"the certificate of {place} has the SHA-256 {seen}, and --fingerprint says {self._expected}; "
+                    "nothing was sent to it"
+                )
+            if known.get(place) != seen:
+                self._write(known | {place: seen})
+        elif place not in known:
+            self._ask(place, seen)
+            self._write(known | {place: seen})
+        elif known[place] != seen:
             raise CertificateChanged(
-                f"the certificate of {place} has changed: it is {seen} now and was {known}. Either the system was set "
-                "up anew, or somebody else answers in its place. Nothing was sent to it. If the change is right, "
-                f"remove its line from {self._path}"
+                f"the certificate of {place} has changed: it is {seen} now and was {known[place]}. Either the system "
+                "was set up anew, or somebody else answers in its place. Nothing was sent to it. If the change is "
+                f"right, give --fingerprint {seen} once, or remove its line from {self._path}"
             )
+
+    def _ask(self, place: str, seen: str) -> None:
+        """Raises UnknownCertificate unless somebody says that it is the right one."""
+        if self._asks is None:
+            raise UnknownCertificate(
+                f"the certificate of {place} is not known yet: SHA-256 {seen}. Nothing was sent to it. Compare that "
+                "with what `offsite show system` says on the machine itself; if it is the same, give "
+                f"--fingerprint {seen}, once"
+            )
+        question = (
+            f"The certificate of {place} is not known yet: SHA-256 {seen}. Compare that with what "
+            "`offsite show system` says on the machine itself: whoever answers there gets your password."
+        )
+        if not self._asks(question):
+            raise UnknownCertificate(f"the certificate of {place} was not trusted; nothing was sent to it")
 
     def _known(self) -> dict[str, str]:
         if not self._path.exists():
@@ -103,10 +145,20 @@ class TrustFirst:
             found[match[1]] = match[2]
         return found
 
-    def _remember(self, place: str, seen: str) -> None:
+    def _write(self, known: Mapping[str, str]) -> None:
+        """Whole or not at all: a file cut short would make every system unknown."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(f"{place} {seen}\n")
+        made = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        made.write_text("".join(f"{place} {digest}\n" for place, digest in known.items()))
+        made.replace(self._path)
+
+
+def _plain(fingerprint: str) -> str:
+    """Raises BadParameter."""
+    plain = fingerprint.replace(":", "").lower()
+    if not _SHA256.fullmatch(plain):
+        raise BadParameter(f"--fingerprint {fingerprint[:100]!r} is no SHA-256: 64 hexadecimal digits are needed")
+    return plain
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> Path:

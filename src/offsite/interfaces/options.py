@@ -32,7 +32,8 @@ class Option:
 OPTIONS = (
     Option("state", "The system whose state directory this is; by default, $OFFSITE_STATE.", "DIR"),
     Option("system", "A system elsewhere: https://USER@HOST[:PORT]; by default, $OFFSITE_SYSTEM.", "URL"),
-    Option("certificate", "Its certificate, in place of the one that was seen the first time.", "FILE"),
+    Option("certificate", "Its certificate; trusts this one instead of the remembered one.", "FILE"),
+    Option("fingerprint", "The SHA-256 of its certificate; trusts and remembers it without a question.", "SHA256"),
     Option("json", "The answer as JSON, for programs."),
     Option("yes", "Answers every question with yes."),
     Option("help", "Explains the command in place of doing it."),

@@ -9,10 +9,14 @@ epoch), and under its name alone as people read it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from offsite.interfaces.values_shown import format_value
 from offsite.management.reply import Kind, ObjectType, Property, Question, Reply, Row, Value
+
+_NUMBER_MAX = 1 << 64
+_TIME_MAX = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
 
 def encode(reply: Reply) -> dict[str, Any]:
@@ -28,13 +32,17 @@ def encode_question(question: Question) -> dict[str, Any]:
     return {
         "text": question.text,
         "secret": question.secret,
-        "environment": question.environment,
         "new": question.new,
     }
 
 
 def decode_question(answer: Mapping[str, Any]) -> Question:
-    return Question(str(answer["text"]), str(answer["secret"]), str(answer["environment"]), bool(answer["new"]))
+    return Question(str(answer["text"]), str(answer["secret"]), bool(answer["new"]))
+
+
+def decode_answer(answer: Mapping[str, Any]) -> Reply | Question:
+    """As `decode`, of a command: it may have a question instead."""
+    return decode_question(answer["question"]) if "question" in answer else decode(answer)
 
 
 def for_programs(reply: Reply) -> dict[str, Any]:
@@ -89,15 +97,22 @@ def _decode_rows(groups: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
     rows = []
     for group in groups:
         properties = tuple(
-            Property(name, heading, Kind(kind), seldom) for name, heading, kind, seldom in group["properties"]
+            Property(str(name), str(heading), Kind(kind), bool(seldom))
+            for name, heading, kind, seldom in group["properties"]
         )
-        type = ObjectType(group["basetype"], group["name"], properties, group["record"], group["joined"])
+        type = ObjectType(
+            str(group["basetype"]), str(group["name"]), properties, bool(group["record"]), bool(group["joined"])
+        )
         for values, parts in group["rows"]:
-            rows.append(Row(type, tuple(_value(each) for each in values), _decode_rows(parts)))
+            checked = tuple(_value(each, value) for each, value in zip(properties, values, strict=True))
+            rows.append(Row(type, checked, _decode_rows(parts)))
     return tuple(rows)
 
 
-def _value(value: object) -> Value:
-    if value is None or isinstance(value, (str, int, float, bool)):
+def _value(property: Property, value: object) -> Value:
+    """One that can be shown: a system that means ill sends a number that is none, or a time in no year."""
+    if value is None or isinstance(value, (str, bool)):
         return value
-    raise ValueError(f"{value!r} is no value of a property")
+    if isinstance(value, (int, float)) and abs(value) <= (_TIME_MAX if property.kind is Kind.TIME else _NUMBER_MAX):
+        return value  # nor is NaN, which no comparison holds for
+    raise ValueError(f"{value!r} is no value of {property.name}")

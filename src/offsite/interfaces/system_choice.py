@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from offsite.interfaces import client as clients
-from offsite.interfaces.conversation import secret
+from offsite.interfaces.conversation import is_terminal, secret, yes_or_no
 from offsite.interfaces.options import OptionError
+
+if TYPE_CHECKING:
+    from offsite.interfaces.known_systems import Trust
 
 
 @contextmanager
@@ -43,10 +47,14 @@ def _choice(options: Mapping[str, str], environment: Mapping[str, str]) -> tuple
 
 
 def _remote(url: str, options: Mapping[str, str], environment: Mapping[str, str]) -> clients.Client:
-    from offsite.interfaces.known_systems import TrustFile, TrustFirst, default_path
+    from offsite.interfaces.known_systems import TrustFile, TrustKnown, default_path
 
     user, host, port = clients.parse_system(url)
     certificate = options.get("certificate")
-    trust = TrustFile(Path(certificate)) if certificate else TrustFirst(default_path(environment))
+    if certificate:
+        trust: Trust = TrustFile(Path(certificate))
+    else:
+        # --yes answers questions about commands; who gets the password is for somebody who has compared.
+        trust = TrustKnown(default_path(environment), options.get("fingerprint"), yes_or_no if is_terminal() else None)
     password = secret(f"Logging in as {user} to {host}.", "OFFSITE_PASSWORD", environment)
     return clients.remote(host, port, user, password, trust)

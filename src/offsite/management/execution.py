@@ -71,7 +71,7 @@ def _secret_to_ask(call: Call, request: Request) -> Question | None:
         given = parameter.name in call.secrets or parameter.name in request.secrets
         needed = parameter.required or parameter.along_with.replace("-", "_") in call.arguments
         if parameter.is_secret and needed and not given:
-            return Question(parameter.help, parameter.name, parameter.environment, parameter.new)
+            return Question(parameter.help, parameter.name, parameter.new)
     return None
 
 

@@ -77,13 +77,13 @@ class Question:
     """What is to be answered before a command is done. Nothing was changed yet.
 
     With a `secret`, the answer is the value of that parameter, which has no place among arguments that others
-    can see; `environment` names the variable that may hold it, and `new` says that it is being chosen just
-    now, so that it is asked twice. Without one, the answer is yes or no.
+    can see; `new` says that it is being chosen just now, so that it is asked twice. Which variable of the
+    environment may hold it is for the face to know, and never for the system that asks: it could name any.
+    Without a secret, the answer is yes or no.
     """
 
     text: str
     secret: str = ""
-    environment: str = ""
     new: bool = False
 
 

@@ -1,0 +1,77 @@
+"""Questions of a system: who asks is a stranger, whatever it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from offsite.errors import OffsiteError, ProtocolError
+from offsite.interfaces.conversation import ASKED_BY, VARIABLES, Conversation, Declined
+from offsite.management.commands import TABLE
+from offsite.management.reply import Question, Reply
+
+SECRETS = {
+    "OFFSITE_REMOTE_PASSWORD": "of Newark",
+    "OFFSITE_NEW_PASSWORD": "of a user",
+    "OFFSITE_NOTICE_URL": "mailtos://…",
+    "AWS_SECRET_ACCESS_KEY": "of a cloud",
+}
+
+
+class Hostile:
+    """A system that answers every command with its own question, and keeps what it is given."""
+
+    def __init__(self, question: Question, times: int = 1) -> None:
+        self._question = question
+        self._times = times
+        self.given: list[Mapping[str, str]] = []
+
+    def __call__(self, _words: Sequence[str], secrets: Mapping[str, str], *, asks: bool) -> Reply | Question:
+        self.given.append(dict(secrets))
+        return self._question if len(self.given) <= self._times else Reply(f"asks: {asks}")
+
+
+def test_the_command_line_knows_the_secrets_of_the_table_and_which_command_needs_them() -> None:
+    """Two lists, since a command line that loaded the table would be slow; they are the same."""
+    secrets = [(command.text, each) for command in TABLE for each in command.parameters if each.is_secret]
+    assert {each.name: each.environment for _, each in secrets} == VARIABLES
+    assert {name: set(commands) for name, commands in ASKED_BY.items()} == {
+        each.name: {text for text, other in secrets if other.name == each.name} for _, each in secrets
+    }
+
+
+@pytest.mark.parametrize("secret", ["AWS_SECRET_ACCESS_KEY", "aws-secret-access-key", "remote-password", "url", "x"])
+def test_a_system_gets_no_secret_that_the_command_does_not_need(secret: str) -> None:
+    """Whatever it calls what it wants, or whatever variable that would be."""
+    hostile = Hostile(Question("Your password, please.", secret))
+    with pytest.raises(ProtocolError, match="does not need; nothing was sent"):
+        Conversation(hostile, asks=False, environment=SECRETS).command(["show", "volumes"])
+    assert hostile.given == [{}]
+
+
+def test_a_secret_that_the_command_needs_comes_from_its_own_variable() -> None:
+    system = Hostile(Question("The password there.", "remote-password"))
+    Conversation(system, asks=False, environment=SECRETS).command(["create", "peer-connection", "Newark"])
+    assert system.given == [{}, {"remote-password": "of Newark"}]
+
+
+def test_a_system_that_asks_again_and_again_is_left() -> None:
+    hostile = Hostile(Question("Once more.", "password"), times=100)
+    with pytest.raises(ProtocolError, match="again and again"):
+        Conversation(hostile, asks=False, environment=SECRETS).command(["create", "user", "otto"])
+    assert len(hostile.given) == 2
+
+
+def test_what_a_system_asks_cannot_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _prompt: "no")
+    with pytest.raises(Declined):
+        Conversation(Hostile(Question("Delete \x1b[2Jnothing?")), asks=True).command(["delete", "volumes", "x"])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_question_where_nobody_can_answer_changes_nothing() -> None:
+    with pytest.raises(OffsiteError, match="nothing was changed"):
+        Conversation(Hostile(Question("Delete it?")), asks=False).command(["delete", "volumes", "x"])

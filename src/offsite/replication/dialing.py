@@ -13,6 +13,7 @@ from offsite.replication.asking import ANSWER_SECONDS, SILENCE_SECONDS, Asking
 from offsite.replication.channel import Channel
 from offsite.replication.identity import Certificates, SystemIdentity, fingerprint_of, format_address, parse_address
 from offsite.replication.messages import VERSION_OLDEST, Hello
+from offsite.replication.pinning import client_context, server_name_of
 
 CONNECT_SECONDS = 10.0
 
@@ -45,9 +46,10 @@ class Dialer:
     def __init__(self, certificates: Certificates, system: SystemIdentity, clock: Clock) -> None:
         self._system = system
         self._clock = clock
-        self._anonymous = _client_context()
-        self._known = _client_context()
+        self._anonymous = client_context()
+        self._known = client_context()
         self._known.load_cert_chain(certificates.certificate_path, certificates.key_path)
+        self._known_as = server_name_of(certificates.certificate_der)
 
     def dial(self, address: str, pinned: bytes | None = None, patience_seconds: float | None = None) -> Connection:
         """Connects to the peer port of a system. With the certificate that is `pinned` for it (DER) we show
@@ -86,21 +88,12 @@ class Dialer:
             raise
 
     def _secure(self, raw: socket.socket, address: str, pinned: bytes | None) -> ssl.SSLSocket:
-        context = self._anonymous if pinned is None else self._known
         try:
-            return context.wrap_socket(raw)
+            if pinned is None:
+                return self._anonymous.wrap_socket(raw)
+            return self._known.wrap_socket(raw, server_hostname=self._known_as)
         except OSError as error:
             raise PeerUnreachable(f"cannot reach {address}: it does not speak TLS as a peer does: {error}") from error
-
-
-def _client_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    # No authority vouches for a peer, and its name may change. What counts is that it shows the pinned
-    # certificate, byte for byte, which is checked right after the handshake.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _connect(host: str, port: int, connect_seconds: float) -> socket.socket:

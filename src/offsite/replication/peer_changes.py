@@ -23,6 +23,7 @@ from offsite.replication.bandwidth_calendar import BandwidthCalendar, format_rat
 from offsite.replication.dialing import Connection
 from offsite.replication.identity import Certificates, fingerprint_of, format_address, parse_address
 from offsite.replication.pairing import Login, ask_to_pair, check_fingerprint, ping
+from offsite.replication.pinning import check_pinnable
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired
 from offsite.store.database import Database
@@ -105,6 +106,7 @@ class PeerChanges:
                     f"connection {peer.name} is to {peer.system_name} with {peer.system_uuid}: that is another "
                     "system; create a peer connection of its own for it. The password was not sent"
                 )
+            check_pinnable(connection.certificate, f"the system at {address}")
             check_fingerprint(connection, address, login)
             self._check_no_one_elses(peer, connection.certificate)
             knew_us = self._knows_us(address, connection.certificate)

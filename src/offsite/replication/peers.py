@@ -26,6 +26,7 @@ from offsite.replication.limits import Limits
 from offsite.replication.messages import Done, Unpair
 from offsite.replication.pairing import Login, ask_to_pair, check_fingerprint, ping
 from offsite.replication.peer_changes import PeerChange, PeerChanges
+from offsite.replication.pinning import check_pinnable
 from offsite.replication.presence import Presence
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired
@@ -141,6 +142,7 @@ class Peers:
     def _check_stranger(self, connection: Connection, address: str, login: Login) -> None:
         if connection.hello.system_uuid == self._system.uuid:
             raise BadParameter(f"address {address!r} is this system's own; a peer is another system")
+        check_pinnable(connection.certificate, f"the system at {address}")
         check_fingerprint(connection, address, login)
         for peer in self._records():
             if peer.system_uuid == connection.hello.system_uuid:

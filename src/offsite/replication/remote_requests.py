@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from cryptography import x509
 from sqlalchemy import Connection
 
 from offsite import events
@@ -44,6 +42,7 @@ from offsite.replication.messages import (
     SetSettings,
     SetsHeld,
 )
+from offsite.replication.pinning import check_pinnable
 from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
 from offsite.replication.removal import remove_set
 from offsite.replication.secondary_end import SecondarySide
@@ -91,7 +90,7 @@ class RemoteRequests:
     def pair(self, pair: Pair, hello: Hello, host: str) -> None:
         self._log_in(pair, host)
         check_name(hello.system_name, "system name")
-        _check_certificate(pair.certificate)
+        check_pinnable(pair.certificate, f"system {hello.system_name}")
         if hello.system_uuid == self._system.uuid:
             raise BadParameter(f"system {hello.system_name} has the uuid of {self._system.name}; it is a copy of it")
         address = format_address(pair.host or host, pair.port)
@@ -298,12 +297,3 @@ def _check_same(peer: PeerRecord, certificate: bytes) -> None:
             f"{fingerprint_of(peer.certificate)} is pinned for it; delete peer connection {peer.name} first, or, if "
             "the certificate was replaced on purpose, use set peer-connection remote-username"
         )
-
-
-def _check_certificate(certificate: bytes) -> None:
-    """One that could not be loaded would close the port to everyone."""
-    try:
-        x509.load_der_x509_certificate(certificate)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=certificate)
-    except (ValueError, ssl.SSLError) as error:
-        raise ProtocolError(f"what was sent as a certificate is none: {error}") from error

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 
 import structlog
 
-from offsite.errors import OffsiteError
 from offsite.replication.dialing import prepare_socket
 from offsite.replication.identity import Certificates, SystemIdentity
+from offsite.replication.pinning import server_context
 from offsite.replication.session import Requests, Session
 
 STRANGERS_MAX = 32
@@ -30,13 +29,13 @@ class PeerServer:
         self._requests = requests
         self._lock = threading.Lock()
         self._sessions: dict[Session, threading.Thread] = {}
-        self._context: tuple[tuple[bytes, ...], ssl.SSLContext] | None = None
         self._stopping = False
         self._listener: socket.socket | None = None
 
     def start(self) -> None:
         """Listens from when this returns. Raises OSError when the port is not to be had."""
         family = socket.AF_INET6 if ":" in self._listen[0] else socket.AF_INET
+        self._context = server_context(self._certificates, self._requests.pinned_certificates)
         listener = self._listener = socket.create_server(self._listen, family=family, backlog=64)
         self._acceptor = threading.Thread(target=self._accept_all, args=(listener,), name="peer-accept", daemon=True)
         self._acceptor.start()
@@ -78,13 +77,9 @@ class PeerServer:
     def _take_in(self, raw: socket.socket, host: str) -> None:
         try:
             prepare_socket(raw)
-            session = Session(raw, self._server_context(), self._system, self._requests)
+            session = Session(raw, self._context, self._system, self._requests)
         except OSError as error:  # it has gone already
             _log.info("peer connection ended", host=host, reason=str(error))
-            raw.close()
-            return
-        except OffsiteError as error:  # the records of peers cannot be read: the next one may find them
-            _log.error("peer connection refused", host=host, reason=str(error))
             raw.close()
             return
         thread = threading.Thread(target=self._serve, args=(session,), name=f"peer-{host}", daemon=True)
@@ -104,18 +99,3 @@ class PeerServer:
         finally:
             with self._lock:
                 self._sessions.pop(session, None)
-
-    def _server_context(self) -> ssl.SSLContext:
-        """Trusts exactly the certificates that are pinned. Made anew when those change."""
-        pinned = tuple(self._requests.pinned_certificates())
-        if self._context is None or self._context[0] != pinned:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.num_tickets = 0  # no session is resumed: who is there is looked at each time
-            context.load_cert_chain(self._certificates.certificate_path, self._certificates.key_path)
-            context.verify_mode = ssl.CERT_OPTIONAL  # without one it can only pair
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned certificate is its own anchor
-            for certificate in pinned:
-                context.load_verify_locations(cadata=certificate)
-            self._context = (pinned, context)
-        return self._context[1]

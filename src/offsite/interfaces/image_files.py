@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 
-from offsite.errors import BadParameter
-from offsite.interfaces import frames
+from offsite.errors import BadParameter, ProtocolError
+from offsite.interfaces import frames, qemu_img
 from offsite.interfaces.client import Client
 from offsite.interfaces.options import CommandLine, only_words, path
-from offsite.interfaces.other_formats import as_raw, check_qemu_img, format_of, replacing
+from offsite.interfaces.other_formats import RAW, as_raw, format_of, replacing
 from offsite.interfaces.progress_bar import bar
 from offsite.interfaces.sparse_files import data_extents, opened, read_frames, write_frames
 from offsite.management.reply import Reply
@@ -31,19 +33,45 @@ def import_image(client: Client, line: CommandLine) -> Reply:
 
 def export_image(client: Client, line: CommandLine) -> Reply:
     name, file = only_words(line, "export NAME FILE", 2)
-    target = path(file)
+    target = path(file).resolve()
     format = format_of(line, target)
-    if target.exists() and not target.is_block_device() and "overwrite" not in line.options:
-        raise BadParameter(f"{target} is there already; give another name, or --overwrite")
-    if format != "raw":
-        check_qemu_img(format)
+    _check_target(target, format, overwrite="overwrite" in line.options)
     with client.receive("/offsite/v1/export", {"name": name}) as response:
-        size_bytes, data_bytes = int(response.headers["size-bytes"]), int(response.headers["data-bytes"])
+        size_bytes, data_bytes = (_size(response.headers.get(each)) for each in ("size-bytes", "data-bytes"))
         chunks = iter(lambda: response.read1(frames.PIECE_BYTES_MAX), b"")
         with replacing(target, format) as raw, bar(f"Exporting {name}", data_bytes) as advance:
-            descriptor = os.open(raw, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = _opened_to_write(raw)
             with open(descriptor, "wb", buffering=0):
                 write_frames(descriptor, size_bytes, chunks, advance)
                 os.fsync(descriptor)
     sizes = f"{format_size(size_bytes)}, {format_size(data_bytes)} of it data"
     return Reply(f"{name} was exported to {target}: {sizes}.")
+
+
+def _check_target(target: Path, format: str, *, overwrite: bool) -> None:
+    """A device holds somebody's data as a file does, and is asked about alike."""
+    if target.exists():
+        if not target.is_file() and not target.is_block_device():
+            raise BadParameter(f"{target} is neither a file nor a block device")
+        if not overwrite:
+            raise BadParameter(f"{target} is there already; give another name, or --overwrite")
+    if format != RAW:
+        if target.is_block_device():
+            raise BadParameter(f"{target} is a block device; only a raw image can be written to one")
+        qemu_img.check_installed(format)
+
+
+def _opened_to_write(raw: Path) -> int:
+    """A block device for nobody else: one that is mounted, or a part of something, is refused by the kernel."""
+    flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_EXCL if raw.is_block_device() else os.O_CREAT)
+    try:
+        return os.open(raw, flags, 0o666)
+    except OSError as error:
+        why = "it is mounted or in use by something else" if error.errno == errno.EBUSY else error.strerror
+        raise BadParameter(f"{raw} cannot be written to: {why}") from error
+
+
+def _size(header: str | None) -> int:
+    if header is None or not header.isascii() or not header.isdigit() or len(header) > 19:
+        raise ProtocolError(f"the system says that the image has {str(header)[:40]!r} bytes")
+    return int(header)

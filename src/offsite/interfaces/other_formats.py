@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import which
 
 from offsite.errors import BadParameter
+from offsite.interfaces import qemu_img
 from offsite.interfaces.options import CommandLine
 
 QEMU_FORMATS = {
     ".qcow2": "qcow2", ".qcow": "qcow", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx", ".vhd": "vpc", ".vpc": "vpc"
 }  # fmt: skip
+RAW = "raw"
+FORMATS = (RAW, *dict.fromkeys(QEMU_FORMATS.values()))
 
 
 def format_of(line: CommandLine, file: Path) -> str:
-    """As the option says, or by the name. Never by the content: who writes a volume could make it look like any."""
-    return line.options.get("format") or QEMU_FORMATS.get(file.suffix.lower(), "raw")
+    """As the option says, or by the name. Never by the content: who writes a volume could make it look like any.
 
-
-def check_qemu_img(format: str) -> None:
-    if which("qemu-img") is None:
-        raise BadParameter(
-            f"format {format} needs the program qemu-img, which is not installed; install it (Debian: qemu-utils), or "
-            "use a raw image"
-        )
+    Raises BadParameter for any that is not in FORMATS: qemu-img knows some that are directories, or other machines.
+    """
+    format = line.options.get("format") or QEMU_FORMATS.get(file.suffix.lower(), RAW)
+    if format not in FORMATS:
+        raise BadParameter(f"--format {format[:64]!r} is none of {', '.join(FORMATS)}")
+    return format
 
 
 @contextmanager
 def as_raw(source: Path, format: str) -> Iterator[Path]:
-    if format == "raw":
+    if format == RAW:
         yield source
         return
-    check_qemu_img(format)
+    qemu_img.check_installed(format)
+    size_bytes = qemu_img.check_stands_alone(source, format)
     beside = source.absolute().parent
     with _directory_in(beside if os.access(beside, os.W_OK) else Path(tempfile.gettempdir())) as directory:
         raw = directory / "raw"
-        _convert(source, format, raw, "raw")
+        qemu_img.convert(source, format, raw, RAW, size_bytes)
         yield raw
 
 
@@ -53,9 +53,9 @@ def replacing(target: Path, format: str) -> Iterator[Path]:
     with _directory_in(target.absolute().parent) as directory:
         raw, made = directory / "raw", directory / "made"
         yield raw
-        if format != "raw":
-            _convert(raw, "raw", made, format)
-        (raw if format == "raw" else made).replace(target)
+        if format != RAW:
+            qemu_img.convert(raw, RAW, made, format, raw.stat().st_size)
+        (raw if format == RAW else made).replace(target)
 
 
 @contextmanager
@@ -66,10 +66,3 @@ def _directory_in(parent: Path) -> Iterator[Path]:
         raise BadParameter(f"{parent} cannot be written to: {error.strerror}") from error
     with directory as name:
         yield Path(name)
-
-
-def _convert(source: Path, source_format: str, target: Path, target_format: str) -> None:
-    command = ["qemu-img", "convert", "-f", source_format, "-O", target_format, str(source), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BadParameter(f"qemu-img cannot convert {source}: {done.stderr.strip()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,13 @@ Advance = Callable[[int], None]
 @contextmanager
 def opened(file: Path) -> Iterator[int]:
     try:
-        descriptor = os.open(file, os.O_RDONLY)
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for a writer
     except OSError as error:
         raise BadParameter(f"{file} cannot be read: {error.strerror}") from error
     try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            raise BadParameter(f"{file} is neither a file nor a block device")
         yield descriptor
     finally:
         os.close(descriptor)

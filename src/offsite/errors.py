@@ -126,6 +126,20 @@ class ProtocolError(OffsiteError):
     code = -20013
 
 
+class Diverged(OffsiteError):
+    """The secondary of a set holds a copy that its primary has never had. An operator has to decide."""
+
+    code = -20015
+    error_class = ErrorClass.OPERATOR
+
+
+class NotReplaced(OffsiteError):
+    """The secondary holds a complete copy, and the primary did not say that it knows which one it would replace."""
+
+    code = -20016
+    error_class = ErrorClass.OPERATOR
+
+
 class DigestMismatch(OffsiteError):
     """What is stored on the secondary is not what the primary sent. The run does not count."""
 

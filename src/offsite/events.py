@@ -73,6 +73,25 @@ SET_HALF_MISSING = EventKind(
     588, Severity.WARNING, "- If the other half was deleted on purpose, delete this one, too: delete replication-set."
 )
 RUN_SETTLED = EventKind(589, Severity.INFORMATIONAL)
+SET_DIVERGED = EventKind(
+    592,
+    Severity.ERROR,
+    "- Find out which system was restored from an older copy, or what was started twice. Then decide, on the primary: "
+    "resolve replication-set.",
+)
+COPY_PROTECTED = EventKind(
+    593,
+    Severity.ERROR,
+    "- Find out why the primary would replace a copy that it does not know: was it restored, or is it somebody else?",
+)
+SECONDARY_IS_OLDER = EventKind(
+    594,
+    Severity.WARNING,
+    "- If nobody restored the secondary on purpose, find out what happened to it.",
+)
+SET_AGREES_AGAIN = EventKind(595, Severity.RESOLVED)
+COPY_KEPT = EventKind(596, Severity.INFORMATIONAL, "- Delete the snapshots when nobody needs them any more.")
+DIVERGENCE_DECIDED = EventKind(597, Severity.INFORMATIONAL)
 SYSTEM_STARTED = EventKind(600, Severity.INFORMATIONAL)
 SYSTEM_STOPPED = EventKind(601, Severity.INFORMATIONAL)
 KEYS_MADE_ANEW = EventKind(

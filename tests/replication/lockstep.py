@@ -6,6 +6,7 @@ and disks are not there. Everything happens in one order, so that the Nth messag
 
 from __future__ import annotations
 
+import copy
 import shutil
 import uuid
 from collections import deque
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offsite.errors import PeerUnreachable
-from offsite.events import ignore
+from offsite.events import EventKind
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
 from offsite.replication import point_records, records, wire
 from offsite.replication.asking import Asking
@@ -113,6 +114,7 @@ class End:
         self.disk = MemoryDisk()
         self.clock = clock
         self.before, self.after = Nth(), Nth()
+        self.events: list[tuple[EventKind, str]] = []
         self.wrap: Callable[[Pool], Pool] = lambda pool: pool
         self.open()
 
@@ -122,9 +124,26 @@ class End:
         self.pools: dict[str, Pool] = {"A": self.wrap(CrashingPool(self.pool, self.before, self.after))}
         self.fences = Fences()
 
+    def report(self, kind: EventKind, message: str) -> None:
+        self.events.append((kind, message))
+
     def crash(self) -> None:
         self.before.at = self.after.at = None
         self.database.close()
+        self.open()
+
+    def save(self) -> tuple[bytes, MemoryDisk]:
+        """A copy of all that is durable, as somebody takes one of a stopped system."""
+        self.database.close()
+        saved = self.path.read_bytes(), copy.deepcopy(self.disk)
+        self.open()
+        return saved
+
+    def put_back(self, saved: tuple[bytes, MemoryDisk]) -> None:
+        """Yesterday's copy, a virtual machine rolled back: the system starts from what was."""
+        self.database.close()
+        self.path.write_bytes(saved[0])
+        self.disk = copy.deepcopy(saved[1])
         self.open()
 
     def create(self, role: str, sizes: Sequence[int]) -> None:
@@ -186,7 +205,7 @@ class Link:
             secondary.fences.of(SET_UUID),
             Inline(),
             lambda: self.wire_bytes,
-            ignore,
+            secondary.report,
         )
         self._run = SecondaryRun(self.side)
 
@@ -240,7 +259,8 @@ class World:
         return run
 
     def _primary_end(self, run: str) -> PrimaryEnd:
-        return PrimaryEnd(self.primary.database, self.primary.pools, SetLocks(), self.clock, self.primary.of, run)
+        primary = self.primary
+        return PrimaryEnd(primary.database, primary.pools, SetLocks(), self.clock, primary.of, run, primary.report)
 
     def attempt(self, run: str) -> None:
         """One attempt over one connection; raises what cut it."""
@@ -249,7 +269,7 @@ class World:
         driver = PrimaryDriver(link, end, Progress(run, 0.0, self.clock), lambda: None)
         machine = PrimaryRun(run, SET_UUID, 1, Asking("secondary", self.clock))
         try:
-            driver.drive(machine.steps(end.holds()))
+            driver.drive(machine.steps(end.holds))
         finally:
             self.data_bytes += link.data_bytes
             link.side.close()

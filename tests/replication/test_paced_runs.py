@@ -86,7 +86,7 @@ def attempt(
     pacing = None if bucket is None else Flow(bucket)
     driver = PrimaryDriver(link, end, Progress(run, 0.0, world.clock), check_stopped, pacing)
     try:
-        driver.drive(PrimaryRun(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.holds()))
+        driver.drive(PrimaryRun(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.holds))
     finally:
         link.side.close()
 

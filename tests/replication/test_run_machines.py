@@ -21,6 +21,8 @@ from offsite.replication.messages import (
     Done,
     Failed,
     Holds,
+    Keep,
+    Kept,
     Outcome,
     Position,
     Ready,
@@ -56,7 +58,9 @@ class Primary:
     def __init__(self, window_bytes: int = 100) -> None:
         self.clock = VirtualClock()
         asking = Asking("Newark", self.clock, silence_seconds=30.0)
-        self.machine = PrimaryRun(P, S, 1, asking, window_bytes=window_bytes).steps(PrimaryHolds(None, (P,)))
+        self.machine = PrimaryRun(P, S, 1, asking, window_bytes=window_bytes).steps(
+            lambda _base: PrimaryHolds(None, (P,))
+        )
         self.action: Action = next(self.machine)
 
     def tell(self, answer: Answer) -> Action:
@@ -188,6 +192,10 @@ class EndStub:
 
     def discard(self, _discard: Discard) -> None:
         self.calls.append("discard")
+
+    def keep(self, _keep: Keep) -> Kept:
+        self.calls.append("keep")
+        return Kept(snapshots=["V-kept"])
 
 
 BEGIN = Begin(run=R, point=P, base=None, taken_at=0.0, sizes_bytes=[1 << 20])

@@ -207,17 +207,6 @@ def test_a_volume_that_has_grown_grows_over_there(make_world: Callable[[], World
     assert len(world.secondary.content(1)) == 2 * MIB
 
 
-def test_a_secondary_restored_from_an_old_copy_is_filled_anew(make_world: Callable[[], World]) -> None:
-    world = make_world()
-    run = prepare(world, initial=False)
-    with world.secondary.database.transaction() as connection:
-        (point,) = point_records.set_points(connection, world.secondary.of.id)
-        connection.exec_driver_sql("UPDATE points SET uuid = ?", ("f" * 36,))
-    world.attempt(run)
-    world.check_done(run)
-    assert point.uuid != "f" * 36
-
-
 def test_only_the_newest_runs_stay_on_record(make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch) -> None:
     """A run a minute for years must not fill the state database."""
     monkeypatch.setattr("offsite.replication.records.RUNS_KEPT", 3)

@@ -13,6 +13,7 @@ from offsite.replication.messages import Ack, Batch, Hello, Pair, Ping, Position
 
 UUID = "6f1c2c1e-0000-4000-8000-000000000001"
 OUTCOME = messages.Outcome(digest=bytes(16), changed_bytes=5, wire_bytes=6)
+COMPLETE = messages.RecoveryPoint(point=UUID, taken_at=1.5, completed_at=2.5, digest=bytes(16), data_bytes=7)
 EVERY_MESSAGE = [
     Hello(version=1, system_uuid=UUID, system_name="London", software="Offsite 1"),
     messages.Failed(error="PoolFull", sentence="pool A is full"),
@@ -62,6 +63,11 @@ EVERY_MESSAGE = [
     ),
     messages.Committed(outcome=OUTCOME),
     messages.Discard(run=UUID, sentence="no"),
+    messages.Look(set_uuid=UUID, generation=3, diverged=True, primary=COMPLETE),
+    messages.Holds(base=UUID, outcome=None, partial=None, complete=COMPLETE),
+    messages.Begin(run=UUID, point=UUID, base=None, taken_at=1.5, sizes_bytes=[4096], replaces=UUID, keep=True),
+    messages.Keep(base=UUID),
+    messages.Kept(snapshots=["V-kept"]),
 ]
 
 

@@ -31,17 +31,24 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_an_older_revision_holds_is_kept(tmp_path: Path) -> None:
-    """A schedule, and a run that was cut while its hooks ran: what they have frozen must still thaw."""
+    """A schedule, and a run that was cut while its hooks ran: what they have frozen must still thaw. The points that
+    runs made are known as the set's own."""
     path = tmp_path / "state.db"
     Database(path).close()
     with sqlite3.connect(path) as old:
+        for table in ("recovery_points", "other_halves", "kept_contents"):
+            old.execute(f"DROP TABLE {table}")
         old.execute("ALTER TABLE runs DROP COLUMN after_snapshot_due")
         old.execute("DROP INDEX schedules_by_next_at")
         old.execute("ALTER TABLE schedules DROP COLUMN starting_at")
         old.execute("UPDATE alembic_version SET version_num = '0002'")
         old.execute("INSERT INTO tasks VALUES ('t', 'Replicate', NULL, NULL, 0, NULL, NULL, NULL, 1, 0, NULL, NULL)")
         old.execute("INSERT INTO schedules VALUES ('s', 'start 2027-01-04 10:00', 't', 0, 7, 0, NULL)")
-        for uuid, state in (("cut", "preparing"), ("sent", "running")):
+        old.execute("INSERT INTO points VALUES (1, 1, 'last', 'base', 5.0, NULL, 0, 0, '')")
+        old.execute("INSERT INTO peers VALUES (1, 'P', 'p', 'P', 'p:1', x'00', 0, NULL, '')")
+        sets = "id, uuid, name, role, state, peer_id, remote_pool, generation, created_at"
+        old.execute(f"INSERT INTO replication_sets ({sets}) VALUES (1, 's', 'S', 'primary', 'ready', 1, 'A', 1, 0)")
+        for uuid, state in (("last", "success"), ("old", "success"), ("cut", "preparing"), ("sent", "running")):
             columns = "uuid, set_id, state, started_at, changed_bytes, wire_bytes"
             old.execute(f"INSERT INTO runs ({columns}) VALUES (?, 1, ?, 0, 0, 0)", (uuid, state))
     old.close()
@@ -49,8 +56,10 @@ def test_what_an_older_revision_holds_is_kept(tmp_path: Path) -> None:
     with database.read() as connection:
         (kept,) = connection.exec_driver_sql("SELECT name, next_at, starting_at FROM schedules").all()
         due = connection.exec_driver_sql("SELECT uuid, after_snapshot_due FROM runs ORDER BY uuid").all()
+        had = connection.exec_driver_sql("SELECT number, uuid, taken_at FROM recovery_points ORDER BY number").all()
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
     database.close()
     assert tuple(kept) == ("s", 7.0, None)
-    assert [tuple(row) for row in due] == [("cut", 1), ("sent", 0)]
+    assert [tuple(row) for row in due] == [("cut", 1), ("last", 0), ("old", 0), ("sent", 0)]
+    assert [tuple(row) for row in had] == [(1, "old", 0.0), (2, "last", 5.0)], "the base is the newest"
     assert differences == []

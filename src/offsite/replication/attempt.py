@@ -89,7 +89,7 @@ class Attempt:
 
     def machine(self, asking: Asking) -> Generator[Action, Answer, None]:
         run = PrimaryRun(self.progress.run, self.set.uuid, self.set.generation, asking, self.end.history)
-        return run.steps(self.end.holds())
+        return run.steps(self.end.holds)
 
     def driver(self, link: Link) -> PrimaryDriver:
         return PrimaryDriver(link, self.end, self.progress, self.check_stopped, self._pacing)

@@ -2,7 +2,7 @@
 
              a slot is free, and it is this set's turn
     waiting ─────────────────────────────────────────▶ attempt ──success──▶ the queued run's turn, or idle
-       ▲                                                  │
+       ▲                                                  ├── diverged ──▶ stands still until an operator has decided
        └── after 1 s … 10 min, or when the peer is back ──┴ failure (the set is Suspended meanwhile)
 
 What there is to do is read from the records each time; only attempts under way and times to wait for are kept
@@ -22,10 +22,10 @@ import structlog
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import OffsiteError, VolumeNotFound
+from offsite.errors import Diverged, OffsiteError, VolumeNotFound
 from offsite.events import Report
 from offsite.pools.protocol import Pool
-from offsite.replication import records
+from offsite.replication import other_halves, records
 from offsite.replication.attempt import Attempt, Stopped, class_of, is_peer_gone, sentence_of
 from offsite.replication.backoff import retry_seconds
 from offsite.replication.locks import SetLocks
@@ -124,9 +124,12 @@ class Conductor:
 
     def _runs_to_send(self) -> list[tuple[SetRecord, RunRecord]]:
         """The running run of each set that has one; a queued one behind nothing is promoted first. None whose
-        after-snapshot hook may still fail it."""
+        after-snapshot hook may still fail it, and none of a set that is diverged: trying again decides nothing."""
         with self._database.read() as connection:
+            halves = other_halves.all_other_halves(connection)
+            diverged = {half.set_id for half in halves.values() if half.is_diverged}
             sets = {of.id: of for of in records.all_sets(connection) if of.role == "primary" and not of.suspended}
+            sets = {set_id: of for set_id, of in sets.items() if set_id not in diverged}
             runs = [run for run in records.unfinished_runs(connection) if run.set_id in sets]
         runs = [run for run in runs if not run.after_snapshot_due]
         running = {run.set_id: run for run in runs if run.state == "running"}
@@ -163,7 +166,7 @@ class Conductor:
 
     def _attempt(self, of: SetRecord, run: RunRecord, life: _Life) -> Attempt | None:
         try:
-            end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, run.uuid)
+            end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, run.uuid, self._report)
         except VolumeNotFound as error:  # its pool is not there: no reason for other sets to stand still
             _log.error("a run cannot begin", set=of.name, reason=str(error))
             life.retry_at = self._clock.monotonic() + TROUBLE_SECONDS
@@ -232,15 +235,19 @@ class Conductor:
         if is_peer_gone(error):
             self.when_peer_gone()
         if attempt.progress.error != sentence:
-            self._tell_failure(attempt, sentence, wait_seconds)
+            self._note_failure(attempt, sentence)
+            if not isinstance(error, Diverged):  # of which there was an event of its own
+                self._tell_failure(attempt, sentence, wait_seconds)
         attempt.progress.wait(sentence, class_of(error))
 
-    def _tell_failure(self, attempt: Attempt, sentence: str, wait_seconds: float) -> None:
-        """Once for each reason, however often it is tried."""
+    def _note_failure(self, attempt: Attempt, sentence: str) -> None:
         try:
             attempt.end.note_failure(sentence)
         except OffsiteError as trouble:
             _log.error("the failure of a run cannot be recorded", set=attempt.set.name, reason=str(trouble))
+
+    def _tell_failure(self, attempt: Attempt, sentence: str, wait_seconds: float) -> None:
+        """Once for each reason, however often it is tried."""
         self._report(
             events.SET_SUSPENDED_ITSELF,
             f"A run of replication set name: {attempt.set.name}, failed: {sentence}. The set is suspended; it is tried "

@@ -29,6 +29,7 @@ Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 SizeBytes = Annotated[int, Meta(ge=1, le=SIZE_BYTES_MAX)]
 Offset = Annotated[int, Meta(ge=0, le=SIZE_BYTES_MAX)]
 Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Instant = Annotated[float, Meta(ge=0.0, le=253_402_300_799.0)]  # seconds since 1970, to the end of 9999; no NaN
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True):
@@ -151,6 +152,16 @@ class SetsHeld(Message, frozen=True, kw_only=True):
     sets: Annotated[list[Uuid], Meta(max_length=1024)]
 
 
+class RecoveryPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A point that one end of a set holds complete."""
+
+    point: Uuid
+    taken_at: Instant
+    completed_at: Instant  # since when it is complete there
+    digest: Digest | None = None  # of the run that sent it
+    data_bytes: Bytes = 0  # of all members
+
+
 class Ask(Message, frozen=True, kw_only=True):
     """Opens a run: what does the secondary hold of this set? Answered by Holds."""
 
@@ -178,6 +189,7 @@ class Holds(Message, frozen=True, kw_only=True):
     base: Uuid | None
     outcome: Outcome | None  # of the run that sent the base, in case that its Committed was lost
     partial: Partial | None
+    complete: RecoveryPoint | None = None  # the base, as there is to tell of it
 
 
 class Begin(Message, frozen=True, kw_only=True):
@@ -186,8 +198,10 @@ class Begin(Message, frozen=True, kw_only=True):
     run: Uuid
     point: Uuid
     base: Uuid | None
-    taken_at: float
+    taken_at: Instant
     sizes_bytes: Annotated[list[SizeBytes], Meta(min_length=1, max_length=MEMBERS_MAX)]
+    replaces: Uuid | None = None  # the base that the secondary holds, when it is another one than `base`
+    keep: bool = False  # as a snapshot of each volume there: for what the primary has never had
 
 
 class Ready(Message, frozen=True, kw_only=True):
@@ -242,6 +256,25 @@ class Committed(Message, frozen=True, kw_only=True):
     outcome: Outcome
 
 
+class Look(Message, frozen=True, kw_only=True):
+    """What does the secondary hold of this set? Answered by Holds. Unlike Ask it opens no run and cuts none off."""
+
+    set_uuid: Uuid
+    generation: Counter
+    diverged: bool = False  # the primary has found that it never had the secondary's base
+    primary: RecoveryPoint | None = None  # what the primary holds then
+
+
+class Keep(Message, frozen=True, kw_only=True):
+    """Within a run: `base` is to be replaced; it is to stay as a snapshot of each volume. Answered by Kept."""
+
+    base: Uuid
+
+
+class Kept(Message, frozen=True, kw_only=True):
+    snapshots: Annotated[list[Name], Meta(min_length=1, max_length=MEMBERS_MAX)]
+
+
 class Discard(Message, frozen=True, kw_only=True):
     """Tells that a run was aborted: what there is of its point goes. Answered by Done."""
 
@@ -253,4 +286,5 @@ AnyMessage = (
     Hello | Failed | Done | Working | Ping | Pair | Unpair
     | CreateSet | ChangeSet | DeleteSet | ListSets | SetsHeld
     | Ask | Holds | Begin | Ready | Batch | Ack | Commit | Committed | Discard
+    | Look | Keep | Kept
 )  # fmt: skip

@@ -15,6 +15,7 @@ from offsite.errors import ObjectNotFound
 from offsite.replication.batches import DIGEST_START
 from offsite.replication.messages import START, Partial, Position
 from offsite.replication.plan import PrimaryHolds, SecondaryHolds
+from offsite.replication.recovery_points import insert_recovery_point
 from offsite.store.tables.pools import images
 from offsite.store.tables.replication import point_images, points
 
@@ -93,11 +94,12 @@ def insert_point(
         connection.execute(insert(point_images).values(point_id=point_id, position=position, image_id=image_id))
 
 
-def make_base(connection: Connection, set_id: int, uuid: str) -> None:
-    """The point becomes the base, and the base before it goes."""
+def make_base(connection: Connection, set_id: int, uuid: str, now: float, digest: bytes | None) -> None:
+    """The point becomes the base, and the base before it goes. That it was complete once stays on record."""
     mine = points.c.set_id == set_id
     connection.execute(delete(points).where(mine, points.c.state == "base", points.c.uuid != uuid))
     connection.execute(update(points).where(mine, points.c.uuid == uuid).values(state="base"))
+    insert_recovery_point(connection, set_id, uuid, now, digest)
 
 
 def mark_aborted(connection: Connection, point_id: int, *, images_go: bool) -> None:
@@ -125,11 +127,12 @@ def _watermark_values(watermark: Position, digest: bytes) -> dict[str, Any]:
 
 
 def primary_holds(held: Sequence[PointRecord], run: str) -> PrimaryHolds:
-    """What there is for `run` to send: its own point and older ones, not that of a run that is queued behind it."""
+    """What there is for `run` to send: its own point and older ones, and behind it that of a run that is queued."""
     base = next((p.uuid for p in held if p.state == "base"), None)
     own = next((p.id for p in held if p.uuid == run), 0)
     pending = tuple(p.uuid for p in held if p.state == "pending" and p.id <= own)
-    return PrimaryHolds(base, pending, tuple(p.uuid for p in held if p.state == "aborted"))
+    queued = tuple(p.uuid for p in held if p.state == "pending" and p.id > own)
+    return PrimaryHolds(base, pending, tuple(p.uuid for p in held if p.state == "aborted"), queued)
 
 
 def secondary_holds(held: Sequence[PointRecord]) -> SecondaryHolds:

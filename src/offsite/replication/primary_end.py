@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
 from offsite.clock import Clock
+from offsite.errors import Diverged as DivergedError
 from offsite.errors import ObjectNotFound
+from offsite.events import Report, ignore
 from offsite.pools.protocol import Delete, Pool
-from offsite.replication import point_records, records
+from offsite.replication import other_halves, point_records, records
 from offsite.replication.changes import MemberDifference
 from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
 from offsite.replication.messages import HistorySnapshot, Outcome
-from offsite.replication.plan import Adopt, Forget, PrimaryHolds
+from offsite.replication.other_halves import OtherHalves, diverged_sentence
+from offsite.replication.plan import Adopt, Diverged, Forget, Outdated, PrimaryHolds, Relation
 from offsite.replication.point_records import PointRecord
 from offsite.replication.primary_run import PointDescription
 from offsite.replication.records import SetRecord
+from offsite.replication.recovery_points import find_recovery_point
 from offsite.store.database import Database
+
+_OVERTAKEN = "the secondary holds a newer point of this set already"
 
 
 class PrimaryEnd:
@@ -32,16 +39,26 @@ class PrimaryEnd:
         clock: Clock,
         of: SetRecord,
         run: str,
+        report: Report = ignore,
     ) -> None:
         self._database = database
         self._locks = locks
         self._clock = clock
         self._set = of
         self._run = run
+        self._other_halves = OtherHalves(database, report, clock)
         self.pool, _ = find_image(pools, of.members[0].image_id)
 
-    def holds(self) -> PrimaryHolds:
-        return point_records.primary_holds(self._points(), self._run)
+    def holds(self, their_base: str | None) -> PrimaryHolds:
+        """What there is here, and what is known here of the base that the secondary holds."""
+        with self._database.read() as connection:
+            held = point_records.primary_holds(point_records.set_points(connection, self._set.id), self._run)
+            known = find_recovery_point(connection, self._set.id, their_base)
+            half = other_halves.find_other_half(connection, self._set.id)
+            ours = other_halves.own_recovery_point(connection, self._set.id)
+        past = frozenset([known.point] if known else [])
+        decided = half.base if half is not None and half.may_be_replaced else None
+        return replace(held, past=past, replaceable=decided, complete=ours)
 
     def describe(self, uuid: str) -> PointDescription:
         point = self._point(uuid)
@@ -53,7 +70,16 @@ class PrimaryEnd:
         old: Sequence[int | None] = self._point(base).image_ids if base else [None] * len(new)
         return [MemberDifference(o, n) for o, n in zip(old, new, strict=True)]
 
-    def do(self, step: Adopt | Forget, outcome: Outcome | None) -> None:
+    def do(self, step: Adopt | Forget | Outdated | Diverged, outcome: Outcome | None) -> None:
+        """Raises errors.Diverged for that step, once it is on record."""
+        if isinstance(step, Outdated):
+            self._other_halves.found(self._set, Relation.OLDER, step.base, step.theirs)
+            return
+        if isinstance(step, Diverged):
+            self._other_halves.found(self._set, Relation.DIVERGED, step.base, step.theirs)
+            with self._database.read() as connection:
+                peer = records.peer_name(connection, self._set.peer_id)
+            raise DivergedError(diverged_sentence(self._set, peer, step.ours, step.theirs))
         with self._locks.recording(self._set.uuid, self._set.name):
             if isinstance(step, Adopt):
                 self._adopt(step.point, outcome)
@@ -70,7 +96,8 @@ class PrimaryEnd:
             return
         older = [point for point in held if point.state == "base" or point.id < adopted.id]
         older = [point for point in older if point is not adopted]
-        ended: dict[str, object] = {"state": "success", "ended_at": self._clock.now(), "error": None}
+        now = self._clock.now()
+        ended: dict[str, object] = {"state": "success", "ended_at": now, "error": None}
         if outcome is not None:
             ended |= {
                 "digest": outcome.digest.hex(),
@@ -80,8 +107,10 @@ class PrimaryEnd:
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in older])
-            point_records.make_base(connection, self._set.id, uuid)
+            point_records.make_base(connection, self._set.id, uuid, now, outcome.digest if outcome else None)
+            other_halves.forget_other_half(connection, self._set.id)
             records.update_run(connection, uuid, **ended)
+            records.drop_runs(connection, [point.uuid for point in older], now, _OVERTAKEN)
 
         self.pool.apply(_deletions(older), write)
 

@@ -3,6 +3,8 @@
     asking ──Holds──▶ planned ──▶ for each step that is left:
 
         Adopt, Forget ........ done on the spot
+        Outdated ............. told, and gone on with
+        Diverged ............. told, and the end of it: nothing is asked of the secondary any more
         Send:  beginning ──Ready──▶ sending ──all acknowledged──▶ committing ──Committed──▶ next step
                                     │     ▲
                                     └─Ack─┘  at most `window_bytes` are on their way without an Ack
@@ -36,7 +38,7 @@ from offsite.replication.messages import (
     Ready,
     Working,
 )
-from offsite.replication.plan import Adopt, Forget, PrimaryHolds, SecondaryHolds, Send, plan
+from offsite.replication.plan import Adopt, Diverged, Forget, Outdated, PrimaryHolds, SecondaryHolds, Send, plan
 
 WINDOW_BYTES = 32 << 20
 
@@ -72,7 +74,7 @@ class SendNext:
 class Do:
     """Take a step that concerns the primary alone. Gets None."""
 
-    step: Adopt | Forget
+    step: Adopt | Forget | Outdated | Diverged
     outcome: Outcome | None  # of the point that the other side committed last
 
 
@@ -104,12 +106,13 @@ class PrimaryRun:
     history: Callable[[], HistorySnapshot | None] = lambda: None  # asked for when a point is to be committed
     window_bytes: int = WINDOW_BYTES
 
-    def steps(self, held: PrimaryHolds) -> Generator[Action, Answer, None]:
-        """Drives the run to its end. Raises what ended it otherwise."""
+    def steps(self, held: Callable[[str | None], PrimaryHolds]) -> Generator[Action, Answer, None]:
+        """Drives the run to its end. Raises what ended it otherwise. `held` tells what the primary holds, and what it
+        knows of the base that the secondary holds."""
         ask = Ask(set_uuid=self.set_uuid, generation=self.generation)
         remote = yield from self.asking.request(ask, Holds)
         outcome = remote.outcome
-        for step in plan(held, SecondaryHolds(remote.base, remote.partial)):
+        for step in plan(held(remote.base), SecondaryHolds(remote.base, remote.partial, remote.complete)):
             if isinstance(step, Send):
                 outcome = yield from self._send(step)
             else:
@@ -124,6 +127,8 @@ class PrimaryRun:
             base=step.base,
             taken_at=description.taken_at,
             sizes_bytes=list(description.sizes_bytes),
+            replaces=step.replaces,
+            keep=step.keep,
         )
         ready = yield from self.asking.request(begin, Ready)
         yield OpenChanges(step, ready)

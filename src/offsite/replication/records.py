@@ -106,6 +106,11 @@ def delete_peer(connection: Connection, peer_id: int) -> None:
     connection.execute(delete(peers).where(peers.c.id == peer_id))
 
 
+def peer_name(connection: Connection, peer_id: int) -> str:
+    """What the system at the other end calls itself."""
+    return str(connection.execute(select(peers.c.system_name).where(peers.c.id == peer_id)).scalar_one())
+
+
 def busy_sets(connection: Connection, peer_id: int) -> list[str]:
     """Names of the sets, primary here, that may send to the peer now: a run of theirs has not ended, and nobody has
     suspended them."""
@@ -251,6 +256,12 @@ def take_number(connection: Connection, set_id: int, number: int) -> None:
 
 def update_run(connection: Connection, uuid: str, **values: Any) -> None:
     connection.execute(update(runs).where(runs.c.uuid == uuid).values(values))
+
+
+def drop_runs(connection: Connection, uuids: Sequence[str], now: float, error: str) -> None:
+    """Those of these runs that have not ended have nothing left to do."""
+    unfinished = runs.c.uuid.in_(uuids) & runs.c.state.in_(("preparing", "queued", "running"))
+    connection.execute(update(runs).where(unfinished).values(state="dropped", ended_at=now, error=error))
 
 
 def end_other_runs(connection: Connection, set_id: int, uuid: str, now: float, error: str) -> None:

@@ -19,6 +19,7 @@ _KNOWN = {
         errors.BadParameter,
         errors.CertificateChanged,
         errors.DigestMismatch,
+        errors.NotReplaced,
         errors.InUse,
         errors.NameInUse,
         errors.NotAllowed,

@@ -29,6 +29,7 @@ from offsite.replication.fence import Fences
 from offsite.replication.filling import Background
 from offsite.replication.identity import SystemIdentity, fingerprint_of, format_address
 from offsite.replication.limits import Limits
+from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
 from offsite.replication.login_limit import LoginLimit
 from offsite.replication.messages import (
@@ -37,15 +38,19 @@ from offsite.replication.messages import (
     CreateSet,
     DeleteSet,
     Hello,
+    Holds,
+    Look,
     Pair,
     PrimaryNames,
     SetSettings,
     SetsHeld,
 )
+from offsite.replication.other_halves import OtherHalves
 from offsite.replication.pinning import check_pinnable
+from offsite.replication.plan import Relation
 from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
 from offsite.replication.removal import remove_set
-from offsite.replication.secondary_end import SecondarySide
+from offsite.replication.secondary_end import SecondarySide, check_generation, holds
 from offsite.store.database import Database
 
 Authenticate = Callable[[str, str], bool]
@@ -78,6 +83,7 @@ class RemoteRequests:
         self._limits = limits
         self._fences = fences
         self._common = CommonSets(database)
+        self._other_halves = OtherHalves(database, report, clock)
 
     # -- peers ---------------------------------------------------------------------------------------------
 
@@ -263,6 +269,16 @@ class RemoteRequests:
     def list_sets(self, peer: PeerRecord) -> SetsHeld:
         """The halves that are here of sets with this peer, in whatever state."""
         return SetsHeld(sets=[each.uuid for each in self._common.all(peer)])
+
+    def look(self, peer: PeerRecord, request: Look) -> Holds:
+        """What there is here; and what the primary thinks of it, for our operator."""
+        of = self._common.secondary(peer, request.set_uuid)
+        check_generation(of, request.generation)
+        relation = Relation.DIVERGED if request.diverged else Relation.SAME
+        base = request.primary.point if request.primary is not None else None
+        self._other_halves.found(of, relation, base, request.primary)
+        pool, _ = find_image(self._pools, of.members[0].image_id)
+        return holds(self._database, pool, of)
 
     # -- runs ----------------------------------------------------------------------------------------------
 

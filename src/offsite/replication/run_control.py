@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import InUse, NotAllowed
+from offsite.errors import Diverged, InUse, NotAllowed
 from offsite.events import Report
 from offsite.pools.protocol import Pool
-from offsite.replication import records
+from offsite.replication import other_halves, records
 from offsite.replication.conductor import Conductor
 from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
@@ -70,10 +70,11 @@ class RunControl:
 
     def resume(self, set_uuids: Iterable[str]) -> None:
         """Goes on with the runs that stand still, also those that failed and wait to be tried again. Raises
-        NotAllowed, with none of the sets resumed."""
+        NotAllowed, or Diverged, with none of the sets resumed."""
         sets = [self._record(each, "resumed") for each in set_uuids]
         for of in sets:
             progress = self._conductor.progress(of.uuid)
+            self._check_not_diverged(of)
             if not of.suspended and not (progress is not None and progress.in_trouble):
                 raise NotAllowed(f"replication set {of.name} is not suspended")
         for of in sets:
@@ -100,6 +101,13 @@ class RunControl:
                 return True  # the secondary has never heard of it
             with self._conductor.standing_still(of.uuid, ABORT_WAIT_SECONDS) as still:
                 return still and self._upkeep.settle_now(of)
+
+    def _check_not_diverged(self, of: SetRecord) -> None:
+        """Of a set that nobody has suspended: resuming it would decide nothing."""
+        with self._database.read() as connection:
+            half = other_halves.find_other_half(connection, of.id)
+            if half is not None and half.is_diverged and not of.suspended:
+                raise Diverged(other_halves.sentence_of(connection, of, half))
 
     def _set_suspended(self, of: SetRecord, suspended: bool) -> None:
         with self._database.transaction() as connection:

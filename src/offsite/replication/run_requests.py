@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import NotAllowed, OffsiteError, SnapshotNotFound
+from offsite.errors import Diverged, NotAllowed, OffsiteError, SnapshotNotFound
 from offsite.events import Report
 from offsite.pools.protocol import ImageInfo, Pool
-from offsite.replication import records
+from offsite.replication import other_halves, records
 from offsite.replication.conductor import Conductor
 from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
@@ -60,7 +60,8 @@ class RunRequests:
         """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and
         `last_snapshot` that of the newest there is.
 
-        Raises NotAllowed on the secondary and for a suspended set, SnapshotNotFound, and what Preparation.prepare does.
+        Raises NotAllowed on the secondary and for a suspended set, Diverged, SnapshotNotFound, and what
+        Preparation.prepare does.
         """
         of = self._find(set_uuid)
         with self._locks.requesting(of.uuid, of.name):
@@ -113,6 +114,10 @@ class RunRequests:
             raise NotAllowed(f"replication set {of.name} is Not Ready; create it again, or delete it")
         if of.suspended:
             raise NotAllowed(f"replication set {of.name} is suspended; resume it first")
+        with self._database.read() as connection:
+            half = other_halves.find_other_half(connection, of.id)
+            if half is not None and half.is_diverged:
+                raise Diverged(other_halves.sentence_of(connection, of, half))
         return of
 
     def _check_primary(self, of: SetRecord, what: str) -> None:

@@ -4,25 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 from sqlalchemy import Connection
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import BadParameter, NotAllowed, PeerRefused, ProtocolError
+from offsite.errors import BadParameter, NotAllowed, NotReplaced, ObjectNotFound, PeerRefused, ProtocolError
 from offsite.events import Report
 from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize, Snapshot
-from offsite.replication import point_records, records
+from offsite.replication import other_halves, point_records, records
 from offsite.replication.batches import Arrived
 from offsite.replication.fence import Fence
 from offsite.replication.filling import Background, Filling
 from offsite.replication.history import Keeping, rotate, snapshot_names
+from offsite.replication.keeping_copies import keep_copy
 from offsite.replication.locate import find_image, internal_name
-from offsite.replication.messages import Ask, Begin, Commit, Committed, Discard, Holds, Outcome, Position, Ready
+from offsite.replication.messages import (
+    Ask,
+    Begin,
+    Commit,
+    Committed,
+    Discard,
+    Holds,
+    Keep,
+    Kept,
+    Outcome,
+    Position,
+    Ready,
+)
 from offsite.replication.point_records import PointRecord
 from offsite.replication.records import RunRecord, SetRecord
 from offsite.replication.secondary_run import Filled
 from offsite.store.database import Database
 from offsite.units import format_size
+
+
+def check_generation(of: SetRecord, generation: int) -> None:
+    """Both ends know of the same changes of roles. Raises NotAllowed."""
+    if generation != of.generation:
+        raise NotAllowed(
+            f"replication set {of.name} is of generation {of.generation} here, of {generation} there: its roles have "
+            "changed"
+        )
+
+
+def holds(database: Database, pool: Pool, of: SetRecord) -> Holds:
+    """What there is of a secondary here."""
+    with database.read() as connection:
+        held = point_records.secondary_holds(point_records.set_points(connection, of.id))
+        complete = other_halves.own_recovery_point(connection, of.id)
+        run = records.find_run(connection, held.base) if held.base else None
+    if complete is not None:
+        data_bytes = sum(pool.image(member.image_id).allocated_bytes for member in of.members)
+        complete = msgspec.structs.replace(complete, data_bytes=data_bytes)
+    outcome = None
+    if run is not None and run.set_id == of.id and run.digest is not None:
+        digest = bytes.fromhex(run.digest)
+        outcome = Outcome(digest=digest, changed_bytes=run.changed_bytes, wire_bytes=run.wire_bytes)
+    return Holds(base=held.base, outcome=outcome, partial=held.partial, complete=complete)
 
 
 class SecondarySide:
@@ -48,31 +87,33 @@ class SecondarySide:
         self._report = report
         self._pool, _ = find_image(pools, of.members[0].image_id)
         self._filling: Filling | None = None
+        self._begun: Begin | None = None
+        self._generation = of.generation
 
     def look(self, ask: Ask) -> Holds:
-        if ask.generation != self._set.generation:
-            raise NotAllowed(
-                f"replication set {self._set.name} is of generation {self._set.generation} here, "
-                f"of {ask.generation} there: its roles have changed"
-            )
+        check_generation(self._set, ask.generation)
+        self._generation = ask.generation
         self._fence.take(self)
-        held = point_records.secondary_holds(self._points())
-        return Holds(base=held.base, outcome=self._outcome(held.base), partial=held.partial)
+        return holds(self._database, self._pool, self._set)
 
-    def _outcome(self, base: str | None) -> Outcome | None:
-        run = self._find_run(base) if base else None
-        if run is None or run.digest is None:
-            return None
-        digest = bytes.fromhex(run.digest)
-        return Outcome(digest=digest, changed_bytes=run.changed_bytes, wire_bytes=run.wire_bytes)
+    def _check_still_secondary(self) -> None:
+        """Roles may have changed since the Ask."""
+        with self._database.read() as connection:
+            now = records.find_set(connection, self._set.uuid)
+        if now is None or now.role != "secondary":
+            raise ObjectNotFound(f"replication set {self._set.name} is no secondary here any more")
+        check_generation(now, self._generation)
 
     # -- beginning -----------------------------------------------------------------------------------------
 
     def prepare(self, begin: Begin) -> Ready:
         self.close()
         with self._fence.held_by(self):
+            self._check_still_secondary()
             held = self._points()
             self._check(begin, held)
+            if begin.keep and begin.replaces is not None:
+                self._keep(begin.replaces)
             partial = next((point for point in held if point.state == "partial"), None)
             if partial is None or not self._fits(partial, begin):
                 self._begin_anew(begin, held, partial)
@@ -83,6 +124,7 @@ class SecondarySide:
             point = point_records.find_point(connection, self._set.id, begin.point)
         run = self._find_run(begin.run)
         assert run is not None
+        self._begun = begin
         self._filling = Filling(
             self._pool, point, run, self._fence, self, self._background, self._clock, self._wire_bytes
         )
@@ -104,10 +146,24 @@ class SecondarySide:
             raise PeerRefused(f"the base of replication set {self._set.name} is {base} here, not {begin.base}")
         if begin.point == base:
             raise PeerRefused(f"replication set {self._set.name} holds point {begin.point} already")
+        self._check_replaces(begin, base)
         with self._database.read() as connection:
             known = records.find_run(connection, begin.run)
         if known is not None and known.set_id != self._set.id:
             raise PeerRefused(f"run {begin.run} is not one of replication set {self._set.name}")
+
+    def _check_replaces(self, begin: Begin, base: str | None) -> None:
+        """What is complete here is only given up to who says that it knows it: a primary that was restored from an old
+        copy, or that is somebody else, would fill us from nothing, and the only newer copy would be gone."""
+        if base in (begin.base, begin.replaces):
+            return
+        told = other_halves.told_of(holds(self._database, self._pool, self._set).complete)
+        sentence = (
+            f"replication set {self._set.name} holds a complete copy here, {told}; its primary would replace it "
+            "without saying that it knows it. It was left as it is"
+        )
+        self._report(events.COPY_PROTECTED, sentence)
+        raise NotReplaced(sentence)
 
     def _fits(self, partial: PointRecord, begin: Begin) -> bool:
         sizes = [self._pool.image(image_id).size_bytes for image_id in partial.image_ids]
@@ -166,16 +222,21 @@ class SecondarySide:
         self.close()
         outcome = Outcome(digest=commit.digest, changed_bytes=filling.changed_bytes, wire_bytes=filling.wire_bytes)
         with self._fence.held_by(self):
+            self._check_still_secondary()
             old = [point for point in self._points() if point.state == "base"]
+            assert self._begun is not None
+            self._check_replaces(self._begun, old[0].uuid if old else None)
             volumes = [member.image_id for member in self._set.members]
             changes: list[Change] = [
                 Replace(volume, clone) for volume, clone in zip(volumes, filling.point.image_ids, strict=True)
             ]
             changes += [Delete(image_id) for point in old for image_id in point.image_ids]
-            kept, write_kept = self._keep(commit, volumes)
+            kept, write_kept = self._history(commit, volumes)
 
             def write(connection: Connection) -> None:
-                point_records.make_base(connection, self._set.id, filling.point.uuid)
+                now = self._clock.now()
+                point_records.make_base(connection, self._set.id, filling.point.uuid, now, outcome.digest)
+                other_halves.forget_other_half(connection, self._set.id)
                 self._write_outcome(connection, commit, outcome)
                 write_kept(connection)
 
@@ -191,7 +252,9 @@ class SecondarySide:
             )
         return Committed(outcome=outcome)
 
-    def _keep(self, commit: Commit, volumes: Sequence[int]) -> tuple[Sequence[Snapshot], Callable[[Connection], None]]:
+    def _history(
+        self, commit: Commit, volumes: Sequence[int]
+    ) -> tuple[Sequence[Snapshot], Callable[[Connection], None]]:
         """The history snapshots to take of the volumes once they are what the run has sent."""
         if commit.history is None:
             return [], lambda _: None
@@ -215,6 +278,21 @@ class SecondarySide:
                 "error": None,
             }
         records.update_run(connection, commit.run, **values)
+
+    def keep(self, keep: Keep) -> Kept:
+        with self._fence.held_by(self):
+            self._check_still_secondary()
+            return Kept(snapshots=self._keep(keep.base))
+
+    def _keep(self, base: str) -> list[str]:
+        names, is_new = keep_copy(self._database, self._pool, self._set, base)
+        if is_new:
+            self._report(
+                events.COPY_KEPT,
+                f"What the secondary of replication set name: {self._set.name}, holds is kept in {', '.join(names)}: "
+                "an operator of its primary has it replaced.",
+            )
+        return names
 
     def discard(self, discard: Discard) -> None:
         """What there is of an aborted run's point goes. Harmless for a run that is not known, or has ended."""

@@ -5,7 +5,7 @@ idle ───────────────▶ filling ──────
  ▲                     │   ▲                     │
  └── Commit ───────────┘   └──── Ack ────────────┘
 
-Ask, Begin and Discard are welcome in both states: a Begin while filling starts anew from what is durable, after a
+Ask, Begin, Keep and Discard are welcome in both states: a Begin while filling starts anew from what is durable, after a
 Discard nothing is being filled.
 A message out of order is a ProtocolError. Any error is told as Failed and ends the connection; what is
 durable stays, and the next connection's Ask tells it.
@@ -29,11 +29,13 @@ from offsite.replication.messages import (
     Discard,
     Done,
     Holds,
+    Keep,
+    Kept,
     Position,
     Ready,
 )
 
-RunMessage = Ask | Begin | Batch | Commit | Discard
+RunMessage = Ask | Begin | Batch | Commit | Discard | Keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,10 @@ class SecondaryEnd(Protocol):
 
     def discard(self, discard: Discard) -> None: ...
 
+    def keep(self, keep: Keep) -> Kept:
+        """Takes snapshots of what the volumes are, if they are that still."""
+        ...
+
 
 class SecondaryRun:
     """One connection's worth of a run."""
@@ -85,6 +91,8 @@ class SecondaryRun:
                 self._begun = None
                 self._end.discard(message)
                 return Done()
+            case Keep():
+                return self._end.keep(message)
 
     def _begin(self, begin: Begin) -> Ready:
         self._begun = None

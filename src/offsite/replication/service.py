@@ -23,6 +23,7 @@ from offsite.replication.peers import Peers
 from offsite.replication.preparation import Preparation
 from offsite.replication.progress import RunProgress
 from offsite.replication.remote_requests import Authenticate, RemoteRequests
+from offsite.replication.resolution import Resolution, Resolved
 from offsite.replication.run_control import RunControl
 from offsite.replication.run_requests import Requested, RunRequests
 from offsite.replication.server import PeerServer
@@ -77,6 +78,7 @@ class Replication:
         self._control = RunControl(
             database, pools, self.peers, locks, self.conductor, self._preparation, self.upkeep, report, clock
         )
+        self._resolution = Resolution(database, pools, self.peers, locks, self.conductor, report, clock)
         self.sets = Sets(
             database, pools, self.peers, self.conductor, self.upkeep, locks, fences, limits, hooks, report, clock
         )
@@ -139,6 +141,17 @@ class Replication:
     def abort(self, set_name: str) -> bool:
         """See RunControl.abort."""
         return self._control.abort(self.sets.record(set_name).uuid)
+
+    def resolution_question(self, set_name: str) -> str:
+        """See Resolution.question."""
+        return self._resolution.question(self.sets.record(set_name).uuid)
+
+    def use_primary(self, set_name: str) -> Resolved:
+        """See Resolution.use_primary. A run that stood still goes on, or a new one begins."""
+        resolved = self._resolution.use_primary(self.sets.record(set_name).uuid)
+        if not resolved.has_run:
+            self.replicate(set_name)
+        return resolved
 
     def progress(self, set_name: str) -> RunProgress | None:
         """Of the newest run that this system, as the primary, has worked on since it was started."""

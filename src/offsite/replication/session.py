@@ -37,7 +37,10 @@ from offsite.replication.messages import (
     Discard,
     Done,
     Hello,
+    Holds,
+    Keep,
     ListSets,
+    Look,
     Pair,
     Ping,
     SetsHeld,
@@ -74,6 +77,8 @@ class Requests(Protocol):
     def delete_set(self, peer: PeerRecord, request: DeleteSet) -> None: ...
 
     def list_sets(self, peer: PeerRecord) -> SetsHeld: ...
+
+    def look(self, peer: PeerRecord, request: Look) -> Holds: ...
 
     def open_run(
         self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
@@ -201,7 +206,7 @@ class Session:
                 self._side = self._requests.open_run(peer, message, self._worker, lambda: channel.wire_bytes)
                 self._run = SecondaryRun(self._side)
                 return self._run.answer(message, memoryview(b""))
-            case Begin() | Commit() | Discard() if self._run is not None:
+            case Begin() | Commit() | Discard() | Keep() if self._run is not None:
                 return self._run.answer(message, memoryview(b""))
             case CreateSet():
                 self._requests.create_set(peer, message)
@@ -209,6 +214,8 @@ class Session:
                 self._requests.change_set(peer, message)
             case ListSets():
                 return self._requests.list_sets(peer)
+            case Look():
+                return self._requests.look(peer, message)
             case DeleteSet():
                 self._requests.delete_set(peer, message)
             case Unpair():

@@ -26,6 +26,7 @@ class SetInfo:
     group: str | None  # the volume group here that the members are
     status: Status
     recovery_point_at: float | None  # the instant of the primary that the secondary is complete at
+    difference: str | None  # what is to be told when the secondary holds otherwise than the primary
     lag_seconds: float | None  # how long ago that is
     last_run: RunRecord | None  # the newest that has ended
     last_success: RunRecord | None

@@ -12,7 +12,7 @@ from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNot
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.protocol import Pool
-from offsite.replication import point_records, records
+from offsite.replication import other_halves, point_records, records
 from offsite.replication.conductor import Conductor
 from offsite.replication.fence import Fences
 from offsite.replication.hooks import Hooks
@@ -185,7 +185,13 @@ class Sets:
             }
             last = records.last_ended_run(connection, of.id)
             group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
+            half = other_halves.find_other_half(connection, of.id)
+            difference = other_halves.sentence_of(connection, of, half) if half is not None else None
         base = next((point for point in held if point.state == "base"), None)
+        recovery_point_at = base.taken_at if base else None
+        if half is not None and of.role == "primary":
+            # What the secondary holds counts. Of what it has never had, a primary cannot tell how old it is.
+            recovery_point_at = half.taken_at if half.relation == "older" else None
         current = found["running"] or found["preparing"]
         pool, _ = find_image(self._pools, of.members[0].image_id)
         return SetInfo(
@@ -197,19 +203,21 @@ class Sets:
                 for each in of.members
             ),
             group=group,
-            status=self._status(of, base is not None, current),
-            recovery_point_at=base.taken_at if base else None,
-            lag_seconds=max(0.0, self._clock.now() - base.taken_at) if base else None,
+            status=self._status(of, recovery_point_at is not None, current, half is not None and half.is_diverged),
+            recovery_point_at=recovery_point_at,
+            difference=difference,
+            lag_seconds=None if recovery_point_at is None else max(0.0, self._clock.now() - recovery_point_at),
             last_run=last,
             last_success=found["success"],
             current_run=current,
             queued_run=found["queued"],
         )
 
-    def _status(self, of: SetRecord, has_base: bool, current: RunRecord | None) -> Status:
+    def _status(self, of: SetRecord, has_base: bool, current: RunRecord | None, diverged: bool) -> Status:
         return status_of(
             ready=of.state == "ready" and not self._upkeep.half_missing(of.uuid),
             has_base=has_base,
+            diverged=diverged,
             running=current is not None,
             suspended=of.suspended or (current is not None and self._in_trouble(of, current)),
             primary_is_gone=of.role == "secondary" and not self._peers.online_by_id(of.peer_id),

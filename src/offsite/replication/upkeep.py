@@ -4,6 +4,8 @@ of each set into line again.
 On each visit to a peer:
   - sets whose runs failed because the peer was gone are tried again at once;
   - the peer is told what primary sets are like now: their names and their volumes', policy, history, suspended or not;
+  - what the secondary holds is compared with what it is known to hold: what is shown of a set is never a copy that is
+    no longer there, and one that the primary never had stops the set (see other_halves);
   - what is left of aborted runs is settled: the secondary's partial point goes, and the primary's point with it,
     unless the secondary had made it its base before the abort came;
   - a set whose other half is gone over there is told to the operator, who may delete it here.
@@ -23,7 +25,7 @@ from offsite.clock import Clock
 from offsite.errors import OffsiteError, PeerUnreachable
 from offsite.events import Report
 from offsite.pools.protocol import Pool
-from offsite.replication import point_records, records
+from offsite.replication import other_halves, point_records, records
 from offsite.replication.conductor import Conductor
 from offsite.replication.dialing import Connection
 from offsite.replication.locks import SetLocks
@@ -34,12 +36,14 @@ from offsite.replication.messages import (
     Done,
     Holds,
     ListSets,
+    Look,
     PrimaryNames,
     SetSettings,
     SetsHeld,
 )
+from offsite.replication.other_halves import OtherHalves
 from offsite.replication.peers import Peers
-from offsite.replication.plan import Adopt, Forget
+from offsite.replication.plan import Adopt, Forget, Relation, compare
 from offsite.replication.primary_end import PrimaryEnd
 from offsite.replication.records import PeerRecord, SetRecord
 from offsite.store.database import Database
@@ -70,6 +74,7 @@ class Upkeep:
         self._conductor = conductor
         self._report = report
         self._clock = clock
+        self._other_halves = OtherHalves(database, report, clock)
         self._lock = threading.Lock()
         self._due: dict[int, float] = {}  # when to visit a peer, by its id
         self._told: dict[str, ChangeSet] = {}  # what the peer was told of a set last, by the set's uuid
@@ -147,18 +152,26 @@ class Upkeep:
     # -- a visit -------------------------------------------------------------------------------------------
 
     def _visit(self, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
-        try:
-            with self._peers.connect(peer, PATIENCE_SECONDS) as connection:
-                self._conductor.peer_is_back(peer.id)
-                self._compare(connection, peer, sets)
-                for of in sets:
-                    if of.role == "primary" and of.uuid not in self._half_missing:
-                        self._tell(connection, of)
-                        self._settle_if_idle(connection, of)
-        except PeerUnreachable as error:
-            _log.debug("peer is not there", peer=peer.name, reason=str(error))
-        except OffsiteError as error:
-            _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+        left, compared = list(sets), False
+        while left:
+            try:
+                with self._peers.connect(peer, PATIENCE_SECONDS) as connection:
+                    if not compared:
+                        self._conductor.peer_is_back(peer.id)
+                        self._compare(connection, peer, sets)
+                        compared = True
+                    while left:
+                        of = left.pop(0)
+                        if of.role == "primary" and of.uuid not in self._half_missing:
+                            self._tell(connection, of)
+                            self._attend_if_idle(connection, of)
+            except PeerUnreachable as error:
+                _log.debug("peer is not there", peer=peer.name, reason=str(error))
+                return
+            except OffsiteError as error:
+                _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+                if not compared:
+                    return  # else what one set is refused is no reason to leave the others alone
 
     def _owes(self, of: SetRecord, with_aborted: set[int]) -> bool:
         """Whether the peer is still to hear of something."""
@@ -179,14 +192,29 @@ class Upkeep:
         primary = PrimaryNames(group=group, members=names) if names else None
         return ChangeSet(set_uuid=of.uuid, settings=settings_of(of), primary=primary)
 
-    def _settle_if_idle(self, connection: Connection, of: SetRecord) -> None:
-        """An attempt that is under way settles it by itself, as a part of its plan."""
+    def _attend_if_idle(self, connection: Connection, of: SetRecord) -> None:
+        """An attempt that is under way does all this by itself, as a part of its plan."""
+        with self._conductor.standing_still(of.uuid, 0.0) as still, self._locks.settling(of.uuid, 0.0) as alone:
+            if still and alone and self._is_still_there(of):
+                self._compare_bases(connection, of)
+                self._settle(connection, of)
+
+    def _compare_bases(self, connection: Connection, of: SetRecord) -> None:
+        """Nothing is sent meanwhile, so what the two sides say of themselves is of one time."""
+        held = connection.channel.ask(connection.asking, self._look_at(of), Holds)
+        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "")
+        relation = compare(end.holds(held.base), held.base)
+        if self._other_halves.found(of, relation, held.base, held.complete) and relation is not Relation.OLDER:
+            connection.channel.ask(connection.asking, self._look_at(of), Holds)  # so that its operator hears of it
+            if relation is Relation.SAME:
+                self._conductor.retry_now(of.uuid)
+
+    def _look_at(self, of: SetRecord) -> Look:
         with self._database.read() as transaction:
-            owes = of.id in point_records.sets_with_aborted(transaction)
-        if owes:
-            with self._conductor.standing_still(of.uuid, 0.0) as still, self._locks.settling(of.uuid, 0.0) as alone:
-                if still and alone:
-                    self._settle(connection, of)
+            half = other_halves.find_other_half(transaction, of.id)
+            ours = other_halves.own_recovery_point(transaction, of.id)
+        diverged = half is not None and half.relation == "diverged"
+        return Look(set_uuid=of.uuid, generation=of.generation, diverged=diverged, primary=ours if diverged else None)
 
     def _settle(self, connection: Connection, of: SetRecord) -> None:
         with self._database.read() as transaction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from offsite.errors import ErrorClass
 from offsite.management import values
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, Value, row
 from offsite.management.system import Context
@@ -11,6 +12,7 @@ from offsite.replication.history import history_of
 from offsite.replication.progress import RunProgress
 from offsite.replication.records import RunRecord
 from offsite.replication.set_info import SetInfo
+from offsite.replication.status import Status
 
 COMMANDS = Subject("Replication")
 
@@ -129,6 +131,30 @@ def clear_replication_queue(context: Context, name: str) -> Reply:
     return Reply(f"The queue of replication set {name} {'was cleared' if dropped else 'is empty'}.")
 
 
+def _resolve_question(context: Context, use: str, name: str) -> str:
+    del use
+    return context.system.replication.resolution_question(name)
+
+
+@COMMANDS.command(
+    "resolve replication-set",
+    "Decides about a set that is Diverged: its secondary holds a copy that the primary has never had. What the "
+    "secondary holds is kept there, as a snapshot of each volume; then the content of the primary is sent.",
+    keyword("use", values.choice("primary"), "Which system's content the set goes on with.", required=True),
+    _SET,
+    confirmation=_resolve_question,
+    long=True,
+    examples=("resolve replication-set use primary SalesDR",),
+)
+def resolve_replication_set(context: Context, use: str, name: str) -> Reply:
+    del use
+    resolved = context.system.replication.use_primary(name)
+    return Reply(
+        f"What {resolved.peer_name} held is kept there in {', '.join(resolved.snapshots)}. Replication set {name} goes "
+        "on with the content of the primary."
+    )
+
+
 @COMMANDS.command(
     "show replication-runs",
     "Lists the runs of a replication set, or of all, newest first.",
@@ -181,14 +207,24 @@ def _history(context: Context, of: SetInfo) -> list[Row]:
 def _runs(context: Context, name: str) -> list[Row]:
     replication = context.system.replication
     progress = replication.progress(name)
+    info = replication.sets.get(name)
+    waits_for_decision = info.difference if info.status is Status.DIVERGED and info.role == "primary" else None
     now = context.system.clock.now()
     return [
-        _run_row(name, each, progress if progress is not None and progress.run == each.uuid else None, now)
+        _run_row(
+            name,
+            each,
+            progress if progress is not None and progress.run == each.uuid else None,
+            now,
+            waits_for_decision,
+        )
         for each in replication.sets.runs(name)
     ]
 
 
-def _run_row(name: str, run: RunRecord, progress: RunProgress | None, now: float) -> Row:
+def _run_row(
+    name: str, run: RunRecord, progress: RunProgress | None, now: float, waits_for_decision: str | None
+) -> Row:
     live = progress if run.state == "running" else None
     found: dict[str, Value] = {
         "replication-set": name,
@@ -211,4 +247,6 @@ def _run_row(name: str, run: RunRecord, progress: RunProgress | None, now: float
         "error-class": live.trouble.value if live and live.trouble else "",
         "run": run.uuid,
     }
+    if waits_for_decision and run.state in ("running", "queued"):
+        found |= {"error": waits_for_decision, "error-class": ErrorClass.OPERATOR.value}
     return row(RUN, found)

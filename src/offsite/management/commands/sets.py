@@ -220,7 +220,7 @@ def _row(found: SetInfo, schedules: list[ScheduleRecord]) -> Row:
             "members": ",".join(member.name for member in found.members),
             "peer-connection-name": found.peer_name,
             "status": found.status.value,
-            "error": (current.error if current is not None else None) or "",
+            "error": found.difference or (current.error if current is not None else None) or "",
             "last-success-time": found.recovery_point_at,
             "lag": found.lag_seconds,
             "last-run-status": "N/A" if last is None else LAST_RUN[last.state],

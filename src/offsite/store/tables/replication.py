@@ -96,6 +96,43 @@ point_images = Table(
     Column("image_id", _image(), nullable=False),
 )
 
+# What both ends of a set once held complete, oldest first: how a system knows an older copy for one of its own.
+recovery_points = Table(
+    "recovery_points",
+    metadata,
+    Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # rises with each
+    Column("uuid", String, nullable=False),  # of the point
+    Column("taken_at", Float, nullable=False),
+    Column("completed_at", Float, nullable=False),  # when it was known on this side
+    Column("digest", String),  # of the run that sent it
+    UniqueConstraint("set_id", "uuid"),
+)
+
+# What the other half of a set was last seen to hold, while that is not what this half holds.
+other_halves = Table(
+    "other_halves",
+    metadata,
+    Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE"), primary_key=True),
+    Column("relation", String, nullable=False),  # older: a point of ours, or nothing; diverged: one we never had
+    Column("base", String),  # uuid of the point; none: it holds nothing complete
+    Column("taken_at", Float),
+    Column("completed_at", Float),
+    Column("digest", String),
+    Column("data_bytes", BigInteger),
+    Column("found_at", Float, nullable=False),
+    Column("may_be_replaced", Boolean, nullable=False, server_default="0"),  # an operator has said so of this base
+)
+
+# Snapshots of what a secondary held before an operator had it replaced. Nothing rotates them.
+kept_contents = Table(
+    "kept_contents",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE"), nullable=False),
+    Column("base", String, nullable=False),  # uuid of the point that was kept
+)
+
 runs = Table(
     "runs",
     metadata,

@@ -1,0 +1,197 @@
+"""What the other half of a set holds while that is not what this half holds: on record, told once, and shown.
+
+    same ──a visit or a run finds otherwise──▶ older ─────── the next run ──────────────▶ same
+      ▲                                   └──▶ diverged ──── an operator decides, a run ──┘
+      └──── found to agree again (what was restored was put right) ────┘
+
+On the primary a visit or a run finds it. The secondary is told when it is diverged, so that its operator hears of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.events import Report
+from offsite.replication import records, recovery_points
+from offsite.replication.messages import RecoveryPoint
+from offsite.replication.plan import Relation
+from offsite.replication.records import SetRecord
+from offsite.store.database import Database
+from offsite.store.tables.replication import other_halves, points
+from offsite.units import format_size
+
+
+@dataclass(frozen=True)
+class OtherHalf:
+    set_id: int
+    relation: Literal["older", "diverged"]
+    base: str | None
+    taken_at: float | None
+    completed_at: float | None
+    digest: str | None
+    data_bytes: int | None
+    found_at: float
+    may_be_replaced: bool  # an operator has decided so
+
+    @property
+    def point(self) -> RecoveryPoint | None:
+        """None: nothing complete, or nothing is told of it."""
+        if self.base is None or self.taken_at is None or self.completed_at is None:
+            return None
+        return RecoveryPoint(
+            point=self.base,
+            taken_at=self.taken_at,
+            completed_at=self.completed_at,
+            digest=bytes.fromhex(self.digest) if self.digest else None,
+            data_bytes=self.data_bytes or 0,
+        )
+
+    @property
+    def is_diverged(self) -> bool:
+        """And waits for an operator."""
+        return self.relation == "diverged" and not self.may_be_replaced
+
+
+# Asked all the time: to put them together anew would take as long as SQLite does.
+_ALL = select(other_halves)
+
+
+def all_other_halves(connection: Connection) -> dict[int, OtherHalf]:
+    """Those that differ, by the id of their set."""
+    return {row["set_id"]: OtherHalf(**row) for row in connection.execute(_ALL).mappings()}
+
+
+def find_other_half(connection: Connection, set_id: int) -> OtherHalf | None:
+    """None: it holds what this half holds, as far as is known."""
+    return all_other_halves(connection).get(set_id)
+
+
+def forget_other_half(connection: Connection, set_id: int) -> None:
+    connection.execute(delete(other_halves).where(other_halves.c.set_id == set_id))
+
+
+def allow_replacement(connection: Connection, set_id: int, base: str) -> None:
+    """An operator has decided that this base, and no other, may be replaced."""
+    chosen = (other_halves.c.set_id == set_id) & (other_halves.c.base == base)
+    connection.execute(update(other_halves).where(chosen).values(may_be_replaced=True))
+
+
+def own_recovery_point(connection: Connection, set_id: int) -> RecoveryPoint | None:
+    """The base of this half."""
+    mine = (points.c.set_id == set_id) & (points.c.state == "base")
+    base = connection.execute(select(points.c.uuid).where(mine)).scalar()
+    return recovery_points.find_recovery_point(connection, set_id, base) if base else None
+
+
+class OtherHalves:
+    def __init__(self, database: Database, report: Report, clock: Clock) -> None:
+        self._database = database
+        self._report = report
+        self._clock = clock
+
+    def found(self, of: SetRecord, relation: Relation, base: str | None, theirs: RecoveryPoint | None) -> bool:
+        """What the other half holds now. Returns whether that is something new; then it is on record and was told."""
+        with self._database.read() as connection:
+            known = find_other_half(connection, of.id)
+        if (relation.value, base) == (known.relation, known.base) if known else relation is Relation.SAME:
+            return False
+        with self._database.transaction() as connection:
+            forget_other_half(connection, of.id)
+            if relation is not Relation.SAME:
+                row = _row(theirs) | {"set_id": of.id, "relation": relation.value, "base": base}
+                connection.execute(insert(other_halves).values(row | {"found_at": self._clock.now()}))
+            ours = own_recovery_point(connection, of.id)
+            peer = records.peer_name(connection, of.peer_id)
+        self._tell(of, relation, peer, ours, theirs)
+        return True
+
+    def _tell(
+        self,
+        of: SetRecord,
+        relation: Relation,
+        peer: str,
+        ours: RecoveryPoint | None,
+        theirs: RecoveryPoint | None,
+    ) -> None:
+        if relation is Relation.DIVERGED:
+            self._report(events.SET_DIVERGED, diverged_sentence(of, peer, ours, theirs))
+        elif relation is Relation.OLDER:
+            self._report(
+                events.SECONDARY_IS_OLDER,
+                f"Replication set name: {of.name}: system {peer} holds {_older_told(theirs)}, and held the data of "
+                f"{_instant(ours)} before. The next run sends everything.",
+            )
+        else:
+            self._report(
+                events.SET_AGREES_AGAIN, f"Replication set name: {of.name}, holds the same on both systems again."
+            )
+
+
+def diverged_sentence(of: SetRecord, peer: str, ours: RecoveryPoint | None, theirs: RecoveryPoint | None) -> str:
+    """What has happened, and what leads out of it: for the event, for `show`, and for whoever asks for a run."""
+    if of.role == "secondary":
+        return (
+            f"replication set {of.name} is diverged: system {peer}, its primary, has never had the copy that is here, "
+            f"{told_of(ours)}; the newest that it knows is {told_of(theirs)}. It was probably restored from an older "
+            f"copy. Nothing here is touched until an operator decides on {peer}"
+        )
+    return (
+        f"replication set {of.name} is diverged: system {peer} holds a copy that this system has never had, "
+        f"{told_of(theirs)}; the newest that this system knows is {told_of(ours)}. This system was probably restored "
+        f"from an older copy. Nothing is sent, and the copy on {peer} is not touched, until an operator decides: "
+        f"`resolve replication-set use primary {of.name}` keeps that copy as a snapshot there and sends what is here. "
+        "(Making it the primary comes with role changes; until then use a snapshot of it there)"
+    )
+
+
+def sentence_of(connection: Connection, of: SetRecord, half: OtherHalf) -> str:
+    """What is shown of a set whose halves differ."""
+    peer = records.peer_name(connection, of.peer_id)
+    if half.relation == "diverged":
+        told = diverged_sentence(of, peer, own_recovery_point(connection, of.id), half.point)
+        if half.may_be_replaced:
+            return f"an operator has decided that the copy on {peer} is kept as a snapshot and replaced"
+        return told
+    return f"system {peer} holds {_older_told(half.point)}; the next run sends everything"
+
+
+def format_instant(instant: float) -> str:
+    """In UTC, for the operators of two systems read it."""
+    return f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def told_of(point: RecoveryPoint | None) -> str:
+    """Of what a system holds, for people."""
+    if point is None:
+        return "none"
+    parts = [f"complete since {format_instant(point.completed_at)}"]
+    if point.data_bytes:
+        parts.append(format_size(point.data_bytes))
+    if point.digest:
+        parts.append(f"digest {point.digest.hex()}")
+    return f"with the data of {format_instant(point.taken_at)} ({', '.join(parts)})"
+
+
+def _older_told(point: RecoveryPoint | None) -> str:
+    return "no complete copy any more" if point is None else f"an older copy, {told_of(point)}"
+
+
+def _instant(point: RecoveryPoint | None) -> str:
+    return "an unknown time" if point is None else format_instant(point.taken_at)
+
+
+def _row(point: RecoveryPoint | None) -> dict[str, object]:
+    if point is None:
+        return {}
+    return {
+        "taken_at": point.taken_at,
+        "completed_at": point.completed_at,
+        "digest": point.digest.hex() if point.digest else None,
+        "data_bytes": point.data_bytes,
+    }

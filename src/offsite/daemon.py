@@ -161,7 +161,7 @@ class Daemon:
             replication=replication,
             targets=(nbd,),
             users=users,
-            sessions=Sessions(clock),
+            sessions=Sessions(clock, users.current),
             events=events,
             notices=notices,
             settings=settings,

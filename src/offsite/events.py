@@ -1,13 +1,39 @@
 """What happened, for the operator: the record, its codes, and the one function to tell it to.
 
-Floors below management only need somewhere to say that something happened; management keeps it.
+Floors below management only need somewhere to say that something happened; management keeps it, and keeps apart what
+different sources caused, so that nobody can push out the events of others. What a thread does is the system's own doing
+unless it is done for someone, which whoever takes requests in says with `acting_for`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
+
+
+class Source(StrEnum):
+    """Who caused an event."""
+
+    SYSTEM = "system"
+    OPERATOR = "operator"  # a user, with a command
+    PEER = "peer"
+    STRANGER = "stranger"  # anyone who can reach a port
+
+
+_acting_for: ContextVar[Source] = ContextVar("acting_for", default=Source.SYSTEM)
+
+
+@contextmanager
+def acting_for(source: Source) -> Iterator[None]:
+    """What this thread does meanwhile is caused by `source`."""
+    token = _acting_for.set(source)
+    try:
+        yield
+    finally:
+        _acting_for.reset(token)
 
 
 class Severity(IntEnum):
@@ -25,6 +51,10 @@ class EventKind:
     code: int
     severity: Severity
     recommended_action: str = "- No action is required."
+    fixed_source: Source | None = None  # none: whomever the thread acts for
+
+    def source(self) -> Source:
+        return self.fixed_source or _acting_for.get()
 
 
 Report = Callable[[EventKind, str], None]
@@ -98,7 +128,15 @@ KEYS_MADE_ANEW = EventKind(
     605, Severity.WARNING, "- Log in to each peer again: set peer-connection remote-username USER NAME."
 )
 USER_CHANGED = EventKind(602, Severity.INFORMATIONAL)
-LOGIN_FAILED = EventKind(603, Severity.WARNING, "- Find out who tried, from the address in the message.")
+LOGIN_FAILED = EventKind(
+    603, Severity.WARNING, "- Find out who tried, from the address in the message.", Source.STRANGER
+)
+LOGINS_LIMITED = EventKind(
+    606,
+    Severity.WARNING,
+    "- Somebody guesses passwords. Find out who, and keep them from the ports of this system.",
+    Source.STRANGER,
+)
 SETTING_CHANGED = EventKind(604, Severity.INFORMATIONAL)
 VOLUME_CREATED = EventKind(610, Severity.INFORMATIONAL)
 VOLUME_CHANGED = EventKind(611, Severity.INFORMATIONAL)

@@ -10,7 +10,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -69,6 +69,57 @@ def test_a_wrong_password_is_refused_and_told_as_an_event_without_it(live: LiveS
     assert "a wrong guess" not in live.logged()
     assert PASSWORD not in live.logged()
     assert key not in live.logged()
+
+
+CHANGES = ("set password berta", "set user roles monitor berta", "delete user prompt yes berta")
+
+
+@pytest.fixture
+def berta(live: LiveSystem) -> Iterator[dict[str, str]]:
+    """Her headers. Whatever a test does to her, she is gone after it."""
+    live.do("create", "user", "roles", "manage", "berta", environment={"OFFSITE_NEW_PASSWORD": "berta's own"})
+    _, answer = post(live, LOGIN, None, basic("berta", "berta's own"))
+    yield {"sessionKey": str(answer["key"])}
+    live.offsite("delete", "user", "berta", "prompt", "yes")
+
+
+@pytest.mark.parametrize("line", CHANGES)
+def test_every_route_is_closed_to_a_session_whose_user_was_changed(
+    live: LiveSystem, berta: dict[str, str], line: str
+) -> None:
+    assert post(live, COMMAND, {"words": ["show", "pools"]}, berta)[0] == 200
+    live.do(*line.split(), environment={"OFFSITE_NEW_PASSWORD": "another one"})
+    for path in (COMMAND, "/offsite/v1/import?name=x&pool=A&size=4096"):
+        status, answer = post(live, path, {"words": ["show", "pools"]}, berta)
+        assert (status, answer["error"]["code"]) == (401, -10027), path
+    for path in ("/offsite/v1/export?name=x", "/metrics"):
+        connection = http.client.HTTPSConnection(live.host, live.api_port, context=unchecked(), timeout=30)
+        connection.request("GET", path, headers=berta)
+        assert connection.getresponse().status == 401, path
+        connection.close()
+
+
+@pytest.mark.parametrize("line", CHANGES)
+def test_an_import_under_way_ends_when_its_user_is_changed(live: LiveSystem, berta: dict[str, str], line: str) -> None:
+    size_bytes = 1 << 20
+    connection = http.client.HTTPSConnection(live.host, live.api_port, context=unchecked(), timeout=60)
+    connection.putrequest("POST", f"/offsite/v1/import?name=taken&pool=A&size={size_bytes}")
+    for name, value in {**berta, "Transfer-Encoding": "chunked"}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+
+    def send(data: bytes) -> None:
+        connection.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    send(frames.head(0, 4096) + bytes(4096))
+    live.do(*line.split(), environment={"OFFSITE_NEW_PASSWORD": "another one"})
+    send(frames.end(size_bytes))
+    connection.send(b"0\r\n\r\n")
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    assert (response.status, answer["error"]["code"]) in ((401, -20060), (401, -10027))
+    assert "taken" not in live.do("show", "volumes")
 
 
 def test_after_logout_the_key_is_worth_nothing(live: LiveSystem) -> None:

@@ -197,7 +197,7 @@ def bench_in(
         replication=replication,
         targets=(target,),
         users=users,
-        sessions=Sessions(clock),
+        sessions=Sessions(clock, users.current),
         events=events,
         notices=notices,
         settings=settings,

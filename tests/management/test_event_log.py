@@ -14,7 +14,7 @@ import structlog
 from offsite import events as kinds
 from offsite.clock import SystemClock
 from offsite.errors import StateDirectoryError
-from offsite.events import Severity
+from offsite.events import Severity, Source, acting_for
 from offsite.management import event_log as module
 from offsite.management.event_log import EventFilter, EventLog
 from offsite.store.database import Database
@@ -48,7 +48,7 @@ def test_what_was_told_is_kept_newest_first(log: EventLog) -> None:
 
 
 def test_only_so_many_are_kept(database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EVENTS_MAX", 20)
+    monkeypatch.setitem(module.KEPT_MAX, Source.SYSTEM, 20)
     for number in range(100):
         log.report(kinds.MAP_CHANGED, str(number))
         if number % 10 == 0:
@@ -56,6 +56,53 @@ def test_only_so_many_are_kept(database: Database, log: EventLog, monkeypatch: p
     assert [each.message for each in log.newest(1000)] == [str(number) for number in range(99, 79, -1)]
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar() == 20
+
+
+def fill(log: EventLog, kind: kinds.EventKind, count: int) -> None:
+    for number in range(count):
+        log.report(kind, f"noise {number}")
+        if number % 500 == 0:
+            log.flush(30)
+
+
+def test_no_number_of_failed_logins_or_of_a_peers_events_pushes_out_what_a_user_did(
+    database: Database, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for source in Source:
+        monkeypatch.setitem(module.KEPT_MAX, source, 20)
+    with acting_for(Source.OPERATOR):
+        log.report(kinds.USER_CHANGED, "User eve was created.")
+    log.report(kinds.POOL_FAILED, "The disk failed.")
+    log.report(kinds.SYSTEM_STARTED, "Started.")
+    fill(log, kinds.LOGIN_FAILED, 100)
+    with acting_for(Source.PEER):
+        fill(log, kinds.SET_CREATED, 100)
+        fill(log, kinds.RUN_FAILED, 100)
+        log.report(kinds.LOGIN_FAILED, "From the peer port.")
+    fill(log, kinds.RUN_STARTED, 30)
+    messages = [each.message for each in log.newest(1000)]
+    assert "User eve was created." in messages
+    assert "The disk failed." in messages, "a system's routine work does not push out what broke"
+    assert "Started." not in messages, "what is told is bounded"
+    with database.read() as connection:
+        counts = connection.exec_driver_sql("SELECT ring, count(*) FROM events GROUP BY ring ORDER BY ring").all()
+    assert [tuple(each) for each in counts] == [
+        ("operator", 1),
+        ("peer", 20),
+        ("peer: severe", 20),
+        ("stranger: severe", 20),
+        ("system", 20),
+        ("system: severe", 1),
+    ]
+
+
+def test_noise_that_waits_for_a_slow_disk_takes_no_place_of_others(database: Database, log: EventLog) -> None:
+    with database.transaction(), acting_for(Source.STRANGER):
+        for _ in range(module.WAITING_MAX + 100):
+            log.report(kinds.LOGIN_FAILED, "noise")
+        with acting_for(Source.OPERATOR):
+            log.report(kinds.USER_CHANGED, "User eve was created.")
+    assert log.newest(1)[0].message == "User eve was created."
 
 
 def test_telling_does_not_wait_while_the_database_is_busy(database: Database, log: EventLog) -> None:

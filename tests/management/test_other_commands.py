@@ -7,13 +7,13 @@ import threading
 import pytest
 
 from offsite import __version__
-from offsite.errors import AuthenticationFailed, BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound
+from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound
 from offsite.management import system
 from offsite.management.execution import Request, execute
 from offsite.management.reply import Question
 from offsite.management.sessions import SessionExpired
 from offsite.management.table import Role
-from offsite.management.users import User
+from offsite.management.users import UserChanged
 from tests.management.management_bench import MANAGE, MONITOR, PASSWORD, Bench
 
 NEW = {"password": "a new password"}
@@ -34,15 +34,53 @@ def test_a_secret_among_the_words_is_refused_where_others_can_see_them(bench: Be
     assert bench.system.users.authenticate("berta", NEW["password"], "here").role is Role.MONITOR
 
 
-def test_a_changed_user_has_to_log_in_again(bench: Bench) -> None:
+CHANGES = ("set password berta", "set user roles monitor berta", "set user roles manage berta", "delete user berta")
+
+
+def change_berta(bench: Bench, line: str) -> None:
+    bench.do(line, secrets=NEW if "password" in line else None)
+
+
+@pytest.mark.parametrize("line", CHANGES)
+@pytest.mark.parametrize("opened", ["before the change", "after it, for the login was checked before"])
+def test_a_changed_user_has_to_log_in_again(bench: Bench, line: str, opened: str) -> None:
     bench.do("create user roles manage berta", secrets=NEW)
-    for line in ("set password berta", "set user roles monitor berta", "delete user berta"):
-        key = bench.system.sessions.open(User("berta", Role.MANAGE))
-        bench.do(line, secrets=NEW if "password" in line else None)
-        with pytest.raises(SessionExpired):
-            bench.system.sessions.user(key)
-    with pytest.raises(AuthenticationFailed):
-        bench.system.users.authenticate("berta", NEW["password"], "here")
+    sessions, user = bench.system.sessions, bench.system.users.authenticate("berta", NEW["password"], "here")
+    keys = [sessions.open(user)] if "before" in opened.split(",")[0] else []
+    change_berta(bench, line)
+    keys += [] if keys else [sessions.open(user)]
+    with pytest.raises(SessionExpired):
+        sessions.user(keys[0])
+
+
+@pytest.mark.parametrize("role", ["manage", "monitor"])
+def test_a_user_deleted_and_made_anew_is_another_one(bench: Bench, role: str) -> None:
+    bench.do("create user roles manage berta", secrets=NEW)
+    key = bench.system.sessions.open(bench.system.users.authenticate("berta", NEW["password"], "here"))
+    bench.do("delete user berta")
+    bench.do(f"create user roles {role} berta", secrets=NEW)
+    with pytest.raises(SessionExpired):
+        bench.system.sessions.user(key)
+
+
+def test_a_command_that_waited_for_its_turn_is_not_done_for_a_user_who_was_demoted_meanwhile(bench: Bench) -> None:
+    bench.do("create user roles manage berta", secrets=NEW)
+    user = bench.system.users.authenticate("berta", NEW["password"], "here")
+    refused: list[str] = []
+
+    def create() -> None:
+        try:
+            bench.do("create volume pool A size 1MiB Sales", user)
+        except UserChanged as error:
+            refused.append(str(error))
+
+    with bench.system.changing_alone():
+        waiting = threading.Thread(target=create)
+        waiting.start()
+        bench.system.users.set_role("berta", Role.MONITOR)
+    waiting.join(30)
+    assert refused == ["user 'berta' was changed or deleted after the login; log in again"]
+    assert bench.rows("show volumes") == ()
 
 
 def test_bad_users_are_refused(bench: Bench) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from argon2 import PasswordHasher
 
 from offsite.errors import AuthenticationFailed, BadParameter, InUse, NameInUse, ObjectNotFound
 from offsite.events import EventKind
+from offsite.management import login_throttle
 from offsite.management import users as module
 from offsite.management.table import Role
-from offsite.management.users import User, Users
+from offsite.management.users import TooManyLogins, User, UserChanged, Users
 from offsite.store.database import Database
 from tests.management.management_bench import CHEAP_HASHER, new_database
 
@@ -97,40 +101,189 @@ def test_an_unknown_user_costs_as_much_time_as_a_wrong_password(place: Place) ->
     assert seconds("nobody") > 0.3 * seconds("anna")
 
 
-def test_after_some_failures_a_source_waits_even_with_the_right_password(place: Place) -> None:
-    for _ in range(module.FAILURES_MAX):
-        with pytest.raises(AuthenticationFailed, match="wrong"):
-            place.users.authenticate("anna", "wrong", "192.0.2.9")
-    events = len(place.events)
-    with pytest.raises(AuthenticationFailed, match="try again in 30 seconds"):
+def refused(place: Place, password: str, address: str) -> type[AuthenticationFailed] | None:
+    try:
+        place.users.authenticate("anna", password, address)
+    except AuthenticationFailed as error:
+        return type(error)
+    return None
+
+
+def test_after_some_failures_an_address_waits_even_with_the_right_password(place: Place) -> None:
+    for _ in range(login_throttle.PAIR_MAX):
+        assert refused(place, "wrong", "192.0.2.9") is AuthenticationFailed
+    place.events.clear()
+    with pytest.raises(TooManyLogins, match=r"of this user from 192\.0\.2\.9 failed; try again in 60 seconds"):
         place.users.authenticate("anna", PASSWORD, "192.0.2.9")
-    assert len(place.events) == events, "who waits must not be able to flood the events"
-    assert place.users.authenticate("anna", PASSWORD, "192.0.2.10").name == "anna"
-    place.clock.seconds += module.PAUSE_SECONDS + 1
-    assert place.users.authenticate("anna", PASSWORD, "192.0.2.9").name == "anna"
+    for _ in range(20):
+        assert refused(place, "wrong", "192.0.2.9") is TooManyLogins
+    assert len(place.events) == 1, "who waits must not be able to flood the events"
+    assert "are refused without a check" in place.events[0]
+    assert refused(place, PASSWORD, "192.0.2.10") is None
+    place.clock.seconds += 61
+    assert refused(place, PASSWORD, "192.0.2.9") is None
 
 
-def test_sources_that_failed_are_remembered_only_so_many(place: Place) -> None:
-    failures = module.Failures(place.clock)
-    for number in range(module.SOURCES_MAX + 10):
-        failures.add(str(number))
-    assert len(failures._of) == module.SOURCES_MAX
+@pytest.mark.parametrize("way", ["API", "peer port"])
+def test_guesses_made_at_the_same_time_do_not_pass_the_limit_together(place: Place, way: str) -> None:
+    """18 of 18 were checked, for each was counted only when it had failed."""
+    checked = CountingHasher()
+    users = Users(place.database, place.report, place.clock, checked)
+    ask = users.authenticate if way == "API" else users.may_manage
+    together = threading.Barrier(18)
+
+    def guess() -> None:
+        together.wait(30)
+        with contextlib.suppress(AuthenticationFailed):
+            ask("anna", "wrong", "192.0.2.9")
+
+    threads = [threading.Thread(target=guess) for _ in range(18)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert 1 <= checked.count <= login_throttle.PAIR_MAX
+    assert not users._waiting[False]
 
 
-def test_too_many_checks_at_once_are_turned_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "VERIFICATION_WAIT_SECONDS", 0.01)
+def test_guessing_from_very_many_addresses_is_slow_and_the_rightful_user_gets_in(place: Place) -> None:
+    assert refused(place, PASSWORD, "192.0.2.1") is None
+    outcomes = [refused(place, "wrong", f"198.51.{number // 250}.{number % 250}") for number in range(2000)]
+    assert outcomes.count(AuthenticationFailed) == login_throttle.USER_MAX["new"]
+    assert refused(place, PASSWORD, "192.0.2.1") is None, "who is known there gets in"
+    assert refused(place, PASSWORD, "203.0.113.1") is TooManyLogins
+    place.clock.seconds += 61
+    assert refused(place, PASSWORD, "203.0.113.1") is None
+
+
+def test_one_throttle_is_for_the_api_and_the_peer_port(place: Place) -> None:
+    for _ in range(login_throttle.PAIR_MAX):
+        assert not place.users.may_manage("anna", "wrong", "192.0.2.9")
+    assert refused(place, PASSWORD, "192.0.2.9") is TooManyLogins
+    with pytest.raises(TooManyLogins):
+        place.users.may_manage("anna", PASSWORD, "192.0.2.9")
+
+
+def test_right_logins_at_the_same_time_all_get_in(place: Place) -> None:
+    """They wait for each other rather than being taken for guesses."""
+    found: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(refused(place, PASSWORD, "192.0.2.9")))
+        for _ in range(login_throttle.PAIR_MAX + 3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [None] * len(threads)
+
+
+class CountingHasher(PasswordHasher):
+    """Each check takes until `go` is set, if that is there, and fails."""
+
+    def __init__(self, go: threading.Event | None = None) -> None:
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1)
+        self.count = self.now = self.most = 0
+        self._go = go
+        self._lock = threading.Lock()
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:
+        with self._lock:
+            self.count += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+        if self._go is not None:
+            assert self._go.wait(30)
+        try:
+            return super().verify(hash, password)
+        finally:
+            with self._lock:
+                self.now -= 1
+
+
+def test_few_passwords_are_checked_at_once_few_wait_and_who_is_known_waits_for_no_stranger(place: Place) -> None:
+    go = threading.Event()
+    hasher = CountingHasher(go)
+    users = Users(place.database, place.report, place.clock, hasher)
+    with place.database.read():
+        known = users._throttle.ask("anna", "192.0.2.1", 1000.0)
+        assert isinstance(known, login_throttle.Ticket)
+        users._throttle.settle(known, "succeeded", 1000.0)
+    outcomes: list[type[AuthenticationFailed] | None] = []
+
+    def guess(number: int) -> None:
+        try:
+            users.authenticate(f"nobody {number}", "wrong", f"198.51.100.{number}")
+        except AuthenticationFailed as error:
+            outcomes.append(type(error))
+
+    threads = [threading.Thread(target=guess, args=(number,)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    found: list[User] = []
+    rightful = threading.Thread(target=lambda: found.append(users.authenticate("anna", PASSWORD, "192.0.2.1")))
+    deadline = time.monotonic() + 30
+    turned_away = 40 - module.VERIFICATIONS_AT_ONCE - module.WAITING_MAX
+    while len(outcomes) < turned_away:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert outcomes == [TooManyLogins] * turned_away
+    rightful.start()
+    while hasher.now < module.VERIFICATIONS_AT_ONCE + 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    go.set()
+    for thread in (*threads, rightful):
+        thread.join(60)
+    assert [user.name for user in found] == ["anna"]
+    assert hasher.most == module.VERIFICATIONS_AT_ONCE + 1
+
+
+def test_who_waits_too_long_for_a_check_is_turned_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
     for _ in range(module.VERIFICATIONS_AT_ONCE):
-        place.users._verifications.acquire()
-    with pytest.raises(AuthenticationFailed, match="too many"):
+        place.users._verifications[False].acquire()
+    with pytest.raises(TooManyLogins, match="are being checked just now"):
         place.users.authenticate("anna", PASSWORD, "here")
+    assert not any(each.failed or each.pending for each in place.users._throttle._counts.values())
+
+
+def test_a_user_who_is_changed_while_their_password_is_checked_does_not_get_in(place: Place) -> None:
+    go = threading.Event()
+    users = Users(place.database, place.report, place.clock, hasher := CountingHasher(go))
+    place.users.create("otto", PASSWORD, Role.MANAGE)
+    outcomes: list[object] = []
+
+    def log_in() -> None:
+        try:
+            outcomes.append(users.authenticate("otto", PASSWORD, "here"))
+        except AuthenticationFailed as error:
+            outcomes.append(type(error))
+
+    thread = threading.Thread(target=log_in)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not hasher.now:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    place.users.set_role("otto", Role.MONITOR)
+    go.set()
+    thread.join(30)
+    assert outcomes == [UserChanged]
+
+
+def test_the_name_of_whoever_uses_the_control_socket_is_no_name_of_a_user(place: Place) -> None:
+    """An event that says so must not be about someone else."""
+    with pytest.raises(BadParameter, match="'local' stands for whoever uses the control socket"):
+        place.users.create("local", PASSWORD, Role.MONITOR)
 
 
 def test_only_who_manages_may_connect_systems(place: Place) -> None:
     place.users.create("otto", PASSWORD, Role.MONITOR)
-    assert place.users.may_manage("anna", PASSWORD)
-    assert not place.users.may_manage("otto", PASSWORD)
-    assert not place.users.may_manage("anna", "wrong")
-    assert place.events[-1] == "A login as 'anna' from another system failed."
+    assert place.users.may_manage("anna", PASSWORD, "192.0.2.1")
+    assert not place.users.may_manage("otto", PASSWORD, "192.0.2.1")
+    assert not place.users.may_manage("anna", "wrong", "192.0.2.1")
+    assert place.events[-1] == "A login as 'anna' from a system at 192.0.2.1 failed."
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from offsite.access.certificates import Authority
+from offsite.errors import AuthenticationFailed
 from offsite.events import EventKind
 from offsite.pools.protocol import Create, Pool
 from offsite.replication.hooks import HookDirectory
@@ -62,6 +63,8 @@ class Site:
         shutil.copytree(_template_keys(name), directory / "keys")
         self.authority = Authority(directory / "keys", name, ["127.0.0.1"])
         self.events: list[tuple[EventKind, str]] = []
+        self.asked: list[tuple[str, str, str]] = []  # whose password was checked, and for whom
+        self.logins_refused = ""  # why no password is checked at all
         self.wrap: Callable[[MemoryPool], Pool] = lambda pool: pool
         self.port = 0
         self.open()
@@ -81,7 +84,10 @@ class Site:
             lambda kind, message: self.events.append((kind, message)),
         )
 
-    def authenticate(self, username: str, password: str) -> bool:
+    def authenticate(self, username: str, password: str, host: str) -> bool:
+        self.asked.append((username, password, host))
+        if self.logins_refused:
+            raise AuthenticationFailed(self.logins_refused)
         return (username, password) == ("manage", PASSWORD)
 
     def start(self) -> Site:

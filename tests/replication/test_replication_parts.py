@@ -14,7 +14,6 @@ from offsite.replication.backoff import retry_seconds
 from offsite.replication.fence import Fence, Fences
 from offsite.replication.identity import format_address, parse_address, same_fingerprint
 from offsite.replication.locks import SetLocks
-from offsite.replication.login_limit import LoginLimit
 from offsite.replication.messages import Done, Failed, Holds, Ping, Working
 from offsite.replication.progress import Progress
 from offsite.replication.remote_errors import to_error, to_message
@@ -94,30 +93,6 @@ def test_whoever_else_asks_for_a_set_waits_a_while_and_is_refused(monkeypatch: p
 
 
 # -- waiting ---------------------------------------------------------------------------------------------------
-
-
-def test_five_failures_a_minute_from_one_address() -> None:
-    clock = VirtualClock()
-    limit = LoginLimit(clock)
-    for _ in range(5):
-        assert limit.wait_seconds("mallory") == 0
-        limit.failed("mallory")
-        clock.time += 1
-    assert limit.wait_seconds("mallory") == pytest.approx(55)
-    assert limit.wait_seconds("alice") == 0
-    clock.time += 55
-    assert limit.wait_seconds("mallory") == 0
-    limit.failed("mallory")
-    assert limit.wait_seconds("mallory") == pytest.approx(1), "the window slides"
-    limit.succeeded("mallory")
-    assert limit.wait_seconds("mallory") == 0
-
-
-def test_a_million_addresses_do_not_take_all_memory() -> None:
-    limit = LoginLimit(VirtualClock())
-    for number in range(3000):
-        limit.failed(str(number))
-    assert len(limit._failures) == 1024
 
 
 def test_retries_double_to_ten_minutes_each_shortened_a_little() -> None:

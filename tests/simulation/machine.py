@@ -123,7 +123,7 @@ class Machine:
             self.authority,
             self.identity,
             (self.host, 7443),
-            lambda user, password: (user, password) == ("manage", PASSWORD),
+            lambda user, password, _host: (user, password) == ("manage", PASSWORD),
             HookDirectory(self.directory / "hooks"),
             self._report,
             self.clock,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
+from offsite.store import database as database_module
 from offsite.store.database import Database
 from offsite.store.tables import metadata
 
@@ -30,18 +33,23 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def make_older(path: Path, revision: str) -> None:
+    """A database as it was made by the version of Offsite whose newest migration this is."""
+    config = Config()
+    config.set_main_option("script_location", str(database_module._MIGRATIONS))
+    engine = database_module._engine(path)
+    with engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
 def test_what_an_older_revision_holds_is_kept(tmp_path: Path) -> None:
     """A schedule, and a run that was cut while its hooks ran: what they have frozen must still thaw. The points that
     runs made are known as the set's own."""
     path = tmp_path / "state.db"
-    Database(path).close()
+    make_older(path, "0002")
     with sqlite3.connect(path) as old:
-        for table in ("recovery_points", "other_halves", "kept_contents"):
-            old.execute(f"DROP TABLE {table}")
-        old.execute("ALTER TABLE runs DROP COLUMN after_snapshot_due")
-        old.execute("DROP INDEX schedules_by_next_at")
-        old.execute("ALTER TABLE schedules DROP COLUMN starting_at")
-        old.execute("UPDATE alembic_version SET version_num = '0002'")
         old.execute("INSERT INTO tasks VALUES ('t', 'Replicate', NULL, NULL, 0, NULL, NULL, NULL, 1, 0, NULL, NULL)")
         old.execute("INSERT INTO schedules VALUES ('s', 'start 2027-01-04 10:00', 't', 0, 7, 0, NULL)")
         old.execute("INSERT INTO points VALUES (1, 1, 'last', 'base', 5.0, NULL, 0, 0, '')")
@@ -63,3 +71,21 @@ def test_what_an_older_revision_holds_is_kept(tmp_path: Path) -> None:
     assert [tuple(row) for row in due] == [("cut", 1), ("last", 0), ("old", 0), ("sent", 0)]
     assert [tuple(row) for row in had] == [(1, "old", 0.0), (2, "last", 5.0)], "the base is the newest"
     assert differences == []
+
+
+def test_users_and_events_of_an_older_revision_are_kept_and_no_two_users_have_one_generation(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    make_older(path, "0005")
+    with sqlite3.connect(path) as old:
+        for name in ("anna", "otto"):
+            old.execute("INSERT INTO users VALUES (?, 'hash', 'manage', 0)", (name,))
+        old.execute("INSERT INTO events VALUES (7, 0, 602, 0, 'User anna was created.', '')")
+    old.close()
+    database = Database(path)
+    with database.read() as connection:
+        generations = connection.exec_driver_sql("SELECT generation FROM users").scalars().all()
+        event = connection.exec_driver_sql("SELECT id, ring FROM events").one()
+    database.close()
+    assert len(set(generations)) == 2
+    assert all(len(each) == 32 for each in generations)
+    assert tuple(event) == (7, "system")

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
@@ -33,12 +34,11 @@ from offsite.management import execution
 from offsite.management.grammar import UsageError
 from offsite.management.reply import Question, Reply
 from offsite.management.system import System
-from offsite.management.table import Role
-from offsite.management.users import User
+from offsite.management.users import LOCAL_USER, WAITING_MAX, User
 
 BODY_BYTES_MAX = 1 << 20
 BODY_SECONDS = 30.0
-LOCAL_USER = User("local", Role.MANAGE)  # whoever may use the control socket
+LOGINS_MAX = 4 * WAITING_MAX  # threads of their own: more than can wait, so that logins hold up nothing else
 
 Identify = Callable[[Request], Awaitable[User]]
 """Who asks. Raises AuthenticationFailed."""
@@ -56,12 +56,14 @@ def remote_application(system: System) -> FastAPI:
     async def identify(request: Request) -> User:
         key = request.headers.get("sessionkey")
         if key is not None:
-            return system.sessions.user(key)
+            return await run_in_threadpool(system.sessions.user, key)
         return await _log_in(request, system.users.authenticate)
 
     async def identify_scraper(request: Request) -> User:
         key = request.headers.get("sessionkey")
-        return system.sessions.user(key) if key is not None else await _log_in(request, logins.user)
+        if key is not None:
+            return await run_in_threadpool(system.sessions.user, key)
+        return await _log_in(request, logins.user)
 
     logins = KeptLogins(system.users, system.sessions)
     application = _application(system, identify)
@@ -166,10 +168,13 @@ async def _body(request: Request) -> CommandBody:
         raise ProtocolError(f"the body is not a command: {error}") from error
 
 
+_login_threads = CapacityLimiter(LOGINS_MAX)
+
+
 async def _log_in(request: Request, authenticate: Callable[[str, str, str], User]) -> User:
     name, password = _basic(request.headers.get("authorization", ""))
     source = request.client.host if request.client else "unix"
-    return await run_in_threadpool(authenticate, name, password, source)
+    return await to_thread.run_sync(authenticate, name, password, source, limiter=_login_threads)
 
 
 def _basic(header: str) -> tuple[str, str]:

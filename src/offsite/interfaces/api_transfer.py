@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from offsite.errors import BadParameter, InUse, NotAllowed, ProtocolError
-from offsite.events import VOLUME_CREATED
+from offsite.events import VOLUME_CREATED, Source, acting_for
 from offsite.interfaces import frames
 from offsite.interfaces.reply_json import encode
 from offsite.management.frozen import Frozen
@@ -25,30 +25,51 @@ from offsite.names import check_name
 from offsite.units import format_size
 
 SILENCE_SECONDS = 60.0  # a client that sends nothing for so long is given up
+RECHECK_SECONDS = 1.0
 TRANSFERS_MAX = 8
 
 
 def add_routes(application: FastAPI, system: System, identify: Callable[[Request], Awaitable[User]]) -> None:
     at_work = asyncio.Semaphore(TRANSFERS_MAX)
 
-    async def check(request: Request) -> None:
+    async def check(request: Request) -> User:
         user = await identify(request)
         if user.role < Role.MANAGE:
             raise NotAllowed(f"import and export need the role manage; user {user.name} has {user.role.word}")
         if at_work.locked():
             raise InUse(f"{TRANSFERS_MAX} imports and exports are at work, and no more may; try again later")
+        return user
 
     @application.post("/offsite/v1/import")
     async def import_volume(request: Request) -> Response:
-        await check(request)
+        user = await check(request)
         async with at_work:
-            reply = await _receive(system, request)
+            reply = await _receive(system, request, Permission(system, user))
         return JSONResponse(encode(reply))
 
     @application.get("/offsite/v1/export")
     async def export_volume(request: Request) -> Response:
-        await check(request)
-        return ExportResponse(system, request, at_work)
+        user = await check(request)
+        return ExportResponse(system, request, at_work, Permission(system, user))
+
+
+class Permission:
+    """What a transfer needs to go on: a system that is not being stopped, and a user who was not changed."""
+
+    def __init__(self, system: System, user: User) -> None:
+        self._system = system
+        self._user = user
+        self._next_at = 0.0
+
+    def check(self) -> None:
+        """Of the user at most once a second: this is asked for each piece. Raises OffsiteError."""
+        self._system.check_stopping()
+        if self._system.clock.monotonic() >= self._next_at:
+            self.check_user()
+
+    def check_user(self) -> None:
+        self._system.users.current(self._user)
+        self._next_at = self._system.clock.monotonic() + RECHECK_SECONDS
 
 
 class ExportResponse(Response):
@@ -58,11 +79,12 @@ class ExportResponse(Response):
     snapshot that it reads.
     """
 
-    def __init__(self, system: System, request: Request, at_work: asyncio.Semaphore) -> None:
+    def __init__(self, system: System, request: Request, at_work: asyncio.Semaphore, permission: Permission) -> None:
         super().__init__()
         self._system = system
         self._request = request
         self._at_work = at_work
+        self._permission = permission
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         found = self._system.image(self._request.query_params.get("name", ""))
@@ -84,7 +106,7 @@ class ExportResponse(Response):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         coming = pieces(export)
         while (piece := await run_in_threadpool(next, coming, None)) is not None:
-            self._system.check_stopping()
+            await run_in_threadpool(self._permission.check)
             if await self._request.is_disconnected():
                 return
             offset, data = piece
@@ -96,7 +118,7 @@ class ExportResponse(Response):
             await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def _receive(system: System, request: Request) -> Reply:
+async def _receive(system: System, request: Request, permission: Permission) -> Reply:
     name = check_name(request.query_params.get("name", ""), "volume name")
     pool = system.pool(request.query_params.get("pool", ""))
     size = request.query_params.get("size", "")
@@ -116,17 +138,19 @@ async def _receive(system: System, request: Request) -> Reply:
                 raise ProtocolError(f"the import was silent for {SILENCE_SECONDS:.0f} seconds") from error
             if not chunk:
                 raise ProtocolError("the import was cut before its end; nothing was kept")
-            await run_in_threadpool(_write, volume, decoder, chunk)
-            system.check_stopping()
+            await run_in_threadpool(_write, volume, decoder, chunk, permission)
+        await run_in_threadpool(permission.check_user)
         await run_in_threadpool(volume.finish, name)
     finally:
         await run_in_threadpool(volume.close)
-    system.events.report(
-        VOLUME_CREATED, f"Volume {name} of {format_size(size_bytes)} was imported to pool {pool.name}."
-    )
+    with acting_for(Source.OPERATOR):
+        system.events.report(
+            VOLUME_CREATED, f"Volume {name} of {format_size(size_bytes)} was imported to pool {pool.name}."
+        )
     return Reply(f"Volume {name} of {format_size(size_bytes)} was imported to pool {pool.name}.")
 
 
-def _write(volume: Import, decoder: frames.Decoder, chunk: bytes) -> None:
+def _write(volume: Import, decoder: frames.Decoder, chunk: bytes, permission: Permission) -> None:
+    permission.check()
     for offset, data in decoder.feed(chunk):
         volume.write(offset, data)

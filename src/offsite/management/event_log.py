@@ -8,6 +8,10 @@ its own writes what was told, many events in one transaction.
           ├──► whoever listens: notices, which have a queue of their own
           └──► queue (bounded) ──► writer thread ──► events table (bounded)
 
+Both bounds are for each ring by itself: events of one source, those from warnings on apart from the others. So no
+number of failed logins, of runs that a peer asks for, or of its own routine work makes a system forget what a user
+did, or that something broke.
+
 While the database cannot be written, events stay in the queue, are shown from there, and are written later.
 """
 
@@ -23,12 +27,13 @@ from sqlalchemy import ColumnElement, delete, func, insert, select
 
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
-from offsite.events import EventKind, Severity
+from offsite.events import EventKind, Severity, Source
 from offsite.store.database import Database
 from offsite.store.tables.management import events as table
 
-EVENTS_MAX = 10_000
-WAITING_MAX = 1_000
+KEPT_MAX = {Source.OPERATOR: 10_000, Source.SYSTEM: 10_000, Source.PEER: 5_000, Source.STRANGER: 1_000}  # in each ring
+EVENTS_MAX = 2 * sum(KEPT_MAX.values())
+WAITING_MAX = 1_000  # of each ring
 RETRY_SECONDS = 5.0  # after the database could not be written
 MESSAGE_CHARACTERS_MAX = 1_000
 _LEVELS = {
@@ -40,6 +45,8 @@ _LEVELS = {
 }
 
 _ERRORS = (Severity.WARNING, Severity.ERROR, Severity.CRITICAL)  # what ME4's filter `error` shows
+
+_COLUMNS = [each for each in table.c if each is not table.c.ring]
 
 _log = structlog.get_logger("offsite.events")
 
@@ -102,7 +109,8 @@ class EventLog:
         self._database = database
         self._clock = clock
         self._changed = threading.Condition()
-        self._waiting: deque[Told] = deque()  # each until it is in the database
+        self._waiting: deque[tuple[Source, Told]] = deque()  # each until it is in the database
+        self._waiting_in: Counter[str] = Counter()  # how many in each ring
         self._writes = 0  # that went well
         self._told: Counter[Severity] = Counter()
         self._listeners: list[Callable[[Told], None]] = []
@@ -119,11 +127,14 @@ class EventLog:
         """A `Report`. When the disk is so slow that too many events wait, the event is in the log only."""
         message = message[:MESSAGE_CHARACTERS_MAX]
         getattr(_log, _LEVELS[kind.severity])(message, code=kind.code)
+        source = kind.source()
+        ring = _ring(source, kind.severity)
         told = Told(self._clock.now(), kind.code, kind.severity, message, kind.recommended_action)
         with self._changed:
             self._told[kind.severity] += 1
-            if len(self._waiting) < WAITING_MAX:
-                self._waiting.append(told)
+            if self._waiting_in[ring] < WAITING_MAX:
+                self._waiting_in[ring] += 1
+                self._waiting.append((source, told))
             self._changed.notify_all()
         for listener in self._listeners:
             listener(told)
@@ -144,12 +155,12 @@ class EventLog:
             with self._changed:
                 if writes == self._writes:
                     break  # else some may have come from the one into the other meanwhile
-        told = [Event(**asdict(each), id=last_id + number) for number, each in enumerate(waiting, 1)]
+        told = [Event(**asdict(each), id=last_id + number) for number, (_, each) in enumerate(waiting, 1)]
         return [*(each for each in reversed(told) if wanted.fits(each)), *kept][:count]
 
     def _kept(self, count: int, wanted: EventFilter) -> tuple[list[Event], int]:
         """Events in the database, newest first, and the id of the last one there."""
-        statement = select(table).where(*wanted.conditions()).order_by(table.c.id.desc()).limit(count)
+        statement = select(*_COLUMNS).where(*wanted.conditions()).order_by(table.c.id.desc()).limit(count)
         with self._database.read() as connection:
             rows = connection.execute(statement).mappings().all()
             last_id = connection.execute(select(func.max(table.c.id))).scalar_one() or 0
@@ -184,8 +195,9 @@ class EventLog:
                     return
                 continue
             with self._changed:
-                for _ in told:
+                for source, event in told:
                     self._waiting.popleft()
+                    self._waiting_in[_ring(source, event.severity)] -= 1
                 self._writes += 1
                 self._cannot_write = False
                 self._changed.notify_all()
@@ -199,8 +211,16 @@ class EventLog:
             self._changed.wait_for(lambda: self._stopping, RETRY_SECONDS)
             return not is_last
 
-    def _write(self, told: list[Told]) -> None:
+    def _write(self, told: list[tuple[Source, Told]]) -> None:
+        rings = {_ring(source, event.severity): KEPT_MAX[source] for source, event in told}
+        rows = [{**asdict(event), "ring": _ring(source, event.severity)} for source, event in told]
         with self._database.transaction() as connection:
-            connection.execute(insert(table), [asdict(each) for each in told])
-            newest = connection.execute(select(func.max(table.c.id))).scalar_one()
-            connection.execute(delete(table).where(table.c.id <= newest - EVENTS_MAX))
+            connection.execute(insert(table), rows)
+            for ring, most in rings.items():
+                in_ring = select(table.c.id).where(table.c.ring == ring).order_by(table.c.id.desc())
+                newest_too_many = in_ring.offset(most).limit(1).scalar_subquery()
+                connection.execute(delete(table).where(table.c.ring == ring, table.c.id <= newest_too_many))
+
+
+def _ring(source: Source, severity: Severity) -> str:
+    return f"{source}: severe" if severity in _ERRORS else str(source)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offsite.errors import BadParameter, NotAllowed
+from offsite.events import Source, acting_for
 from offsite.management.commands import TABLE
 from offsite.management.grammar import Call, parse
 from offsite.management.reply import Question, Reply
@@ -97,7 +98,13 @@ def _confirmation_to_ask(
 
 def _run(command: Command, context: Context, arguments: Mapping[str, Any]) -> Reply:
     context.system.check_stopping()
+    with acting_for(Source.OPERATOR):
+        return _run_now(command, context, arguments)
+
+
+def _run_now(command: Command, context: Context, arguments: Mapping[str, Any]) -> Reply:
     if command.role is Role.MONITOR or command.long:
         return command.handler(context, **arguments)
     with context.system.changing_alone():
+        context.system.users.current(context.user)  # it may have waited long for its turn
         return command.handler(context, **arguments)

@@ -1,23 +1,31 @@
 """Users, their roles and their passwords.
 
 A password is kept as its argon2id hash (RFC 9106). Verifying one is made costly, so it is bounded: few at a
-time, a cap on the length, and after some failures from one source a pause before the next try. A user who
-does not exist costs the same time as a wrong password, so that names cannot be found out.
+time, few that wait, a cap on the length, and limits on guessing (login_throttle). A user who does not exist
+costs the same time as a wrong password, so that names cannot be found out.
+
+Each user has a generation, a random word that is new whenever the user is made, or gets another password or role.
+Whoever was let in as an earlier one is let in no more, also when a user of the same name is made later.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from offsite.clock import Clock
-from offsite.errors import AuthenticationFailed, BadParameter, InUse, NameInUse, ObjectNotFound
-from offsite.events import LOGIN_FAILED, USER_CHANGED, Report
+from offsite.errors import AuthenticationFailed, BadParameter, ErrorClass, InUse, NameInUse, ObjectNotFound
+from offsite.events import LOGIN_FAILED, LOGINS_LIMITED, USER_CHANGED, Report
+from offsite.management.login_throttle import Outcome, Refusal, Throttle, Ticket
 from offsite.management.table import Role
 from offsite.management.values import shown
 from offsite.names import check_name
@@ -28,17 +36,33 @@ FIRST_USER = "manage"
 PASSWORD_BYTES_MIN = 8
 PASSWORD_BYTES_MAX = 256
 USERS_MAX = 64
-VERIFICATIONS_AT_ONCE = 2  # each takes 64 MiB and a core for some 50 ms
-VERIFICATION_WAIT_SECONDS = 10.0
-FAILURES_MAX = 5  # from one source, then it waits
-PAUSE_SECONDS = 30.0
-SOURCES_MAX = 1024
+VERIFICATIONS_AT_ONCE = 2  # each takes 64 MiB and a core for some 50 ms; one more for users known where they are
+WAITING_MAX = 8  # attempts of users known where they are, and as many others
+WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class User:
     name: str
     role: Role
+    generation: str = field(default="", compare=False)  # none: let in by something else than a record
+
+
+LOCAL_USER = User("local", Role.MANAGE)
+"""Whoever may use the control socket: the kernel says so, and no record."""
+
+
+class UserChanged(AuthenticationFailed):
+    """The user was deleted, or got another password or role, after they were let in."""
+
+    code = -20060
+
+
+class TooManyLogins(AuthenticationFailed):
+    """The password was not checked: too many were wrong, or are being checked."""
+
+    code = -20061
+    error_class = ErrorClass.TRANSIENT
 
 
 class Users:
@@ -51,8 +75,13 @@ class Users:
         self._clock = clock
         self._hasher = hasher or PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex(16))
-        self._verifications = threading.BoundedSemaphore(VERIFICATIONS_AT_ONCE)
-        self._failures = Failures(clock)
+        self._throttle = Throttle()
+        self._settled = threading.Condition()  # guards the throttle, and `_waiting`
+        self._waiting = {True: 0, False: 0}  # attempts that wait, by whether their user is known where they are
+        self._verifications = {
+            False: threading.BoundedSemaphore(VERIFICATIONS_AT_ONCE),
+            True: threading.BoundedSemaphore(1),
+        }
 
     def create(self, name: str, password: str, role: Role) -> None:
         """Raises BadParameter for a name or password outside its rules, NameInUse, InUse for one too many."""
@@ -66,7 +95,11 @@ class Users:
                 raise InUse(f"there are {USERS_MAX} users, and no more are allowed; delete one first")
             connection.execute(
                 insert(table).values(
-                    name=name, password_hash=password_hash, role=role.word, created_at=self._clock.now()
+                    name=name,
+                    password_hash=password_hash,
+                    role=role.word,
+                    created_at=self._clock.now(),
+                    generation=_new_generation(),
                 )
             )
         self._report(USER_CHANGED, f"User {name} was created with the role {role.word}.")
@@ -99,81 +132,119 @@ class Users:
     def all(self) -> list[User]:
         with self._database.read() as connection:
             rows = connection.execute(select(table).order_by(table.c.name))
-            return [User(each.name, Role[each.role.upper()]) for each in rows]
+            return [_user(each) for each in rows]
 
-    def authenticate(self, name: str, password: str, source: str) -> User:
+    def current(self, user: User) -> User:
+        """Raises UserChanged unless `user` is still as they were let in."""
+        if not user.generation:
+            return user
+        with self._database.read() as connection:
+            found = _find(connection, user.name)
+        if found is None or found.generation != user.generation:
+            raise UserChanged(f"user {shown(user.name)} was changed or deleted after the login; log in again")
+        return found
+
+    def authenticate(self, name: str, password: str, address: str) -> User:
         """The user with this name and password, or AuthenticationFailed, which does not say what was wrong.
 
-        `source` is where the attempt came from, for the pause after some failures, and for the event.
+        `address` is where the attempt came from, for the limits on guessing, and for the event.
         """
-        self._failures.check(source)
-        user = self._check(name, password)
+        with self._attempt(name, address) as attempt:
+            user = self._check(name, password, attempt.ticket.is_known)
+            attempt.outcome = "failed" if user is None else "succeeded"
         if user is None:
-            self._failures.add(source)
-            self._report(LOGIN_FAILED, f"A login as {shown(name)} from {source} failed.")
+            self._report(LOGIN_FAILED, f"A login as {shown(name)} from {address} failed.")
             raise AuthenticationFailed("the user name or the password is wrong")
-        self._failures.clear(source)
         return user
 
-    def may_manage(self, name: str, password: str) -> bool:
-        """For other systems, whose addresses replication keeps from guessing: is it a user who may manage?"""
-        user = self._check(name, password)
-        if user is None:
-            self._report(LOGIN_FAILED, f"A login as {shown(name)} from another system failed.")
-        return user is not None and user.role >= Role.MANAGE
+    def may_manage(self, name: str, password: str, address: str) -> bool:
+        """For another system at `address`: is it a user who may manage? Raises TooManyLogins.
 
-    def _check(self, name: str, password: str) -> User | None:
+        A right password of a user who may not counts as a wrong one, so that it cannot be told from one here.
+        """
+        with self._attempt(name, address) as attempt:
+            user = self._check(name, password, attempt.ticket.is_known)
+            allowed = user is not None and user.role >= Role.MANAGE
+            attempt.outcome = "succeeded" if allowed else "failed"
+        if not allowed:
+            self._report(LOGIN_FAILED, f"A login as {shown(name)} from a system at {address} failed.")
+        return allowed
+
+    @contextmanager
+    def _attempt(self, name: str, address: str) -> Iterator[_Attempt]:
+        """Counts an attempt as long as it lasts, and after that by its outcome. Raises TooManyLogins."""
+        attempt = _Attempt(self._admit(name[:PASSWORD_BYTES_MAX], address))
+        try:
+            yield attempt
+        finally:
+            with self._settled:
+                self._throttle.settle(attempt.ticket, attempt.outcome, self._clock.monotonic())
+                self._settled.notify_all()
+
+    def _admit(self, name: str, address: str) -> Ticket:
+        until = monotonic() + WAIT_SECONDS
+        with self._settled:
+            while (asked := self._throttle.ask(name, address, self._clock.monotonic())) is None:
+                self._wait(known=False, until=until)
+        if isinstance(asked, Ticket):
+            return asked
+        self._tell(asked, name)
+        raise TooManyLogins(f"too many logins {asked.whose} failed; try again in {asked.wait_seconds:.0f} seconds")
+
+    def _wait(self, *, known: bool, until: float) -> None:
+        """With `_settled` held: until another attempt has ended. Raises TooManyLogins."""
+        left = until - monotonic()
+        if self._waiting[known] >= WAITING_MAX or left <= 0:
+            raise TooManyLogins("too many logins are being checked just now; try again")
+        self._waiting[known] += 1
+        try:
+            self._settled.wait(left)
+        finally:
+            self._waiting[known] -= 1
+
+    def _tell(self, refusal: Refusal, name: str) -> None:
+        if refusal.is_first:
+            self._report(
+                LOGINS_LIMITED,
+                f"Too many logins {refusal.whose} failed within a minute, the last one as {shown(name)}: more of them "
+                "are refused without a check, and users get in from where they have logged in before.",
+            )
+
+    def _check(self, name: str, password: str, is_known: bool) -> User | None:
         with self._database.read() as connection:
             row = connection.execute(select(table).where(table.c.name == name[:PASSWORD_BYTES_MAX])).first()
-        right = self._verify(self._nobody if row is None else row.password_hash, password)
-        return User(row.name, Role[row.role.upper()]) if right and row is not None else None
+        right = self._verify(self._nobody if row is None else row.password_hash, password, is_known)
+        return self.current(_user(row)) if right and row is not None else None
 
-    def _verify(self, password_hash: str, password: str) -> bool:
-        if len(password.encode()) > PASSWORD_BYTES_MAX:
+    def _verify(self, password_hash: str, password: str, is_known: bool) -> bool:
+        if len(password.encode(errors="surrogatepass")) > PASSWORD_BYTES_MAX:
             return False
-        if not self._verifications.acquire(timeout=VERIFICATION_WAIT_SECONDS):
-            raise AuthenticationFailed("too many logins are being checked just now; try again")
+        places = self._verifications[is_known]
+        until = monotonic() + WAIT_SECONDS
+        with self._settled:
+            while not places.acquire(blocking=False):
+                self._wait(known=is_known, until=until)
         try:
             return self._hasher.verify(password_hash, password)
         except VerifyMismatchError:
             return False
         finally:
-            self._verifications.release()
+            places.release()
+            with self._settled:
+                self._settled.notify_all()
 
     def _change(self, name: str, **values: str) -> None:
         with self._database.transaction() as connection:
-            if connection.execute(update(table).where(table.c.name == name).values(**values)).rowcount == 0:
+            change = update(table).where(table.c.name == name).values(**values, generation=_new_generation())
+            if connection.execute(change).rowcount == 0:
                 raise _unknown(name)
             _check_one_manages(connection, name)
 
 
-class Failures:
-    """Counts failed logins by where they came from, so that guessing is slow. Bounded."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._of: dict[str, tuple[int, float]] = {}  # source: failures, time of the last one; oldest first
-
-    def check(self, source: str) -> None:
-        """Raises AuthenticationFailed while `source` has to wait."""
-        with self._lock:
-            count, last = self._of.get(source, (0, 0.0))
-        wait_seconds = last + PAUSE_SECONDS - self._clock.monotonic()
-        if count >= FAILURES_MAX and wait_seconds > 0:
-            raise AuthenticationFailed(f"{count} logins from {source} failed; try again in {wait_seconds:.0f} seconds")
-
-    def add(self, source: str) -> None:
-        now = self._clock.monotonic()
-        with self._lock:
-            count, last = self._of.pop(source, (0, now))
-            self._of[source] = (1 if now - last > PAUSE_SECONDS else count + 1, now)
-            if len(self._of) > SOURCES_MAX:
-                del self._of[next(iter(self._of))]
-
-    def clear(self, source: str) -> None:
-        with self._lock:
-            self._of.pop(source, None)
+@dataclass(slots=True)
+class _Attempt:
+    ticket: Ticket
+    outcome: Outcome = "not checked"
 
 
 def check_password(password: str) -> None:
@@ -189,6 +260,8 @@ def _check_user_name(name: str) -> None:
     check_name(name, "user name")
     if ":" in name:  # RFC 7617 section 2: it ends the user name of HTTP Basic authentication
         raise BadParameter(f"user name {name!r} has ':', which is not allowed")
+    if name == LOCAL_USER.name:
+        raise BadParameter(f"user name {name!r} stands for whoever uses the control socket; choose another name")
 
 
 def _check_one_manages(connection: Connection, name: str) -> None:
@@ -199,7 +272,15 @@ def _check_one_manages(connection: Connection, name: str) -> None:
 
 def _find(connection: Connection, name: str) -> User | None:
     row = connection.execute(select(table).where(table.c.name == name)).first()
-    return None if row is None else User(row.name, Role[row.role.upper()])
+    return None if row is None else _user(row)
+
+
+def _user(row: Row[Any]) -> User:
+    return User(row.name, Role[row.role.upper()], row.generation)
+
+
+def _new_generation() -> str:
+    return secrets.token_hex(16)
 
 
 def _unknown(name: str) -> ObjectNotFound:

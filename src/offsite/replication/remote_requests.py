@@ -31,7 +31,6 @@ from offsite.replication.identity import SystemIdentity, fingerprint_of, format_
 from offsite.replication.limits import Limits
 from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
-from offsite.replication.login_limit import LoginLimit
 from offsite.replication.messages import (
     Ask,
     ChangeSet,
@@ -53,7 +52,7 @@ from offsite.replication.removal import remove_set
 from offsite.replication.secondary_end import SecondarySide, check_generation, holds
 from offsite.store.database import Database
 
-Authenticate = Callable[[str, str], bool]
+Authenticate = Callable[[str, str, str], bool]
 """Whether a name and a password are those of a user who may manage this system."""
 
 
@@ -79,7 +78,6 @@ class RemoteRequests:
         self._locks = locks
         self._report = report
         self._clock = clock
-        self._login_limit = LoginLimit(clock)
         self._limits = limits
         self._fences = fences
         self._common = CommonSets(database)
@@ -146,16 +144,8 @@ class RemoteRequests:
             )
 
     def _log_in(self, pair: Pair, host: str) -> None:
-        wait_seconds = self._login_limit.wait_seconds(host)
-        if wait_seconds:
-            raise AuthenticationFailed(
-                f"too many logins from {host} have failed; wait {wait_seconds:.0f} s, then try again"
-            )
-        if self._authenticate(pair.username, pair.password):
-            self._login_limit.succeeded(host)
+        if self._authenticate(pair.username, pair.password, host):
             return
-        self._login_limit.failed(host)
-        self._report(events.LOGIN_FAILED, f"A peer at {host} failed to log in as user {pair.username!r}.")
         raise AuthenticationFailed(
             f"user {pair.username!r} does not exist, has another password, or has not the role manage"
         )

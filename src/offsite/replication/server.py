@@ -8,6 +8,7 @@ import time
 
 import structlog
 
+from offsite.events import Source, acting_for
 from offsite.replication.dialing import prepare_socket
 from offsite.replication.identity import Certificates, SystemIdentity
 from offsite.replication.pinning import server_context
@@ -95,7 +96,8 @@ class PeerServer:
 
     def _serve(self, session: Session) -> None:
         try:
-            session.serve()
+            with acting_for(Source.PEER):
+                session.serve()
         finally:
             with self._lock:
                 self._sessions.pop(session, None)

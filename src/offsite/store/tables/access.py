@@ -1,6 +1,6 @@
 """Initiators and maps."""
 
-from sqlalchemy import Column, Float, ForeignKey, Integer, String, Table
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, String, Table
 
 from offsite.store.tables.base import metadata
 
@@ -19,4 +19,23 @@ maps = Table(
     Column("initiator", String, primary_key=True),  # an initiator's id; '' is the default mapping, for everyone
     Column("access", String, nullable=False),  # read-write, read-only, no-access
     Column("lun", Integer),
+)
+
+initiator_certificates = Table(
+    "initiator_certificates",
+    metadata,
+    Column("serial", String, primary_key=True),  # hexadecimal
+    Column("name", String, nullable=False),  # of the initiator tls:NAME
+    Column("issued_at", Float),  # none: by a version that kept no record; it was seen when a host came with it
+    Column("ends_at", Float, nullable=False),
+    Column("revoked_at", Float),
+    Index("initiator_certificates_by_name", "name"),
+)
+
+# Initiators whose certificates are good only while they are on record and not revoked.
+revoked_initiators = Table(
+    "revoked_initiators",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("revoked_at", Float, nullable=False),
 )

@@ -120,6 +120,13 @@ class CertificateChanged(OffsiteError):
     error_class = ErrorClass.OPERATOR
 
 
+class IncarnationRefused(OffsiteError):
+    """One of two systems that are peers is an older or a second copy of the one that the other side has met."""
+
+    code = -20020
+    error_class = ErrorClass.OPERATOR
+
+
 class ProtocolError(OffsiteError):
     """Bytes from outside that are not of the protocol: the connection is closed."""
 

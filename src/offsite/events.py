@@ -122,6 +122,19 @@ SECONDARY_IS_OLDER = EventKind(
 SET_AGREES_AGAIN = EventKind(595, Severity.RESOLVED)
 COPY_KEPT = EventKind(596, Severity.INFORMATIONAL, "- Delete the snapshots when nobody needs them any more.")
 DIVERGENCE_DECIDED = EventKind(597, Severity.INFORMATIONAL)
+PEER_IS_A_COPY = EventKind(
+    650,
+    Severity.ERROR,
+    "- Find out which of the two is to live, and stop the other one. Then choose with set peer-connection "
+    "accept-incarnation START NAME; show peer-connections tells both starts.",
+)
+SYSTEM_IS_A_COPY = EventKind(
+    651,
+    Severity.ERROR,
+    "- If the other one is to live, stop this system. If this one is, choose it on the peer: set peer-connection "
+    "accept-incarnation START NAME.",
+)
+COPY_SETTLED = EventKind(652, Severity.RESOLVED)
 SYSTEM_STARTED = EventKind(600, Severity.INFORMATIONAL)
 SYSTEM_STOPPED = EventKind(601, Severity.INFORMATIONAL)
 KEYS_MADE_ANEW = EventKind(

@@ -1,8 +1,9 @@
-"""Sizes as people write them and as they read them."""
+"""Sizes as people write them and as they read them, and instants as sentences have them."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from offsite.errors import BadParameter
 
@@ -35,3 +36,8 @@ def format_size(size_bytes: int) -> str:
         if size_bytes >= factor:
             return f"{size_bytes / factor:.1f}".removesuffix(".0") + f" {unit}"
     return f"{size_bytes} B"
+
+
+def format_instant(instant: float) -> str:
+    """For sentences that two systems may read, in whatever time zone each is."""
+    return f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d %H:%M:%S} UTC"

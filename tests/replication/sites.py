@@ -19,6 +19,7 @@ from offsite.events import EventKind
 from offsite.pools.protocol import Create, Pool
 from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
+from offsite.replication.messages import Hello
 from offsite.replication.progress import RunProgress
 from offsite.replication.records import RunRecord
 from offsite.replication.service import Replication
@@ -175,6 +176,19 @@ class Site:
                 return now
             time.sleep(0.002)
         raise AssertionError(f"{set_name} did not get there in {WAIT_SECONDS} s: {now}")
+
+
+class Unintroduced:
+    """Who says no more of itself than a stranger does."""
+
+    def __init__(self, identity: SystemIdentity) -> None:
+        self._identity = identity
+
+    def hello(self, certificate: bytes | None) -> Hello:
+        del certificate
+        return self._identity.hello()
+
+    def meet(self, certificate: bytes | None, hello: Hello) -> None: ...
 
 
 def pair(here: Site, there: Site) -> None:

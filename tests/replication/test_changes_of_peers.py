@@ -37,7 +37,7 @@ from offsite.replication.session import Session
 from offsite.store.settings import TIME_ZONE
 from offsite.store.settings import Settings as SystemSettings
 from tests.replication.proxy import Proxy
-from tests.replication.sites import PASSWORD, Site, pair, random_bytes
+from tests.replication.sites import PASSWORD, Site, Unintroduced, pair, random_bytes
 
 LOGIN = Login("manage", PASSWORD)
 
@@ -347,7 +347,7 @@ def test_nor_over_there(london: Site, newark: Site, tmp_path: Path) -> None:
     identity = SystemIdentity(newark.identity.uuid, "Newark")
     with (
         refused(london, newark, error=InUse, match="London: peer connection Paris has the same certificate"),
-        Dialer(paris.authority, identity, SystemClock()).dial(london.address) as connection,
+        Dialer(paris.authority, Unintroduced(identity), SystemClock()).dial(london.address) as connection,
     ):
         ask_to_pair(connection, LOGIN, paris.authority.certificate_der, ("", 1), replace=True)
     paris.stop()
@@ -356,7 +356,7 @@ def test_nor_over_there(london: Site, newark: Site, tmp_path: Path) -> None:
 def test_only_a_request_that_says_so_replaces_a_certificate(london: Site, newark: Site) -> None:
     pair(london, newark)
     new_certificate(london)
-    dialer = Dialer(london.authority, london.identity, SystemClock())
+    dialer = Dialer(london.authority, Unintroduced(london.identity), SystemClock())
     own = london.authority.certificate_der
 
     def ask(login: Login, replace: bool) -> None:
@@ -373,7 +373,7 @@ def test_only_a_request_that_says_so_replaces_a_certificate(london: Site, newark
 
 def test_the_old_certificate_is_not_let_in_any_more(london: Site, newark: Site) -> None:
     pair(london, newark)
-    thief = Dialer(london.authority, london.identity, SystemClock())
+    thief = Dialer(london.authority, Unintroduced(london.identity), SystemClock())
     new_certificate(london)
     change(london, "Newark", login=LOGIN)
     with pytest.raises(PeerRefused, match="does not know this system's certificate"):

@@ -28,7 +28,7 @@ from offsite.replication.dialing import Dialer
 from offsite.replication.identity import SystemIdentity, fingerprint_of
 from offsite.replication.messages import DeleteSet, Done, Hello, Pair, Ping
 from offsite.replication.server import STRANGERS_MAX
-from tests.replication.sites import PASSWORD, Site, pair
+from tests.replication.sites import PASSWORD, Site, Unintroduced, pair
 
 
 def no_peers(*sites: Site) -> bool:
@@ -172,7 +172,7 @@ def test_a_second_system_of_the_same_name_is_refused(london: Site, newark: Site,
 
 def ask_to_pair(site: Site, identity: SystemIdentity, to: Site, certificate: bytes) -> None:
     message = Pair(username="manage", password=PASSWORD, certificate=certificate, host="", port=1)
-    with Dialer(site.authority, identity, SystemClock()).dial(to.address) as connection:
+    with Dialer(site.authority, Unintroduced(identity), SystemClock()).dial(to.address) as connection:
         connection.channel.ask(connection.asking, message, Done)
 
 
@@ -275,7 +275,7 @@ def test_garbage_on_the_port_ends_that_connection_and_no_other(london: Site, new
 
 
 def test_a_stranger_may_only_pair(newark: Site, london: Site) -> None:
-    dialer = Dialer(london.authority, london.identity, SystemClock())
+    dialer = Dialer(london.authority, Unintroduced(london.identity), SystemClock())
     with dialer.dial(newark.address) as connection, pytest.raises(PeerRefused, match="a Ping needs a certificate"):
         connection.channel.ask(connection.asking, Ping(), Done)
 

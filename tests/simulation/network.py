@@ -16,6 +16,7 @@ from offsite.errors import PeerUnreachable
 from offsite.replication import dialing, session
 from offsite.replication.channel import Channel
 from offsite.replication.dialing import Dialer
+from offsite.replication.introductions import Introductions
 from tests.simulation.faults import Faults
 from tests.simulation.tasks import Tasks
 
@@ -160,7 +161,7 @@ class SimulatedSession(session.Session):
     def __init__(self, machine: Machine, sock: Socket) -> None:
         self._sock = sock
         self._raw = sock  # type: ignore[assignment]  # it is only closed
-        self._system = machine.identity
+        self._introductions = machine.replication.introductions
         self._requests = machine.replication.remote_requests
         self._host = sock.link.ends[0].host
         self._channel = None
@@ -188,8 +189,11 @@ class SimulatedDialer(Dialer):
     def __init__(self, network: Network, machine: Machine) -> None:
         self._network = network
         self._machine = machine
-        self._system = machine.identity
         self._clock = machine.clock
+
+    @property
+    def _introductions(self) -> Introductions:  # type: ignore[override]  # it is made after the dialer
+        return self._machine.replication.introductions
 
     def _secure(self, raw: socket.socket, address: str, pinned: bytes | None) -> ssl.SSLSocket:
         del address

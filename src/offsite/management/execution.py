@@ -91,6 +91,8 @@ def _confirmation_to_ask(
     if call.command.confirmation is None or call.prompt == "yes":
         return None
     text = call.command.confirmation(context, **arguments)
+    if text is None:
+        return None
     if call.prompt == "no":
         raise NotAllowed(f"{text} It was answered with no; nothing was changed")
     return Question(text) if request.asks else None

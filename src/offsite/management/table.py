@@ -82,8 +82,9 @@ def secret(
 Handler = Callable[..., Reply]
 """Takes the context, then each given parameter by its `argument`. A flag is True when given."""
 
-Confirmation = Callable[..., str]
-"""Takes what the handler takes and returns the question, or raises what the handler would raise."""
+Confirmation = Callable[..., str | None]
+"""Takes what the handler takes and returns the question, or None where there is nothing to ask; or raises what the
+handler would raise."""
 
 H = TypeVar("H", bound=Handler)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from offsite.errors import CertificateChanged, ErrorClass, OffsiteError, PeerUnreachable
+from offsite.errors import CertificateChanged, ErrorClass, IncarnationRefused, OffsiteError, PeerUnreachable
 from offsite.replication.asking import Asking
 from offsite.replication.bandwidth import Flow
 from offsite.replication.dialing import Connection
@@ -114,5 +114,5 @@ def class_of(error: Exception) -> ErrorClass:
 
 
 def is_peer_gone(error: Exception) -> bool:
-    """Whether it is worth trying again as soon as the peer answers: it was gone, or its certificate was not the one."""
-    return isinstance(error, PeerUnreachable | CertificateChanged | NotPaired)
+    """Whether it is worth trying again as soon as the peer answers: it was gone, or not the one that is known."""
+    return isinstance(error, PeerUnreachable | CertificateChanged | NotPaired | IncarnationRefused)

@@ -11,7 +11,7 @@ from offsite.clock import Clock
 from offsite.errors import CertificateChanged, PeerRefused, PeerUnreachable
 from offsite.replication.asking import ANSWER_SECONDS, SILENCE_SECONDS, Asking
 from offsite.replication.channel import Channel
-from offsite.replication.identity import Certificates, SystemIdentity, fingerprint_of, format_address, parse_address
+from offsite.replication.identity import Certificates, Introduces, fingerprint_of, format_address, parse_address
 from offsite.replication.messages import VERSION_OLDEST, Hello
 from offsite.replication.pinning import client_context, server_name_of
 
@@ -43,8 +43,8 @@ class Dials(Protocol):
 
 
 class Dialer:
-    def __init__(self, certificates: Certificates, system: SystemIdentity, clock: Clock) -> None:
-        self._system = system
+    def __init__(self, certificates: Certificates, introductions: Introduces, clock: Clock) -> None:
+        self._introductions = introductions
         self._clock = clock
         self._anonymous = client_context()
         self._known = client_context()
@@ -56,8 +56,8 @@ class Dialer:
         our own, and hear only from that system; without we are anonymous, and it may be anyone. `patience_seconds`
         is how long each word of the other side may take, if that is to be less than usual.
 
-        Raises BadParameter, PeerUnreachable, PeerRefused, or CertificateChanged; a message of ours is sent
-        only once the certificate was found to be the pinned one.
+        Raises BadParameter, PeerUnreachable, PeerRefused, IncarnationRefused, or CertificateChanged; a message of ours
+        is sent only once the certificate was found to be the pinned one.
         """
         host, port = parse_address(address)
         silence_seconds, answer_seconds = SILENCE_SECONDS, ANSWER_SECONDS
@@ -77,9 +77,10 @@ class Dialer:
                 )
             channel = Channel(sock, address)
             asking = Asking(address, self._clock, connect_seconds)
-            hello = channel.ask(asking, self._system.hello(), Hello)
+            hello = channel.ask(asking, self._introductions.hello(pinned), Hello)
             if hello.version < VERSION_OLDEST:
                 raise PeerRefused(f"{address} speaks version {hello.version}; {VERSION_OLDEST} or newer is needed")
+            self._introductions.meet(pinned, hello)
             channel.remote = hello.system_name
             asking = Asking(hello.system_name, self._clock, silence_seconds, answer_seconds)
             return Connection(channel, asking, hello, certificate, host, port)

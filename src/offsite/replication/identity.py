@@ -20,7 +20,17 @@ class SystemIdentity:
     name: str
 
     def hello(self) -> Hello:
+        """What anyone may hear."""
         return Hello(version=VERSION, system_uuid=self.uuid, system_name=self.name, software=f"Offsite {__version__}")
+
+
+class Introduces(Protocol):
+    """What is told and heard when a connection begins: see introductions. A certificate that is given is the one that
+    is pinned for the other end."""
+
+    def hello(self, certificate: bytes | None) -> Hello: ...
+
+    def meet(self, certificate: bytes | None, hello: Hello) -> None: ...
 
 
 class Certificates(Protocol):

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from offsite.pools.protocol import SIZE_BYTES_MAX
+from offsite.replication.incarnation import DENIED_MAX, EARLIER_MAX
 
 VERSION = 1
 VERSION_OLDEST = 1
@@ -29,7 +30,10 @@ Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 SizeBytes = Annotated[int, Meta(ge=1, le=SIZE_BYTES_MAX)]
 Offset = Annotated[int, Meta(ge=0, le=SIZE_BYTES_MAX)]
 Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Instant = Annotated[float, Meta(ge=0.0, le=253_402_300_799.0)]  # seconds since 1970, to the end of 9999; no NaN
+StartNumber = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+StartId = Annotated[str, Meta(min_length=16, max_length=16, pattern="^[0-9a-f]*$")]
+Instant = Annotated[float, Meta(ge=0, le=4_102_444_800)]
+"""Seconds since the epoch, up to the year 2100: no NaN, no infinity, nothing that cannot be shown as a date."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True):
@@ -46,13 +50,39 @@ class Position(msgspec.Struct, frozen=True, order=True):
 START = Position(0, 0)
 
 
+class ToldStart(msgspec.Struct, frozen=True, array_like=True):
+    """A start of a system: see incarnation.py."""
+
+    number: StartNumber
+    id: StartId
+
+
+class ToldIncarnation(msgspec.Struct, frozen=True, kw_only=True):
+    """The present start of the system that tells it, and starts that it descends from."""
+
+    current: ToldStart
+    started_at: Instant
+    earlier: Annotated[list[ToldStart], Meta(max_length=EARLIER_MAX + 1)]
+
+
+class ToldAcquaintance(msgspec.Struct, frozen=True, kw_only=True):
+    """What the system that tells it remembers of the starts of the one that it is told to."""
+
+    newest: ToldStart | None = None
+    denied: Annotated[list[ToldStart], Meta(max_length=DENIED_MAX)] = []
+
+
 class Hello(Message, frozen=True, kw_only=True):
-    """The first message of each side: who it is. The version is the newest that it speaks."""
+    """The first message of each side: who it is. The version is the newest that it speaks. What follows the software
+    is told to pinned peers only."""
 
     version: Annotated[int, Meta(ge=1, le=65535)]
     system_uuid: Uuid
     system_name: Name
     software: Annotated[str, Meta(max_length=64)]
+    incarnation: ToldIncarnation | None = None
+    known: ToldAcquaintance | None = None
+    now: Instant | None = None  # by the clock on the wall
 
 
 class Failed(Message, frozen=True, kw_only=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
+from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, OffsiteError
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.replication import records
@@ -22,6 +22,8 @@ from offsite.replication.identity import (
     fingerprint_of,
     format_address,
 )
+from offsite.replication.incarnation_records import PeerIncarnation
+from offsite.replication.introductions import Introductions
 from offsite.replication.limits import Limits
 from offsite.replication.messages import Done, Unpair
 from offsite.replication.pairing import Login, ask_to_pair, check_fingerprint, ping
@@ -49,6 +51,7 @@ class Peer:
     bandwidth_limit: int | None
     bandwidth_calendar: str
     limit_now: int | None
+    incarnation: PeerIncarnation
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class RemoteSystem:
     fingerprint: str
     version: str
     address: str
+    error: str = ""  # of a system that is a peer: why it is refused, or refuses us
 
 
 class Peers:
@@ -72,6 +76,7 @@ class Peers:
         dialer: Dials,
         certificates: Certificates,
         system: SystemIdentity,
+        introductions: Introductions,
         own_address: tuple[str, int],
         limits: Limits,
         report: Report,
@@ -82,6 +87,7 @@ class Peers:
         self._dialer = dialer
         self._certificates = certificates
         self._system = system
+        self._introductions = introductions
         self.own_address = own_address
         self._report = report
         self._clock = clock
@@ -92,15 +98,27 @@ class Peers:
         self._bandwidths = Bandwidths(self._load_terms, clock, wait, self._local_time)
 
     def query(self, address: str) -> RemoteSystem:
-        """Who is there? Shows nothing of us, and trusts nothing yet. Raises PeerUnreachable."""
+        """Who is there? Shows nothing of us but to a peer, and trusts nothing yet. Raises PeerUnreachable."""
         with self._dialer.dial(address) as connection:
-            return RemoteSystem(
+            found = RemoteSystem(
                 name=connection.hello.system_name,
                 uuid=connection.hello.system_uuid,
                 fingerprint=fingerprint_of(connection.certificate),
                 version=connection.hello.software,
                 address=format_address(connection.host, connection.port),
             )
+        if any(peer.certificate == connection.certificate for peer in self._records()):
+            return replace(found, error=self._error_of(found.address, connection.certificate))
+        return found
+
+    def _error_of(self, address: str, certificate: bytes) -> str:
+        """Why the peer at this address and we do not speak with each other; empty: we do."""
+        try:
+            with self._dialer.dial(address, certificate) as connection:
+                ping(connection)
+        except OffsiteError as error:
+            return str(error)
+        return ""
 
     def create(self, name: str, address: str, username: str, password: str, fingerprint: str | None = None) -> Peer:
         """Pairs with the system at `address`: it is shown a manage user's name and password, once, and both
@@ -172,6 +190,12 @@ class Peers:
         self.presence.forget()
         return self.get(change.name or name)
 
+    def accept(self, name: str, start: str) -> Peer:
+        """Which of two starts of the peer is to live: see Introductions.accept."""
+        self._introductions.accept(self.record(name), start)
+        self.presence.forget()
+        return self.get(name)
+
     def pacing(self, peer_id: int) -> Flow:
         """When a run to this peer may send: one for each attempt."""
         return self._bandwidths.flow(peer_id)
@@ -231,6 +255,7 @@ class Peers:
             bandwidth_limit=peer.bandwidth_limit,
             bandwidth_calendar=peer.bandwidth_calendar,
             limit_now=_terms(peer).limit_at(self._clock.now(), self._local_time),
+            incarnation=self._introductions.about(peer),
         )
 
 

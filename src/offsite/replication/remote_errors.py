@@ -20,6 +20,7 @@ _KNOWN = {
         errors.CertificateChanged,
         errors.DigestMismatch,
         errors.NotReplaced,
+        errors.IncarnationRefused,
         errors.InUse,
         errors.NameInUse,
         errors.NotAllowed,

@@ -10,7 +10,7 @@ import structlog
 
 from offsite.events import Source, acting_for
 from offsite.replication.dialing import prepare_socket
-from offsite.replication.identity import Certificates, SystemIdentity
+from offsite.replication.identity import Certificates, Introduces
 from offsite.replication.pinning import server_context
 from offsite.replication.session import Requests, Session
 
@@ -22,11 +22,11 @@ _log = structlog.get_logger(__name__)
 
 class PeerServer:
     def __init__(
-        self, listen: tuple[str, int], certificates: Certificates, system: SystemIdentity, requests: Requests
+        self, listen: tuple[str, int], certificates: Certificates, introductions: Introduces, requests: Requests
     ) -> None:
         self._listen = listen
         self._certificates = certificates
-        self._system = system
+        self._introductions = introductions
         self._requests = requests
         self._lock = threading.Lock()
         self._sessions: dict[Session, threading.Thread] = {}
@@ -78,7 +78,7 @@ class PeerServer:
     def _take_in(self, raw: socket.socket, host: str) -> None:
         try:
             prepare_socket(raw)
-            session = Session(raw, self._context, self._system, self._requests)
+            session = Session(raw, self._context, self._introductions, self._requests)
         except OSError as error:  # it has gone already
             _log.info("peer connection ended", host=host, reason=str(error))
             raw.close()

@@ -17,6 +17,7 @@ from offsite.replication.dialing import Dialer, Dials
 from offsite.replication.fence import Fences
 from offsite.replication.hooks import Hooks
 from offsite.replication.identity import Certificates, SystemIdentity
+from offsite.replication.introductions import Introductions
 from offsite.replication.limits import Limits
 from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
@@ -64,9 +65,10 @@ class Replication:
         self.remote_requests = RemoteRequests(
             database, pools, system, authenticate, locks, fences, limits, report, clock
         )
-        self._server = PeerServer(listen, authority, system, self.remote_requests)
-        dialer = dialer or Dialer(authority, system, clock)
-        self.peers = Peers(database, dialer, authority, system, listen, limits, report, clock, wait)
+        self.introductions = Introductions(database, system, report, clock)
+        self._server = PeerServer(listen, authority, self.introductions, self.remote_requests)
+        dialer = dialer or Dialer(authority, self.introductions, clock)
+        self.peers = Peers(database, dialer, authority, system, self.introductions, listen, limits, report, clock, wait)
         self.conductor = Conductor(
             database, pools, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
         )

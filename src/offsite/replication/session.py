@@ -19,11 +19,11 @@ from typing import Protocol
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from offsite.errors import OffsiteError, PeerRefused, PeerUnreachable, PoolFailed, ProtocolError
+from offsite.errors import IncarnationRefused, OffsiteError, PeerRefused, PeerUnreachable, PoolFailed, ProtocolError
 from offsite.replication.asking import ANSWER_SECONDS, WORKING_SECONDS
 from offsite.replication.channel import Channel, ConnectionEnded
 from offsite.replication.filling import Background
-from offsite.replication.identity import SystemIdentity, fingerprint_of
+from offsite.replication.identity import Introduces, fingerprint_of
 from offsite.replication.messages import (
     VERSION_OLDEST,
     AnyMessage,
@@ -88,10 +88,12 @@ class Requests(Protocol):
 class Session:
     """Runs in a thread of its own, from the accepted socket to its end."""
 
-    def __init__(self, raw: socket.socket, context: ssl.SSLContext, system: SystemIdentity, requests: Requests) -> None:
+    def __init__(
+        self, raw: socket.socket, context: ssl.SSLContext, introductions: Introduces, requests: Requests
+    ) -> None:
         self._raw = raw
         self._context = context
-        self._system = system
+        self._introductions = introductions
         self._requests = requests
         self._host = str(raw.getpeername()[0])
         self._channel: Channel | None = None
@@ -150,10 +152,14 @@ class Session:
         if not isinstance(hello, Hello):
             raise ProtocolError(f"a {type(hello).__name__} came instead of a Hello")
         channel.remote = hello.system_name
-        channel.send(self._system.hello())
+        peer = self._requests.find_peer(self._certificate) if self._certificate else None
+        pinned = None if peer is None else peer.certificate
+        refusal = self._meet(pinned, hello)
+        channel.send(self._introductions.hello(pinned))  # also when it is refused: by this it knows why
         if hello.version < VERSION_OLDEST:
             raise PeerRefused(f"version {hello.version} is too old; {VERSION_OLDEST} or newer is needed")
-        peer = self._requests.find_peer(self._certificate) if self._certificate else None
+        if refusal is not None:
+            raise refusal
         if peer is None:
             self._serve_stranger(channel, hello)
             return
@@ -165,6 +171,13 @@ class Session:
             if not isinstance(message, Batch | Ping):
                 peer = self._check_still_peer()
             channel.send(self._answer(channel, peer, message, payload))
+
+    def _meet(self, pinned: bytes | None, hello: Hello) -> IncarnationRefused | None:
+        try:
+            self._introductions.meet(pinned, hello)
+        except IncarnationRefused as refusal:
+            return refusal
+        return None
 
     def _serve_stranger(self, channel: Channel, hello: Hello) -> None:
         if self._certificate:

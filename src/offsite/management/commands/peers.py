@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offsite.errors import BadParameter
 from offsite.management import values
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, Value, row
 from offsite.management.system import Context, System
 from offsite.management.table import Role, Subject, flag, keyword, positional, secret
 from offsite.management.values import ValueType
@@ -15,9 +15,11 @@ from offsite.replication.bandwidth_calendar import (
     parse_calendar,
     parse_rate,
 )
+from offsite.replication.incarnation_records import PeerIncarnation
 from offsite.replication.pairing import Login
 from offsite.replication.peer_changes import NO_LIMIT, PeerChange
 from offsite.replication.peers import Peer
+from offsite.units import format_instant
 
 COMMANDS = Subject("Peer connections")
 
@@ -32,11 +34,18 @@ PEER = ObjectType(
         Property("bandwidth-limit", "Limit"),
         Property("bandwidth-calendar", "Calendar"),
         Property("bandwidth-limit-now", "Limit now"),
+        Property("error", "Error", seldom=True),
         Property("bandwidth-limit-numeric", kind=Kind.NUMBER),  # bytes a second
         Property("bandwidth-limit-now-numeric", kind=Kind.NUMBER),
         Property("remote-certificate-fingerprint"),
         Property("remote-system-serial"),
         Property("connection-type"),
+        Property("remote-start"),  # the newest start of it that was met
+        Property("remote-start-time", kind=Kind.TIME),
+        Property("refused-start"),  # of an older or second copy of it
+        Property("refused-start-time", kind=Kind.TIME),
+        Property("refused-since", kind=Kind.TIME),
+        Property("refused-last-seen", kind=Kind.TIME),
         Property("creation-date-time", "Created", Kind.TIME),
     ),
 )
@@ -49,6 +58,7 @@ REMOTE_SYSTEM = ObjectType(
         Property("remote-host-port-address", "Address"),
         Property("certificate-fingerprint", "Certificate (SHA-256)"),
         Property("version", "Software"),
+        Property("error", "Error", seldom=True),
     ),
     record=True,
 )
@@ -102,6 +112,7 @@ def query_peer_connection(context: Context, address: str) -> Reply:
             "remote-host-port-address": found.address,
             "certificate-fingerprint": found.fingerprint,
             "version": found.version,
+            "error": found.error,
         },
     )
     return Reply(rows=(remote,))
@@ -114,6 +125,23 @@ def _limit(text: str) -> int:
 
 def _calendar(text: str) -> BandwidthCalendar:
     return parse_calendar(values.text("bandwidth calendar", CHARACTERS_MAX).parse(text))
+
+
+def _choice_question(context: Context, peer_connection: str, **given: object) -> str | None:
+    """Asked only of who chooses between two copies of a system."""
+    if given.get("accept_incarnation") is None:
+        return None
+    peer = context.system.replication.peers.get(peer_connection)
+    about, refused = peer.incarnation, peer.incarnation.refused
+    if refused is None or about.known.newest is None or about.started_at is None or about.met_at is None:
+        return None  # the handler tells what is wrong
+    return (
+        f"System {peer.system_name} has come with two starts: {about.known.newest}, started "
+        f"{format_instant(about.started_at)} and met {format_instant(about.met_at)}, which is taken; and "
+        f"{refused.start}, started {format_instant(refused.started_at)}, refused since "
+        f"{format_instant(refused.since)} and seen last {format_instant(refused.at)}. Take "
+        f"{given['accept_incarnation']} from now on, and refuse the other?"
+    )
 
 
 @COMMANDS.command(
@@ -142,7 +170,14 @@ def _calendar(text: str) -> BandwidthCalendar:
         ValueType("<windows>|none", _calendar),
         "Hours with another limit: like Mon-Fri 08:00-18:00 10MB, Sat 00:00-24:00 none.",
     ),
+    keyword(
+        "accept-incarnation",
+        values.text("start", 64),
+        "Which start of the other system is to live, when an older or second copy of it was refused: as show "
+        "peer-connections tells them.",
+    ),
     positional("peer-connection", values.reference("peer connection"), "The peer connection."),
+    confirmation=_choice_question,
     long=True,
     examples=(
         "set peer-connection bandwidth-limit 10MB Newark",
@@ -160,6 +195,7 @@ def set_peer_connection(
     fingerprint: str | None = None,
     bandwidth_limit: int | None = None,
     bandwidth_calendar: BandwidthCalendar | None = None,
+    accept_incarnation: str | None = None,
 ) -> Reply:
     change = PeerChange(
         name=name,
@@ -168,7 +204,13 @@ def set_peer_connection(
         bandwidth_limit=bandwidth_limit,
         bandwidth_calendar=bandwidth_calendar,
     )
-    peer = context.system.replication.peers.change(peer_connection, change)
+    peers = context.system.replication.peers
+    if accept_incarnation is None:
+        peer = peers.change(peer_connection, change)
+    elif change != PeerChange():
+        raise BadParameter("accept-incarnation is a choice of its own; give nothing else with it")
+    else:
+        peer = peers.accept(peer_connection, accept_incarnation)
     return Reply(f"Peer connection {peer.name} was changed.", (_row(context.system, peer),))
 
 
@@ -229,7 +271,33 @@ def _row(system: System, peer: Peer) -> Row:
             "bandwidth-limit-now-numeric": peer.limit_now,
             "remote-certificate-fingerprint": peer.fingerprint,
             "remote-system-serial": peer.system_uuid,
+            "error": _error(peer),
             "connection-type": "TLS",
+            **_starts(peer.incarnation),
             "creation-date-time": peer.created_at,
         },
     )
+
+
+def _error(peer: Peer) -> str:
+    refused, own = peer.incarnation.refused, peer.incarnation.own_refusal
+    if refused is not None:
+        return (
+            f"{refused.verdict.value} copy of the system was refused: start {refused.start}; "
+            f"known is {peer.incarnation.known.newest}; choose with accept-incarnation"
+        )
+    if own is not None:
+        return f"the peer takes this system for an {own.verdict.value} copy; it takes start {own.taken}"
+    return ""
+
+
+def _starts(about: PeerIncarnation) -> dict[str, Value]:
+    refused, newest = about.refused, about.known.newest
+    return {
+        "remote-start": "" if newest is None else str(newest),
+        "remote-start-time": about.started_at,
+        "refused-start": "" if refused is None else str(refused.start),
+        "refused-start-time": None if refused is None else refused.started_at,
+        "refused-since": None if refused is None else refused.since,
+        "refused-last-seen": None if refused is None else refused.at,
+    }

@@ -36,6 +36,38 @@ peers = Table(
     Column("bandwidth_calendar", String, nullable=False, server_default=""),  # other limits at certain hours
 )
 
+# The newest starts of this system: see replication/incarnation.py.
+incarnations = Table(
+    "incarnations",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False),
+    Column("started_at", Float, nullable=False),
+)
+
+# What is known of a peer's starts, and what it has told of those of this system.
+peer_incarnations = Table(
+    "peer_incarnations",
+    metadata,
+    Column("peer_id", ForeignKey("peers.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger),  # the newest start of it that was met; none: none yet
+    Column("start_id", String),
+    Column("started_at", Float),  # by its clock
+    Column("met_at", Float),
+    Column("denied", String, nullable=False, server_default="[]"),  # JSON: starts that an operator has given up
+    Column("refused_number", BigInteger),  # an older or second copy of it that has come; none: none
+    Column("refused_id", String),
+    Column("refused_started_at", Float),
+    Column("refused_as", String),  # older, twin, denied
+    Column("refused_since", Float),
+    Column("refused_at", Float),  # when it came last
+    Column("confirmed_number", BigInteger),  # the start of this system that the peer is known to remember
+    Column("confirmed_id", String),
+    Column("own_refused_as", String),  # as what the peer refuses this system: older, twin, denied; none: it does not
+    Column("own_refused_since", Float),
+    Column("own_refused_for", String),  # which start of this system the peer takes instead
+)
+
 replication_sets = Table(
     "replication_sets",
     metadata,

@@ -1,0 +1,251 @@
+"""An older or second copy of a system is not taken for it: real systems, copies of their directories, both ways."""
+
+from __future__ import annotations
+
+import copy
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from offsite import events
+from offsite.clock import SystemClock
+from offsite.errors import BadParameter, IncarnationRefused
+from offsite.events import EventKind
+from offsite.replication.dialing import Dialer
+from offsite.replication.incarnation import EARLIER_MAX
+from offsite.replication.introductions import Introductions
+from offsite.replication.messages import Done, Ping
+from tests.replication.sites import Site, Unintroduced, pair
+from tests.systems import wait_until
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offsite.replication.upkeep.SOON_SECONDS", 0.1)
+    monkeypatch.setattr("offsite.replication.upkeep.SELDOM_SECONDS", 0.2)
+
+
+@pytest.fixture
+def copies() -> Iterator[list[Site]]:
+    """Those that a test makes, to be stopped."""
+    made: list[Site] = []
+    yield made
+    for site in made:
+        site.stop()
+
+
+def copy_of(site: Site, copies: list[Site]) -> Site:
+    """A copy of its state, not started yet."""
+    made = Site.__new__(Site)
+    made.__dict__.update(site.__dict__)
+    made.directory = site.directory.with_name(f"{site.directory.name}-copy-{len(copies)}")
+    made.directory.mkdir()
+    with sqlite3.connect(site.directory / "state.db") as old, sqlite3.connect(made.directory / "state.db") as new:
+        old.backup(new)
+    made.disk, made.events, made.port = copy.deepcopy(site.disk), [], 0
+    made.database = made.pool = None  # type: ignore[assignment]  # opened by start_copy
+    return made
+
+
+def start_copy(made: Site, copies: list[Site], port: int = 0) -> Site:
+    made.port = port
+    made.open()
+    made.start()
+    copies.append(made)
+    return made
+
+
+def go_away(site: Site) -> None:
+    """For good: its fixture need not stop it any more."""
+    site.stop()
+    site.stop = lambda: None  # type: ignore[method-assign]
+
+
+def speak(here: Site, there: str) -> None:
+    """Raises IncarnationRefused."""
+    peers = here.replication.peers
+    with peers.connect(peers.record(there)) as connection:
+        connection.channel.ask(connection.asking, Ping(), Done)
+
+
+def told(site: Site, kind: EventKind) -> list[str]:
+    return [message for each, message in site.events if each is kind]
+
+
+def start_of(site: Site) -> str:
+    return str(site.replication.introductions.current)
+
+
+def test_starts_of_the_same_directory_are_one_system(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    speak(london, "Newark")
+    for _ in range(3):
+        london.restart()
+        newark.restart()
+        speak(london, "Newark")
+        speak(newark, "London")
+    assert newark.replication.introductions.about(newark.replication.peers.record("London")).known.newest == (
+        london.replication.introductions.current
+    )
+    for site in (london, newark):
+        assert not told(site, events.PEER_IS_A_COPY)
+        assert not told(site, events.SYSTEM_IS_A_COPY)
+
+
+def test_however_often_a_system_was_started_while_its_peer_was_away(london: Site, newark: Site) -> None:
+    """Also when a start was cut before it could say anything."""
+    pair(london, newark)
+    speak(london, "Newark")
+    speak(newark, "London")
+    for _ in range(EARLIER_MAX + 10):
+        Introductions(london.database, london.identity, lambda *_: None, SystemClock())
+    london.restart()
+    assert london.replication.introductions.current.number > EARLIER_MAX
+    speak(newark, "London")
+    speak(london, "Newark")
+
+
+def test_an_older_copy_is_refused_both_ways_and_both_sides_are_told_once(
+    london: Site, newark: Site, copies: list[Site]
+) -> None:
+    pair(london, newark)
+    older = copy_of(london, copies)
+    for _ in range(3):
+        london.restart()
+    speak(london, "Newark")
+    newest = start_of(london)
+    go_away(london)
+    start_copy(older, copies, london.port)  # where London was: so Newark finds it, too
+    for _ in range(3):
+        with pytest.raises(IncarnationRefused, match=f"Newark takes this system .* for an older copy.*start {newest}"):
+            speak(older, "Newark")
+        with pytest.raises(IncarnationRefused, match=f"it is an older copy of it, and is refused.*{start_of(older)}"):
+            speak(newark, "London")
+    (here,) = told(newark, events.PEER_IS_A_COPY)
+    (there,) = told(older, events.SYSTEM_IS_A_COPY)
+    for sentence in (here, there):
+        assert start_of(older) in sentence
+        assert newest in sentence
+        assert "accept-incarnation" in sentence
+    newark.restart()
+    older.restart()  # what is refused stays so, and is no news
+    with pytest.raises(IncarnationRefused):
+        speak(newark, "London")
+    with pytest.raises(IncarnationRefused):
+        speak(older, "Newark")
+    assert len(told(newark, events.PEER_IS_A_COPY)) == len(told(older, events.SYSTEM_IS_A_COPY)) == 1
+    assert not newark.replication.peers.online("London")
+    assert "an older copy" in newark.replication.peers.query(older.address).error
+
+
+def test_an_operator_may_choose_the_older_one(london: Site, newark: Site, copies: list[Site]) -> None:
+    pair(london, newark)
+    older = copy_of(london, copies)
+    london.restart()
+    london.restart()
+    speak(london, "Newark")
+    start_copy(older, copies)
+    with pytest.raises(IncarnationRefused):
+        speak(older, "Newark")
+    peers = newark.replication.peers
+    with pytest.raises(BadParameter, match="'7-abc' of system London is neither"):
+        peers.accept("London", "7-abc")
+    peers.accept("London", start_of(older))
+    speak(older, "Newark")
+    with pytest.raises(IncarnationRefused):
+        speak(london, "Newark")
+    assert told(newark, events.COPY_SETTLED)
+    assert told(older, events.COPY_SETTLED)
+    assert told(london, events.SYSTEM_IS_A_COPY)
+    peers.accept("London", start_of(london))
+    speak(london, "Newark")
+    with pytest.raises(IncarnationRefused):
+        speak(older, "Newark")
+
+
+def test_a_copy_beside_the_original_is_taken_as_long_as_it_looks_like_a_move_and_then_one_of_the_two_is_chosen(
+    london: Site, newark: Site, copies: list[Site]
+) -> None:
+    pair(london, newark)
+    speak(london, "Newark")
+    twin = start_copy(copy_of(london, copies), copies)
+    speak(twin, "Newark")
+    with pytest.raises(IncarnationRefused):
+        speak(london, "Newark")
+    newark.replication.peers.accept("London", start_of(london))
+    speak(london, "Newark")
+    for _ in range(2):  # however often it is started
+        with pytest.raises(IncarnationRefused, match="the copy that was given up there"):
+            speak(twin, "Newark")
+        twin.restart()
+    assert told(twin, events.SYSTEM_IS_A_COPY)
+    london.restart()
+    speak(london, "Newark")
+    with pytest.raises(IncarnationRefused):
+        speak(twin, "Newark")
+
+
+def test_a_twin_that_is_started_more_often_does_not_come_to_be_the_newer_one(
+    london: Site, newark: Site, copies: list[Site]
+) -> None:
+    pair(london, newark)
+    twin = copy_of(london, copies)
+    london.restart()
+    speak(london, "Newark")
+    start_copy(twin, copies)
+    for _ in range(3):
+        twin.restart()
+        with pytest.raises(IncarnationRefused, match="a second copy of itself"):
+            speak(twin, "Newark")
+    assert len(told(newark, events.PEER_IS_A_COPY)) == 1
+    speak(london, "Newark")
+
+
+def test_a_copy_of_the_secondary_is_not_replicated_to(london: Site, newark: Site, copies: list[Site]) -> None:
+    volume = london.create_volume("Sales", MIB)
+    pair(london, newark)
+    london.create_set("SalesDR", volume, "Newark")
+    london.run_to_end("SalesDR")
+    older = copy_of(newark, copies)
+    newark.restart()
+    newark.restart()
+    london.run_to_end("SalesDR")
+    go_away(newark)
+    start_copy(older, copies, newark.port)
+    run = london.replication.replicate("SalesDR").run
+    london.await_trouble("SalesDR", "it is an older copy of it, and is refused")
+    wait_until("the copy knows", lambda: bool(told(older, events.SYSTEM_IS_A_COPY)))
+    london.replication.peers.accept("Newark", start_of(older))
+    london.await_end("SalesDR", run)  # tried again by itself
+
+
+def test_a_peer_that_was_made_anew_is_met_for_the_first_time(london: Site, newark: Site, copies: list[Site]) -> None:
+    pair(london, newark)
+    older = copy_of(london, copies)
+    london.restart()
+    london.restart()
+    speak(london, "Newark")
+    start_copy(older, copies)
+    newark.replication.peers.delete("London", local_only=True)
+    older.replication.peers.delete("Newark", local_only=True)
+    pair(older, newark)
+    speak(older, "Newark")
+
+
+def test_who_does_not_tell_its_start_any_more_is_refused(london: Site, newark: Site) -> None:
+    """An older version of the software knows nothing of starts, and could be on any copy."""
+    pair(london, newark)
+    dialer = Dialer(london.authority, Unintroduced(london.identity), SystemClock())
+    with (
+        dialer.dial(newark.address, newark.authority.certificate_der) as connection,
+        pytest.raises(IncarnationRefused, match="does not tell which start"),
+    ):
+        connection.channel.ask(connection.asking, Ping(), Done)
+
+
+def test_strangers_are_told_nothing_of_starts(london: Site, newark: Site) -> None:
+    with Dialer(london.authority, Unintroduced(london.identity), SystemClock()).dial(newark.address) as connection:
+        assert (connection.hello.incarnation, connection.hello.known, connection.hello.now) == (None, None, None)

@@ -27,7 +27,7 @@ from offsite.replication.pairing import ping
 from offsite.replication.pinning import check_pinnable, client_context, server_name_of
 from offsite.replication.remote_errors import NotPaired
 from offsite.replication.remote_requests import RemoteRequests
-from tests.replication.sites import PASSWORD, Site, pair, random_bytes
+from tests.replication.sites import PASSWORD, Site, Unintroduced, pair, random_bytes
 
 MIB = 1 << 20
 YEAR = timedelta(days=365)
@@ -83,7 +83,7 @@ class Caller:
     def __init__(self, shown: Shown, system_name: str) -> None:
         self.shown = shown
         self.identity = SystemIdentity(str(uuid.uuid4()), system_name)
-        self.dialer = Dialer(shown, self.identity, SystemClock())
+        self.dialer = Dialer(shown, Unintroduced(self.identity), SystemClock())
 
     def pair(self, with_site: Site) -> None:
         message = Pair(username="manage", password=PASSWORD, certificate=self.shown.certificate_der, host="", port=7443)

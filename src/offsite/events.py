@@ -178,3 +178,24 @@ NOTICE_FAILED = EventKind(
     641, Severity.WARNING, "- Read the reason, mend it, and see with `test notice` that notices arrive."
 )
 NOTICE_DELIVERED = EventKind(642, Severity.RESOLVED)
+SNAPSHOT_KEPT = EventKind(
+    660, Severity.WARNING, "- Unmap it, or take away what else needs it, or keep it; then nothing is to be done."
+)
+HISTORY_NAME_IN_USE = EventKind(
+    661, Severity.WARNING, "- Rename or delete what has the name, or give the set another snapshot-basename."
+)
+DIGESTS_DIFFER = EventKind(
+    662,
+    Severity.ERROR,
+    "- Check memory and disks of both systems. Abort the run and replicate again: everything is sent then.",
+)
+HISTORY_LOWERED = EventKind(
+    663,
+    Severity.WARNING,
+    "- If no administrator of the primary did this, set minimum-snapshot-count of the set here.",
+)
+STORED_DATA_CHANGED = EventKind(
+    664,
+    Severity.ERROR,
+    "- Check disk and memory of this system. What is stored there is sent again.",
+)

@@ -103,7 +103,7 @@ def test_wait_waits_for_a_queued_request_and_tells_a_dropped_one_by_its_exit_sta
             assert "queue policy is discard" in "".join(said)
 
 
-def test_the_oldest_of_a_history_goes_but_for_what_is_mapped_and_no_name_is_overwritten(pair: Replicated) -> None:
+def test_the_oldest_of_a_history_goes_but_for_what_is_mapped_and_a_name_in_use_is_passed_over(pair: Replicated) -> None:
     pair.make_volume("H", written_mib=0)
     pair.make_set("HDR", "H", *keep(2, "h"))
     newark = pair.newark
@@ -113,20 +113,22 @@ def test_the_oldest_of_a_history_goes_but_for_what_is_mapped_and_no_name_is_over
     for _ in range(3):
         pair.write("H")
         pair.replicate("HDR")
-    wait_until("two are left", lambda: pair.history("HDR", pair.london) == ["h_0002", "h_0003"])
-    wait_until("two, and the mapped one", lambda: pair.history("HDR", newark) == ["h_0000", "h_0001", "h_0003"])
+    wait_until("two are left", lambda: pair.history("HDR", pair.london) == ["h_0003", "h_0004"])
+    wait_until("two, and the mapped one", lambda: pair.history("HDR", newark) == ["h_0000", "h_0003", "h_0004"])
+    assert [len(events(system, 661, "HDR")) for system in (pair.london, newark)] == [1, 1]
+    assert len(events(newark, 660, "HDR")) == 1
     assert newark.ask("show", "volumes", "h_0002")["volumes"][0]["volume-type"] == "base", "the name was in use"
 
     newark.ask("unmap", "volume", "initiator", "nbd:unix", "h_0000")
     newark.ask("create", "snapshots", "volumes", "H", "by-hand")
     pair.replicate("HDR")
-    wait_until("the oldest are gone", lambda: pair.history("HDR", newark) == ["h_0003", "h_0004"])
+    wait_until("the oldest are gone", lambda: pair.history("HDR", newark) == ["h_0004", "h_0005"])
     assert "by-hand" in snapshots(newark), "what was made by hand is not managed"
 
     pair.london.ask("delete", "replication-set", "HDR")
     for system in (pair.london, newark):
-        assert {"h_0003", "h_0004"} <= set(snapshots(system)), "they stay, as ordinary snapshots"
-        system.ask("delete", "snapshot", "h_0003,h_0004")
+        assert {"h_0004", "h_0005"} <= set(snapshots(system)), "they stay, as ordinary snapshots"
+        system.ask("delete", "snapshot", "h_0004,h_0005")
 
 
 def test_a_history_of_the_secondary_alone_is_taken_when_a_run_has_ended_well(pair: Replicated) -> None:
@@ -194,13 +196,13 @@ def test_a_primary_is_expanded_rolled_back_and_renamed_like_any_volume(pair: Rep
         pair.begin("VDR")
         london.ask("rollback", "volume", "snapshot", "V-before", "V")
         london.ask("expand", "volume", "size", "1MiB", "V")
-        london.ask("set", "volume", "name", "W", "V")
+        london.ask("set", "volume", "name", "V2", "V")
     pair.await_success("VDR")
     assert pair.newark.digest("V") == digest
     pair.replicate("VDR")
-    assert pair.same("W", "V")
+    assert pair.same("V2", "V")
     assert pair.newark.ask("show", "volumes", "V")["volumes"][0]["size"] == "5 MiB"
-    pair.await_on_both("the name is shown", lambda system: pair.show("VDR", system)["primary-volume-name"] == "W")
+    pair.await_on_both("the name is shown", lambda system: pair.show("VDR", system)["primary-volume-name"] == "V2")
 
 
 def test_snapshots_of_a_history_have_the_retention_priority_of_their_set(pair: Replicated) -> None:

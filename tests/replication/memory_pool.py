@@ -143,10 +143,12 @@ class MemoryPool:
         match change:
             case Create(name, size, kind):
                 return self._add(name, kind, None, size, {})
-            case Snapshot(source, name, kind, parent):
+            case Snapshot(source, name, kind, parent, created_at):
                 image = resolve(source)
                 parent_id = resolve(source if parent is None else parent).id
-                return self._add(name, kind, parent_id, image.size_bytes, dict(image.pages))
+                made_image = self._add(name, kind, parent_id, image.size_bytes, dict(image.pages))
+                made_image.created_at = made_image.created_at if created_at is None else created_at
+                return made_image
             case Clone(source, name, kind):
                 image = resolve(source)
                 return self._add(name, kind, None, image.size_bytes, dict(image.pages))

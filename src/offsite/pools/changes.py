@@ -54,9 +54,9 @@ class Applying:
         match change:
             case Create(name, size_bytes, kind):
                 self.results.append(self._add(name, kind, None, self._checked_size(size_bytes), Nodes(), 0))
-            case Snapshot(source, name, kind, parent):
+            case Snapshot(source, name, kind, parent, created_at):
                 parent_id = self._find(source if parent is None else parent).id
-                self.results.append(self._copy(self._find(source), name, kind, parent_id))
+                self.results.append(self._copy(self._find(source), name, kind, parent_id, created_at))
             case Clone(source, name, kind):
                 self.results.append(self._copy(self._find(source), name, kind, None))
             case Replace(target, source):
@@ -119,7 +119,14 @@ class Applying:
             )
 
     def _add(
-        self, name: str, kind: Kind, parent_id: int | None, size_bytes: int, nodes: Nodes, mapped_pages: int
+        self,
+        name: str,
+        kind: Kind,
+        parent_id: int | None,
+        size_bytes: int,
+        nodes: Nodes,
+        mapped_pages: int,
+        created_at: float | None = None,
     ) -> Image:
         self._check_name(name)
         if kind == "volume":
@@ -134,7 +141,7 @@ class Applying:
             kind=kind,
             parent_id=parent_id,
             size_bytes=size_bytes,
-            created_at=self._now,
+            created_at=self._now if created_at is None else created_at,
             nodes=nodes,
             mapped_pages=mapped_pages,
         )
@@ -163,11 +170,13 @@ class Applying:
         self._rows.append(lambda connection: _execute_naming(connection, row, name))
         return image
 
-    def _copy(self, source: Image, name: str, kind: Kind, parent_id: int | None) -> Image:
+    def _copy(
+        self, source: Image, name: str, kind: Kind, parent_id: int | None, created_at: float | None = None
+    ) -> Image:
         self._check_name(name)
         nodes = self._pool.table.share(source.nodes)
         try:
-            return self._add(name, kind, parent_id, source.size_bytes, nodes, source.mapped_pages)
+            return self._add(name, kind, parent_id, source.size_bytes, nodes, source.mapped_pages, created_at)
         except BadParameter:
             for node in nodes.values():
                 self._pool.table.drop_node(node)

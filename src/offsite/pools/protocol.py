@@ -117,12 +117,15 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An image with the content that `source` has at this instant, and `source` (or `parent`) for a parent."""
+    """An image with the content that `source` has at this instant, and `source` (or `parent`) for a parent.
+
+    `created_at` is the instant to show, for a source that does not change and has that content for longer."""
 
     source: int
     name: str
     kind: Kind = "snapshot"
     parent: int | None = None
+    created_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Conductor:
         self._clock = clock
         self._start = start
         self._random = random or Random()
-        self._taking = Taking(database, pools, clock)
+        self._taking = Taking(database, pools, clock, report)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._lives: dict[str, _Life] = {}  # by the set's uuid

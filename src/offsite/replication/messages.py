@@ -34,6 +34,7 @@ StartNumber = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
 StartId = Annotated[str, Meta(min_length=16, max_length=16, pattern="^[0-9a-f]*$")]
 Instant = Annotated[float, Meta(ge=0, le=4_102_444_800)]
 """Seconds since the epoch, up to the year 2100: no NaN, no infinity, nothing that cannot be shown as a date."""
+SnapshotNumber = Annotated[int, Meta(ge=0, le=99_999)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True):
@@ -213,6 +214,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     digest: Digest
     changed_bytes: Bytes
     wire_bytes: Bytes
+    snapshot_number: SnapshotNumber | None = None  # of what the secondary has kept of it; none: it has kept nothing
 
 
 class Holds(Message, frozen=True, kw_only=True):
@@ -265,10 +267,10 @@ class Ack(Message, frozen=True, kw_only=True):
 
 
 class HistorySnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the secondary is to keep of this run, and how many of such it keeps in all."""
+    """What the secondary is to keep of this run, and how many of such at least before it lets older ones go."""
 
     basename: Annotated[str, Meta(min_length=1, max_length=26)]
-    number: Annotated[int, Meta(ge=0, le=99_999)]
+    number: SnapshotNumber  # or a later one, which the outcome tells
     count: Annotated[int, Meta(ge=1, le=16)]
     retention_priority: Literal["never-delete", "low", "medium", "high"]
 

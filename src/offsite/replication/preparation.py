@@ -57,7 +57,7 @@ class Preparation:
         self._hooks = hooks
         self._report = report
         self._clock = clock
-        self._taking = Taking(database, pools, clock)
+        self._taking = Taking(database, pools, clock, report)
         self._lock = threading.Lock()
         self._cuts: dict[str, Cut] = {}  # of the before-snapshot hooks that are running, by their runs
         self._stopping = False
@@ -138,7 +138,8 @@ class Preparation:
         ended()
 
     def _take_between_hooks(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
-        self._record(of, run, number, state="preparing", after_snapshot_due=of.after_snapshot is not None)
+        due = of.after_snapshot is not None
+        self._record(of, run, number, state="preparing", after_snapshot_due=due, source=source.name)
         failure: OffsiteError | OSError | None = None
         try:
             self._before_snapshot(of, run)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
+from offsite import events
 from offsite.clock import Clock
 from offsite.errors import Diverged as DivergedError
 from offsite.errors import ObjectNotFound
@@ -14,6 +15,7 @@ from offsite.events import Report, ignore
 from offsite.pools.protocol import Delete, Pool
 from offsite.replication import other_halves, point_records, records
 from offsite.replication.changes import MemberDifference
+from offsite.replication.history_following import Following, find_following
 from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
 from offsite.replication.messages import HistorySnapshot, Outcome
@@ -47,6 +49,7 @@ class PrimaryEnd:
         self._set = of
         self._run = run
         self._other_halves = OtherHalves(database, report, clock)
+        self._report = report
         self.pool, _ = find_image(pools, of.members[0].image_id)
 
     def holds(self, their_base: str | None) -> PrimaryHolds:
@@ -104,6 +107,7 @@ class PrimaryEnd:
                 "changed_bytes": outcome.changed_bytes,
                 "wire_bytes": outcome.wire_bytes,
             }
+        following = self._following(uuid, outcome)
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in older])
@@ -111,8 +115,24 @@ class PrimaryEnd:
             other_halves.forget_other_half(connection, self._set.id)
             records.update_run(connection, uuid, **ended)
             records.drop_runs(connection, [point.uuid for point in older], now, _OVERTAKEN)
+            if following is not None:
+                following.write(connection, self._set.id)
 
-        self.pool.apply(_deletions(older), write)
+        renames = following.renames if following is not None else ()
+        self.pool.apply([*_deletions(older), *renames], write)
+        if following is not None:
+            self._report(events.HISTORY_NAME_IN_USE, following.sentence(self._set.name))
+
+    def _following(self, uuid: str, outcome: Outcome | None) -> Following | None:
+        """What to do when the secondary has kept the run under another number than it was to have."""
+        with self._database.read() as connection:
+            run = records.find_run(connection, uuid)
+            of = records.find_set(connection, self._set.uuid)
+            if outcome is None or run is None or run.snapshot_number is None or of is None:
+                return None
+            if of.snapshot_history == "disabled" or outcome.snapshot_number == run.snapshot_number:
+                return None
+            return find_following(connection, self.pool, run, outcome.snapshot_number)
 
     def _drop(self, points: Sequence[PointRecord]) -> None:
         self.pool.apply(

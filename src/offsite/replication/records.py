@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
+from offsite.replication.snapshot_numbers import later_number, number_after
 from offsite.store.tables.pools import images, volume_groups
 from offsite.store.tables.replication import peers, replication_sets, runs, set_members
 
 Role = Literal["primary", "secondary"]
 RUNS_KEPT = 1000
-SNAPSHOT_NUMBERS = 100_000
 
 RunState = Literal["preparing", "queued", "running", "success", "failed", "aborted", "dropped"]
 QueuePolicy = Literal["discard", "queue-latest"]
@@ -68,6 +68,8 @@ class SetRecord:
     before_snapshot: str | None  # hooks, by the names of their files
     after_snapshot: str | None
     hook_timeout_seconds: int
+    minimum_snapshot_count: int  # of the history on this side, set by this system's users
+    minimum_snapshot_age_hours: int
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def find_run(connection: Connection, uuid: str) -> RunRecord | None:
 
 
 def _run(row: RowMapping) -> RunRecord:
-    return RunRecord(**{key: value for key, value in row.items() if key != "id"})
+    return RunRecord(**{key: value for key, value in row.items() if key not in ("id", "end_order")})
 
 
 def unfinished_runs(connection: Connection) -> list[RunRecord]:
@@ -210,9 +212,9 @@ def runs_with_hook_due(connection: Connection) -> list[RunRecord]:
 
 
 def last_ended_run(connection: Connection, set_id: int) -> RunRecord | None:
-    """The newest run that was done, in one way or another; a request that was dropped was none."""
+    """The run that was done last, in one way or another; a request that was dropped was none."""
     done = runs.c.state.in_(("success", "failed", "aborted"))
-    chosen = select(runs).where(runs.c.set_id == set_id, done).order_by(runs.c.ended_at.desc(), runs.c.id.desc())
+    chosen = select(runs).where(runs.c.set_id == set_id, done).order_by(runs.c.end_order.desc(), runs.c.id.desc())
     row = connection.execute(chosen.limit(1)).mappings().first()
     return _run(row) if row else None
 
@@ -232,7 +234,7 @@ def insert_run(
     oldest_kept = newest.offset(RUNS_KEPT - 1).limit(1).scalar_subquery()
     connection.execute(delete(runs).where(runs.c.set_id == set_id, runs.c.id <= oldest_kept))
     values |= {"uuid": uuid, "set_id": set_id, "state": state, "started_at": started_at}
-    connection.execute(insert(runs).values(**values, changed_bytes=0, wire_bytes=0))
+    connection.execute(insert(runs).values(**values, changed_bytes=0, wire_bytes=0, **_end_order(set_id, values)))
 
 
 def put_run(connection: Connection, set_id: int, uuid: str, started_at: float, **values: Any) -> None:
@@ -250,12 +252,36 @@ def put_request(connection: Connection, set_id: int, uuid: str, number: int, now
 
 
 def take_number(connection: Connection, set_id: int, number: int) -> None:
-    """The number of the snapshot history that a request had: the next request has the next one."""
-    update_set(connection, set_id, next_snapshot_number=(number + 1) % SNAPSHOT_NUMBERS)
+    """The number of the snapshot history that a request had: the next request has the next one. It never goes back."""
+    table = replication_sets
+    now = connection.execute(select(table.c.next_snapshot_number).where(table.c.id == set_id)).scalar_one()
+    update_set(connection, set_id, next_snapshot_number=later_number(number_after(number), now))
+
+
+def number_used(connection: Connection, set_id: int, run: str, number: int) -> None:
+    """The number that a run has got in the end. Those that wait behind it go on after it."""
+    update_run(connection, run, snapshot_number=number)
+    take_number(connection, set_id, number)
+    waiting = (runs.c.set_id == set_id) & runs.c.state.in_(("queued", "preparing")) & (runs.c.uuid != run)
+    rows = connection.execute(select(runs.c.uuid, runs.c.snapshot_number).where(waiting).order_by(runs.c.id)).all()
+    for row in rows:
+        number = later_number(row.snapshot_number or 0, number_after(number))
+        update_run(connection, row.uuid, snapshot_number=number)
+        take_number(connection, set_id, number)
 
 
 def update_run(connection: Connection, uuid: str, **values: Any) -> None:
-    connection.execute(update(runs).where(runs.c.uuid == uuid).values(values))
+    of_run = select(runs.c.set_id).where(runs.c.uuid == uuid).scalar_subquery()
+    connection.execute(update(runs).where(runs.c.uuid == uuid).values(values | _end_order(of_run, values)))
+
+
+def _end_order(set_id: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """For a run that ends with these values: it is the last of its set to have ended, whatever the clock says."""
+    if values.get("ended_at") is None:
+        return {}
+    others = runs.alias()
+    last = select(func.coalesce(func.max(others.c.end_order), 0) + 1).where(others.c.set_id == set_id)
+    return {"end_order": last.scalar_subquery()}
 
 
 def drop_runs(connection: Connection, uuids: Sequence[str], now: float, error: str) -> None:
@@ -267,4 +293,5 @@ def drop_runs(connection: Connection, uuids: Sequence[str], now: float, error: s
 def end_other_runs(connection: Connection, set_id: int, uuid: str, now: float, error: str) -> None:
     """Runs of the set that are on record as running, but are not this one, have failed."""
     stale = (runs.c.set_id == set_id) & (runs.c.state == "running") & (runs.c.uuid != uuid)
-    connection.execute(update(runs).where(stale).values(state="failed", ended_at=now, error=error))
+    values: dict[str, Any] = {"state": "failed", "ended_at": now, "error": error}
+    connection.execute(update(runs).where(stale).values(values | _end_order(set_id, values)))

@@ -235,10 +235,26 @@ class RemoteRequests:
                 records.update_set(transaction, of.id, **values)
             if primary is not None and _names_differ(of, primary):
                 records.update_remote_names(transaction, of, primary.group, primary.members)
+        self._tell_lowered(of, request.settings)
         if values["name"] != of.name:
             self._report(
                 events.SET_MODIFIED,
                 f"Replication set name: {of.name}, is called {values['name']} now, as on its primary.",
+            )
+
+    def _tell_lowered(self, of: SetRecord, wanted: SetSettings) -> None:
+        """Whoever has taken over a primary may want less to be kept: users here may say what is kept at least."""
+        count = 0 if wanted.snapshot_history == "disabled" else wanted.snapshot_count or 1
+        before = 0 if of.snapshot_history == "disabled" else of.snapshot_count or 1
+        if count < before:
+            wants = f"only {count} snapshots" if count else "no snapshots any more"
+            self._report(
+                events.HISTORY_LOWERED,
+                f"The primary of replication set {of.name} wants {wants} of its history to be kept; until now it was "
+                f"{before}. With each run one more goes, down to {max(count, of.minimum_snapshot_count)}."
+                if count
+                else f"The primary of replication set {of.name} wants {wants} to be taken for its history; until now "
+                f"{before} were kept. Those that are there stay.",
             )
 
     def delete_set(self, peer: PeerRecord, request: DeleteSet) -> None:

@@ -7,7 +7,7 @@ dropped. Whatever becomes of it, it takes a number of the snapshot history.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from offsite import events
@@ -17,6 +17,7 @@ from offsite.events import Report
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication import other_halves, records
 from offsite.replication.conductor import Conductor
+from offsite.replication.history import history_of
 from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
 from offsite.replication.peers import Peers
@@ -54,7 +55,7 @@ class RunRequests:
         self._preparation = preparation
         self._report = report
         self._clock = clock
-        self._taking = Taking(database, pools, clock)
+        self._taking = Taking(database, pools, clock, report)
 
     def replicate(self, set_uuid: str, snapshot: str | None = None, last_snapshot: bool = False) -> Requested:
         """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and
@@ -149,8 +150,13 @@ class RunRequests:
         if snapshot is None and not last_snapshot:
             return Source(ids)
         pool, primary = find_image(self._pools, ids[0])
-        found = _last_snapshot(pool, primary) if last_snapshot else _snapshot(pool, primary, snapshot or "")
-        return Source((found.id,), found.name)
+        if last_snapshot:
+            with self._database.read() as connection:
+                own = {each.image_id for each in history_of(connection, of.id)}
+            found = _last_snapshot(pool, primary, own)
+        else:
+            found = _snapshot(pool, primary, snapshot or "")
+        return Source((found.id,), found.name, found.created_at)
 
     def _tell(self, of: SetRecord, state: RunState) -> None:
         if state == "queued":
@@ -180,8 +186,11 @@ def _snapshot(pool: Pool, primary: ImageInfo, name: str) -> ImageInfo:
     return found
 
 
-def _last_snapshot(pool: Pool, primary: ImageInfo) -> ImageInfo:
+def _last_snapshot(pool: Pool, primary: ImageInfo, own_history: Collection[int]) -> ImageInfo:
+    """Ids rise with each new image; a clock may be put back. What runs of the set have left behind was sent already,
+    and is taken later than its data when the run was queued."""
     mine = [image for image in pool.images() if image.kind == "snapshot" and image.parent_id == primary.id]
+    mine = [image for image in mine if image.id not in own_history]
     if not mine:
         raise SnapshotNotFound(f"{primary.name} has no snapshot, and the last one was to be replicated; take one first")
-    return max(mine, key=lambda image: (image.created_at, image.id))
+    return max(mine, key=lambda image: image.id)

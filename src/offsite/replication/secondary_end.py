@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import msgspec
 from sqlalchemy import Connection
@@ -11,12 +11,13 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import BadParameter, NotAllowed, NotReplaced, ObjectNotFound, PeerRefused, ProtocolError
 from offsite.events import Report
-from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize, Snapshot
+from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
 from offsite.replication import other_halves, point_records, records
 from offsite.replication.batches import Arrived
 from offsite.replication.fence import Fence
 from offsite.replication.filling import Background, Filling
-from offsite.replication.history import Keeping, rotate, snapshot_names
+from offsite.replication.history import Keeping, KeptHistory, history_of
+from offsite.replication.history_rotation import HISTORY_MAX, has_place, rotate, terms_of
 from offsite.replication.keeping_copies import keep_copy
 from offsite.replication.locate import find_image, internal_name
 from offsite.replication.messages import (
@@ -35,6 +36,7 @@ from offsite.replication.messages import (
 from offsite.replication.point_records import PointRecord
 from offsite.replication.records import RunRecord, SetRecord
 from offsite.replication.secondary_run import Filled
+from offsite.replication.snapshot_numbers import later_number
 from offsite.store.database import Database
 from offsite.units import format_size
 
@@ -60,7 +62,12 @@ def holds(database: Database, pool: Pool, of: SetRecord) -> Holds:
     outcome = None
     if run is not None and run.set_id == of.id and run.digest is not None:
         digest = bytes.fromhex(run.digest)
-        outcome = Outcome(digest=digest, changed_bytes=run.changed_bytes, wire_bytes=run.wire_bytes)
+        outcome = Outcome(
+            digest=digest,
+            changed_bytes=run.changed_bytes,
+            wire_bytes=run.wire_bytes,
+            snapshot_number=run.snapshot_number,
+        )
     return Holds(base=held.base, outcome=outcome, partial=held.partial, complete=complete)
 
 
@@ -231,18 +238,23 @@ class SecondarySide:
                 Replace(volume, clone) for volume, clone in zip(volumes, filling.point.image_ids, strict=True)
             ]
             changes += [Delete(image_id) for point in old for image_id in point.image_ids]
-            kept, write_kept = self._history(commit, volumes)
+            keeping = self._keeping(commit, filling.point.taken_at)
+            kept = self._find_kept(keeping)
+            if kept is not None:
+                changes += kept.snapshots(volumes, volumes)
+                outcome = msgspec.structs.replace(outcome, snapshot_number=kept.number)
 
             def write(connection: Connection) -> None:
                 now = self._clock.now()
                 point_records.make_base(connection, self._set.id, filling.point.uuid, now, outcome.digest)
                 other_halves.forget_other_half(connection, self._set.id)
                 self._write_outcome(connection, commit, outcome)
-                write_kept(connection)
+                if kept is not None:
+                    kept.write(connection)
+                    records.number_used(connection, self._set.id, commit.run, kept.number)
 
-            self._pool.apply([*changes, *kept], write)
-            if commit.history is not None:
-                rotate(self._database, self._pool, self._set.id, commit.history.count)
+            self._pool.apply(changes, write)
+            self._end_history(commit, keeping, kept)
         if commit.point == commit.run:
             size = format_size(outcome.changed_bytes)
             name = self._set.name
@@ -252,17 +264,51 @@ class SecondarySide:
             )
         return Committed(outcome=outcome)
 
-    def _history(
-        self, commit: Commit, volumes: Sequence[int]
-    ) -> tuple[Sequence[Snapshot], Callable[[Connection], None]]:
-        """The history snapshots to take of the volumes once they are what the run has sent."""
-        if commit.history is None:
-            return [], lambda _: None
-        of = commit.history
-        names = snapshot_names(of.basename, of.number, len(volumes))
-        keeping = Keeping(self._set.id, commit.run, of.number, names, of.retention_priority)
+    # -- the history on this side --------------------------------------------------------------------------
+
+    def _keeping(self, commit: Commit, taken_at: float) -> Keeping | None:
+        """The history snapshots to take of the volumes once they are what the run has sent. Their number is the one
+        that the primary has given, unless a later one has been used here: before a restore of the primary, say."""
+        wanted = commit.history
+        if wanted is None:
+            return None
         with self._database.read() as connection:
-            return keeping.changes(connection, volumes, volumes)
+            of = records.find_set(connection, self._set.uuid) or self._set
+            is_first = of.next_snapshot_number == 0 and not history_of(connection, of.id)
+        number = wanted.number if is_first else later_number(wanted.number, of.next_snapshot_number)
+        priority, now = wanted.retention_priority, self._clock.now()
+        return Keeping(of.id, commit.run, wanted.basename, number, priority, taken_at, now)
+
+    def _find_kept(self, keeping: Keeping | None) -> KeptHistory | None:
+        if keeping is None:
+            return None
+        with self._database.read() as connection:
+            if not has_place(history_of(connection, self._set.id)):
+                return None
+            return keeping.find(connection, len(self._set.members))
+
+    def _end_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
+        if commit.history is None or keeping is None:
+            return
+        with self._database.read() as connection:
+            of = records.find_set(connection, self._set.uuid) or self._set
+            is_full = not has_place(history_of(connection, of.id))
+        if kept is None and is_full:
+            self._report(
+                events.SNAPSHOT_KEPT,
+                f"A run of replication set name: {of.name}, leaves no snapshot: {HISTORY_MAX} are kept already, the "
+                f"oldest for minimum-snapshot-age {of.minimum_snapshot_age_hours} or since something needs them.",
+            )
+        elif kept is None or kept.number != keeping.number:
+            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(of.name, kept))
+        elif kept.number != commit.history.number:
+            self._report(
+                events.HISTORY_NAME_IN_USE,
+                f"A run of replication set name: {of.name}, left {', '.join(kept.names)}: its number was to be "
+                f"{commit.history.number}, and a later one has been used here already.",
+            )
+        terms = terms_of(of, commit.history.count)
+        rotate(self._database, self._pool, of, terms, self._clock.now(), self._report)
 
     def _write_outcome(self, connection: Connection, commit: Commit, outcome: Outcome) -> None:
         """A run that first finishes the point of an older one is not at its end with that."""

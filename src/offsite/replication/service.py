@@ -10,7 +10,7 @@ from offsite.clock import Clock, SystemClock
 from offsite.errors import InUse
 from offsite.events import Report, ignore
 from offsite.pools.protocol import Pool
-from offsite.replication import point_records, records
+from offsite.replication import records
 from offsite.replication.attempt import Attempt
 from offsite.replication.conductor import Conductor
 from offsite.replication.dialing import Dialer, Dials
@@ -20,6 +20,7 @@ from offsite.replication.identity import Certificates, SystemIdentity
 from offsite.replication.introductions import Introductions
 from offsite.replication.limits import Limits
 from offsite.replication.locks import SetLocks
+from offsite.replication.needs import needs_of
 from offsite.replication.peers import Peers
 from offsite.replication.preparation import Preparation
 from offsite.replication.progress import RunProgress
@@ -170,13 +171,12 @@ class Replication:
         self.upkeep.set_changed()
 
     def guard(self, image_id: int) -> None:
-        """Raises InUse, naming the set, when a set needs this image to stay as it is."""
+        """Raises InUse, naming what needs it, for an image that nobody may delete now. See needs.py."""
         with self._database.read() as connection:
-            for of in records.all_sets(connection):
-                if any(member.image_id == image_id for member in of.members):
-                    raise InUse(f"it is the {of.role} volume of replication set {of.name}; delete the set first")
-                if any(image_id in point.image_ids for point in point_records.set_points(connection, of.id)):
-                    raise InUse(f"replication set {of.name} needs it; delete the set first")
+            found = needs_of(connection, [image_id]).get(image_id, [])
+        for need in found:
+            if need.is_binding:
+                raise InUse(f"{need.sentence}; {need.way_out}")
 
     def is_secondary(self, image_id: int) -> bool:
         """Whether the image is a volume that only replication may write."""

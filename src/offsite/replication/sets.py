@@ -101,6 +101,16 @@ class Sets:
         self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
         self._upkeep.set_changed()
 
+    def protect(self, name: str, minimum_count: int | None, minimum_age_hours: int | None) -> None:
+        """How much of the history on this side is kept, at either end, whatever the other system says."""
+        of = self.record(name)
+        values = {"minimum_snapshot_count": minimum_count, "minimum_snapshot_age_hours": minimum_age_hours}
+        values = {key: value for key, value in values.items() if value is not None}
+        with self._database.transaction() as transaction:
+            records.update_set(transaction, of.id, **values)
+        told = ", ".join(f"{key.replace('_', '-')} {value}" for key, value in values.items())
+        self._report(events.SET_MODIFIED, f"Replication set name: {name}, was modified: {told}.")
+
     def delete(self, name: str, local_only: bool = False) -> None:
         """On both systems, or with `local_only` here alone, where it ends a run, too. The volumes stay.
 

@@ -17,10 +17,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from offsite import events
 from offsite.clock import Clock
+from offsite.events import Report, ignore
 from offsite.pools.protocol import Change, Delete, Pool, Snapshot
 from offsite.replication import point_records, records
-from offsite.replication.history import Keeping, rotate, snapshot_names
+from offsite.replication.history import Keeping, KeptHistory
+from offsite.replication.history_rotation import rotate, terms_of
 from offsite.replication.locate import find_image, internal_name
 from offsite.replication.point_records import PointRecord
 from offsite.replication.records import RunRecord, RunState, SetRecord
@@ -29,17 +32,19 @@ from offsite.store.database import Database
 
 @dataclass(frozen=True)
 class Source:
-    """What a run is to send: the images, and the name of the snapshot if it is one."""
+    """What a run is to send: the images; of a snapshot also its name, and since when it holds its data."""
 
     image_ids: tuple[int, ...]
     name: str | None = None
+    taken_at: float | None = None
 
 
 class Taking:
-    def __init__(self, database: Database, pools: Mapping[str, Pool], clock: Clock) -> None:
+    def __init__(self, database: Database, pools: Mapping[str, Pool], clock: Clock, report: Report = ignore) -> None:
         self._database = database
         self._pools = pools
         self._clock = clock
+        self._report = report
 
     def take(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
         """Takes the point of a run that is being prepared: all members at one instant, durable on return.
@@ -50,48 +55,48 @@ class Taking:
         state: RunState = "queued" if self._run_in(of, "running") else "running"
         dropped = self._run_in(of, "queued")
         dropped_points = self._points(of, dropped.uuid) if dropped else []
-        taken_at = self._clock.now()
+        now = self._clock.now()
+        taken_at = now if source.taken_at is None else source.taken_at
+        number = self._number_now(run, number)
+        keeping = self._keeping(of, run, number, taken_at) if state == "running" else None
+        kept = self._find_kept(keeping, of)
         names = [internal_name(run, position) for position in range(len(of.members))]
         changes: list[Change] = [
-            Snapshot(image_id, name, kind="internal") for image_id, name in zip(source.image_ids, names, strict=True)
+            Snapshot(image_id, name, kind="internal", created_at=taken_at)
+            for image_id, name in zip(source.image_ids, names, strict=True)
         ]
-        keeping = _keeping(of, run, number) if state == "running" else None
-        with self._database.read() as connection:
-            kept, write_kept = (
-                keeping.changes(connection, source.image_ids, _member_ids(of)) if keeping else ([], _nothing)
-            )
+        changes += kept.snapshots(source.image_ids, _member_ids(of)) if kept else []
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in dropped_points])
             point_records.insert_point(connection, of.id, run, "pending", taken_at, names)
-            records.put_request(connection, of.id, run, number, taken_at, state=state, source=source.name)
+            records.put_request(connection, of.id, run, number, now, state=state, source=source.name)
             if dropped is not None:
                 self._end(connection, dropped.uuid, "dropped", "a newer request took its place in the queue")
-            write_kept(connection)
+            _write_kept(connection, of, run, kept)
 
-        self._pool(of).apply([*changes, *kept, *_deletions(dropped_points)], write)
+        self._pool(of).apply([*changes, *_deletions(dropped_points)], write)
+        self._tell_kept(of, keeping, kept)
         self._rotate(of)
         return state
 
     def promote(self, of: SetRecord, queued: RunRecord) -> None:
         """The queued run becomes the running one. Its history snapshot shows the instant at which it was queued."""
-        keeping = _keeping(of, queued.uuid, queued.snapshot_number or 0)
         point = self._points(of, queued.uuid)[0]
-        with self._database.read() as connection:
-            kept, write_kept = (
-                keeping.changes(connection, point.image_ids, _member_ids(of)) if keeping else ([], _nothing)
-            )
+        keeping = self._keeping(of, queued.uuid, queued.snapshot_number or 0, point.taken_at)
+        kept = self._find_kept(keeping, of)
 
         def write(connection: Connection) -> None:
             records.update_run(connection, queued.uuid, state="running", started_at=self._clock.now())
-            write_kept(connection)
+            _write_kept(connection, of, queued.uuid, kept)
 
-        if kept:
-            self._pool(of).apply(kept, write)
+        if kept is not None:
+            self._pool(of).apply(kept.snapshots(point.image_ids, _member_ids(of)), write)
             self._rotate(of)
         else:
             with self._database.transaction() as transaction:
                 write(transaction)
+        self._tell_kept(of, keeping, kept)
 
     def drop_queued(self, of: SetRecord, sentence: str) -> bool:
         """Takes the queued run out of the queue; returns whether there was one."""
@@ -133,9 +138,35 @@ class Taking:
     def _end(self, connection: Connection, run: str, state: RunState, sentence: str) -> None:
         records.update_run(connection, run, state=state, ended_at=self._clock.now(), error=sentence)
 
+    # -- the history on this side ------------------------------------------------------------------------------
+
+    def _keeping(self, of: SetRecord, run: str, number: int, taken_at: float) -> Keeping | None:
+        """The history snapshots that the primary keeps of a run."""
+        if of.snapshot_history != "both" or of.snapshot_basename is None:
+            return None
+        priority, now = of.snapshot_retention_priority, self._clock.now()
+        return Keeping(of.id, run, of.snapshot_basename, number, priority, taken_at, now)
+
+    def _find_kept(self, keeping: Keeping | None, of: SetRecord) -> KeptHistory | None:
+        if keeping is None:
+            return None
+        with self._database.read() as connection:
+            return keeping.find(connection, len(of.members))
+
+    def _number_now(self, run: str, number: int) -> int:
+        """While its hooks ran, a request may have been given a later one."""
+        with self._database.read() as connection:
+            known = records.find_run(connection, run)
+        return number if known is None or known.snapshot_number is None else known.snapshot_number
+
+    def _tell_kept(self, of: SetRecord, keeping: Keeping | None, kept: KeptHistory | None) -> None:
+        if keeping is not None and (kept is None or kept.number != keeping.number):
+            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(of.name, kept))
+
     def _rotate(self, of: SetRecord) -> None:
         if of.snapshot_history == "both" and of.snapshot_count is not None:
-            rotate(self._database, self._pool(of), of.id, of.snapshot_count)
+            terms = terms_of(of, of.snapshot_count)
+            rotate(self._database, self._pool(of), of, terms, self._clock.now(), self._report)
 
     def _run_in(self, of: SetRecord, state: RunState) -> RunRecord | None:
         with self._database.read() as connection:
@@ -149,12 +180,10 @@ class Taking:
         return find_image(self._pools, of.members[0].image_id)[0]
 
 
-def _keeping(of: SetRecord, run: str, number: int) -> Keeping | None:
-    """The history snapshots that the primary keeps of a run."""
-    if of.snapshot_history != "both" or of.snapshot_basename is None:
-        return None
-    names = snapshot_names(of.snapshot_basename, number, len(of.members))
-    return Keeping(of.id, run, number, names, of.snapshot_retention_priority)
+def _write_kept(connection: Connection, of: SetRecord, run: str, kept: KeptHistory | None) -> None:
+    if kept is not None:
+        kept.write(connection)
+        records.number_used(connection, of.id, run, kept.number)
 
 
 def _member_ids(of: SetRecord) -> tuple[int, ...]:
@@ -163,7 +192,3 @@ def _member_ids(of: SetRecord) -> tuple[int, ...]:
 
 def _deletions(points: Sequence[PointRecord]) -> list[Delete]:
     return [Delete(image_id) for point in points for image_id in point.image_ids]
-
-
-def _nothing(_connection: Connection) -> None:
-    """No records."""

@@ -223,7 +223,7 @@ class Upkeep:
             return
         ask = Ask(set_uuid=of.uuid, generation=of.generation)
         held = connection.channel.ask(connection.asking, ask, Holds)
-        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "")
+        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "", self._report)
         for point in aborted:
             if held.base == point.uuid:
                 end.do(Adopt(point.uuid), held.outcome)

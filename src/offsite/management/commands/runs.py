@@ -182,7 +182,7 @@ def show_replication_snapshot_history(context: Context, name: str | None = None)
 def _history(context: Context, of: SetInfo) -> list[Row]:
     system = context.system
     with system.database.read() as connection:
-        held = history_of(connection, of.record.id)
+        kept = history_of(connection, of.record.id)
         priority = priorities(connection)
     images = {each.image.id: each.image for each in system.images()}
     return [
@@ -190,17 +190,17 @@ def _history(context: Context, of: SetInfo) -> list[Row]:
             HISTORY,
             {
                 "replication-set": of.name,
-                "local-snapshot-name": images[image_id].name,
-                "local-snapshot-serial": images[image_id].uuid,
-                "number": number,
-                "creation-date-time": images[image_id].created_at,
-                "snap-data": images[image_id].allocated_bytes,
-                "retention-priority": priority.get(image_id, NEVER_DELETE),
-                "run": run,
+                "local-snapshot-name": images[held.image_id].name,
+                "local-snapshot-serial": images[held.image_id].uuid,
+                "number": held.number,
+                "creation-date-time": images[held.image_id].created_at,
+                "snap-data": images[held.image_id].allocated_bytes,
+                "retention-priority": priority.get(held.image_id, NEVER_DELETE),
+                "run": held.run,
             },
         )
-        for image_id, number, run in held
-        if image_id in images
+        for held in kept
+        if held.image_id in images
     ]
 
 

@@ -11,7 +11,7 @@ from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.schedules.records import ScheduleRecord
 from offsite.management.system import Context, System
 from offsite.management.table import Parameter, Role, Subject, flag, keyword, positional
-from offsite.replication.history import COUNT_MAX, COUNT_MIN
+from offsite.replication.history import AGE_HOURS_MAX, COUNT_MAX, COUNT_MIN
 from offsite.replication.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
 from offsite.replication.set_creation import NewSet
 from offsite.replication.set_info import SetInfo
@@ -47,6 +47,8 @@ SET = ObjectType(
         Property("snapshot-history"),
         Property("snapshot-basename"),
         Property("snapshot-count", kind=Kind.NUMBER),
+        Property("minimum-snapshot-count", kind=Kind.NUMBER),
+        Property("minimum-snapshot-age", kind=Kind.NUMBER),
         Property("retention-priority"),
         Property("before-snapshot"),
         Property("after-snapshot"),
@@ -155,15 +157,41 @@ def create_replication_set(
 @COMMANDS.command(
     "set replication-set",
     "Changes a replication set, also during a run: the name at once, the queue policy for later requests, the basename "
-    "already for the snapshot that the secondary keeps of this run. Only on the primary's system.",
+    "already for the snapshot that the secondary keeps of this run. Only on the primary's system, but for the "
+    "minimums, which each system has for itself.",
     keyword("name", values.name("replication set"), "A new name."),
     *_SETTINGS,
+    keyword(
+        "minimum-snapshot-count",
+        values.integer(COUNT_MIN, COUNT_MAX),
+        "How many snapshots of the history this system keeps at least, whatever the other one says.",
+    ),
+    keyword(
+        "minimum-snapshot-age",
+        values.integer(0, AGE_HOURS_MAX),
+        "For how many hours this system keeps each snapshot of the history at least, whatever the other one says.",
+    ),
     positional("set", values.reference("replication set"), "The set, by its present name."),
-    examples=("set replication-set queue-policy discard SalesDR",),
+    examples=(
+        "set replication-set queue-policy discard SalesDR",
+        "set replication-set minimum-snapshot-count 7 SalesDR",
+    ),
 )
-def set_replication_set(context: Context, set: str, name: str | None = None, **settings: Any) -> Reply:
-    context.system.replication.sets.modify(set, _settings(settings), name)
-    changed = context.system.replication.sets.get(name or set)
+def set_replication_set(
+    context: Context,
+    set: str,
+    name: str | None = None,
+    minimum_snapshot_count: int | None = None,
+    minimum_snapshot_age: int | None = None,
+    **settings: Any,
+) -> Reply:
+    sets = context.system.replication.sets
+    of_here = minimum_snapshot_count is not None or minimum_snapshot_age is not None
+    if not of_here or name is not None or settings:
+        sets.modify(set, _settings(settings), name)
+    if of_here:
+        sets.protect(name or set, minimum_snapshot_count, minimum_snapshot_age)
+    changed = sets.get(name or set)
     return Reply(f"Replication set {changed.name} was changed.", _rows(context.system, [changed]))
 
 
@@ -235,6 +263,8 @@ def _row(found: SetInfo, schedules: list[ScheduleRecord]) -> Row:
             "snapshot-history": of.snapshot_history,
             "snapshot-basename": of.snapshot_basename or "",
             "snapshot-count": of.snapshot_count,
+            "minimum-snapshot-count": of.minimum_snapshot_count,
+            "minimum-snapshot-age": of.minimum_snapshot_age_hours,
             "retention-priority": of.snapshot_retention_priority,
             "before-snapshot": of.before_snapshot or "",
             "after-snapshot": of.after_snapshot or "",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from offsite.store.tables.management import schedules, task_snapshots, tasks
+from offsite.store.tables.replication import runs
 
 TaskType = Literal["TakeSnapshot", "ResetSnapshot", "Replicate"]
 
@@ -40,6 +41,7 @@ class ScheduleRecord:
     starts: int = 0
     error: str | None = None  # why its specification cannot be read
     starting_at: float | None = None  # the instant whose start is under way
+    starting_after: int | None = None  # the newest run on record when that start began
 
 
 def all_tasks(connection: Connection) -> list[TaskRecord]:
@@ -78,6 +80,13 @@ def snapshots_of_task(connection: Connection, task_name: str) -> list[int]:
     table = task_snapshots
     chosen = select(table.c.image_id).where(table.c.task_name == task_name).order_by(table.c.image_id)
     return list(connection.execute(chosen).scalars())
+
+
+def note_kept(connection: Connection, image_id: int) -> bool:
+    """On record: users were told that the snapshot stays. Returns whether they are to be told now."""
+    table = task_snapshots
+    chosen = update(table).where(table.c.image_id == image_id, ~table.c.kept_told)
+    return connection.execute(chosen.values(kept_told=True)).rowcount == 1
 
 
 def all_schedules(connection: Connection) -> list[ScheduleRecord]:
@@ -120,7 +129,8 @@ def take_start(connection: Connection, due: ScheduleRecord, next_at: float | Non
     """On record: this start is under way, and `next_at` is the next. False when the schedule is not as it was read."""
     same = (schedules.c.name == due.name) & (schedules.c.next_at == due.next_at)
     same &= schedules.c.specification == due.specification
-    values = {"next_at": next_at, "starts": due.starts + 1, "starting_at": due.next_at}
+    newest_run = select(func.coalesce(func.max(runs.c.id), 0)).scalar_subquery()
+    values = {"next_at": next_at, "starts": due.starts + 1, "starting_at": due.next_at, "starting_after": newest_run}
     return connection.execute(update(schedules).where(same).values(values)).rowcount == 1
 
 

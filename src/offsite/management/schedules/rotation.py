@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sqlalchemy import Connection, select
-
-from offsite.errors import InUse
-from offsite.management.image_changes import delete_from_pool
+from offsite.errors import InUse, VolumeNotFound
+from offsite.events import SNAPSHOT_KEPT, VOLUME_DELETED
 from offsite.management.schedules import records
 from offsite.management.schedules.records import TaskRecord
-from offsite.management.system import System
-from offsite.store.tables.access import maps
-from offsite.store.tables.management import tasks
-from offsite.store.tables.pools import volume_group_members
+from offsite.management.system import Found, System
+from offsite.replication.needs import Need, delete_unneeded
 
 
 def rotate(system: System, task: TaskRecord) -> None:
-    """Spares what is mapped to a host, needed by replication, in a volume group, or of a task itself: it is let go
-    once nothing needs it any more."""
+    """What something needs stays, which is told once, and is let go when nothing needs it any more."""
     with system.database.read() as connection:
         doomed = records.snapshots_of_task(connection, task.name)[: -(task.retention_count or 1)]
-        spared = _needed(connection, doomed)
     images = {each.image.id: each for each in system.images()}
     for image_id in doomed:
         found = images.get(image_id)
-        if found is None or image_id in spared:
+        if found is None:
             continue
         try:
-            system.check_deletable(found)
-        except InUse:
-            continue
-        delete_from_pool(system, found.pool, [found.image], "Snapshot")
+            needs = delete_unneeded(system.database, found.pool, [image_id])
+        except (InUse, VolumeNotFound):
+            continue  # someone deletes it just now
+        if needs:
+            _tell_kept(system, task, found, needs[image_id][0])
+        else:
+            for target in system.targets:
+                target.disconnect(image_id)
+            told = f"Snapshot {found.image.name} was deleted from pool {found.pool.name}."
+            system.events.report(VOLUME_DELETED, told)
 
 
-def _needed(connection: Connection, image_ids: Sequence[int]) -> set[int]:
-    mapped = select(maps.c.image_id).where(maps.c.image_id.in_(image_ids), maps.c.access != "no-access")
-    grouped = select(volume_group_members.c.image_id).where(volume_group_members.c.image_id.in_(image_ids))
-    of_tasks = select(tasks.c.image_id).where(tasks.c.image_id.in_(image_ids))
-    return {row[0] for chosen in (mapped, grouped, of_tasks) for row in connection.execute(chosen)}
+def _tell_kept(system: System, task: TaskRecord, found: Found, need: Need) -> None:
+    with system.database.transaction() as connection:
+        is_new = records.note_kept(connection, found.image.id)
+    if is_new:
+        system.events.report(
+            SNAPSHOT_KEPT,
+            f"Task {task.name} keeps more than its {task.retention_count} snapshots: {found.image.name} ought to go, "
+            f"and {need.sentence}.",
+        )

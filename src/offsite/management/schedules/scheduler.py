@@ -56,8 +56,8 @@ class Work(Protocol):
         or OSError."""
         ...
 
-    def was_done(self, task: TaskRecord, since: float) -> bool:
-        """Whether a start that was cut off by a crash had done it."""
+    def was_done(self, task: TaskRecord, newest_run: int) -> bool:
+        """Whether a start that was cut off by a crash had done it. `newest_run` was the newest on record before."""
         ...
 
 
@@ -130,7 +130,7 @@ class Scheduler:
                 continue
             with self._database.read() as connection:
                 task = records.find_task(connection, each.task_name)
-            if task is None or self._work.was_done(task, each.starting_at):
+            if task is None or self._work.was_done(task, each.starting_after or 0):
                 values: dict[str, object] = {}
             else:
                 values = {"next_at": each.starting_at, "starts": each.starts - 1}

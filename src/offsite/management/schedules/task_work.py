@@ -42,11 +42,11 @@ class TaskWork:
             case "Replicate":
                 return self._replicate(task, done)
 
-    def was_done(self, task: TaskRecord, since: float) -> bool:
+    def was_done(self, task: TaskRecord, newest_run: int) -> bool:
         """A snapshot is taken, or reset, in one transaction with the record that it is done. Of a run there is
         the request on record: whoever it is from, the set was replicated as of then or later. One that failed, as one
         does whose hooks the crash has cut, was no replication."""
-        requested = (runs.c.set_id == task.set_id) & (runs.c.started_at >= since) & (runs.c.state != "failed")
+        requested = (runs.c.set_id == task.set_id) & (runs.c.id > newest_run) & (runs.c.state != "failed")
         with self._system.database.read() as connection:
             return connection.execute(select(runs.c.id).where(requested).limit(1)).first() is not None
 

@@ -67,6 +67,7 @@ task_snapshots = Table(
     Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
     Column("task_name", ForeignKey("tasks.name", ondelete="CASCADE", onupdate="CASCADE"), nullable=False),
     Column("number", Integer, nullable=False),
+    Column("kept_told", Boolean, nullable=False, server_default="0"),  # that it stays though it ought to have gone
 )
 
 schedules = Table(
@@ -80,5 +81,6 @@ schedules = Table(
     Column("starts", Integer, nullable=False),  # how often it has started its task
     Column("error", String),  # why its specification cannot be read
     Column("starting_at", Float),  # the instant whose start is under way; none: none is
+    Column("starting_after", Integer),  # the newest run on record when that start began: its own is a newer one
     Index("schedules_by_next_at", "next_at"),
 )

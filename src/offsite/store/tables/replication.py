@@ -87,11 +87,15 @@ replication_sets = Table(
     Column("snapshot_basename", String),
     Column("snapshot_count", Integer),
     Column("snapshot_retention_priority", String, nullable=False, server_default="never-delete"),
-    Column("next_snapshot_number", Integer, nullable=False, server_default="0"),  # every request takes one
+    # Every request takes one; on the secondary: the one after the highest that it has used.
+    Column("next_snapshot_number", Integer, nullable=False, server_default="0"),
     Column("suspended", Boolean, nullable=False, server_default="0"),  # by a user, until a user resumes it
     Column("before_snapshot", String),  # commands in the directory of hooks
     Column("after_snapshot", String),
     Column("hook_timeout_seconds", Integer, nullable=False, server_default="60"),
+    # What the users of this system want to be kept of the history here, whatever the other system says.
+    Column("minimum_snapshot_count", Integer, nullable=False, server_default="1"),
+    Column("minimum_snapshot_age_hours", Integer, nullable=False, server_default="0"),
 )
 
 set_members = Table(
@@ -180,6 +184,7 @@ runs = Table(
     Column("digest", String),
     Column("error", String),
     Column("snapshot_number", Integer),  # for the names of its history snapshots
+    Column("end_order", Integer),  # rises with each run of the set that ends; a clock may be put back
     Column("source", String),  # name of the snapshot that it sends; none: the volumes as they were
     Column("after_snapshot_due", Boolean, nullable=False, server_default="0"),  # that hook has not ended
     Index("runs_by_state", "set_id", "state"),  # counted for metrics, and asked for wherever a set is shown
@@ -193,4 +198,6 @@ history_snapshots = Table(
     Column("set_id", ForeignKey("replication_sets.id", ondelete="CASCADE"), nullable=False),
     Column("run", String, nullable=False),
     Column("number", Integer, nullable=False),
+    Column("kept_at", Float, nullable=False, server_default="0"),  # when it was taken, by the clock of this system
+    Column("kept_told", Boolean, nullable=False, server_default="0"),  # that it stays though it ought to have gone
 )

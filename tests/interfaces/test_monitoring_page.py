@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from offsite.interfaces import metrics
-from offsite.management.notice_urls import PARAMETERS_REFUSED, SCHEMES
+from offsite.management.notice_urls import SCHEMES
 from tests.management.management_bench import bench_in
 
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
@@ -19,12 +19,10 @@ def test_the_page_names_every_metric_and_no_other(tmp_path: Path) -> None:
     assert set(re.findall(r"\boffsite_[a-z_]+[a-z]\b", PAGE)) == given
 
 
-def test_the_page_names_every_scheme_and_parameter() -> None:
+def test_the_page_names_every_scheme() -> None:
     table = PAGE[PAGE.index("| to | schemes |") : PAGE.index("Others of apprise")]
     named: set[str] = set()
     for scheme, plural in re.findall(r"`([a-z]+)(\(s\))?`", table):
         named |= {scheme, f"{scheme}s"} if plural else {scheme}
     assert SCHEMES - named <= {"victorops", "wxteams"}, "other names of splunk and webex"
     assert named <= SCHEMES
-    for each in PARAMETERS_REFUSED:
-        assert f"`{each}`" in PAGE

@@ -121,6 +121,23 @@ def test_telling_never_waits_and_what_waits_is_bounded(post: MakePost, monkeypat
     assert here.courier.deliveries().left_out == 31
 
 
+def test_of_too_many_events_the_least_are_left_out(post: MakePost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed logins must not keep from the operator that a disk has failed."""
+    monkeypatch.setattr(notice_courier, "WAITING_MAX", 20)
+    here = post()
+    here.service.hang = threading.Event()
+    here.tell("first")
+    wait_until("it is being sent", lambda: here.service.tries == 1)
+    for number in range(100):
+        here.courier.tell(Told(0.0, 603, Severity.WARNING, f"noise{number}", "- No action is required."))
+    here.courier.tell(Told(0.0, 569, Severity.CRITICAL, "disk", "- No action is required."))
+    here.service.hang.set()
+    wait_until("all is sent", lambda: here.courier.deliveries().sent == 2)
+    assert here.service.told[:3] == ["first", "noise0", "noise1"]
+    assert "disk" in here.service.told
+    assert here.courier.deliveries().left_out == 82
+
+
 def test_a_failure_is_tried_again_and_what_came_meanwhile_joins(post: MakePost) -> None:
     here = post(pace=Pace(gather_seconds=0.0, retry_seconds=(0.3, 0.3), deadline_seconds=5))
     here.service.failures_left = 1

@@ -8,6 +8,7 @@ import io
 import logging
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,8 @@ from apprise.manager_plugins import NotificationManager
 
 from offsite.errors import BadParameter
 from offsite.events import Severity
-from offsite.management import notice_urls
+from offsite.management import notice_parameters, notice_urls
 from offsite.management.notice_urls import (
-    PARAMETERS_REFUSED,
     SCHEMES,
     NoticeNotSent,
     Service,
@@ -78,10 +78,158 @@ def test_what_acts_on_the_machine_itself_is_refused(url: str) -> None:
         check_url(url)
 
 
-@pytest.mark.parametrize("parameter", [*sorted(PARAMETERS_REFUSED), "Template", "%74emplate"])
-def test_parameters_that_read_files_are_refused(parameter: str) -> None:
-    with pytest.raises(BadParameter, match="reads files of this system"):
-        check_url(f"mailto://anna:{SECRET}@mail.example?{parameter}=/etc/passwd")
+EACH_SERVICE = (
+    "apprise://host.example/token1234",
+    "apprises://host.example/token1234",
+    "discord://1234567890/abcdefghij1234",
+    "form://h.example/x",
+    "forms://h.example/x",
+    "gchat://workspace/key/token",
+    "gotify://push.example/token",
+    "gotifys://push.example/token",
+    "ilert://il1api00000000000000",
+    "incidentio://abcdef/token1234",
+    "jira://a1b2c3d4-0000-1111-2222-333344445555",
+    "json://h/x",
+    "jsons://h/x",
+    "mailgun://anna@mail.example/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-bbbbbbbb-cccccccc",
+    "mailto://a:b@mail.example",
+    "mailtos://a:b@mail.example",
+    "matrix://u:p@h.example/#room",
+    "matrixs://u:p@h.example/#room",
+    "mmost://h.example/3ccdd113474722377935511fc85d3dd4",
+    "mmosts://h.example/3ccdd113474722377935511fc85d3dd4",
+    "nctalk://u:p@h.example/room",
+    "nctalks://u:p@h.example/room",
+    "ntfy://topic",
+    "ntfys://h.example/topic",
+    "opsgenie://a1b2c3d4-0000-1111-2222-333344445555",
+    "pagerduty://integrationkey@apikey",
+    "pbul://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "pover://uuuuuuuuuuuuuuuuuuuuuuuuuuuuuu@tttttttttttttttttttttttttttttt",
+    "rocket://u:p@h.example/#room",
+    "rockets://u:p@h.example/#room",
+    "rsyslog://h.example",
+    "sendgrid://aaaaaaaaaaaaaaaa:anna@mail.example",
+    "signal://h.example:8080/+15551234567",
+    "signals://h.example:8080/+15551234567",
+    "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general",
+    "splunk://routing@apikey",
+    "victorops://routing@apikey",
+    "squadcast://apikey1234567890abcdef@us",
+    "synology://h.example/token",
+    "synologys://h.example/token",
+    "tgram://123456789:abcdefg_hijklmnop/1234",
+    "twilio://ACaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb@15551234567",
+    "webex://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "wxteams://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "workflow://host.example:443/workflowid/signature",
+    "workflows://host.example:443/workflowid/signature",
+    "xml://h/x",
+    "xmls://h/x",
+    "zulip://botname@org/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+)
+"""The shortest URL of every service that is taken. No secrets: made up."""
+
+READING_OR_FETCHING = ("template", "attach", "pgp", "pgppub", "pgpprv", "wkd", "config", "include", "import")
+LOOKING_OTHERWISE = (
+    "overflow",
+    "format",
+    "emojis",
+    "rto",
+    "cto",
+    "retry",
+    "wait",
+    "optional",
+    "store",
+    "tz",
+    "redirect",
+)
+
+
+def test_there_is_a_url_for_every_service() -> None:
+    assert {url.partition("://")[0] for url in EACH_SERVICE} == SCHEMES - {"https"}
+
+
+@pytest.mark.parametrize("url", EACH_SERVICE)
+def test_every_service_is_taken_and_only_with_the_parameters_on_its_list(url: str) -> None:
+    """By apprise's own parse of the URL, which takes `;` between parameters, and names of any case and encoding."""
+    scheme = url.partition("://")[0]
+    words, prefixes = notice_parameters._ALLOWED[notice_parameters._service(scheme)]
+    service = Service(url)
+    assert service._service.redirects is False
+    known = set(service._service.template_args)
+    refused = {*READING_OR_FETCHING, *LOOKING_OTHERWISE, *known} - {*words.split(), "verify"}
+    for name in refused:
+        for written in (
+            f"?{name}=/etc/shadow",
+            f"?verify=yes;{name}=http://inside/",
+            f"?%{ord(name[0]):x}{name[1:].upper()}=",
+        ):
+            with pytest.raises(BadParameter, match="which is not taken for") as refusal:
+                check_url(url + written)
+            assert "/etc/shadow" not in str(refusal.value)
+    for prefix in {"+", "-", ":"} - set(prefixes):
+        with pytest.raises(BadParameter, match="which is not taken for"):
+            check_url(f"{url}?{prefix}template=/etc/shadow")
+    check_url(f"{url}?verify=no")
+
+
+@pytest.mark.parametrize("url", ["json://h/?method=PO%0aST", "json://h/?+X-K=a%0d%0aHost:%20x", "json://h/?:%1b=1"])
+def test_parameters_with_characters_that_cannot_be_printed_are_refused(url: str) -> None:
+    with pytest.raises(BadParameter, match="cannot be printed"):
+        check_url(url)
+
+
+def test_web_hooks_as_services_give_them_out_are_looked_at_as_well() -> None:
+    hook = "https://discord.com/api/webhooks/1234567890/abcdefghij1234"
+    check_url(hook)
+    for written in ("?template=/etc/shadow", "?wait=true;template=/etc/shadow", "?tts=no;template=/etc/shadow"):
+        with pytest.raises(BadParameter, match="which is not taken for discord"):
+            check_url(hook + written)
+
+
+def test_a_url_in_the_file_of_notices_is_looked_at_again() -> None:
+    """An older version took it, or it was put there by hand."""
+    with pytest.raises(BadParameter, match="'template'"):
+        Service("mailto://anna:secret@mail.example?to=otto@example.org;template=/etc/shadow")
+
+
+def test_nothing_is_kept_on_disk_and_no_plugins_are_loaded_from_it() -> None:
+    service = Service("json://h/")._service
+    assert service.store.mode.value == "memory"
+    assert service.asset.plugin_paths == []
+    assert service.asset.http_redirects is False
+    assert service.asset.storage_path in (None, "")
+
+
+def test_a_redirect_is_not_followed() -> None:
+    """The other end could have this system fetch any address otherwise."""
+    asked: list[str] = []
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(307)
+            self.send_header("Location", "/inside")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Redirecting)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with pytest.raises(NoticeNotSent):
+            Service(f"json://127.0.0.1:{server.server_port}/hook").send("title", "body", Severity.ERROR)
+    finally:
+        server.shutdown()
+        thread.join(30)
+        server.server_close()
+    assert asked == ["/hook"]
 
 
 def _plugins() -> dict[type, set[str]]:
@@ -118,20 +266,6 @@ def _imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add((node.module or "").partition(".")[0])
     return found
-
-
-def test_every_parameter_of_a_taken_plugin_that_names_a_file_is_known() -> None:
-    """Fails when a newer apprise has another: then refuse it, or see that it is of the other end."""
-    # Of what the other end does: parts of URLs, files that it fetches, names in what it receives.
-    remote = {"path", "filename", "file_url", "attach", "attach-as"}
-    words = ("file", "path", "template", "pgp", "attach")
-    found = {
-        name
-        for plugin in _plugins()
-        for name in plugin.template_args  # type: ignore[attr-defined]
-        if any(word in name for word in words)
-    }
-    assert found - remote <= PARAMETERS_REFUSED
 
 
 @pytest.fixture

@@ -214,8 +214,8 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     database.close()
 
 
-def opened(directory: Path, settings: Settings) -> Notices:
-    return Notices(directory, "London", settings, kinds.ignore, SystemClock(), pace=Pace(gather_seconds=0.05))
+def opened(directory: Path, settings: Settings, report: kinds.Report = kinds.ignore) -> Notices:
+    return Notices(directory, "London", settings, report, SystemClock(), pace=Pace(gather_seconds=0.05))
 
 
 def test_notices_are_there_again_after_a_restart(tmp_path: Path, settings: Settings, hook: WebHook) -> None:
@@ -233,6 +233,23 @@ def test_notices_are_there_again_after_a_restart(tmp_path: Path, settings: Setti
     second.tell(Told(0.0, 583, Severity.ERROR, "after the restart", ""))
     wait_until("it arrives", lambda: hook.received != [])
     second.stop(5)
+
+
+def test_a_stored_url_that_is_not_taken_is_told_at_the_start_and_nothing_is_sent_to_it(
+    tmp_path: Path, settings: Settings, hook: WebHook
+) -> None:
+    url = f"json://127.0.0.1:{hook.port}/{SECRET}?method=POST;template=/etc/shadow"
+    record = {"name": "operators", "severity": "warning", "url": url, "created_at": 1}
+    (tmp_path / "notices").write_text(json.dumps({"version": 1, "notices": [record]}))
+    told: list[str] = []
+    notices = opened(tmp_path, settings, lambda _kind, message: told.append(message))
+    wait_until("it is told", lambda: told != [])
+    assert told[0].startswith("Notice operators cannot be sent: the URL has the parameter 'template'")
+    assert "'template'" in notices.get("operators").deliveries.error
+    with pytest.raises(NoticeNotSent, match="'template'"):
+        notices.test("operators")
+    notices.stop(5)
+    assert hook.received == []
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from offsite.clock import Clock
 from offsite.errors import OffsiteError
 from offsite.events import Severity
 from offsite.management.event_log import Told
-from offsite.management.notice_messages import compose
+from offsite.management.notice_messages import compose, rank
 from offsite.management.notice_urls import NoticeNotSent
 
 WAITING_MAX = 1_000
@@ -65,8 +65,8 @@ class Deliveries:
 
 
 class Courier:
-    """Sends what it is told. `open_service` makes the service when it is needed first; `changed` hears of a
-    message given up, with the reason, and of the first one that went well after that, with none."""
+    """Sends what it is told. `open_service` makes the service when it is needed first, or at once with `check_first`;
+    `changed` hears of a message given up, with the reason, and of the first that went well after that, with none."""
 
     def __init__(
         self,
@@ -78,6 +78,8 @@ class Courier:
         changed: Callable[[str | None], None],
         clock: Clock,
         pace: Pace,
+        *,
+        check_first: bool = False,
     ) -> None:
         self._name = name
         self._system_name = system_name
@@ -87,8 +89,10 @@ class Courier:
         self._tell_change = changed
         self._clock = clock
         self._pace = pace
+        self._check_first = check_first
         self._changed = threading.Condition()
         self._waiting: deque[Told] = deque()
+        self._under_way = 0  # how many of them are in the message that is being sent
         self._left_out = 0  # of what waits
         self._stopping = False
         self._sending = threading.Lock()
@@ -102,11 +106,17 @@ class Courier:
     def tell(self, event: Told) -> None:
         """Never waits."""
         with self._changed:
-            if len(self._waiting) < WAITING_MAX:
-                self._waiting.append(event)
-            else:
-                self._left_out += 1
+            self._waiting.append(event)
+            if len(self._waiting) > WAITING_MAX:
+                self._leave_out_least()
             self._changed.notify_all()
+
+    def _leave_out_least(self) -> None:
+        """With `_changed` held: of what waits beyond what is under way, the newest of the least severity, so that no
+        number of failed logins keeps from the operator that a disk has failed."""
+        least = min(range(self._under_way, len(self._waiting)), key=lambda at: (rank(self._waiting[at].severity), -at))
+        del self._waiting[least]
+        self._left_out += 1
 
     def deliveries(self) -> Deliveries:
         with self._changed:
@@ -127,8 +137,20 @@ class Courier:
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
+        if self._check_first:
+            self._open_now()
         while self._gather():
             self._send_waiting()
+
+    def _open_now(self) -> None:
+        """A notice that cannot be sent as it is on record is told at once, not when it is needed."""
+        try:
+            self._service = self._open_service()
+        except OffsiteError as error:
+            with self._changed:
+                self._done = replace(self._done, error=str(error))
+                self._given_up = True
+            self._tell_change(str(error))
 
     def _gather(self) -> bool:
         """Returns when a message is due; False when there is none, and none will be."""
@@ -143,6 +165,7 @@ class Courier:
         for retry_seconds in (*self._pace.retry_seconds, None):
             with self._changed:
                 events, left_out = list(self._waiting), self._left_out
+                self._under_way = len(events)
             try:
                 self._try(events, left_out)
             except NoticeNotSent as error:
@@ -168,6 +191,7 @@ class Courier:
         with self._changed:
             for _ in range(events):
                 self._waiting.popleft()
+            self._under_way = 0
             self._left_out -= left_out
             self._next_at = next_at
             self._done = replace(self._done, left_out=self._done.left_out + left_out)

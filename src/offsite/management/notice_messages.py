@@ -27,6 +27,10 @@ class Message:
     severity: Severity  # the worst
 
 
+def rank(severity: Severity) -> int:
+    return _RANK[severity]
+
+
 def is_wanted(severity: Severity, least: Severity) -> bool:
     """Whether who asked for events from `least` on wants this one. That something is resolved is for those
     who were told that it was wrong."""

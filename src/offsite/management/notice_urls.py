@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from offsite.errors import BadParameter, ErrorClass, OffsiteError
 from offsite.events import Severity
+from offsite.management.notice_parameters import check_parameters
 
 if TYPE_CHECKING:
     from apprise.plugins.base import NotifyBase
@@ -41,9 +42,6 @@ windows on this machine's desktop, write to its log, or read and write its files
 hook as Slack, Discord and others give it out."""
 # fmt: on
 
-PARAMETERS_REFUSED = frozenset({"template", "pgp", "pgppub", "pgpprv", "wkd"})
-"""Parameters that make apprise read files of this machine, whose content it would send."""
-
 _LIBRARIES = ("apprise", "urllib3", "requests")
 _SHORTEST_SECRET_CHARACTERS = 3
 _HIDDEN = "\N{HORIZONTAL ELLIPSIS}"
@@ -67,9 +65,6 @@ def check_url(url: str) -> None:
         raise BadParameter(
             f"the URL does not begin with one of the schemes that notices can go to: {', '.join(sorted(SCHEMES))}"
         )
-    refused = {name.lower() for name, _ in parse_qsl(_query(url), keep_blank_values=True)} & PARAMETERS_REFUSED
-    if refused:
-        raise BadParameter(f"the URL has the parameter {min(refused)}, which reads files of this system; leave it out")
     Service(url)
 
 
@@ -89,7 +84,7 @@ class Service:
     """What a URL stands for. One thread at a time may send."""
 
     def __init__(self, url: str) -> None:
-        """Raises BadParameter when apprise makes nothing of the URL."""
+        """Raises BadParameter when apprise makes nothing of the URL, or when it must not have what it has."""
         self._secrets = _secrets(url)
         with _reasons() as reasons:
             service = _instantiate(url)
@@ -128,16 +123,25 @@ class Service:
 
 
 def _instantiate(url: str) -> NotifyBase | None:
-    from apprise import Apprise, AppriseAsset
+    """What was looked at is what is used: the URL is parsed once."""
+    from apprise import Apprise, AppriseAsset, plugins
     from apprise.common import PersistentStoreMode
 
     asset = AppriseAsset(
         app_id="Offsite",
         app_desc="Offsite",
         storage_mode=PersistentStoreMode.MEMORY,  # it keeps nothing on disk
+        plugin_paths=[],
         secure_logging=True,
+        http_redirects=False,  # or the other end could have this system fetch any address
     )
-    return Apprise.instantiate(url, asset=asset)
+    parsed = plugins.url_to_dict(url, secure_logging=True)  # type: ignore[no-untyped-call]
+    if parsed is None or str(parsed.get("schema")).lower() not in SCHEMES:
+        return None
+    check_parameters(parsed)
+    if parsed["schema"] in ("matrix", "matrixs"):
+        parsed["discovery"] = False  # as a redirect
+    return Apprise.instantiate(parsed, asset=asset)
 
 
 def _schemes(service: NotifyBase) -> set[str]:
@@ -203,7 +207,3 @@ def _secrets(url: str) -> list[str]:
 def _scheme(url: str) -> str:
     scheme, separator, _ = url.partition("://")
     return scheme.lower() if separator else ""
-
-
-def _query(url: str) -> str:
-    return url.partition("?")[2]

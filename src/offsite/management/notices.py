@@ -96,7 +96,7 @@ class Notices:
         self._lock = threading.Lock()
         # Replaced as a whole, so that `tell` waits for no lock.
         self._couriers: dict[str, tuple[NoticeRecord, Courier]] = {
-            each.name: (each, self._courier(each)) for each in _load(self._path)
+            each.name: (each, self._courier(each, check_first=True)) for each in _load(self._path)
         }
 
     def tell(self, event: Told) -> None:
@@ -158,7 +158,7 @@ class Notices:
         for courier in couriers:
             courier.join(max(0.0, until - self._clock.monotonic()))
 
-    def _courier(self, record: NoticeRecord) -> Courier:
+    def _courier(self, record: NoticeRecord, *, check_first: bool = False) -> Courier:
         def changed(error: str | None) -> None:
             if error is None:
                 self._report(NOTICE_DELIVERED, f"Notice {record.name} is being sent again.")
@@ -174,6 +174,7 @@ class Notices:
             changed=changed,
             clock=self._clock,
             pace=self._pace,
+            check_first=check_first,
         )
 
     def _setting(self, setting: Setting[V]) -> V:

@@ -34,7 +34,10 @@ from offsite.replication.messages import (
     Failed,
     Hello,
     Holds,
+    Keep,
+    Kept,
     ListSets,
+    Look,
     Message,
     NewMember,
     Outcome,
@@ -77,7 +80,7 @@ class Stage:
             connection.channel.ask(connection.asking, Ask(set_uuid=self.set.uuid, generation=1), Holds)
             connection.channel.ask(connection.asking, begin(self.half_way, self.half_way, self.done), Ready)
         mallory.create_set("Loot", mallory.create_volume("Loot", MIB), "Newark")
-        mallory.run_to_end("Loot")
+        self.loot = mallory.run_to_end("Loot").run
         self.own = newark.replication.sets.record("Loot")
 
     def connect(self) -> Connection:
@@ -104,8 +107,8 @@ class Stage:
         return rows | {"point images": of, "contents": contents, "runs of London": self.london.runs("SalesDR")}
 
 
-def begin(run: str, point: str, base: str | None) -> Begin:
-    return Begin(run=run, point=point, base=base, taken_at=1_700_000_000.0, sizes_bytes=[MIB])
+def begin(run: str, point: str, base: str | None, replaces: str | None = None) -> Begin:
+    return Begin(run=run, point=point, base=base, taken_at=1_700_000_000.0, sizes_bytes=[MIB], replaces=replaces)
 
 
 @pytest.fixture
@@ -146,6 +149,7 @@ LONDONS_SET: dict[str, Words] = {
     "ChangeSet": lambda _, uuid: [change(uuid)],
     "DeleteSet": lambda _, uuid: [DeleteSet(set_uuid=uuid)],
     "Ask": lambda _, uuid: [Ask(set_uuid=uuid, generation=1)],
+    "Look": lambda _, uuid: [Look(set_uuid=uuid, generation=1)],
     "Ask, another generation": lambda _, uuid: [Ask(set_uuid=uuid, generation=7)],
     "Begin without an Ask": lambda _, uuid: [begin(uuid, uuid, None)],
     "Commit without an Ask": lambda _, uuid: [commit(uuid, uuid)],
@@ -161,16 +165,17 @@ LONDONS_RUN: dict[str, Words] = {
     "Begin, base": lambda stage, uuid: [own_ask(stage), begin(NEW, NEW, uuid)],
     "Commit of another run": lambda stage, uuid: [
         own_ask(stage),
-        begin(NEW, NEW, None),
+        begin(NEW, NEW, None, stage.loot),
         empty_batch(),
         commit(uuid, NEW),
     ],
     "Commit of another point": lambda stage, uuid: [
         own_ask(stage),
-        begin(NEW, NEW, None),
+        begin(NEW, NEW, None, stage.loot),
         empty_batch(),
         commit(NEW, uuid),
     ],
+    "Keep": lambda stage, uuid: [own_ask(stage), Keep(base=uuid)],
     "Discard": lambda stage, uuid: [own_ask(stage), Discard(run=uuid, sentence="gone")],
 }
 
@@ -210,7 +215,7 @@ def test_runs_and_points_of_another_peers_set_are_not_there(stage: Stage, what: 
 @pytest.mark.parametrize("which", ["done", "half_way"])
 def test_a_run_of_another_set_cannot_be_begun(stage: Stage, which: str) -> None:
     before = stage.londons()
-    told = say(stage, [own_ask(stage), begin(getattr(stage, which), UNKNOWN, None)])
+    told = say(stage, [own_ask(stage), begin(getattr(stage, which), UNKNOWN, None, stage.loot)])
     assert "PeerRefused" in told and "SalesDR" not in told
     assert stage.londons() == before
 
@@ -223,7 +228,7 @@ def test_a_point_may_have_the_uuid_that_anothers_run_has_and_tells_nothing_of_it
         records.update_run(connection, old, digest="ab" * 16, changed_bytes=4711)
     before = stage.londons()
     commit = Commit(run=UNKNOWN, point=old, digest=chain(DIGEST_START, EMPTY_DIGEST))
-    assert "Committed" in say(stage, [own_ask(stage), begin(UNKNOWN, old, None), empty_batch(), commit])
+    assert "Committed" in say(stage, [own_ask(stage), begin(UNKNOWN, old, None, stage.loot), empty_batch(), commit])
     told = say(stage, [own_ask(stage)])
     assert f"base='{old}'" in told and "outcome=None" in told
     assert stage.londons() == before
@@ -280,6 +285,7 @@ ANSWERS: list[AnyMessage] = [
     Hello(version=1, system_uuid=UNKNOWN, system_name="Mallory", software=""),
     Failed(error="PoolFull", sentence="full"),
     Done(),
+    Kept(snapshots=["Sales"]),
     Working(),
     SetsHeld(sets=[UNKNOWN]),
     Holds(base=UNKNOWN, outcome=None, partial=None),

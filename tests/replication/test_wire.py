@@ -12,10 +12,18 @@ from offsite.replication import messages, wire
 from offsite.replication.messages import Ack, Batch, Hello, Pair, Ping, Position
 
 UUID = "6f1c2c1e-0000-4000-8000-000000000001"
+START = messages.ToldStart(number=1, id="0" * 16)
 OUTCOME = messages.Outcome(digest=bytes(16), changed_bytes=5, wire_bytes=6)
 COMPLETE = messages.RecoveryPoint(point=UUID, taken_at=1.5, completed_at=2.5, digest=bytes(16), data_bytes=7)
-EVERY_MESSAGE = [
-    Hello(version=1, system_uuid=UUID, system_name="London", software="Offsite 1"),
+EVERY_MESSAGE: list[messages.AnyMessage] = [
+    Hello(
+        version=1,
+        system_uuid=UUID,
+        system_name="London",
+        software="Offsite 1",
+        incarnation=messages.ToldIncarnation(current=START, started_at=1.5, earlier=[START]),
+        known=messages.ToldAcquaintance(newest=START, denied=[START]),
+    ),
     messages.Failed(error="PoolFull", sentence="pool A is full"),
     messages.Done(),
     messages.Working(),
@@ -28,12 +36,14 @@ EVERY_MESSAGE = [
         generation=1,
         primary_pool="A",
         secondary_pool="B",
+        primary_group="G",
+        secondary_group="H",
         members=[messages.NewMember(primary_name="V", secondary_name="W", size_bytes=1 << 47)],
     ),
     messages.ChangeSet(set_uuid=UUID, settings=messages.SetSettings(name="S", suspended=True)),
     messages.ChangeSet(
         set_uuid=UUID,
-        settings=messages.SetSettings(name="S"),
+        settings=messages.SetSettings(name="S", snapshot_basename="S"),
         primary=messages.PrimaryNames(group="G", members=["one", "two"]),
     ),
     messages.DeleteSet(set_uuid=UUID),
@@ -41,7 +51,7 @@ EVERY_MESSAGE = [
     messages.SetsHeld(sets=[UUID]),
     messages.Ask(set_uuid=UUID, generation=3),
     messages.Holds(
-        base=UUID, outcome=OUTCOME, partial=messages.Partial(point=UUID, base=None, watermark=Position(0, 4096))
+        base=UUID, outcome=OUTCOME, partial=messages.Partial(point=UUID, base=UUID, watermark=Position(0, 4096))
     ),
     messages.Begin(run=UUID, point=UUID, base=UUID, taken_at=1.5, sizes_bytes=[4096]),
     messages.Ready(watermark=Position(1, 0), digest=bytes(16), changed_bytes=1, wire_bytes=2),

@@ -12,6 +12,8 @@ from offsite.errors import BadParameter
 from offsite.replication.messages import VERSION, Hello
 
 PEER_PORT = 7443
+HOST_CHARACTERS_MAX = 255
+_NOT_IN_HOSTS = "\"'<>,;/\\@[]()"
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,34 @@ def same_fingerprint(one: str, other: str) -> bool:
     return one.replace(":", "").strip().lower() == other.replace(":", "").strip().lower()
 
 
+def check_host(host: str) -> str:
+    """Returns `host`, or raises BadParameter: what can be neither a name nor an address of a machine."""
+    bad = sorted({each for each in host if each in _NOT_IN_HOSTS or each.isspace() or not each.isprintable()})
+    if not 1 <= len(host) <= HOST_CHARACTERS_MAX or bad:
+        raise BadParameter(
+            f"host {host[:100]!r} is neither a name nor an IP address of at most {HOST_CHARACTERS_MAX} characters"
+        )
+    return host
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """Host and port of HOST, HOST:PORT, or [IPv6]:PORT. Raises BadParameter."""
     host, port = text.strip(), str(PEER_PORT)
     if host.startswith("["):
-        host, _, rest = host[1:].partition("]")
+        host, closed, rest = host[1:].partition("]")
         port = rest.removeprefix(":") or port
+        if not closed or not rest.startswith(":" if rest else ""):
+            host = ""
     elif host.count(":") == 1:
         host, port = host.split(":")
-    if not host or len(host) > 255 or not port.isdigit() or not 0 < int(port) < 65536:
-        raise BadParameter(f"address {text!r} is not HOST, HOST:PORT or [IPv6]:PORT with a port of 1 to 65535")
+    try:
+        check_host(host)
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+            raise BadParameter(f"port {port[:100]!r} is not within 1 to 65535")
+    except BadParameter as error:
+        raise BadParameter(
+            f"address {text[:300]!r} is not HOST, HOST:PORT or [IPv6]:PORT with a port of 1 to 65535: {error}"
+        ) from error
     return host, int(port)
 
 

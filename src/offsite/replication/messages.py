@@ -19,10 +19,13 @@ VERSION = 1
 VERSION_OLDEST = 1
 MEMBERS_MAX = 16
 
-Uuid = Annotated[str, Meta(min_length=36, max_length=36)]
-Name = Annotated[str, Meta(min_length=1, max_length=32)]
-Text = Annotated[str, Meta(max_length=4096)]
-Secret = Annotated[str, Meta(max_length=1024)]
+# Each text has a pattern, or a rule of `message_rules`.
+Uuid = Annotated[str, Meta(min_length=36, max_length=36, pattern="^[0-9A-Za-z-]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=32, extra={"rule": "name"})]
+Basename = Annotated[str, Meta(min_length=1, max_length=26, extra={"rule": "basename"})]
+Host = Annotated[str, Meta(max_length=255, extra={"rule": "host"})]
+Sentence = Annotated[str, Meta(max_length=4096, extra={"rule": "sentence"})]
+Secret = Annotated[str, Meta(max_length=1024, extra={"rule": "secret"})]
 Digest = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Certificate = Annotated[bytes, Meta(min_length=1, max_length=16384)]
 MemberIndex = Annotated[int, Meta(ge=0, le=MEMBERS_MAX)]
@@ -80,7 +83,7 @@ class Hello(Message, frozen=True, kw_only=True):
     version: Annotated[int, Meta(ge=1, le=65535)]
     system_uuid: Uuid
     system_name: Name
-    software: Annotated[str, Meta(max_length=64)]
+    software: Annotated[str, Meta(max_length=64, extra={"rule": "label"})]
     incarnation: ToldIncarnation | None = None
     known: ToldAcquaintance | None = None
     now: Instant | None = None  # by the clock on the wall
@@ -89,8 +92,8 @@ class Hello(Message, frozen=True, kw_only=True):
 class Failed(Message, frozen=True, kw_only=True):
     """The answer to a request that was refused or failed: the name of the error's class and its sentence."""
 
-    error: Annotated[str, Meta(max_length=64)]
-    sentence: Text
+    error: Annotated[str, Meta(max_length=64, extra={"rule": "label"})]
+    sentence: Sentence
 
 
 class Done(Message, frozen=True, kw_only=True):
@@ -108,10 +111,10 @@ class Ping(Message, frozen=True, kw_only=True):
 class Pair(Message, frozen=True, kw_only=True):
     """Asks to be pinned as a peer. Answered by Done. The only request of someone without a certificate."""
 
-    username: Annotated[str, Meta(max_length=256)]
+    username: Annotated[str, Meta(max_length=256, extra={"rule": "label"})]
     password: Secret
     certificate: Certificate  # of the one who asks, DER
-    host: Annotated[str, Meta(max_length=255)]  # where it can be reached; '': where this connection comes from
+    host: Host  # where it can be reached; '': where this connection comes from
     port: Annotated[int, Meta(ge=1, le=65535)]
     replace: bool = False  # a certificate that is pinned for the one who asks gives way to this one
 
@@ -129,7 +132,7 @@ class SetSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: Name
     queue_policy: Literal["discard", "queue-latest"] = "queue-latest"
     snapshot_history: Literal["disabled", "secondary", "both"] = "disabled"
-    snapshot_basename: Annotated[str, Meta(min_length=1, max_length=26)] | None = None
+    snapshot_basename: Basename | None = None
     snapshot_count: Annotated[int, Meta(ge=1, le=16)] | None = None
     snapshot_retention_priority: Literal["never-delete", "low", "medium", "high"] = "never-delete"
     suspended: bool = False
@@ -269,7 +272,7 @@ class Ack(Message, frozen=True, kw_only=True):
 class HistorySnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What the secondary is to keep of this run, and how many of such at least before it lets older ones go."""
 
-    basename: Annotated[str, Meta(min_length=1, max_length=26)]
+    basename: Basename
     number: SnapshotNumber  # or a later one, which the outcome tells
     count: Annotated[int, Meta(ge=1, le=16)]
     retention_priority: Literal["never-delete", "low", "medium", "high"]
@@ -311,7 +314,7 @@ class Discard(Message, frozen=True, kw_only=True):
     """Tells that a run was aborted: what there is of its point goes. Answered by Done."""
 
     run: Uuid
-    sentence: Text
+    sentence: Sentence
 
 
 AnyMessage = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +21,6 @@ from offsite.errors import (
     ProtocolError,
 )
 from offsite.events import Report
-from offsite.names import check_name
 from offsite.pools.groups import insert_group
 from offsite.pools.protocol import Create, Pool
 from offsite.replication import point_records, records
@@ -50,6 +50,7 @@ from offsite.replication.plan import Relation
 from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
 from offsite.replication.removal import remove_set
 from offsite.replication.secondary_end import SecondarySide, check_generation, holds
+from offsite.replication.set_settings import Settings, check_settings, check_sizes
 from offsite.store.database import Database
 
 Authenticate = Callable[[str, str, str], bool]
@@ -93,7 +94,6 @@ class RemoteRequests:
 
     def pair(self, pair: Pair, hello: Hello, host: str) -> None:
         self._log_in(pair, host)
-        check_name(hello.system_name, "system name")
         check_pinnable(pair.certificate, f"system {hello.system_name}")
         if hello.system_uuid == self._system.uuid:
             raise BadParameter(f"system {hello.system_name} has the uuid of {self._system.name}; it is a copy of it")
@@ -175,7 +175,8 @@ class RemoteRequests:
         """The secondary volumes and the record of the set, in one transaction."""
         if self._common.find_begun(peer, request.set_uuid) is not None:
             return  # asked for a second time
-        name = check_name(request.settings.name, "replication set name")
+        name = request.settings.name
+        _check_new_set(request)
         if any(each.name == name for each in self._sets()):
             raise NameInUse(f"there is already a replication set {name!r}")
         self._limits.check_new_set()
@@ -183,7 +184,7 @@ class RemoteRequests:
         if pool is None:
             there = ", ".join(sorted(self._pools)) or "none"
             raise ObjectNotFound(f"there is no pool {request.secondary_pool!r}; there are: {there}")
-        names = [check_name(member.secondary_name, "volume name") for member in request.members]
+        names = [member.secondary_name for member in request.members]
         values = {
             **_values_of(request.settings),
             "uuid": request.set_uuid,
@@ -195,7 +196,7 @@ class RemoteRequests:
             "remote_group": request.primary_group,
             "created_at": self._clock.now(),
         }
-        group = request.secondary_group and check_name(request.secondary_group, "volume group name")
+        group = request.secondary_group
 
         def write(connection: Connection) -> None:
             ids = [point_records.image_id_by_name(connection, name) for name in names]
@@ -221,6 +222,7 @@ class RemoteRequests:
     def change_set(self, peer: PeerRecord, request: ChangeSet) -> None:
         """The set is shown here as it is on its primary; but for a name that another set has here."""
         of = self._common.secondary(peer, request.set_uuid)
+        _check_set_settings(request.settings, of_group=of.group_id is not None)
         values, primary = _values_of(request.settings), request.primary
         if primary is not None and (len(primary.members), primary.group is None) != (
             len(of.members),
@@ -310,6 +312,24 @@ def _names_differ(of: SetRecord, primary: PrimaryNames) -> bool:
 
 def _values_of(settings: SetSettings) -> dict[str, Any]:
     return msgspec.structs.asdict(settings)
+
+
+def _check_set_settings(settings: SetSettings, *, of_group: bool) -> None:
+    """By the same rules as what a user asks for here."""
+    named = {each: getattr(settings, each) for each in settings.__struct_fields__ if each in _SETTINGS}
+    check_settings(Settings(**named), of_group=of_group)
+
+
+_SETTINGS = {each.name for each in dataclasses.fields(Settings)}
+
+
+def _check_new_set(request: CreateSet) -> None:
+    _check_set_settings(request.settings, of_group=request.secondary_group is not None)
+    if (request.primary_group is None) != (request.secondary_group is None):
+        raise ProtocolError("a set of a group has one on both systems")
+    if request.secondary_group is None and len(request.members) != 1:
+        raise ProtocolError(f"{len(request.members)} volumes in a set without a group; a single one is replicated so")
+    check_sizes([member.size_bytes for member in request.members])
 
 
 def _check_same(peer: PeerRecord, certificate: bytes) -> None:

@@ -16,7 +16,7 @@ from offsite.replication import other_halves, point_records, records
 from offsite.replication.batches import Arrived
 from offsite.replication.fence import Fence
 from offsite.replication.filling import Background, Filling
-from offsite.replication.history import Keeping, KeptHistory, history_of
+from offsite.replication.history import Keeping, KeptHistory, check_basename, history_of
 from offsite.replication.history_rotation import HISTORY_MAX, has_place, rotate, terms_of
 from offsite.replication.keeping_copies import keep_copy
 from offsite.replication.locate import find_image, internal_name
@@ -36,6 +36,7 @@ from offsite.replication.messages import (
 from offsite.replication.point_records import PointRecord
 from offsite.replication.records import RunRecord, SetRecord
 from offsite.replication.secondary_run import Filled
+from offsite.replication.set_settings import check_sizes
 from offsite.replication.snapshot_numbers import later_number
 from offsite.store.database import Database
 from offsite.units import format_size
@@ -158,6 +159,7 @@ class SecondarySide:
             known = records.find_run(connection, begin.run)
         if known is not None and known.set_id != self._set.id:
             raise PeerRefused(f"run {begin.run} is not one of replication set {self._set.name}")
+        check_sizes(begin.sizes_bytes)
 
     def _check_replaces(self, begin: Begin, base: str | None) -> None:
         """What is complete here is only given up to who says that it knows it: a primary that was restored from an old
@@ -272,6 +274,7 @@ class SecondarySide:
         wanted = commit.history
         if wanted is None:
             return None
+        check_basename(wanted.basename, of_group=len(self._set.members) > 1)
         with self._database.read() as connection:
             of = records.find_set(connection, self._set.uuid) or self._set
             is_first = of.next_snapshot_number == 0 and not history_of(connection, of.id)

@@ -154,7 +154,7 @@ class Session:
         channel.remote = hello.system_name
         peer = self._requests.find_peer(self._certificate) if self._certificate else None
         pinned = None if peer is None else peer.certificate
-        refusal = self._meet(pinned, hello)
+        refusal = _other_identity(peer, hello) or self._meet(pinned, hello)
         channel.send(self._introductions.hello(pinned))  # also when it is refused: by this it knows why
         if hello.version < VERSION_OLDEST:
             raise PeerRefused(f"version {hello.version} is too old; {VERSION_OLDEST} or newer is needed")
@@ -265,3 +265,13 @@ class Session:
         if self._side is not None:
             self._side.close()
         self._side = self._run = None
+
+
+def _other_identity(peer: PeerRecord | None, hello: Hello) -> PeerRefused | None:
+    """A peer is who its certificate says, whatever it says itself."""
+    if peer is None or hello.system_uuid == peer.system_uuid:
+        return None
+    return PeerRefused(
+        f"the system with the certificate of peer connection {peer.name} says that it is {hello.system_name} with the "
+        f"serial number {hello.system_uuid}, not {peer.system_uuid}"
+    )

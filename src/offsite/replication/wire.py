@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from offsite.errors import ProtocolError
+from offsite.replication.message_rules import checked
 from offsite.replication.messages import AnyMessage, Batch
 
 MAGIC = b"OFS1"
@@ -65,4 +66,4 @@ def decode_message(body: bytes | memoryview, payload_bytes: int = 0) -> AnyMessa
         raise ProtocolError(f"a message cannot be understood: {error}") from error
     if payload_bytes and not isinstance(message, Batch):
         raise ProtocolError(f"a {type(message).__name__} came with {payload_bytes} bytes of payload; it has none")
-    return message
+    return checked(message)

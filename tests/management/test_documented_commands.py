@@ -27,9 +27,13 @@ from offsite.management.commands import TABLE
 from offsite.management.execution import Request, execute
 from offsite.management.grammar import UsageError, find, parse, split
 from offsite.management.reply import Question, Reply
+from offsite.replication import incarnation_records
+from offsite.replication.incarnation import Start, Verdict
+from offsite.replication.incarnation_records import RefusedStart
 from offsite.units import MIB
 from tests.management.management_bench import MANAGE, PASSWORD, Bench, bench_in
 from tests.management.notice_receivers import web_hook
+from tests.systems import wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
@@ -182,6 +186,14 @@ class World:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
+    def refused_a_copy(self) -> None:
+        """London has refused the older copy of Newark that the page names."""
+        copy = RefusedStart(Start(2, "640fa6c7" + "0" * 8), WRITTEN_AT, Verdict.OLDER, WRITTEN_AT, WRITTEN_AT)
+        peers = self.london.system.replication.peers
+        wait_until("Newark was met", lambda: peers.get("Newark").incarnation.known.newest is not None)
+        with self.london.system.database.transaction() as transaction:
+            incarnation_records.put_refused(transaction, peers.record("Newark").id, copy)
+
     def hooks(self) -> None:
         for name in ("freeze-postgres", "thaw-postgres"):
             path = self.london.system.state_directory / "hooks" / name
@@ -234,6 +246,7 @@ BEFORE_A_COMMAND: dict[tuple[str, str], Setup] = {
     ("bandwidth.md", "offsite set peer-connection remote-username"): lambda world: world.do(
         "set peer-connection name Newark East"
     ),
+    ("bandwidth.md", "offsite set peer-connection accept-incarnation"): World.refused_a_copy,
     ("guide.md", "offsite rollback volume snapshot"): lambda world: world.do("unmap volume initiator tls:web1 Sales"),
 }
 

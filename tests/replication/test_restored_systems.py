@@ -46,7 +46,8 @@ def save(site: Site) -> Saved:
     return saved
 
 
-def put_back(site: Site, saved: Saved) -> None:
+def put_back(site: Site, saved: Saved, peer: Site) -> None:
+    """What is put back is refused as an older or second copy of its system, until it is chosen there."""
     site.stop()
     for name in ("state.db-wal", "state.db-shm"):
         (site.directory / name).unlink(missing_ok=True)
@@ -54,6 +55,14 @@ def put_back(site: Site, saved: Saved) -> None:
     site.disk = copy.deepcopy(saved[1])
     site.open()
     site.start()
+    peers, start = peer.replication.peers, site.replication.introductions.current
+
+    def is_refused() -> bool:
+        refused = peers.get(site.name).incarnation.refused
+        return refused is not None and refused.start == start
+
+    wait_until("it is refused", is_refused)
+    peers.accept(site.name, str(start))
 
 
 def replicate(london: Site, seed: int) -> bytes:
@@ -80,13 +89,13 @@ def snapshots(site: Site) -> list[str]:
 
 
 @pytest.fixture
-def diverged(pairs: None, london: Site) -> bytes:
+def diverged(pairs: None, london: Site, newark: Site) -> bytes:
     """What Newark holds, and London has never had."""
     del pairs
     replicate(london, 1)
     saved = save(london)
     newest = replicate(london, 2)
-    put_back(london, saved)
+    put_back(london, saved, newark)
     await_status(london, Status.DIVERGED)
     return newest
 
@@ -182,7 +191,7 @@ def test_a_run_that_stood_still_meanwhile_goes_on_once_it_is_decided(
     saved = save(london)
     newest = replicate(london, 2)
     monkeypatch.setattr("offsite.replication.upkeep.Upkeep._compare_bases", lambda *_: None)
-    put_back(london, saved)
+    put_back(london, saved, newark)
     run = london.replication.replicate("SalesDR").run
     await_status(london, Status.DIVERGED)
     assert newark.content("Sales") == newest
@@ -198,7 +207,7 @@ def test_an_abort_leaves_the_copy_alone_too(london: Site, newark: Site, monkeypa
     saved = save(london)
     newest = replicate(london, 2)
     monkeypatch.setattr("offsite.replication.upkeep.Upkeep._compare_bases", lambda *_: None)
-    put_back(london, saved)
+    put_back(london, saved, newark)
     london.replication.replicate("SalesDR")
     await_status(london, Status.DIVERGED)
     london.replication.abort("SalesDR")
@@ -211,9 +220,9 @@ def test_what_is_put_right_again_is_seen_and_goes_on(london: Site, newark: Site)
     saved = save(london)
     replicate(london, 2)
     newer = save(london)
-    put_back(london, saved)
+    put_back(london, saved, newark)
     await_status(london, Status.DIVERGED)
-    put_back(london, newer)
+    put_back(london, newer, newark)
     await_status(london, Status.READY)
     await_status(newark, Status.READY)
     assert replicate(london, 3) == newark.content("Sales")
@@ -226,7 +235,7 @@ def test_a_secondary_that_was_restored_is_shown_for_what_it_is_before_any_run(lo
     replicate(london, 2)
     newest = shown(london).recovery_point_at
     assert older is not None and newest is not None and older < newest
-    put_back(newark, saved)
+    put_back(newark, saved, london)
     wait_until("it is seen", lambda: shown(london).recovery_point_at == older)
     assert shown(london).status is Status.READY
     assert shown(london).lag_seconds == pytest.approx(shown(newark).lag_seconds, abs=5)
@@ -240,7 +249,7 @@ def test_a_secondary_that_was_restored_is_shown_for_what_it_is_before_any_run(lo
 def test_one_that_holds_nothing_any_more_is_no_copy(london: Site, newark: Site) -> None:
     saved = save(newark)
     replicate(london, 1)
-    put_back(newark, saved)
+    put_back(newark, saved, london)
     await_status(london, Status.UNSYNCHRONIZED)
     assert (shown(london).lag_seconds, shown(london).recovery_point_at) == (None, None)
     replicate(london, 2)

@@ -11,10 +11,11 @@ from sqlalchemy import update
 
 from offsite import errors, events
 from offsite.errors import NotAllowed, NotReplaced, ObjectNotFound, ProtocolError
-from offsite.replication import other_halves, point_records, primary_run, wire
+from offsite.replication import other_halves, point_records, primary_run, records, wire
 from offsite.replication.asking import Asking
 from offsite.replication.messages import START, Begin
-from offsite.replication.plan import PrimaryHolds, SecondaryHolds, Send, Step
+from offsite.replication.other_halves import OtherHalves
+from offsite.replication.plan import PrimaryHolds, Relation, SecondaryHolds, Send, Step
 from offsite.replication.primary_driver import PrimaryDriver
 from offsite.replication.progress import Progress
 from offsite.store.tables.replication import replication_sets
@@ -256,6 +257,15 @@ def test_a_primary_restored_to_where_the_copy_was_a_run_that_waited_adopts_it(wo
     assert world.secondary_content() == content
     world.check_done(second)
     assert half(world) is None
+
+
+def test_nothing_is_found_of_a_set_that_was_deleted_meanwhile(world: World) -> None:
+    replicate(world, 1)
+    of, end = world.primary.of, world.primary
+    with end.database.transaction() as connection:
+        records.delete_set(connection, of.id)
+    assert not OtherHalves(end.database, end.report, world.clock).found(of, Relation.OLDER, None, None)
+    assert told(end) == []
 
 
 # -- what the secondary itself refuses ---------------------------------------------------------------------------

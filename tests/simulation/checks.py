@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from offsite.pools.protocol import Change, Snapshot
+from offsite.pools.protocol import Change, Delete, Replace, Snapshot
 from offsite.replication import point_records, records
 from offsite.replication.point_records import PointRecord
 from offsite.replication.records import SetRecord
@@ -29,6 +29,7 @@ class Checks:
         self.points: dict[
             str, dict[int, Content]
         ] = {}  # by the run: what each member of the primary held at its instant
+        self.removed: list[Content] = []  # of snapshots that a person, or a rule, has deleted or reset
         self.broken_ledgers: set[str] = set()  # names of members whose order a crash may have upset
 
     # -- at every commit -------------------------------------------------------------------------------------------
@@ -44,6 +45,19 @@ class Checks:
                 self.points.setdefault(run, {})[int(position)] = frozen(after[change.name])
                 self._check_order(list(self.points[run].values()))
         self._check_order([after[change.name] for change in taken if change.source in volumes])
+
+    def given_up(self, machine: Machine, changes: Sequence[Change], names: Mapping[int, str]) -> None:
+        """Notes what somebody deletes or overwrites on purpose: runs only do that to their own images."""
+        for change in changes:
+            if isinstance(change, Delete):
+                image_id = change.image_id
+            elif isinstance(change, Replace) and change.target not in machine.secondary_ids:
+                image_id = change.target
+            else:
+                continue
+            name = names.get(image_id, "<")
+            if not name.startswith("<"):
+                self.removed.append(frozen(machine.shadow.images[name]))
 
     def _check_order(self, contents: Sequence[Content]) -> None:
         """P3: hosts write a number to each member of a group in turn, and go on once it is acknowledged."""
@@ -67,6 +81,9 @@ class Checks:
             held = {of.id: point_records.set_points(connection, of.id) for of in sets}
         secondaries = [of for of in sets if of.role == "secondary"]
         machine.secondary_ids = {member.image_id for of in secondaries for member in of.members}
+        for of in sets:
+            if of.role == "primary":
+                machine.had.setdefault(of.uuid, set()).update(point.uuid for point in held[of.id])
         for of in secondaries:
             self._check_secondary(machine, of, held[of.id])
         machine.primaries = {(of.uuid, of.generation): of.name for of in sets if of.role == "primary"}
@@ -92,6 +109,22 @@ class Checks:
                 raise Violation(f"R3: the base of set {of.name} on the secondary is not what it was at its run")
         if base is not None:
             self._check_base(machine, of, base)
+            self._check_kept(machine, of, base)
+
+    def _check_kept(self, machine: Machine, of: SetRecord, base: PointRecord) -> None:
+        """R5: what the primary has never had is not overwritten: it is the volume, or a snapshot, until somebody
+        removes it. That a copy is followed by a newer one of the primary that had it is what runs are for."""
+        before = machine.bases.get(of.uuid)
+        machine.bases[of.uuid] = base.uuid
+        if before in (None, base.uuid) or before in self._world.other(machine).had.get(of.uuid, ()):
+            return
+        assert before is not None
+        self._world.counts["copies that were kept before they were replaced"] += 1
+        snapshots = [c for name, c in machine.shadow.images.items() if not name.startswith("<")]
+        for position in range(len(of.members)):
+            wanted = self.points[before][position]
+            if not any(same(wanted, content) for content in [*snapshots, *self.removed]):
+                raise Violation(f"R5: set {of.name} held run {before}, which its primary has never had, and it is gone")
 
     def _check_base(self, machine: Machine, of: SetRecord, base: PointRecord) -> None:
         """R3: the primary has the images of what the secondary has for its base."""
@@ -104,6 +137,8 @@ class Checks:
                 return
             held = point_records.set_points(connection, primary.id)
         found = next((point for point in held if point.uuid == base.uuid), None)
+        if found is None and (machine.was_put_back or other.was_put_back):
+            return  # it holds another copy now; what has to become of the two, R5 says
         if found is None or len(found.image_ids) != len(of.members):
             raise Violation(f"R3: the base of set {of.name} is gone on the primary: it was run {base.uuid}")
 

@@ -82,6 +82,7 @@ class User:
             (8, self._of_set("resume replication-set {}")),
             (6, self._of_set("abort replication {}")),
             (2, self._of_set("clear replication-queue {}")),
+            (6, self._of_set("resolve replication-set use primary {}")),
             (4, self._set_set),
             (2, self._of_set("delete replication-set {}")),
             (1, self._of_set("delete replication-set local-only {}")),

@@ -34,6 +34,7 @@ class Faults:
     partition_every_seconds: float = 0.0  # 0: never
     clock_step_every_seconds: float = 0.0
     crash_every_seconds: float = 0.0
+    put_back_every_seconds: float = 0.0  # stopped and copied, or put back to that copy
     drawn: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -60,6 +61,7 @@ class Faults:
             partition_every_seconds=every(60.0),
             clock_step_every_seconds=every(90.0),
             crash_every_seconds=every(60.0),
+            put_back_every_seconds=every(12.0),
         )
         faults.drawn = {
             each.name: round(value, 4)

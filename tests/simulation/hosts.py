@@ -57,11 +57,15 @@ class Host:
             self._use(self._random.choice(images))
 
     def _writable(self) -> list[Image]:
-        """What is a host's to write. The snapshots of a history are left as they are: they have to show their run."""
+        """What is a host's to write. The snapshots of a history, and of what was kept of a secondary, are left as they
+        are: they have to show their run."""
         return [
             image
             for image in self._machine.pool.by_id.values()
-            if image.kind != "internal" and "_" not in image.name and image.id not in self._machine.secondary_ids
+            if image.kind != "internal"
+            and "_" not in image.name
+            and "-kept-" not in image.name
+            and image.id not in self._machine.secondary_ids
         ]
 
     def _use(self, image: Image) -> None:

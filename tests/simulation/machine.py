@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -62,6 +64,16 @@ class Clock:
         return self._world.tasks.now
 
 
+@dataclass(frozen=True)
+class Copy:
+    """Of a state directory, and what it has to hold."""
+
+    directory: Path
+    shadow: Shadow
+    had: dict[str, set[str]]
+    bases: dict[str, str]
+
+
 class Machine:
     """`directory` outlives a crash; all else is made anew by `start`."""
 
@@ -77,6 +89,10 @@ class Machine:
         # As of the last change of images, which the making and the deleting of a secondary half always is:
         self.secondary_ids: set[int] = set()  # of images
         self.primaries: dict[tuple[str, int], str] = {}  # uuid, generation and name of sets
+        self.had: dict[str, set[str]] = {}  # points of primary sets, by the set's uuid, that were ever taken here
+        self.bases: dict[str, str] = {}  # of secondary sets, by their uuid
+        self.copy: Copy | None = None
+        self.was_put_back = False
         self.events: list[tuple[EventKind, str]] = []
         self.identity = SystemIdentity(str(patching._uuid4()), name)
         directory.mkdir(parents=True)
@@ -176,6 +192,22 @@ class Machine:
         del disks[self.pool.store.descriptor]
         os.close(self.pool.store.descriptor)
         self.database.close()
+
+    def take_copy(self) -> None:
+        """Of a machine that is off, as somebody does who wants to be able to go back."""
+        directory = self.directory.with_name(f"{self.name}-copy")
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(self.directory, directory)
+        self.copy = Copy(directory, deepcopy(self.shadow), deepcopy(self.had), dict(self.bases))
+
+    def put_back(self) -> None:
+        """The machine, which is off, starts from its copy."""
+        assert self.copy is not None
+        shutil.rmtree(self.directory)
+        shutil.copytree(self.copy.directory, self.directory)
+        self.shadow = deepcopy(self.copy.shadow)
+        self.had, self.bases = deepcopy(self.copy.had), dict(self.copy.bases)
+        self.was_put_back = True
 
     def check_power(self) -> None:
         if not self._powered:

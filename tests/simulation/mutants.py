@@ -6,6 +6,7 @@ docs/decisions/0014-simulator.md tells which seed saw it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,19 @@ from offsite.errors import PoolFull
 from offsite.pools import free_space, local, open_image, page_store, page_table
 from offsite.pools.protocol import Change, Delete, ImageInfo, Records, Snapshot
 from offsite.pools.reclaim import gathered
-from offsite.replication import changes, conductor, point_records, primary_run, records, store_batch, taking, upkeep
+from offsite.replication import (
+    changes,
+    conductor,
+    point_records,
+    primary_run,
+    records,
+    secondary_end,
+    store_batch,
+    taking,
+    upkeep,
+)
 from offsite.replication.batches import DATA, Changes
-from offsite.replication.plan import PrimaryHolds, SecondaryHolds, Step, plan
+from offsite.replication.plan import PrimaryHolds, Relation, SecondaryHolds, Step, compare, plan
 from tests.simulation.pool import SimulatedPool
 
 
@@ -160,6 +171,18 @@ def _both_are_primary() -> None:
     _put(records, "insert_set", as_primary)
 
 
+def _an_unknown_copy_counts_as_an_older_one() -> None:
+    def kinder(primary: PrimaryHolds, base: str | None) -> Relation:
+        return Relation.OLDER if compare(primary, base) is Relation.DIVERGED else compare(primary, base)
+
+    _put(sys.modules["offsite.replication.plan"], "compare", kinder)
+    _put(upkeep, "compare", kinder)
+
+
+def _a_copy_is_not_kept() -> None:
+    _put(secondary_end, "keep_copy", lambda _database, _pool, _of, _base: (["V-kept"], False))
+
+
 def _whole_pages_are_sent() -> None:
     kinds = changes._Scanner._kinds
 
@@ -196,6 +219,10 @@ MUTANTS = {
         "R4", "that the secondary has committed already is not understood", _a_lost_answer_is_not_understood
     ),
     "both-are-primary": Mutant("R5", "the other half of a set is made a primary, too", _both_are_primary),
+    "an-unknown-copy-counts-as-an-older-one": Mutant(
+        "R5", "what the primary has never had is filled from nothing", _an_unknown_copy_counts_as_an_older_one
+    ),
+    "a-copy-is-not-kept": Mutant("R5", "a copy is replaced without a snapshot of it", _a_copy_is_not_kept),
     "whole-pages-are-sent": Mutant(
         "R6", "blocks of a changed page that are equal are sent, too", _whole_pages_are_sent
     ),

@@ -130,6 +130,7 @@ class SimulatedPool(LocalPool):
             if records is not None:
                 records(connection)
             machine.world.checks.about_to_commit(changes, after, volumes)
+            machine.world.checks.given_up(machine, changes, names)
 
         names = {image_id: image.name for image_id, image in self.by_id.items()}
         volumes = {image_id for image_id, image in self.by_id.items() if image.kind == "volume"}

@@ -43,6 +43,9 @@ HAPPENED = (
     "delete snapshot: done",
     "replicate snapshot: done",
     "create schedule: done",
+    "state directories put back",
+    "resolve replication-set: done",
+    "copies that were kept before they were replaced",
 )
 
 

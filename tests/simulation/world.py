@@ -17,7 +17,7 @@ from random import Random
 
 from offsite.access.certificates import Authority
 from offsite.errors import PoolFull
-from offsite.replication import records
+from offsite.replication import other_halves, records
 from offsite.replication.records import RunRecord, SetRecord
 from tests.simulation.checks import Checks
 from tests.simulation.commands import User
@@ -158,7 +158,11 @@ class World:
             if self.random.random() < 0.1:
                 self._power_on(machine)
             return
-        if machine.pool.has_failed or self._comes("power lost at any time", self.faults.crash_every_seconds):
+        if (
+            machine.pool.has_failed
+            or self._comes("power lost at any time", self.faults.crash_every_seconds)
+            or self._comes("machines that were stopped to be copied", self.faults.put_back_every_seconds)
+        ):
             machine.lose_power()
         if self._comes("steps of a clock", self.faults.clock_step_every_seconds):
             machine.clock.ahead_seconds += self.random.choice((-3600.0, -60.0, 60.0, 3600.0, 86400.0))
@@ -169,11 +173,23 @@ class World:
 
     def _power_on(self, machine: Machine) -> None:
         machine.off()
+        self._copy_or_put_back(machine)
         machine.start()
         self.counts["starts after a loss of power"] += 1
         self.note(f"{machine.name} has started again")
         if self.is_busy:
             self._settle_in(machine)
+
+    def _copy_or_put_back(self, machine: Machine) -> None:
+        """A machine that is off: a restore, a virtual machine rolled back, yesterday's disk."""
+        if not self.faults.put_back_every_seconds or not self.is_busy:
+            return
+        if machine.copy is not None and self.faults.strikes("state directories put back", 0.5):
+            machine.put_back()
+            self.note(f"{machine.name} is put back to its copy")
+        elif machine.copy is None or self.random.random() < 0.3:
+            machine.take_copy()
+            self.note(f"{machine.name} was copied")
 
     def _quiet_down(self) -> None:
         self.faults.quiet()
@@ -225,7 +241,7 @@ class World:
         if of.suspended:
             self._as(machine, lambda: user.type(f"resume replication-set {of.name}"))
         for line in ("", f"replicate {of.name}"):
-            if line and not self._as(machine, lambda line=line: user.type(line)):  # type: ignore[misc]
+            if line and not self._ask_for(machine, of, line):
                 self._give_up(machine, of)
                 return None
             if not self._wait_for_runs(machine, of):
@@ -238,17 +254,35 @@ class World:
         self.counts["sets brought up to date"] += 1
         return run
 
+    def _ask_for(self, machine: Machine, of: SetRecord, line: str) -> bool:
+        """Whether it was done: if need be, after an operator has decided about a set that is diverged."""
+
+        def ask() -> bool:
+            return bool(self._as(machine, lambda: User(self, machine).type(line)))
+
+        return ask() or (self._resolve(machine, of) and ask())
+
     def _wait_for_runs(self, machine: Machine, of: SetRecord) -> bool:
         """False: a pool is full."""
         until = self.tasks.now + RECOVERY_SECONDS
         while runs := self._unfinished(machine, of):
             if any(" full" in (run.error or "") for run in runs):
                 return False
+            self._resolve(machine, of)
             if self.tasks.now >= until:
                 told = [(run.state, run.error) for run in runs]
                 raise Violation(f"R7: set {of.name} is not up to date after {RECOVERY_SECONDS:.0f} s of quiet: {told}")
             self.tasks.sleep(0.25)
         return True
+
+    def _resolve(self, machine: Machine, of: SetRecord) -> bool:
+        """An operator decides about a set that is diverged; whether it was one."""
+        with machine.database.read() as connection:
+            half = other_halves.find_other_half(connection, of.id)
+        if half is None or not half.is_diverged:
+            return False
+        line = f"resolve replication-set use primary {of.name}"
+        return bool(self._as(machine, lambda: User(self, machine).type(line)))
 
     def _give_up(self, machine: Machine, of: SetRecord) -> None:
         """P7: whoever has no room is told so."""

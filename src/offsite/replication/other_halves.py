@@ -102,6 +102,8 @@ class OtherHalves:
         if (relation.value, base) == (known.relation, known.base) if known else relation is Relation.SAME:
             return False
         with self._database.transaction() as connection:
+            if records.find_set(connection, of.uuid) is None:
+                return False  # it was deleted on both systems while we were asking
             forget_other_half(connection, of.id)
             if relation is not Relation.SAME:
                 row = _row(theirs) | {"set_id": of.id, "relation": relation.value, "base": base}

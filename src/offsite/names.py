@@ -13,7 +13,7 @@ def check_name(name: str, what: str) -> str:
 
     `what` is the noun for the sentence: "volume name". The limit counts UTF-8 bytes, as on ME4.
     """
-    size = len(name.encode())
+    size = len(name.encode(errors="surrogatepass"))
     if not name or size > NAME_BYTES_MAX:
         raise BadParameter(f"{what} {name!r} has {size} bytes; 1 to {NAME_BYTES_MAX} are allowed")
     bad = sorted({c for c in name if c in FORBIDDEN or not c.isprintable()})

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+import pytest
+
 PROGRAM = """
 import logging, structlog
 from offsite.interfaces import logs
@@ -22,9 +24,9 @@ except ZeroDivisionError:
 """
 
 
-def lines(environment: Mapping[str, str]) -> list[str]:
+def lines(environment: Mapping[str, str], program: str = PROGRAM) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=dict(environment), capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], env=dict(environment), capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == ""
     return done.stderr.splitlines()
@@ -44,6 +46,28 @@ def test_in_the_journal_the_time_is_left_out_and_the_level_is_a_prefix() -> None
     first, second, _ = lines({"JOURNAL_STREAM": "8:1"})
     assert first == '<4>logger=offsite.test event="something happened" volume="Sales and more" code=7'
     assert second.startswith("<3>logger=library")
+
+
+FORGING = """
+import logging, structlog
+from offsite.interfaces import logs
+logs.configure()
+evil = "a\\nlevel=error event=forged\\x1b[2J\\x9b2J\\u202e\\u2066\\r"
+structlog.get_logger("offsite.test").warning(evil, name=evil, several=[evil], error=ValueError(evil))
+logging.getLogger("library").error("%s", evil)
+try:
+    raise ValueError(evil)
+except ValueError:
+    structlog.get_logger("offsite.test").exception("a defect")
+"""
+
+
+@pytest.mark.parametrize("environment", [{}, {"JOURNAL_STREAM": "8:1"}], ids=["terminal", "journal"])
+def test_nothing_that_is_logged_makes_a_line_of_its_own_or_reaches_the_terminal(environment: dict[str, str]) -> None:
+    found = lines(environment, FORGING)
+    assert len(found) == 3
+    assert all(line.isprintable() for line in found)
+    assert "\\x1b[2J" in found[0] and "\\u202e" in found[0]
 
 
 def test_this_process_was_left_alone() -> None:

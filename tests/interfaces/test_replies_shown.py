@@ -60,6 +60,19 @@ def test_a_table_is_aligned_and_has_neither_colours_nor_folds_in_a_pipe() -> Non
     assert "0123" not in one
 
 
+EVIL = "a\nb\x1b[2J\x9b\u202e\u2066\r"
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_a_hostile_system_can_neither_forge_lines_nor_reach_the_terminal(record: bool) -> None:
+    """Its headings are shown as well as its values."""
+    type = ObjectType(EVIL, EVIL, (Property("name", EVIL), Property("other", "Other")), record=record)
+    lines = printed(reply_json.decode(reply_json.encode(Reply(EVIL, (row(type, {"name": EVIL, "other": "x"}),)))))
+    assert all(line.isprintable() for line in lines)
+    assert "a\\nb\\x1b[2J\\x9b\\u202e\\u2066\\r" in "".join(lines)
+    assert len(lines) == (2 + 2 if record else 3 + 2), "only its sentence has several lines"
+
+
 def test_what_is_seldom_told_has_a_column_only_when_it_is() -> None:
     quiet, troubled = thing("a", 0).rows[0], thing("b", 0, error="no peer").rows[0]
     assert "Error" not in printed(Reply("", (quiet,)))[0]

@@ -118,6 +118,12 @@ def test_telling_does_not_wait_while_the_database_is_busy(database: Database, lo
     assert module.WAITING_MAX <= kept <= module.WAITING_MAX + 100, "what waits is bounded, the newest are left out"
 
 
+def test_an_event_cannot_look_like_another_one(log: EventLog) -> None:
+    log.report(kinds.LOGIN_FAILED, "A login as x\n2027-01-01 00:00:00 INFORMATIONAL all is well\x1b[2J\u202e failed.")
+    (event,) = log.newest(1)
+    assert event.message == ("A login as x\\n2027-01-01 00:00:00 INFORMATIONAL all is well\\x1b[2J\\u202e failed.")
+
+
 def test_a_stop_keeps_what_waits(database: Database) -> None:
     log = EventLog(database, SystemClock())
     log.report(kinds.SYSTEM_STOPPED, "The end.")

@@ -45,6 +45,12 @@ def test_of_too_many_the_worst_are_told_and_the_others_counted() -> None:
     assert message.title == "London: 210 events, the worst ERROR"
 
 
+def test_neither_a_name_nor_an_event_makes_a_line_of_its_own() -> None:
+    message = compose("Lon\r\nBcc: x", [told(ERROR, "a\nb\x1b")], 0, UTC, 250, 32768)
+    assert message.title == "Lon\\r\\nBcc: x: ERROR"
+    assert message.body.splitlines()[0].endswith("a\\nb\\x1b")
+
+
 @given(
     st.lists(st.builds(told, st.sampled_from(Severity), st.text(max_size=300)), min_size=1, max_size=80),
     st.integers(0, 5),

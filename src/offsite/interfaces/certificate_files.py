@@ -25,7 +25,7 @@ def write(reply: Reply, line: CommandLine) -> Reply:
     issued = next((row for row in reply.rows if row.type.basetype == "initiator-certificate"), None)
     if issued is None:
         raise ProtocolError("the system made no certificate")
-    directory = _directory(line, str(issued["id"]).removeprefix("tls:"))
+    directory = _directory(line, line.words[-1])
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, file_name in FILES.items():
         descriptor = os.open(directory / file_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from offsite.errors import OffsiteError
+from offsite.escaping import escaped, escaped_lines
 from offsite.interfaces.conversation import Conversation, is_terminal
 from offsite.interfaces.options import CommandLine, OptionError, parse_options
-from offsite.interfaces.values_shown import printable
 from offsite.management.reply import Reply
 
 DONE, REFUSED, WRONG_USAGE, DROPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str], verbs: Mapping[str, Verb]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:  # a full disk, a file that may not be written
-        print(f"offsite: {error}", file=sys.stderr)
+        print(f"offsite: {escaped(str(error))}", file=sys.stderr)
         return REFUSED
 
 
@@ -140,5 +140,5 @@ def _refused(error: OffsiteError, *, json_wanted: bool) -> int:
 
 
 def _fail(error: OffsiteError, status: int) -> int:
-    print(f"offsite: {printable(str(error))}", file=sys.stderr)
+    print(f"offsite: {escaped_lines(str(error))}", file=sys.stderr)
     return status

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from offsite.errors import BadParameter, OffsiteError, ProtocolError
+from offsite.escaping import escaped, escaped_lines
 from offsite.interfaces.options import CommandLine
-from offsite.interfaces.values_shown import printable
 from offsite.management.reply import Question, Reply
 
 
@@ -51,7 +51,7 @@ class Conversation:
         asks, secrets = self._asks, dict[str, str]()
         while isinstance(answer := self._send(words, secrets, asks=asks), Question):
             if answer.secret in secrets:
-                raise ProtocolError(f"the system asks for {printable(answer.secret)} again and again")
+                raise ProtocolError(f"the system asks for {escaped(answer.secret)} again and again")
             if answer.secret:
                 secrets[answer.secret] = self._secret(words, answer)
             elif not asks or not yes_or_no(answer.text):
@@ -64,10 +64,10 @@ class Conversation:
         command = CommandLine(tuple(words), {})
         if not any(command.begins_with(each) for each in ASKED_BY.get(question.secret, ())):
             raise ProtocolError(
-                f"the system asks for {printable(question.secret)[:64]!r}, a secret that this command does not need; "
+                f"the system asks for {escaped(question.secret)[:64]!r}, a secret that this command does not need; "
                 "nothing was sent"
             )
-        return secret(printable(question.text), VARIABLES[question.secret], self._environment, new=question.new)
+        return secret(escaped_lines(question.text), VARIABLES[question.secret], self._environment, new=question.new)
 
 
 def secret(text: str, variable: str, environment: Mapping[str, str], *, new: bool = False) -> str:
@@ -83,7 +83,7 @@ def secret(text: str, variable: str, environment: Mapping[str, str], *, new: boo
 
 
 def yes_or_no(text: str) -> bool:
-    print(printable(text), file=sys.stderr)
+    print(escaped_lines(text), file=sys.stderr)
     return input("Go on? (yes/no) ").strip().lower() in ("y", "yes")
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import structlog
 
+from offsite.escaping import escaped
+
 _SYSLOG_LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
@@ -41,6 +43,7 @@ def configure(environment: Mapping[str, str] = os.environ) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _JournalRenderer() if journal else structlog.processors.LogfmtRenderer(key_order=_FIRST),
+                _escape,
             ],
         )
     )
@@ -51,6 +54,11 @@ def configure(environment: Mapping[str, str] = os.environ) -> None:
 
 
 _FIRST = ["timestamp", "level", "logger", "event"]
+
+
+def _escape(_logger: Any, _name: str, line: Any) -> str:
+    """A line of the log is one line, and does nothing to the terminal that it is read on."""
+    return escaped(str(line))
 
 
 class _JournalRenderer:

@@ -16,17 +16,19 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from offsite.escaping import escaped
+
 
 @contextmanager
 def bar(title: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
     """What it yields is told how many bytes were done."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title, total=total_bytes)
+        task = progress.add_task(escaped(title), total=total_bytes)
         yield lambda count: progress.advance(task, count)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from offsite.errors import ErrorClass, OffsiteError
+from offsite.escaping import escaped
 from offsite.interfaces.options import CommandLine
 from offsite.interfaces.values_shown import format_duration
 from offsite.management.reply import Reply, Row
@@ -45,15 +46,15 @@ def replicate(asked: Asks, line: CommandLine) -> Reply:
     name = str(run["replication-set"])
     was_queued = run["state"] == "queued"
     if was_queued:
-        print(f"Run {run['run']} is queued behind the run under way; waiting for it.", file=sys.stderr)
+        print(f"Run {escaped(str(run['run']))} is queued behind the run under way; waiting for it.", file=sys.stderr)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(f"Replicating {name}", total=100.0, state="")
+        task = progress.add_task(f"Replicating {escaped(name)}", total=100.0, state="")
         ahead: Row | None = None
         while run["state"] in UNDER_WAY:
             _check_goes_on(name, run if ahead is None else ahead)

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from offsite.interfaces.values_shown import format_value, printable
+from offsite.escaping import escaped, escaped_lines
+from offsite.interfaces.values_shown import format_value
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row
 
 _RIGHT = {Kind.NUMBER, Kind.SIZE, Kind.DURATION, Kind.PERCENT, Kind.RATE}
@@ -44,12 +45,17 @@ def print_reply(reply: Reply, output: TextIO) -> None:
         else:
             console.print(_table(columns, lines, widths))
     if reply.message:
-        console.print(Text(printable(reply.message)), soft_wrap=True)
+        console.print(Text(escaped_lines(reply.message)), soft_wrap=True)
+
+
+def _heading(property: Property) -> str:
+    """It comes from the system that is asked, which may be a hostile one."""
+    return escaped(property.heading)
 
 
 def _widths(columns: Sequence[Property], lines: Sequence[Sequence[str]], most: int) -> list[int] | None:
     """How wide each column is, so that all of them fit into `most` with nothing cut. None: they cannot."""
-    cells = [[column.heading, *(line[at] for line in lines)] for at, column in enumerate(columns)]
+    cells = [[_heading(column), *(line[at] for line in lines)] for at, column in enumerate(columns)]
     widths = [max(cell_len(each) for each in column) for column in cells]
     least = [
         max(_least(each) for each in column) if property.kind is Kind.TEXT else width
@@ -78,7 +84,7 @@ def _table(columns: Sequence[Property], lines: Sequence[Sequence[str]], widths: 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column, width in zip(columns, widths, strict=True):
         table.add_column(
-            column.heading, justify="right" if column.kind in _RIGHT else "left", overflow="fold", width=width
+            _heading(column), justify="right" if column.kind in _RIGHT else "left", overflow="fold", width=width
         )
     for line in lines:
         table.add_row(*(Text(each) for each in line))
@@ -87,14 +93,14 @@ def _table(columns: Sequence[Property], lines: Sequence[Sequence[str]], widths: 
 
 def _print_records(console: Console, columns: Sequence[Property], lines: Sequence[Sequence[str]]) -> None:
     """The terminal itself wraps a line that is too long, so that what is copied from it is whole."""
-    label = max((cell_len(each.heading) for each in columns), default=0) + len(":  ")
+    label = max((cell_len(_heading(each)) for each in columns), default=0) + len(":  ")
     for number, line in enumerate(lines):
         if number:
             console.print()
         for column, value in zip(columns, line, strict=True):
-            heading = f"{column.heading}:"
-            padding = " " * (label - cell_len(heading)) if value else ""
-            console.print(Text.assemble((heading, "bold"), padding, value), soft_wrap=True)
+            label_text = f"{_heading(column)}:"
+            padding = " " * (label - cell_len(label_text)) if value else ""
+            console.print(Text.assemble((label_text, "bold"), padding, value), soft_wrap=True)
 
 
 def _types(type: ObjectType, rows: Sequence[Row]) -> list[ObjectType]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from offsite.escaping import escaped
 from offsite.management.reply import Kind, Value
 from offsite.units import format_size
 
@@ -16,12 +17,7 @@ def format_value(kind: Kind, value: Value) -> str:
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
         return _format_number(kind, value)
-    return printable(value)
-
-
-def printable(text: str) -> str:
-    """Text that may come from another system, without what would make a terminal do things."""
-    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return escaped(value)
 
 
 def _format_number(kind: Kind, value: int | float) -> str:

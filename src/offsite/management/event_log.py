@@ -27,6 +27,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, select
 
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
+from offsite.escaping import escaped
 from offsite.events import EventKind, Severity, Source
 from offsite.store.database import Database
 from offsite.store.tables.management import events as table
@@ -125,7 +126,7 @@ class EventLog:
 
     def report(self, kind: EventKind, message: str) -> None:
         """A `Report`. When the disk is so slow that too many events wait, the event is in the log only."""
-        message = message[:MESSAGE_CHARACTERS_MAX]
+        message = escaped(message[:MESSAGE_CHARACTERS_MAX])[:MESSAGE_CHARACTERS_MAX]
         getattr(_log, _LEVELS[kind.severity])(message, code=kind.code)
         source = kind.source()
         ring = _ring(source, kind.severity)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
+from offsite.escaping import escaped
 from offsite.events import Severity
 from offsite.management.event_log import Told
 
@@ -49,6 +50,7 @@ def compose(
     """
     worst = max(events, key=lambda each: _RANK[each.severity]).severity
     count = len(events) + left_out
+    system_name = escaped(system_name)  # the title is a header of a mail
     title = f"{system_name}: {worst.name}" if count == 1 else f"{system_name}: {count} events, the worst {worst.name}"
     room = body_characters
     if not title_characters:
@@ -76,7 +78,7 @@ def _body(events: Sequence[Told], left_out: int, zone: tzinfo, room: int) -> str
 def _line(event: Told, zone: tzinfo) -> str:
     at = datetime.fromtimestamp(event.at, zone)
     action = "" if event.recommended_action == "- No action is required." else f"\n  {event.recommended_action}"
-    return f"{at:%Y-%m-%d %H:%M:%S} {event.severity.name} [{event.code}] {event.message}{action}"
+    return f"{at:%Y-%m-%d %H:%M:%S} {event.severity.name} [{event.code}] {escaped(event.message)}{action}"
 
 
 def _cut(text: str, characters: int) -> str:

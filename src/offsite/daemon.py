@@ -23,6 +23,7 @@ from sqlalchemy import select
 from offsite.access import lost_keys
 from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
+from offsite.admission import Admission
 from offsite.clock import SystemClock
 from offsite.errors import InUse, OffsiteError
 from offsite.events import KEYS_MADE_ANEW, SYSTEM_STARTED, SYSTEM_STOPPED
@@ -48,6 +49,7 @@ from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.service import Replication
 from offsite.store.database import Database
+from offsite.store.settings import MAXIMUM_NBD_CONNECTIONS
 from offsite.store.settings import Settings as SystemSettings
 from offsite.store.tables.pools import pools as pool_table
 from offsite.targets.nbd.exports import Exports
@@ -145,7 +147,7 @@ class Daemon:
         directory.sign()
         self._check_stop()
         replication = self._start_replication(database, pools, authority, identity, users, events)
-        nbd = self._start_nbd(directory.path, pools, maps, authority, replication)
+        nbd = self._start_nbd(directory.path, pools, maps, authority, replication, settings, events)
         self._check_stop()
         roster = Roster(database, events.report)
         schedules = Schedules(database, settings, roster, events.report, clock)
@@ -245,9 +247,12 @@ class Daemon:
         maps: Maps,
         authority: Authority,
         replication: Replication,
+        settings: SystemSettings,
+        events: EventLog,
     ) -> NbdServer:
         exports = Exports(pools, maps, lambda image: not replication.is_secondary(image.id))
-        nbd = NbdServer(self._nbd_addresses(directory), exports, authority)
+        admission = Admission("over NBD", lambda: settings.get(MAXIMUM_NBD_CONNECTIONS), events.report, SystemClock())
+        nbd = NbdServer(self._nbd_addresses(directory), exports, authority, admission=admission)
         nbd.start()
         self._parts.callback(nbd.stop, STOP_SECONDS)
         host, port = next(each for each in nbd.addresses() if not isinstance(each, Path))

@@ -199,3 +199,9 @@ STORED_DATA_CHANGED = EventKind(
     Severity.ERROR,
     "- Check disk and memory of this system. What is stored there is sent again.",
 )
+CONNECTIONS_REFUSED = EventKind(
+    670,
+    Severity.WARNING,
+    "- Find out who opens so many connections, from the address in the message; if they are yours, raise the setting "
+    "for the most connections.",
+)

@@ -105,6 +105,12 @@ MAXIMUM_PEER_CONNECTIONS = Setting(
     whole_number("maximum of peer connections", 1, 64),
     "How many peer connections there may be. ME4 has 4 at most.",
 )
+MAXIMUM_NBD_CONNECTIONS = Setting(
+    "maximum-nbd-connections",
+    "256",
+    whole_number("maximum of NBD connections", 16, 4096),
+    "How many NBD connections hosts may have together. No host can take the last quarter of them.",
+)
 MINIMUM_SCHEDULE_INTERVAL = Setting(
     "minimum-schedule-interval",
     "60",
@@ -129,6 +135,7 @@ ALL: tuple[Setting[Any], ...] = (
     RETRY_CADENCE,
     MAXIMUM_REPLICATION_SETS,
     MAXIMUM_PEER_CONNECTIONS,
+    MAXIMUM_NBD_CONNECTIONS,
     MINIMUM_SCHEDULE_INTERVAL,
     TIME_ZONE,
     NOTICE_INTERVAL,

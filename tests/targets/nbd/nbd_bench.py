@@ -137,8 +137,8 @@ class NbdBench:
         self._servers.append(server)
         return server
 
-    def connect(self, address: Address | None = None) -> RawClient:
-        client = RawClient(address or self.socket_path)
+    def connect(self, address: Address | None = None, source: str = "") -> RawClient:
+        client = RawClient(address or self.socket_path, source)
         self._clients.append(client)
         return client
 

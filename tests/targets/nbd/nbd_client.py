@@ -30,13 +30,13 @@ class Reply:
 
 
 class RawClient:
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, source: str = "") -> None:
         if isinstance(address, Path):
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.settimeout(SECONDS)
             self.socket.connect(str(address))
         else:
-            self.socket = socket.create_connection(address, SECONDS)
+            self.socket = socket.create_connection(address, SECONDS, (source, 0) if source else None)
         self.structured = False
         self.size_bytes = 0
         self.flags = 0

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from offsite.access.certificates import Authority
+from offsite.targets.nbd import channel as channel_module
 from offsite.targets.nbd.channel import ClientGone, ClientStalled, PlainChannel, TlsChannel
 
 
@@ -88,3 +90,66 @@ def test_a_client_that_goes_in_the_tls_handshake_is_gone(
     with pytest.raises(ClientGone) as raised:
         TlsChannel(channel, context, time.monotonic() + 10)
     assert not isinstance(raised.value, ClientStalled)
+
+
+class SlowSocket:
+    """A client that takes `rate_bytes` in each second, and a clock that stands still but while it is sent to."""
+
+    def __init__(self, rate_bytes: int, while_seconds: float) -> None:
+        self.seconds = 1000.0
+        self.taken = 0
+        self._rate_bytes = rate_bytes
+        self._while_seconds = while_seconds
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def send(self, data: memoryview) -> int:
+        sent = min(len(data), int(self._rate_bytes * self._while_seconds))
+        self.seconds += self._while_seconds
+        if not sent:
+            raise BlockingIOError
+        self.taken += sent
+        return sent
+
+    def fileno(self) -> int:
+        return -1
+
+    recv_into = None
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, rate_bytes: int) -> tuple[Any, PlainChannel]:
+    client: Any = SlowSocket(rate_bytes, 1.0)
+    monkeypatch.setattr(channel_module, "time", client)
+    return client, PlainChannel(client, send_seconds=30.0)
+
+
+@pytest.mark.parametrize("rate_bytes", [0, 1, 8000])
+def test_a_client_that_takes_nothing_or_next_to_nothing_is_dropped_after_the_send_deadline(
+    monkeypatch: pytest.MonkeyPatch, rate_bytes: int
+) -> None:
+    """Once: a call that has sent a part before its time was over does not make the next one wait as long again."""
+    client, channel = slow(monkeypatch, rate_bytes)
+    with pytest.raises(ClientStalled):
+        channel.send(bytes(32 << 20))
+    assert 1030.0 <= client.seconds <= 1031.0
+
+
+def test_a_slow_client_that_goes_on_taking_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, channel = slow(monkeypatch, 20_000)
+    channel.send(bytes(4 << 20))
+    assert client.taken == 4 << 20
+
+
+def test_sending_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, channel = slow(monkeypatch, 20_000)
+    with pytest.raises(ClientStalled):
+        channel.send(bytes(4 << 20), 1010.0)
+    assert client.seconds <= 1011.0
+
+
+def test_the_deadline_of_receiving_has_passed_though_there_are_bytes(pair: tuple[PlainChannel, socket.socket]) -> None:
+    channel, client = pair
+    client.sendall(b"more and more")
+    with pytest.raises(ClientStalled):
+        channel.receive_before(memoryview(bytearray(4)), time.monotonic() - 1)

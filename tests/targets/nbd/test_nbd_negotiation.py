@@ -30,12 +30,16 @@ class Shelf:
     """A Lookup of fixed exports."""
 
     exports: list[Export]
+    full: str = ""
 
     def visible(self) -> list[Export]:
         return self.exports
 
     def find(self, name: str) -> Export | None:
         return next((export for export in self.exports if export.name == name), None)
+
+    def refusal(self) -> str:
+        return self.full
 
 
 SHELF = Shelf([_export("archive", read_only=True), _export("Sales")])
@@ -315,3 +319,22 @@ def test_any_split_of_a_dialogue_gives_the_same_answers(data: st.DataObject) -> 
         answer += negotiation.receive(dialogue[start:end])
     assert answer == whole
     assert negotiation.state is State.TRANSMISSION
+
+
+def test_who_has_too_many_connections_is_told_so_and_may_ask_again() -> None:
+    full = Shelf([_export("Sales")], "there are 256 connections over NBD")
+    negotiation = _started(shelf=full)
+    ((_, kind, sentence),) = _replies(negotiation.receive(_option(nbd.OPT_GO, _info("Sales"))))
+    assert (kind, sentence) == (nbd.REP_ERR_POLICY, b"there are 256 connections over NBD")
+    assert negotiation.state is State.OPTIONS
+    assert _kinds(negotiation.receive(_option(nbd.OPT_INFO, _info("Sales"))))[-1] == nbd.REP_ACK
+    full.full = ""
+    assert _kinds(negotiation.receive(_option(nbd.OPT_GO, _info("Sales"))))[-1] == nbd.REP_ACK
+    assert negotiation.outcome is not None
+
+
+def test_who_has_too_many_connections_and_cannot_be_told_is_closed() -> None:
+    negotiation = _started(shelf=Shelf([_export("Sales")], "full"))
+    assert negotiation.receive(_option(nbd.OPT_EXPORT_NAME, b"Sales")) == b""
+    assert negotiation.state is State.ENDED
+    assert negotiation.outcome is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -12,10 +13,14 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from offsite import admission as admission_module
+from offsite.access.certificates import Authority
+from offsite.admission import Admission
+from offsite.clock import SystemClock
 from offsite.errors import BadParameter, InUse, OffsiteError
+from offsite.events import ignore
 from offsite.pools.protocol import Create, Kind, Rename
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd import server as server_module
 from offsite.targets.nbd.server import NbdServer
 from offsite.units import MIB
 from tests.targets.nbd.nbd_bench import NbdBench, complaints, until
@@ -182,6 +187,41 @@ def test_a_trickle_does_not_stretch_the_handshake_deadline(bench: NbdBench) -> N
     assert 0.4 < time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+def test_a_client_that_keeps_bytes_coming_does_not_stretch_the_handshake_deadline(
+    bench: NbdBench, transport: str
+) -> None:
+    """There is always an option to answer: the server never waits for one."""
+    authority = Authority(bench.directory / "keys", "London", ["127.0.0.1"]) if transport == "tls" else None
+    server = bench.serve(LOOPBACK, authority=authority, handshake_seconds=1.0)
+    client = bench.connect(tcp_address(server))
+    client.greet()
+    if authority is not None:
+        assert client.option(nbd.OPT_STARTTLS) == [(nbd.REP_ACK, b"")]
+        context = ssl.create_default_context(cafile=str(authority.ca_path))
+        client.socket = context.wrap_socket(client.socket, server_hostname="127.0.0.1")
+    options = struct.pack(">QII", nbd.OPTION_MAGIC, nbd.OPT_LIST, 0) * 10
+    began = time.monotonic()
+    with pytest.raises(OSError):
+        while time.monotonic() - began < 30:
+            client.socket.sendall(options)
+            client.take(10 * 20)
+    assert time.monotonic() - began < 25
+    until(lambda: server.connections() == [])
+
+
+def test_a_client_that_takes_no_answers_does_not_stretch_the_handshake_deadline(bench: NbdBench) -> None:
+    bench.serve(handshake_seconds=0.5, send_seconds=60.0)
+    client = bench.connect()
+    client.greet()
+    options = struct.pack(">QII", nbd.OPTION_MAGIC, nbd.OPT_LIST, 0) * 1000
+    began = time.monotonic()
+    with pytest.raises(OSError):
+        while time.monotonic() - began < 30:
+            client.socket.sendall(options)
+    assert time.monotonic() - began < 25
+
+
 @pytest.mark.parametrize(
     "garbage", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff" * 4, b"\0\0\0\x03" + b"IHAVEOPX" + bytes(100)]
 )
@@ -227,28 +267,70 @@ def test_a_slow_client_that_goes_on_taking_is_not_dropped(bench: NbdBench) -> No
     assert slow.read(0, 1) == b"\0"
 
 
+def admission(known_max: int, **bounds: int) -> Admission:
+    return Admission("over NBD", lambda: known_max, ignore, SystemClock(), **bounds)
+
+
 def test_more_connections_than_allowed_are_turned_away(bench: NbdBench) -> None:
     bench.volume()
-    server = bench.serve(connections_max=3)
+    server = bench.serve(LOOPBACK, bench.socket_path, admission=admission(4))
     kept = [bench.client() for _ in range(3)]
-    with capture_logs() as lines:
-        assert bench.connect().is_closed()
-        until(lambda: bool(complaints(lines)))
-    assert "most that are allowed" in complaints(lines)[0]["reason"]
+    with pytest.raises(ConnectionRefusedError, match="unix has 3 of 3 connections over NBD"):
+        bench.client()
+    by_tcp = bench.connect(tcp_address(server))
+    by_tcp.go("Sales")
+    assert by_tcp.read(0, 1) == b"\0", "no host takes all, the Unix socket included"
     kept[0].close()
+    kept[1].close()
     until(lambda: len(server.connections()) == 2)
     assert bench.client().read(0, 1) == b"\0"
+
+
+def test_a_host_that_was_refused_is_no_stranger_for_longer_than_others(bench: NbdBench) -> None:
+    bench.volume()
+    server = bench.serve(admission=admission(2), handshake_seconds=0.5)
+    kept = bench.client()
+    with pytest.raises(ConnectionRefusedError):
+        bench.client()
+    refused = bench._clients[-1]
+    assert refused.is_closed()
+    assert kept.read(0, 1) == b"\0"
+    assert len(server.connections()) == 1
 
 
 def test_who_only_opens_connections_does_not_take_the_places_of_others(
     bench: NbdBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "HANDSHAKES_MAX", 5)
+    """Four addresses hold all places for strangers; another host, and one at an address of theirs, gets in."""
+    monkeypatch.setattr(admission_module, "PATIENCE_SECONDS", 0.0)
     bench.volume()
-    server = bench.serve(LOOPBACK, bench.socket_path)
-    hoarder = [bench.connect(tcp_address(server)) for _ in range(5)]
-    assert all(each.take(18) for each in hoarder)
-    assert bench.connect(tcp_address(server)).is_closed()
+    places = admission(16, strangers_max=8, strangers_of_network_max=2)
+    server = bench.serve(LOOPBACK, bench.socket_path, admission=places)
+    host, port = tcp_address(server)
+    hoard = [
+        socket.create_connection((host, port), 10, (f"127.0.0.{last}", 0)) for last in (2, 3, 4, 5) for _ in range(2)
+    ]
+    until(lambda: places.counts() == (8, 0))
+    assert bench.client().read(0, 1) == b"\0"
+    for address in ("127.0.0.1", "127.0.0.2"):
+        client = bench.connect((host, port), source=address)
+        client.go("Sales")
+        assert client.read(0, 1) == b"\0"
+    for each in hoard:
+        each.close()
+    until(lambda: places.counts()[0] == 0)
+
+
+def test_who_opens_many_at_once_is_turned_away_at_once(bench: NbdBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "PATIENCE_SECONDS", 60.0)
+    bench.volume()
+    server = bench.serve(LOOPBACK, bench.socket_path, admission=admission(16, strangers_of_network_max=5))
+    hoard = [bench.connect(tcp_address(server)) for _ in range(5)]
+    assert all(each.take(18) for each in hoard)
+    with capture_logs() as lines:
+        assert bench.connect(tcp_address(server)).is_closed()
+        until(lambda: bool(complaints(lines)))
+    assert "have not said who they are" in complaints(lines)[0]["reason"]
     assert bench.client().read(0, 1) == b"\0"
 
 

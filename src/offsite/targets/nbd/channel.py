@@ -22,6 +22,7 @@ from offsite.errors import ProtocolError
 KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 30, 10, 3
 UNACKNOWLEDGED_SECONDS = 60  # a peer that has vanished from the network
 SOCKET_BUFFER_BYTES = 4 << 20  # a whole reply of 1 MiB goes in at once, where the system allows as much
+PROGRESS_BYTES = 256 << 10  # what a client has to take within the send deadline, or all that there is
 _TCP_USER_TIMEOUT = 18  # linux/tcp.h
 
 
@@ -44,8 +45,9 @@ class Channel(Protocol):
         """As `receive`; raises ClientStalled at `deadline`, by time.monotonic()."""
         ...
 
-    def send(self, data: bytes | memoryview) -> None:
-        """Raises ClientStalled when the client has taken nothing for the send deadline."""
+    def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
+        """Raises ClientStalled when the client takes less than PROGRESS_BYTES within the send deadline, however it
+        spreads them; also at `deadline`."""
         ...
 
     def has_pending(self) -> bool:
@@ -67,13 +69,14 @@ class PlainChannel:
     def __init__(self, sock: socket.socket, send_seconds: float) -> None:
         self.socket = sock
         self.send_seconds = send_seconds
+        self._while_seconds = min(1.0, send_seconds / 4)
         self.fileno = sock.fileno
         self._receive_into = sock.recv_into
 
     def prepare(self) -> None:
         """Sets the options of a socket that has just been accepted."""
         try:
-            _set_options(self.socket, self.send_seconds)
+            _set_options(self.socket, self._while_seconds)
         except OSError as error:
             raise ClientGone(str(error)) from error
 
@@ -84,8 +87,11 @@ class PlainChannel:
             raise ClientGone(str(error)) from error
 
     def receive_before(self, buffer: memoryview, deadline: float) -> int:
+        left = deadline - time.monotonic()
+        if left <= 0:  # also when there are bytes: who sends without end would never see the deadline
+            raise ClientStalled("the client does not come to an end")
         try:
-            self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            self.socket.settimeout(left)
             received = self.socket.recv_into(buffer)
             self.socket.settimeout(None)
         except TimeoutError as error:
@@ -94,13 +100,29 @@ class PlainChannel:
             raise ClientGone(str(error)) from error
         return received
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         rest = memoryview(data)
+        sent = self._send_a_while(rest)
+        if sent < len(rest):
+            self._send_slowly(rest[sent:], deadline)
+
+    def _send_slowly(self, rest: memoryview, deadline: float | None) -> None:
+        """A while has passed, and the client has not taken all."""
+        mark, marked_at = len(rest), time.monotonic() - self._while_seconds
+        while rest:
+            now = time.monotonic()
+            if mark - len(rest) >= PROGRESS_BYTES:
+                mark, marked_at = len(rest), now
+            if now >= marked_at + self.send_seconds or (deadline is not None and now >= deadline):
+                raise ClientStalled("the client takes no replies")
+            rest = rest[self._send_a_while(rest) :]
+
+    def _send_a_while(self, data: memoryview) -> int:
+        """How much the client has taken, in SO_SNDTIMEO: that ends one call, however much of it has gone by then."""
         try:
-            while (sent := self.socket.send(rest)) < len(rest):
-                rest = rest[sent:]
-        except (BlockingIOError, TimeoutError) as error:  # by SO_SNDTIMEO, or what receive_before has left set
-            raise ClientStalled("the client takes no replies") from error
+            return self.socket.send(data)
+        except (BlockingIOError, TimeoutError):  # the latter by what receive_before has left set
+            return 0
         except OSError as error:
             raise ClientGone(str(error)) from error
 
@@ -145,20 +167,23 @@ class TlsChannel:
         return self.receive_before(buffer, None)
 
     def receive_before(self, buffer: memoryview, deadline: float | None) -> int:
-        return self._retry(partial(self._socket.recv_into, buffer), lambda: deadline, "the client is silent")
+        return self._retry(partial(self._socket.recv_into, buffer), deadline, "the client is silent")
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         rest = memoryview(data)
-        while rest:
-            sent = self._retry(partial(self._socket.send, rest), self._send_deadline, "the client takes no replies")
+        while rest:  # OpenSSL takes a piece as a whole, so a piece is what a client must take in time
+            until = time.monotonic() + self._send_seconds
+            piece = partial(self._socket.send, rest[:PROGRESS_BYTES])
+            sent = self._retry(
+                piece, until if deadline is None else min(until, deadline), "the client takes no replies"
+            )
             rest = rest[sent:]
 
-    def _send_deadline(self) -> float:
-        return time.monotonic() + self._send_seconds
-
-    def _retry(self, attempt: Callable[[], int], deadline: Callable[[], float | None], stalled: str) -> int:
+    def _retry(self, attempt: Callable[[], int], until: float | None, stalled: str) -> int:
         """Attempts until it need not wait any more, which may be for either direction whatever it does."""
         while True:
+            if until is not None and time.monotonic() >= until:
+                raise ClientStalled(stalled)
             try:
                 return attempt()
             except ssl.SSLWantReadError:
@@ -167,7 +192,6 @@ class TlsChannel:
                 events = select.POLLOUT
             except OSError as error:
                 raise ClientGone(str(error)) from error
-            until = deadline()
             self._poll.register(self._socket.fileno(), events)
             if not self._poll.poll(None if until is None else max(until - time.monotonic(), 0) * 1000):
                 raise ClientStalled(stalled)
@@ -188,7 +212,7 @@ class TlsChannel:
         self._socket.close()
 
 
-def _set_options(sock: socket.socket, send_seconds: float) -> None:
+def _set_options(sock: socket.socket, while_seconds: float) -> None:
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -197,7 +221,7 @@ def _set_options(sock: socket.socket, send_seconds: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNACKNOWLEDGED_SECONDS * 1000)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
-    seconds, fraction = divmod(send_seconds, 1)
+    seconds, fraction = divmod(while_seconds, 1)
     limit = struct.pack("ll", int(seconds), int(fraction * 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 

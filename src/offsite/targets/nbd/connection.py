@@ -11,13 +11,14 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 
+from offsite.admission import NoPlace, Place
 from offsite.clock import Clock
 from offsite.errors import NotAllowed, OffsiteError
 from offsite.targets.nbd import identity
@@ -50,15 +51,23 @@ class Settings:
 class InitiatorLookup:
     """The exports as `initiator` sees them. See negotiation.Lookup."""
 
-    def __init__(self, settings: Settings, initiator: str) -> None:
+    def __init__(self, settings: Settings, initiator: str, settle: Callable[[], None]) -> None:
         self._exports = settings.exports
         self._initiator = initiator
+        self._settle = settle
 
     def visible(self) -> list[Export]:
         return self._exports.visible(self._initiator)
 
     def find(self, name: str) -> Export | None:
         return self._exports.find(name, self._initiator)
+
+    def refusal(self) -> str:
+        try:
+            self._settle()
+        except NoPlace as error:
+            return str(error)
+        return ""
 
 
 class Connection:
@@ -68,6 +77,7 @@ class Connection:
         self.client_address = client_address
         self.initiator = identity.initiator_id(client_address, None)
         self.export: Export | None = None  # once it is chosen
+        self.place: Place | None = None  # which the server gives it
         self._settings = settings
         self._plain = PlainChannel(sock, settings.send_seconds)
         self._channel: Channel = self._plain
@@ -98,11 +108,21 @@ class Connection:
         """Ends the connection: with socket.SHUT_RD after what has been received, with SHUT_RDWR at once."""
         self._channel.cut(how)
 
+    def close(self) -> None:
+        """Instead of `run`."""
+        self._channel.close()
+
+    def _settle(self) -> None:
+        """Raises NoPlace. A name that a certificate proves is one holder, whatever its addresses."""
+        if self.place is not None:
+            named = self.initiator.startswith("tls:")
+            self.place.settle(self.initiator if named else self.place.network)
+
     def _negotiate(self) -> Negotiation:
         deadline = time.monotonic() + self._settings.handshake_seconds
         negotiation = Negotiation(self._lookup(), self._tls_mode())
         buffer = memoryview(bytearray(_HANDSHAKE_BUFFER_BYTES))
-        self._channel.send(negotiation.greeting())
+        self._channel.send(negotiation.greeting(), deadline)
         while negotiation.state not in (State.TRANSMISSION, State.ENDED):
             received = self._channel.receive_before(buffer, deadline)
             if not received:
@@ -110,14 +130,14 @@ class Connection:
             reply = negotiation.receive(buffer[:received])
             if negotiation.outcome is not None:
                 self._enter(negotiation.outcome.export)
-            self._channel.send(reply)
+            self._channel.send(reply, deadline)
             if negotiation.state is State.TLS:
                 self._start_tls(deadline)
                 negotiation.tls_started(self._lookup())
         return negotiation
 
     def _lookup(self) -> InitiatorLookup:
-        return InitiatorLookup(self._settings, self.initiator)
+        return InitiatorLookup(self._settings, self.initiator, self._settle)
 
     def _tls_mode(self) -> TlsMode:
         if self._settings.force_tls or identity.requires_tls(self.client_address):

@@ -11,7 +11,9 @@ import ipaddress
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-UNIX = "unix"
+from offsite.admission import LOCAL
+
+UNIX = LOCAL
 """In place of the address of a client of a Unix socket."""
 
 

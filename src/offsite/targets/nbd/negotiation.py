@@ -1,7 +1,7 @@
 """The handshake of one connection as a state machine: bytes in, bytes out, no I/O.
 
     FLAGS ──client's flags──▶ OPTIONS ──EXPORT_NAME, GO──▶ TRANSMISSION   (`outcome` is set)
-                               ▲   │ └──ABORT, name that is not there with EXPORT_NAME──▶ ENDED
+                               ▲   │ └──ABORT, name that is not there or no place with EXPORT_NAME──▶ ENDED
                                │   │
              tls_started(…) ───┘   └──STARTTLS──▶ TLS                     (the caller shakes hands)
 
@@ -45,6 +45,10 @@ class Lookup(Protocol):
     def visible(self) -> list[Export]: ...
 
     def find(self, name: str) -> Export | None: ...
+
+    def refusal(self) -> str:
+        """Why the initiator may not have a connection more; empty if it may, and then this is counted as one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ class Negotiation:
             export = self._lookup.find(options.parse_export_name(option.data))
         except InvalidOption as error:
             raise ProtocolError(f"NBD_OPT_EXPORT_NAME with {error}") from error
-        if export is None:
+        if export is None or self._lookup.refusal():
             return b""
         zeroes = b"" if self._client_flags & nbd.FLAG_NO_ZEROES else bytes(124)
         return options.export_payload(export.size_bytes, self._choose(export)) + zeroes
@@ -152,6 +156,9 @@ class Negotiation:
         if export is None:
             return _unknown(option, request.name)
         if option.number == nbd.OPT_GO:
+            refusal = self._lookup.refusal()
+            if refusal:
+                return _error(option, nbd.REP_ERR_POLICY, refusal)
             flags = self._choose(export)
         else:
             flags = transmission_flags(export, structured_replies=self._structured)

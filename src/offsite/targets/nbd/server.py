@@ -13,13 +13,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from offsite.access.certificates import Authority
+from offsite.admission import Admission, NoPlace
 from offsite.clock import Clock, SystemClock
 from offsite.errors import BadParameter, InUse
+from offsite.events import ignore
 from offsite.targets.nbd import identity
 from offsite.targets.nbd.background import Workers
 from offsite.targets.nbd.connection import Connection, Settings
@@ -29,7 +32,6 @@ Address = tuple[str, int] | Path
 """Host and TCP port (0: any free one), or the path of a Unix socket."""
 
 CONNECTIONS_MAX = 256
-HANDSHAKES_MAX = 64  # from one address: who only opens connections must not take the places of others
 BACKLOG = 128
 HANDSHAKE_SECONDS, SEND_SECONDS = 10.0, 30.0
 _PAUSE_SECONDS = 0.1  # when the system has no descriptors or threads left, before accepting again
@@ -55,12 +57,13 @@ class NbdServer:
         *,
         clock: Clock | None = None,
         force_tls: bool = False,
-        connections_max: int = CONNECTIONS_MAX,
+        admission: Admission | None = None,
         handshake_seconds: float = HANDSHAKE_SECONDS,
         send_seconds: float = SEND_SECONDS,
     ) -> None:
         self._listen = tuple(listen)
-        self._connections_max = connections_max
+        clock = clock or SystemClock()
+        self._admission = admission or Admission("over NBD", lambda: CONNECTIONS_MAX, ignore, clock)
         self._settings = Settings(
             exports=exports,
             tls_contexts={
@@ -70,7 +73,7 @@ class NbdServer:
             if authority is not None
             else {},
             workers=Workers(),
-            clock=clock or SystemClock(),
+            clock=clock,
             handshake_seconds=handshake_seconds,
             send_seconds=send_seconds,
             force_tls=force_tls,
@@ -179,39 +182,37 @@ class NbdServer:
             return
         sock.setblocking(True)
         client_address = identity.UNIX if listener.family == socket.AF_UNIX else str(peer[0])
-        refusal = self._start_connection(sock, client_address)
-        if refusal:
-            sock.close()
-            _log.warning("NBD connection refused", client=client_address, reason=refusal)
-
-    def _start_connection(self, sock: socket.socket, client_address: str) -> str:
-        """Returns why not, or ''."""
         connection = Connection(sock, client_address, self._settings)
+        try:
+            connection.place = self._admission.arrive(client_address, partial(connection.cut, socket.SHUT_RDWR))
+        except NoPlace:
+            sock.close()
+            return
+        self._start(connection)
+
+    def _start(self, connection: Connection) -> None:
         thread = threading.Thread(target=self._serve, args=(connection,), name="nbd", daemon=True)
         with self._lock:
-            shaking_hands = sum(
-                each.export is None and each.client_address == client_address for each in self._connections
-            )
-            if len(self._connections) >= self._connections_max:
-                return f"there are {self._connections_max} connections, the most that are allowed"
-            if shaking_hands >= HANDSHAKES_MAX:
-                return f"{HANDSHAKES_MAX} connections from there have not chosen an export yet"
             self._connections[connection] = thread
         try:
             thread.start()
         except RuntimeError as error:
-            with self._lock:
-                del self._connections[connection]
+            self._forget(connection)
+            connection.close()
+            _log.warning("NBD connection refused", client=connection.client_address, reason=f"no thread: {error}")
             self._stopping.wait(_PAUSE_SECONDS)
-            return f"no thread for it: {error}"
-        return ""
 
     def _serve(self, connection: Connection) -> None:
         try:
             connection.run()
         finally:
-            with self._lock:
-                del self._connections[connection]
+            self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        if connection.place is not None:
+            connection.place.leave()
+        with self._lock:
+            del self._connections[connection]
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

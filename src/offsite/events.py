@@ -135,6 +135,12 @@ SYSTEM_IS_A_COPY = EventKind(
     "accept-incarnation START NAME.",
 )
 COPY_SETTLED = EventKind(652, Severity.RESOLVED)
+PEER_FORGOT_SYSTEM = EventKind(
+    690,
+    Severity.ERROR,
+    "- Read the message: log in to the peer again, or end what is left of its sets and the peer connection here.",
+)
+PEER_KNOWS_SYSTEM_AGAIN = EventKind(691, Severity.RESOLVED)
 SYSTEM_STARTED = EventKind(600, Severity.INFORMATIONAL)
 SYSTEM_STOPPED = EventKind(601, Severity.INFORMATIONAL)
 KEYS_MADE_ANEW = EventKind(

@@ -165,7 +165,7 @@ def test_a_second_system_of_the_same_name_is_refused(london: Site, newark: Site,
     twin.authority = Authority(tmp_path / "twin-keys", "London", ["127.0.0.1"])
     twin.open()
     twin.start()
-    with pytest.raises(NameInUse, match="Newark: there is already a peer connection 'London', to another system"):
+    with pytest.raises(NameInUse, match="Newark: the peer connection 'London' there is to another system"):
         pair(twin, newark)
     twin.stop()
 

@@ -158,8 +158,10 @@ class Channel:
     def _failed(self, error: OSError) -> OffsiteError:
         if isinstance(error, ssl.SSLError) and "UNKNOWN_CA" in (error.reason or ""):
             return NotPaired(
-                f"{self.remote} does not know this system's certificate (any more); give the peer "
-                "connection new credentials: set peer-connection remote-username"
+                f"{self.remote} does not know this system's certificate (any more). If one of the two lost its own, "
+                "log in again: `set peer-connection remote-username USER NAME`. If the peer connection was deleted "
+                "there on purpose, end what is left here: `delete replication-set local-only SET`, then "
+                "`delete peer-connection local-only NAME`"
             )
         if isinstance(error, TimeoutError):
             return PeerUnreachable(f"{self.remote} has taken nothing for {SEND_SECONDS:.0f} s")

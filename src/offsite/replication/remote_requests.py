@@ -153,7 +153,12 @@ class RemoteRequests:
     def _check_new_peer(self, name: str, certificate: bytes) -> None:
         for peer in self._peers():
             if peer.name == name:
-                raise NameInUse(f"there is already a peer connection {name!r}, to another system; delete it first")
+                raise NameInUse(
+                    f"the peer connection {name!r} there is to another system of the same name. If that one took this "
+                    "system's place, end what is left here: `delete replication-set local-only SET`, then "
+                    "`delete peer-connection local-only NAME`. If both are to stay, rename the peer connection there: "
+                    f"`set peer-connection name NEW {name}`"
+                )
         self._check_certificate_of_no_other(certificate)
 
     def _check_certificate_of_no_other(self, certificate: bytes, own: PeerRecord | None = None) -> None:

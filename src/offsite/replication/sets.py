@@ -197,6 +197,7 @@ class Sets:
             group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
             half = other_halves.find_other_half(connection, of.id)
             difference = other_halves.sentence_of(connection, of, half) if half is not None else None
+        refusal = self._upkeep.refusal(of.peer_id) if of.role == "primary" else None
         base = next((point for point in held if point.state == "base"), None)
         recovery_point_at = base.taken_at if base else None
         if half is not None and of.role == "primary":
@@ -213,9 +214,11 @@ class Sets:
                 for each in of.members
             ),
             group=group,
-            status=self._status(of, recovery_point_at is not None, current, half is not None and half.is_diverged),
+            status=self._status(
+                of, recovery_point_at is not None, current, refusal, half is not None and half.is_diverged
+            ),
             recovery_point_at=recovery_point_at,
-            difference=difference,
+            difference=refusal or difference,
             lag_seconds=None if recovery_point_at is None else max(0.0, self._clock.now() - recovery_point_at),
             last_run=last,
             last_success=found["success"],
@@ -223,9 +226,11 @@ class Sets:
             queued_run=found["queued"],
         )
 
-    def _status(self, of: SetRecord, has_base: bool, current: RunRecord | None, diverged: bool) -> Status:
+    def _status(
+        self, of: SetRecord, has_base: bool, current: RunRecord | None, refusal: str | None, diverged: bool
+    ) -> Status:
         return status_of(
-            ready=of.state == "ready" and not self._upkeep.half_missing(of.uuid),
+            ready=of.state == "ready" and refusal is None and not self._upkeep.half_missing(of.uuid),
             has_base=has_base,
             diverged=diverged,
             running=current is not None,

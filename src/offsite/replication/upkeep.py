@@ -46,6 +46,7 @@ from offsite.replication.peers import Peers
 from offsite.replication.plan import Adopt, Forget, Relation, compare
 from offsite.replication.primary_end import PrimaryEnd
 from offsite.replication.records import PeerRecord, SetRecord
+from offsite.replication.refusals import Refusals
 from offsite.store.database import Database
 
 SOON_SECONDS = 5.0
@@ -79,6 +80,7 @@ class Upkeep:
         self._due: dict[int, float] = {}  # when to visit a peer, by its id
         self._told: dict[str, ChangeSet] = {}  # what the peer was told of a set last, by the set's uuid
         self._half_missing: set[str] = set()
+        self._refusals = Refusals(report)
         self._changes = 0  # how often a set has changed
         self._failures = 0  # how often a run has failed because its peer was gone
         self.wake: Callable[[], None] = lambda: None
@@ -102,6 +104,7 @@ class Upkeep:
                 waited_for = any(self._conductor.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine)
                 with self._lock:
                     self._due[peer.id] = self._clock.monotonic() + self._interval_seconds(before, waited_for)
+        self._refusals.keep_only({peer.id for peer in peers}.__contains__)
         with self._lock:
             # Not of a peer that was deleted, or has no set with us any more: what is not visited would be due for ever.
             visited = {of.peer_id for of in sets if of.state == "ready"}
@@ -134,6 +137,10 @@ class Upkeep:
         """Whether the peer said that it has no other half of this set."""
         return set_uuid in self._half_missing
 
+    def refusal(self, peer_id: int) -> str | None:
+        """Why the peer refused this system, or was refused, when it was visited last; none if it was not."""
+        return self._refusals.reason(peer_id)
+
     def settle_now(self, of: SetRecord) -> bool:
         """What is left of the set's aborted runs, with the peer, if it answers at once. Nothing is sent meanwhile:
         the caller sees to that. Returns whether it is settled."""
@@ -158,6 +165,7 @@ class Upkeep:
                 with self._peers.connect(peer, PATIENCE_SECONDS) as connection:
                     if not compared:
                         self._conductor.peer_is_back(peer.id)
+                        self._refusals.accepted(peer)
                         self._compare(connection, peer, sets)
                         compared = True
                     while left:
@@ -171,6 +179,7 @@ class Upkeep:
             except OffsiteError as error:
                 _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
                 if not compared:
+                    self._refusals.refused(peer, error)
                     return  # else what one set is refused is no reason to leave the others alone
 
     def _owes(self, of: SetRecord, with_aborted: set[int]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -25,6 +27,7 @@ from offsite.interfaces import client
 from offsite.interfaces.control_socket import short
 from offsite.interfaces.options import OptionError, parse_options
 from offsite.interfaces.reply_json import for_programs
+from offsite.management import first_password
 from offsite.management.reply import Reply
 from offsite.serve import settings_of
 from tests.interfaces.live_system import PASSWORD, LiveSystem, offsite, quickly, start, stop
@@ -101,6 +104,49 @@ def test_the_first_start_tells_a_password_once_and_the_next_does_not(tmp_path: P
         assert len(password) >= 16
         assert system.system is not None
         assert system.system.users.authenticate("manage", password, "here").name == "manage"
+
+
+def test_without_a_terminal_the_first_password_is_in_a_file_of_its_owner_until_it_is_changed(tmp_path: Path) -> None:
+    """It was in the journal before, for everybody who may read that."""
+    live = start(tmp_path, "--name", "London", "--pool-size", "64MiB", environment={})
+    try:
+        path = live.state / "first-password"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        password = path.read_text().rstrip("\n")
+        assert len(password) >= 16
+        assert password not in live.said + live.logged()
+        assert str(path) in live.logged()
+        there = {"OFFSITE_PASSWORD": password, "OFFSITE_NEW_PASSWORD": "another password", "HOME": str(tmp_path)}
+        live.do("create", "user", "anna", environment=there)
+        assert path.exists(), "it is not about her"
+        live.do("set", "password", "anna", environment=there)
+        assert path.exists()
+        assert "first-password was removed" in live.do("set", "password", "manage", environment=there)
+        assert not path.exists()
+    finally:
+        stop(live)
+
+
+def test_a_first_password_that_cannot_be_put_in_its_file_makes_no_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would know it. The next start makes another."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    state = tmp_path / "state"
+    with monkeypatch.context() as patched, pytest.raises(StateDirectoryError, match="first-password cannot be written"):
+        patched.setattr(first_password, "write_atomically", full)
+        Daemon(settings_for(state), None).start()
+    found = Daemon(settings_for(state), None)
+    found.start()
+    try:
+        password = (state / "first-password").read_text().strip()
+        assert found.system is not None
+        assert found.system.users.authenticate("manage", password, "here").name == "manage"
+    finally:
+        found.stop()
 
 
 def test_a_password_from_the_environment_is_neither_printed_logged_nor_passed_on(tmp_path: Path) -> None:

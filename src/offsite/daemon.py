@@ -31,7 +31,7 @@ from offsite.interfaces import control_socket
 from offsite.interfaces.api import local_application, remote_application
 from offsite.interfaces.http_protocols import ControlProtocol, tls
 from offsite.interfaces.http_server import HttpServer, Listener
-from offsite.management import first_start, state_directory, transfer
+from offsite.management import first_password, first_start, state_directory, transfer
 from offsite.management.event_log import EventLog
 from offsite.management.notices import Notices
 from offsite.management.schedules.roster import Roster
@@ -89,8 +89,9 @@ class Stopped(OffsiteError):
 class Daemon:
     """A system. `start` it once, then `stop` it; `stop` also takes apart what a failed start has left."""
 
-    def __init__(self, settings: Settings, announce: Callable[[str], None]) -> None:
-        """`announce` tells the operator what is not for the logs: the first password."""
+    def __init__(self, settings: Settings, announce: Callable[[str], None] | None) -> None:
+        """`announce` shows to an operator at a terminal what nobody else may see, the first password; None: no
+        terminal is there."""
         self._settings = settings
         self._announce = announce
         self._parts = ExitStack()
@@ -196,12 +197,22 @@ class Daemon:
             events.report(KEYS_MADE_ANEW, lost_keys.sentence(name, lost, authority.fingerprint))
         if known is not None:
             return known, authority
-        made, password = first_start.start_first(
-            database, users, SystemClock(), name, settings.pool_bytes, settings.password
+        made = first_start.start_first(
+            database, users, SystemClock(), name, settings.pool_bytes, settings.password, self._tell_password
         )
-        if settings.password is None:
-            self._announce(f"User {FIRST_USER} has the password {password} (it is not shown again).")
         return made, authority
+
+    def _tell_password(self, password: str) -> None:
+        """To whoever is at the terminal; else no output gets it, for others can read where that goes."""
+        if self._announce is not None:
+            self._announce(f"User {FIRST_USER} has the password {password} (it is not shown again).")
+            return
+        path = first_password.keep(self._settings.state_directory, password)
+        _log.warning(
+            f"the password of user {FIRST_USER} is in a file that only its owner can read; `offsite set password "
+            f"{FIRST_USER}` changes it, and removes the file",
+            file=str(path),
+        )
 
     def _hosts(self) -> list[str]:
         """Under which names and addresses clients may know the system."""

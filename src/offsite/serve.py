@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def serve(line: CommandLine) -> int:
     logs.configure()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a system has many connections and images open
-    daemon = Daemon(settings, announce=lambda text: print(text, flush=True))
+    at_terminal = sys.stdout.isatty()
+    daemon = Daemon(settings, announce=(lambda text: print(text, flush=True)) if at_terminal else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.tell_to_stop())
     try:

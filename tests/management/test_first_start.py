@@ -30,7 +30,9 @@ class Place:
     def start(
         self, name: str = "London", size: int | None = 8 * MIB, password: str | None = None
     ) -> tuple[Identity, str]:
-        return first_start.start_first(self.database, self.users, SystemClock(), name, size, password)
+        told = [password or ""]
+        made = first_start.start_first(self.database, self.users, SystemClock(), name, size, password, told.append)
+        return made, told[-1]
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = state_directory.take(path)
     database = Database(directory.database_path)
     users = Users(database, ignore, SystemClock())
-    first_start.start_first(database, users, SystemClock(), "London", 8 * MIB, "open sesame")
+    first_start.start_first(database, users, SystemClock(), "London", 8 * MIB, "open sesame", lambda _password: None)
     Authority(directory.keys_path, "London", ["127.0.0.1"])
     database.close()
     directory.release()

@@ -23,7 +23,7 @@ VERBS = (
         "serve",
         "serve STATE_DIR",
         "Runs a system in the foreground. At its first start it makes the directory, pool A, and the user manage, "
-        "whose password is $OFFSITE_MANAGE_PASSWORD or printed once.",
+        "whose password is $OFFSITE_MANAGE_PASSWORD, or is made up and shown, or without a terminal put in a file.",
     ),
     Verb("import", "import NAME FILE", "Makes a volume of an image file: raw, or what qemu-img reads. Sparse."),
     Verb("export", "export NAME FILE", "Writes a volume or snapshot, as it is at this instant, to a file. Sparse."),

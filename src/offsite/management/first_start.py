@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -49,22 +50,32 @@ def identity(database: Database, name: str | None) -> Identity | None:
 
 
 def start_first(
-    database: Database, users: Users, clock: Clock, name: str, pool_bytes: int | None, password: str | None
-) -> tuple[Identity, str]:
-    """Makes what a new system needs; returns who it is, and the password of its first user.
+    database: Database,
+    users: Users,
+    clock: Clock,
+    name: str,
+    pool_bytes: int | None,
+    password: str | None,
+    tell: Callable[[str], None],
+) -> Identity:
+    """Makes what a new system needs; returns who it is.
 
-    Without a `password` one is made up. Raises BadParameter before anything is made.
+    Without a `password` for its first user one is made up, and told before it is durable: a start that is cut between
+    the two is made good by the next one, which tells another. Raises BadParameter before anything is made.
     """
     check_name(name, "system name")
+    made_up = password is None
     password = secrets.token_urlsafe(12) if password is None else password
     check_password(password)
     _make_pool(database, pool_bytes)
     new = Identity(str(uuid4()), name)
+    if made_up:
+        tell(password)
     with database.transaction() as connection:
         if not users.all():
             users.create(FIRST_USER, password, Role.MANAGE)
         connection.execute(insert(table).values(id=1, uuid=new.uuid, name=new.name, created_at=clock.now()))
-    return new, password
+    return new
 
 
 def _make_pool(database: Database, pool_bytes: int | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offsite.management import values
+from offsite.management import first_password, values
 from offsite.management.reply import ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context
 from offsite.management.table import Role, Subject, keyword, positional, secret
@@ -44,7 +44,8 @@ def create_user(context: Context, name: str, password: str, roles: str = "monito
 def set_password(context: Context, name: str, password: str) -> Reply:
     context.system.users.set_password(name, password)
     context.system.sessions.close_all(name)
-    return Reply(f"The password of user {name} was changed.")
+    forgotten = first_password.forget(context.system.state_directory, name)
+    return Reply(f"The password of user {name} was changed.{forgotten}")
 
 
 @COMMANDS.command(
@@ -69,7 +70,8 @@ def set_user(context: Context, name: str, roles: str) -> Reply:
 def delete_user(context: Context, name: str) -> Reply:
     context.system.users.delete(name)
     context.system.sessions.close_all(name)
-    return Reply(f"User {name} was deleted.")
+    forgotten = first_password.forget(context.system.state_directory, name)
+    return Reply(f"User {name} was deleted.{forgotten}")
 
 
 @COMMANDS.command(

@@ -174,7 +174,7 @@ def test_durations_are_as_exact_as_people_want(seconds: float, text: str) -> Non
 def test_an_answer_survives_the_way_to_the_command_line() -> None:
     reply = thing("Sales", 5, None, ("web1", 3))
     assert reply_json.decode(json.loads(json.dumps(reply_json.encode(reply)))) == reply
-    question = Question("Which?", "password", new=True)
+    question = Question("Which?", "password", new=True, adds=("a", "b"))
     assert reply_json.decode_question(json.loads(json.dumps(reply_json.encode_question(question)))) == question
 
 

@@ -214,7 +214,7 @@ class _Answers:
             if answer.secret:
                 secrets[answer.secret] = self._secrets[answer.secret]
             else:
-                asks = False
+                words, asks = [*words, *answer.adds], False
         return answer
 
 

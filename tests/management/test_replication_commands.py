@@ -11,6 +11,7 @@ import pytest
 from offsite.errors import (
     AuthenticationFailed,
     BadParameter,
+    CertificateChanged,
     InUse,
     NameInUse,
     NotAllowed,
@@ -218,6 +219,27 @@ def test_the_password_is_asked_for_when_a_user_is_named_and_only_then(two: tuple
     assert (london.state(), newark.state()) == before
     london.do("set peer-connection remote-username manage East", secrets={"remote-password": PASSWORD})
     assert "logged in" in str(london.rows("show events")[0]["message"])
+
+
+def test_at_the_first_contact_the_fingerprint_is_shown_and_what_was_shown_is_what_gets_the_password(
+    two: tuple[Bench, Bench],
+) -> None:
+    """Somebody else may answer at that address, at the question or only after it."""
+    london, newark = two
+    line = f"create peer-connection remote-port-address {newark.system.addresses['peer']} remote-username manage Newark"
+    secrets = {"remote-password": PASSWORD}
+    question = london.answer(line, secrets=secrets, asks=True)
+    assert isinstance(question, Question) and not question.secret
+    assert newark.system.authority.fingerprint in question.text
+    assert question.adds == ("fingerprint", newark.system.authority.fingerprint)
+    assert london.names("show peer-connections") == [], "nothing was done before the answer"
+    with pytest.raises(CertificateChanged, match="the password was not sent"):
+        london.do(f"{line} fingerprint {'0' * 64}", secrets=secrets)
+    london.do(f"{line} {' '.join(question.adds)}", secrets=secrets)
+    again = "set peer-connection remote-username manage Newark"
+    assert not isinstance(london.answer(again, secrets=secrets, asks=True), Question), (
+        "the pinned one needs no question"
+    )
 
 
 def test_a_wrong_password_or_role_connects_nothing(two: tuple[Bench, Bench]) -> None:

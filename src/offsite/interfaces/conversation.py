@@ -57,7 +57,7 @@ class Conversation:
             elif not asks or not yes_or_no(answer.text):
                 raise Declined("answered with no; nothing was changed")
             else:
-                asks = False
+                words, asks = [*words, *answer.adds], False
         return answer
 
     def _secret(self, words: Sequence[str], question: Question) -> str:

@@ -33,11 +33,13 @@ def encode_question(question: Question) -> dict[str, Any]:
         "text": question.text,
         "secret": question.secret,
         "new": question.new,
+        "adds": list(question.adds),
     }
 
 
 def decode_question(answer: Mapping[str, Any]) -> Question:
-    return Question(str(answer["text"]), str(answer["secret"]), bool(answer["new"]))
+    adds = tuple(str(word) for word in answer["adds"])
+    return Question(str(answer["text"]), str(answer["secret"]), bool(answer["new"]), adds)
 
 
 def decode_answer(answer: Mapping[str, Any]) -> Reply | Question:

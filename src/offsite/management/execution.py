@@ -88,14 +88,15 @@ def _secrets(call: Call, request: Request) -> dict[str, str]:
 def _confirmation_to_ask(
     call: Call, request: Request, context: Context, arguments: Mapping[str, Any]
 ) -> Question | None:
-    if call.command.confirmation is None or call.prompt == "yes":
+    if call.command.confirmation is None or call.prompt == "yes" or not (request.asks or call.prompt):
         return None
-    text = call.command.confirmation(context, **arguments)
-    if text is None:
+    asked = call.command.confirmation(context, **arguments)
+    if asked is None:
         return None
+    question = Question(asked) if isinstance(asked, str) else asked
     if call.prompt == "no":
-        raise NotAllowed(f"{text} It was answered with no; nothing was changed")
-    return Question(text) if request.asks else None
+        raise NotAllowed(f"{question.text} It was answered with no; nothing was changed")
+    return question
 
 
 def _run(command: Command, context: Context, arguments: Mapping[str, Any]) -> Reply:

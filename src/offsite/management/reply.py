@@ -79,12 +79,14 @@ class Question:
     With a `secret`, the answer is the value of that parameter, which has no place among arguments that others
     can see; `new` says that it is being chosen just now, so that it is asked twice. Which variable of the
     environment may hold it is for the face to know, and never for the system that asks: it could name any.
-    Without a secret, the answer is yes or no.
+    Without a secret, the answer is yes or no; with yes, the words `adds` join those of the command, so that what is
+    done is what was shown.
     """
 
     text: str
     secret: str = ""
     new: bool = False
+    adds: tuple[str, ...] = ()
 
 
 def row(type: ObjectType, values: Mapping[str, Value], parts: Sequence[Row] = ()) -> Row:

@@ -11,7 +11,7 @@ from enum import IntEnum
 from keyword import iskeyword
 from typing import TypeVar
 
-from offsite.management.reply import Reply
+from offsite.management.reply import Question, Reply
 from offsite.management.values import ValueType
 
 
@@ -82,9 +82,9 @@ def secret(
 Handler = Callable[..., Reply]
 """Takes the context, then each given parameter by its `argument`. A flag is True when given."""
 
-Confirmation = Callable[..., str | None]
+Confirmation = Callable[..., str | Question | None]
 """Takes what the handler takes and returns the question, or None where there is nothing to ask; or raises what the
-handler would raise."""
+handler would raise. Called only where somebody can answer, or has answered with no."""
 
 H = TypeVar("H", bound=Handler)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offsite.errors import BadParameter
 from offsite.management import values
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, Value, row
+from offsite.management.reply import Kind, ObjectType, Property, Question, Reply, Row, Value, row
 from offsite.management.system import Context, System
 from offsite.management.table import Role, Subject, flag, keyword, positional, secret
 from offsite.management.values import ValueType
@@ -65,6 +65,31 @@ REMOTE_SYSTEM = ObjectType(
 ADDRESS = values.text("address", 300)
 
 
+def _first_contact(
+    context: Context,
+    remote_port_address: str,
+    remote_username: str,
+    remote_password: str,
+    name: str,
+    fingerprint: str | None = None,
+) -> Question | None:
+    """Whoever answers at that address gets the password: without a fingerprint, somebody has to compare it first."""
+    del remote_username, remote_password, name
+    return None if fingerprint is not None else _is_it_the_same(context, remote_port_address, None)
+
+
+def _is_it_the_same(context: Context, address: str, pinned: str | None) -> Question | None:
+    """Nothing to ask of a system that shows the certificate that is `pinned` for it."""
+    found = context.system.replication.peers.query(address)
+    if found.fingerprint == pinned:
+        return None
+    return Question(
+        f"System {found.name} at {found.address} shows a certificate with the SHA-256 {found.fingerprint}. Compare "
+        "that with what `show system` says there: whoever answers gets the password.",
+        adds=("fingerprint", found.fingerprint),
+    )
+
+
 @COMMANDS.command(
     "create peer-connection",
     "Connects this system with another one, so that volumes can be replicated either way. The password is used once, "
@@ -79,6 +104,7 @@ ADDRESS = values.text("address", 300)
     ),
     keyword("fingerprint", values.text("fingerprint", 128), "The SHA-256 that its certificate must have."),
     positional("name", values.name("peer connection"), "A name for the connection.", named=True),
+    confirmation=_first_contact,
     long=True,
     examples=("create peer-connection remote-port-address 192.0.2.2 remote-username manage Newark",),
 )
@@ -127,8 +153,13 @@ def _calendar(text: str) -> BandwidthCalendar:
     return parse_calendar(values.text("bandwidth calendar", CHARACTERS_MAX).parse(text))
 
 
-def _choice_question(context: Context, peer_connection: str, **given: object) -> str | None:
-    """Asked only of who chooses between two copies of a system."""
+def _change_question(context: Context, peer_connection: str, **given: object) -> str | Question | None:
+    """Asked of who logs in where another certificate is shown than the pinned one, and of who chooses between two
+    copies of a system."""
+    if given.get("remote_username") is not None and given.get("fingerprint") is None:
+        known = context.system.replication.peers.get(peer_connection)
+        address = given.get("remote_port_address") or known.address
+        return _is_it_the_same(context, str(address), known.fingerprint)
     if given.get("accept_incarnation") is None:
         return None
     peer = context.system.replication.peers.get(peer_connection)
@@ -177,7 +208,7 @@ def _choice_question(context: Context, peer_connection: str, **given: object) ->
         "peer-connections tells them.",
     ),
     positional("peer-connection", values.reference("peer connection"), "The peer connection."),
-    confirmation=_choice_question,
+    confirmation=_change_question,
     long=True,
     examples=(
         "set peer-connection bandwidth-limit 10MB Newark",

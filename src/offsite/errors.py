@@ -152,3 +152,10 @@ class DigestMismatch(OffsiteError):
 
     code = -20014
     error_class = ErrorClass.TRANSIENT
+
+
+class NoPlace(OffsiteError):
+    """There are too many connections. Later there may be fewer."""
+
+    code = -20050
+    error_class = ErrorClass.TRANSIENT

@@ -1,7 +1,11 @@
 """Puts a system together, runs it, and takes it apart. The only module that knows all floors.
 
-take the state directory ─► database ─► identity (first start: pool A, user) ─► keys ─► pools ─► replication
-    ─► NBD ─► schedules ─► API and control socket ─► ready ─► … ─► the same in reverse
+take the state directory, with every check ─► database ─► open the pools ─► identity (first start: pool A, user) ─► keys
+    ─► begin to use the pools ─► replication ─► NBD ─► schedules ─► API and control socket ─► ready ─► … ─► the same in
+    reverse
+
+Nothing is written, punched or discarded before every check of the directory, its database and all its data files has
+passed; the database is migrated first, and pools change nothing before the page tables of all of them were read.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from offsite.access.maps import Maps
 from offsite.admission import Admission
 from offsite.clock import SystemClock
 from offsite.errors import InUse, OffsiteError
-from offsite.events import KEYS_MADE_ANEW, SYSTEM_STARTED, SYSTEM_STOPPED
+from offsite.events import KEYS_MADE_ANEW, POOL_REMAINS, SYSTEM_STARTED, SYSTEM_STOPPED
 from offsite.interfaces import control_socket
 from offsite.interfaces.api import local_application, remote_application
 from offsite.interfaces.http_protocols import ControlProtocol, tls
@@ -43,6 +47,7 @@ from offsite.management.state_directory import StateDirectory
 from offsite.management.system import System
 from offsite.management.users import FIRST_USER, Users
 from offsite.names import NAME_BYTES_MAX, check_name
+from offsite.pools.creation import clear_remains
 from offsite.pools.groups import Groups
 from offsite.pools.local import LocalPool
 from offsite.replication.hooks import HookDirectory
@@ -136,6 +141,9 @@ class Daemon:
         self._parts.callback(database.close)
         events = EventLog(database, clock)
         self._parts.callback(events.stop, STOP_SECONDS)
+        pools: dict[str, LocalPool] = {}
+        self._parts.callback(_close_pools, pools)
+        self._open_pools(database, directory, pools, events)
         users = Users(database, events.report, clock)
         identity, authority = self._identity(database, users, directory, events)
         settings = SystemSettings(database)
@@ -144,7 +152,8 @@ class Daemon:
         events.listen(notices.tell)
         self._check_stop()
         maps = Maps(database)
-        pools = self._load_pools(database, events)
+        self._parts.callback(_close_pools, pools)  # as long as notices of what goes wrong there can be sent
+        self._begin_pools(database, directory, pools, events)
         directory.sign()
         self._check_stop()
         replication = self._start_replication(database, pools, authority, identity, users, events)
@@ -218,16 +227,27 @@ class Daemon:
         """Under which names and addresses clients may know the system."""
         return [self._settings.listen, socket.gethostname()]
 
-    def _load_pools(self, database: Database, events: EventLog) -> dict[str, LocalPool]:
+    def _open_pools(
+        self, database: Database, directory: StateDirectory, pools: dict[str, LocalPool], events: EventLog
+    ) -> None:
+        """Those that are not open yet. Changes nothing."""
         with database.read() as connection:
             names = list(connection.execute(select(pool_table.c.name)).scalars())
-        pools: dict[str, LocalPool] = {}
-        self._parts.callback(_close_pools, pools)
         for name in names:
             self._check_stop()
-            pools[name] = LocalPool.load(database, name, events.report)
-            transfer.delete_leftovers(pools[name])
-        return pools
+            if name not in pools:
+                pools[name] = LocalPool.opened(database, name, events.report, directory.data_files.pop(name, None))
+
+    def _begin_pools(
+        self, database: Database, directory: StateDirectory, pools: dict[str, LocalPool], events: EventLog
+    ) -> None:
+        self._open_pools(database, directory, pools, events)  # the one that a first start has just made
+        for problem in clear_remains(database):
+            events.report(POOL_REMAINS, f"{problem}.")
+        for pool in pools.values():
+            self._check_stop()
+            pool.begin()
+            transfer.delete_leftovers(pool)
 
     def _start_replication(
         self,
@@ -312,7 +332,8 @@ class Daemon:
 
 
 def _close_pools(pools: dict[str, LocalPool]) -> None:
-    for pool in pools.values():
+    while pools:
+        _, pool = pools.popitem()
         pool.close()
 
 

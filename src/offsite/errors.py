@@ -94,10 +94,26 @@ class PoolFailed(OffsiteError):
     error_class = ErrorClass.OPERATOR
 
 
+RESTORE_WHOLE = "restore the whole state directory from one copy, never a single file of it"
+
+
 class StateDirectoryError(OffsiteError):
     """The state directory is damaged, foreign, or in use by another process. It was left untouched."""
 
     code = -20003
+    error_class = ErrorClass.OPERATOR
+
+
+class DoNotBelongTogether(StateDirectoryError):
+    """A data file or the log of the database that is of another time, or of another system, than the database."""
+
+    code = -20030
+
+
+class DeviceNotEmpty(OffsiteError):
+    """Something is on the block device that a pool was to be made on."""
+
+    code = -20031
     error_class = ErrorClass.OPERATOR
 
 
@@ -151,11 +167,4 @@ class DigestMismatch(OffsiteError):
     """What is stored on the secondary is not what the primary sent. The run does not count."""
 
     code = -20014
-    error_class = ErrorClass.TRANSIENT
-
-
-class NoPlace(OffsiteError):
-    """There are too many connections. Later there may be fewer."""
-
-    code = -20050
     error_class = ErrorClass.TRANSIENT

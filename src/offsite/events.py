@@ -75,6 +75,9 @@ POOL_NOT_TIDIED = EventKind(
     568, Severity.WARNING, "- Check the disk of the pool and that of the state directory. It is tried again by itself."
 )
 POOL_FAILED = EventKind(569, Severity.CRITICAL, "- The disk failed a sync. Check it, then start the system again.")
+POOL_REMAINS = EventKind(
+    665, Severity.WARNING, "- Find out why the file cannot be removed. It is tried again at the next start."
+)
 PEER_CREATED = EventKind(574, Severity.INFORMATIONAL)
 PEER_DELETED = EventKind(575, Severity.INFORMATIONAL)
 PEER_CHANGED = EventKind(590, Severity.INFORMATIONAL)

@@ -6,6 +6,7 @@ A crash may come after any operation. What was synced is there. Of what was not,
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from tests.faults.pool_io_trace import Make, Mark, Operation, Punch, Sync, Trunc
 TEAR_BYTES = 4096
 ALL_SUBSETS_UP_TO = 5  # pending units: 32 subsets
 SAMPLES = 16
+INODE = "#"  # in a name, before how often the name was unlinked
 
 Files = dict[Path, bytearray]
 
@@ -65,7 +67,8 @@ class CrashState:
         disk = self.durable.copy()
         for operation in self.kept:
             disk.do(operation)
-        return {file: disk.contents.get(file, bytearray()) for file in disk.named}
+        named = sorted(disk.named, key=_inode)  # of two of one name the newer one has it
+        return {file.with_name(file.name.partition(INODE)[0]): disk.contents.get(file, bytearray()) for file in named}
 
 
 def crash_states(start: Files, operations: Sequence[Operation], seed: int) -> Iterator[CrashState]:
@@ -73,7 +76,7 @@ def crash_states(start: Files, operations: Sequence[Operation], seed: int) -> It
     chance = random.Random(seed)
     durable, pending, marks = Disk(start, set(start)), list[Operation](), 0
     seen: set[tuple[int, ...]] = set()
-    for after, operation in enumerate([None, *operations]):
+    for after, operation in enumerate([None, *_by_inode(operations)]):
         match operation:
             case None:
                 pass
@@ -92,6 +95,24 @@ def crash_states(start: Files, operations: Sequence[Operation], seed: int) -> It
             if key not in seen:
                 seen.add(key)
                 yield CrashState(after, marks, durable, state)
+
+
+def _by_inode(operations: Sequence[Operation]) -> Iterator[Operation]:
+    """A file that is made where one was unlinked is another one: a sync of it makes nothing of the old one durable."""
+    times_unlinked: dict[Path, int] = {}
+    for operation in operations:
+        if isinstance(operation, Mark):
+            yield operation
+            continue
+        times = times_unlinked.get(operation.file, 0)
+        name = operation.file.name + (f"{INODE}{times}" if times else "")
+        yield dataclasses.replace(operation, file=operation.file.with_name(name))
+        if isinstance(operation, Unlink):
+            times_unlinked[operation.file] = times + 1
+
+
+def _inode(file: Path) -> int:
+    return int(file.name.partition(INODE)[2] or 0)
 
 
 def _synced(what: Path, durable: Disk, pending: list[Operation]) -> tuple[Disk, list[Operation]]:

@@ -38,7 +38,11 @@ class Life:
 
     def open(self) -> None:
         self.database = Database(self.directory / "state.db")
-        self.pool = LocalPool.load(self.database, "A")
+        try:
+            self.pool = LocalPool.load(self.database, "A")
+        except BaseException:
+            self.database.close()
+            raise
 
     def close(self) -> None:
         self.pool.close()
@@ -74,6 +78,8 @@ class Life:
                 self.pool.flush()
             case ["reclaim", int(warm_bytes)]:  # without a flush: what was let go since the last one is not free
                 self.pool.reclaim(warm_bytes)
+            case ["checkpoint"]:
+                self.database.checkpoint()
             case ["reopen"]:
                 self.close()
                 self.open()
@@ -108,7 +114,10 @@ TOLD = (OSError, PoolFull, PoolFailed, StateDirectoryError)
 def live_on(directory: Path) -> None:
     """One life, DIRECTORY/0, that goes on whatever is told; how each step and the end went is written to marks."""
     tidier.TIDY_INTERVAL_SECONDS = 3600.0
-    life = Life(directory / "0")
+    try:
+        life = Life(directory / "0")
+    except StateDirectoryError:
+        life = Life(directory / "0")  # a start that was refused is done again
     ends = []
     for tag, step in enumerate(json.loads((directory / "workloads.json").read_text())[0], 1):
         try:

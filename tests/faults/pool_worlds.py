@@ -45,7 +45,7 @@ def after_step(world: World, tag: int, step: Step) -> World:
         case ["discard", str(name), int(offset), int(length)]:
             world[name].zero(offset, length)
             return world
-        case ["reclaim" | "read", *_]:
+        case ["reclaim" | "read" | "checkpoint", *_]:
             return world
         case ["create", str(name), int(size)]:
             world[name] = Model(name, "volume", None, size)

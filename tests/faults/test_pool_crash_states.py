@@ -65,6 +65,9 @@ WRITTEN_IN_FULL: list[list[Step]] = [
      ["delete", "base"], ["snapshot", V, "next"], ["run", V, "next", "base"]],
     # Never flushed at all, and then opened again.
     [["write", V, 6 * P, 3 * P], ["reopen"], ["write", V, 6 * P, BLOCK], ["discard", V, 7 * P, P]],
+    # The log is written back between flushes: each next one renews the generation in database and data file.
+    [["write", V, 6 * P, P], ["checkpoint"], ["flush"], ["write", V, 8 * P, P], ["flush"], ["checkpoint"],
+     ["write", V, 9 * P, P], ["flush"], ["checkpoint"], ["snapshot", V, S], ["write", V, 0, BLOCK], ["flush"]],
     # Deleted altogether.
     [["delete", V], ["flush"], ["reclaim", 0], ["create", "w", 12 * P], ["write", "w", 0, BLOCK], ["flush"],
      ["reopen"]],

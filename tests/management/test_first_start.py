@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from offsite.clock import SystemClock
-from offsite.errors import BadParameter
+from offsite.errors import BadParameter, StateDirectoryError
 from offsite.events import ignore
 from offsite.management import first_start
 from offsite.management.first_start import Identity
@@ -89,8 +89,16 @@ def test_a_bad_parameter_leaves_nothing(place: Place, parameters: dict[str, obje
     assert first_start.identity(place.database, None) is None
 
 
+def test_a_data_file_that_the_database_does_not_know_is_not_removed(place: Place) -> None:
+    """A database was lost, or a new one was put in its place: the volumes are in that file."""
+    (place.directory / "pool-A.data").write_bytes(b"OFFSITE POOL".ljust(8192, b"x"))
+    with pytest.raises(StateDirectoryError, match="there already"):
+        place.start()
+    assert (place.directory / "pool-A.data").read_bytes() == b"OFFSITE POOL".ljust(8192, b"x")
+
+
 def test_a_first_start_that_was_cut_is_made_good_by_the_next(place: Place) -> None:
-    (place.directory / "pool-A.data").write_bytes(b"of a start that was cut before the pool was named")
+    (place.directory / "pool-A.data").write_bytes(bytes(100))  # cut before the header was there
     place.start()
     pool = LocalPool.load(place.database, "A")
     assert pool.images() == []

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from offsite.errors import BadParameter, NameInUse, StateDirectoryError
+from offsite.errors import BadParameter, DeviceNotEmpty, NameInUse, StateDirectoryError
 from offsite.pools import free_space, page_store
+from offsite.pools.header import Generation, Header
 from offsite.pools.local import LocalPool
 from offsite.pools.page_store import PageStore
 from offsite.pools.protocol import Create, Snapshot
@@ -99,7 +100,7 @@ def test_a_device_that_cannot_discard_is_zeroed_where_it_comes_to_be_used(
     monkeypatch.setattr(page_store, "_fallocate", without_discard)
     monkeypatch.setattr(free_space, "ZERO_AHEAD_BYTES", 64 * PAGE)
     device.write_bytes(bytes(PAGE) + b"old" * ((DEVICE_BYTES - PAGE) // 3))
-    pool = LocalPool.create(bench.database, "A", device, 0, PAGE)
+    pool = LocalPool.create(bench.database, "A", device, 0, PAGE, overwrite=True)
     bench.pools.append(pool)
     assert zeroed == []
     v = pool.apply([Create("v", 900 * PAGE)])[0].id
@@ -121,7 +122,7 @@ def test_a_device_that_cannot_discard_is_zeroed_where_it_comes_to_be_used(
 def test_a_device_that_holds_something_is_refused_untouched(bench: Bench, device: Path, backing: Path) -> None:
     content = b"someone's" + bytes(DEVICE_BYTES - 9)
     device.write_bytes(content)
-    with pytest.raises(StateDirectoryError, match="not empty"):
+    with pytest.raises(DeviceNotEmpty, match="not empty"):
         LocalPool.create(bench.database, "A", device, 0, PAGE)
     os.sync()
     assert device.read_bytes() == content
@@ -152,5 +153,5 @@ def test_a_device_that_became_smaller_is_refused(bench: Bench, backing: Path) ->
 
 def test_a_device_that_is_gone_is_told(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(StateDirectoryError, match="cannot be made"):
-        PageStore.create(tmp_path / "nowhere" / "device", bytes(16), PAGE, MIB)
+        PageStore.create(tmp_path / "nowhere" / "device", Header(bytes(16), PAGE, MIB, Generation.first()))
     del bench

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from offsite.errors import (
     StateDirectoryError,
     VolumeNotFound,
 )
+from offsite.pools.header import HEADER_BYTES, Generation, Header
 from offsite.pools.local import LocalPool
 from offsite.pools.page_store import PageStore
 from offsite.pools.protocol import (
@@ -83,6 +85,8 @@ def test_a_pool_that_cannot_be_made_leaves_no_file(bench: Bench, monkeypatch: py
     def too_large(_descriptor: int, _size: int) -> None:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
+    with bench.database.read():  # a connection for the reader is open now, and stays
+        pass
     descriptors = open_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(os, "ftruncate", too_large)
@@ -96,7 +100,8 @@ def test_a_pool_that_cannot_be_made_leaves_no_file(bench: Bench, monkeypatch: py
 def test_what_an_interrupted_creation_left_is_made_anew(bench: Bench) -> None:
     """Power failed between the making of the file and the row that names it. Only in the state directory, only when
     no page of it was ever written, and only when no pool has it."""
-    store = PageStore.create(bench.directory / "left", bytes(16), PAGE, 64 * PAGE)
+    header = Header(bytes(16), PAGE, 64 * PAGE, Generation.first())
+    store = PageStore.create(bench.directory / "left", header)
     store.close()
     pool = LocalPool.create(bench.database, "L", Path("left"), 128 * PAGE, PAGE)
     bench.pools.append(pool)
@@ -138,13 +143,24 @@ def damage_file(bench: Bench, change: Callable[[bytearray], object]) -> None:
     path.write_bytes(data)
 
 
+def change_header(bench: Bench, **changes: object) -> None:
+    path = bench.directory / "pool-A.data"
+    header = Header.unpacked(path.read_bytes()[:HEADER_BYTES])
+    assert isinstance(header, Header)
+    damage_file(bench, lambda d: d.__setitem__(slice(0, HEADER_BYTES), replace(header, **changes).packed()))  # type: ignore[arg-type]
+
+
 DAMAGED: list[tuple[str, Callable[[Bench], object], str]] = [
     ("the data file is gone", lambda b: (b.directory / "pool-A.data").unlink(), "cannot be opened"),
     ("the data file is cut", lambda b: os.truncate(b.directory / "pool-A.data", 10 * PAGE), "cut off"),
     ("the data file is empty", lambda b: os.truncate(b.directory / "pool-A.data", 0), "cut off"),
     ("another file", lambda b: damage_file(b, lambda d: d.__setitem__(slice(0, 4), b"GIF8")), "header"),
-    ("another pool", lambda b: damage_file(b, lambda d: d.__setitem__(20, d[20] ^ 1)), "another pool"),
-    ("another page size", lambda b: damage_file(b, lambda d: d.__setitem__(33, 0x20)), "database says"),
+    ("another pool", lambda b: change_header(b, pool=bytes(16)), "another pool"),
+    ("another page size", lambda b: change_header(b, page_bytes=2 * PAGE), "database says"),
+    ("another generation", lambda b: change_header(b, generation=Generation.first()), "do not belong together"),
+    ("a damaged header", lambda b: damage_file(b, lambda d: d.__setitem__(HEADER_BYTES - 9, 0xFF)), "damaged header"),
+    ("a newer version", lambda b: damage_file(b, lambda d: d.__setitem__(15, 3)), "newer version of Offsite"),
+    ("the generation is none", lambda b: execute(b, "UPDATE pools SET generation = 'yesterday'"), "no generation"),
     ("a leaf is gone", lambda b: execute(b, "DELETE FROM leaves"), "lacks leaf"),
     ("a leaf is short", lambda b: execute(b, "UPDATE leaves SET pages = substr(pages, 1, 1020)"), "wrong length"),
     (

@@ -276,7 +276,7 @@ def test_damage_found_later_is_told(path: Path) -> None:
             connection.exec_driver_sql(SYSTEM, (number, "n" * 1000))
     database.close()
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2] + b"\xa5" * (len(data) - len(data) // 2))
+    path.write_bytes(data[: len(data) * 3 // 4] + b"\xa5" * (len(data) - len(data) * 3 // 4))
     database = Database(path)
     with pytest.raises(StateDirectoryError, match="damaged"), database.read() as connection:
         names(connection)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from offsite.store import database as database_module
 from offsite.store.database import Database
 from offsite.store.tables import metadata
+from tests.store.old_databases import make_older
 
 
 def test_the_migrations_make_the_tables_that_the_code_describes(tmp_path: Path) -> None:
@@ -31,17 +29,6 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     before = path.read_bytes()
     Database(path).close()
     assert path.read_bytes() == before
-
-
-def make_older(path: Path, revision: str) -> None:
-    """A database as it was made by the version of Offsite whose newest migration this is."""
-    config = Config()
-    config.set_main_option("script_location", str(database_module._MIGRATIONS))
-    engine = database_module._engine(path)
-    with engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
-    engine.dispose()
 
 
 def test_what_an_older_revision_holds_is_kept(tmp_path: Path) -> None:

@@ -87,7 +87,6 @@ def _make_pool(database: Database, pool_bytes: int | None) -> None:
     if not POOL_BYTES_MIN <= size_bytes <= POOL_BYTES_MAX:
         raise BadParameter(f"pool size {size_bytes} bytes is not within 1 MiB to 32 TiB")
     path = Path(f"pool-{FIRST_POOL}.data")
-    (directory / path).unlink(missing_ok=True)  # of a first start that was cut: no pool has ever named it
     LocalPool.create(database, FIRST_POOL, path, size_bytes).close()
 
 

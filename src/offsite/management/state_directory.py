@@ -10,13 +10,17 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
-from offsite.errors import StateDirectoryError
-from offsite.store.database import APPLICATION_ID
-from offsite.units import format_size
+from offsite.errors import RESTORE_WHOLE, StateDirectoryError
+from offsite.management import first_password
+from offsite.management.ownership import check_alone, check_owner
+from offsite.pools.header import Expected
+from offsite.pools.page_store import PageStore
+from offsite.store.database import APPLICATION_ID, check_revision
+from offsite.store.log_check import check_log, has_log, reading
 
 DATABASE, LOCK, KEYS = "state.db", "lock", "keys"
 KEY_FILES = ("ca.pem", "ca-key.pem", "system.pem", "system-key.pem")
@@ -28,7 +32,8 @@ class StateDirectory:
     """A directory that this process has for itself until `release`."""
 
     path: Path
-    lock: int  # descriptor
+    locks: tuple[int, ...]  # descriptors
+    data_files: dict[str, PageStore] = field(default_factory=dict)  # by pool: open, and not taken over by it yet
 
     @property
     def database_path(self) -> Path:
@@ -40,11 +45,14 @@ class StateDirectory:
 
     def sign(self) -> None:
         """Writes down which process has it, for the one that comes second. The last check is behind us."""
-        os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(self.locks[0], 0)
+        os.pwrite(self.locks[0], f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        os.close(self.lock)
+        for store in self.data_files.values():
+            store.close()
+        for lock in self.locks:
+            os.close(lock)
 
 
 def take(path: Path, *, keys_may_be_missing: bool = False) -> StateDirectory:
@@ -53,7 +61,10 @@ def take(path: Path, *, keys_may_be_missing: bool = False) -> StateDirectory:
     try:
         if _is_new(path):
             path.mkdir(mode=0o700, exist_ok=True)
+            check_owner(path, path)
             path.chmod(0o700)
+        else:
+            check_alone(path, path)
         directory = StateDirectory(path, _lock(path / LOCK))
     except OSError as error:
         raise StateDirectoryError(f"{error.filename or path} cannot be used: {error.strerror or error}") from error
@@ -75,7 +86,12 @@ def _is_new(path: Path) -> bool:
         raise StateDirectoryError(f"{path} is not a directory; give one that is empty, or that does not exist yet")
     names = {entry.name for entry in path.iterdir()}
     database = path / DATABASE
-    if names <= _BEFORE_FIRST_COMMIT and (not database.exists() or database.stat().st_size == 0):
+    is_begun = database.exists() and database.stat().st_size > 0
+    if not is_begun and has_log(database):
+        raise StateDirectoryError(
+            f"{database} is missing or empty, and its log {DATABASE}-wal is there; {RESTORE_WHOLE}; nothing was changed"
+        )
+    if names <= _BEFORE_FIRST_COMMIT and not is_begun:
         return True
     if DATABASE not in names:
         some = ", ".join(sorted(names)[:3])
@@ -86,65 +102,80 @@ def _is_new(path: Path) -> bool:
     return False
 
 
-def _lock(path: Path) -> int:
-    """A lock that ends with the process, however that ends."""
+def _lock(path: Path) -> tuple[int, ...]:
+    """Two locks that end with the process, however that ends: one on a file that tells who has it, and one on the
+    directory itself, which nobody can delete by mistake."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    locks = [descriptor]
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        locks.append(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        for lock in locks:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        os.close(descriptor)
+        for lock in locks:
+            os.close(lock)
+        if not isinstance(error, BlockingIOError):
+            raise
         raise StateDirectoryError(
             f"{path.parent} is in use by process {holder or 'unknown'}; stop that one first"
         ) from error
-    return descriptor
+    return tuple(locks)
 
 
 def _check(directory: StateDirectory, keys_may_be_missing: bool) -> None:
-    """Reads the database without writing to it. After a crash its journal has to be played first: then opening
-    it, and the pools, finds what is wrong."""
+    """Reads all that a start depends on without changing any of it, and opens the data files."""
     path = directory.database_path
     with path.open("rb") as file:
         head = file.read(100)
     if not head.startswith(b"SQLite format 3\0"):
-        raise StateDirectoryError(f"{path} is not a SQLite database: it is damaged, or not Offsite's")
+        raise StateDirectoryError(f"{path} is not a SQLite database: it is damaged, or not Offsite's; {RESTORE_WHOLE}")
     if head[68:72] != APPLICATION_ID.to_bytes(4, "big"):
         raise StateDirectoryError(f"{path} is a SQLite database, but not one of Offsite")
-    journal = path.with_name(f"{DATABASE}-wal")
-    if journal.exists() and journal.stat().st_size:
-        return
+    check_log(path)
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
-        try:
+        with reading(path, with_log=has_log(path)) as connection:
+            connection.row_factory = sqlite3.Row
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             _check_database(connection, path)
-            _check_data_files(connection, directory.path)
-            if not keys_may_be_missing and connection.execute("SELECT count(*) FROM system").fetchone()[0]:
+            if not tables:
+                return  # a first start that was cut before its first commit
+            (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            check_revision(revision, path)
+            is_older = "database_log" not in tables  # then it may still have the mode that the umask gave it
+            _check_files(directory, [] if is_older else [DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"])
+            system = connection.execute("SELECT uuid FROM system").fetchone()
+            _open_data_files(directory, connection, system["uuid"] if system else None)
+            if system and not keys_may_be_missing:
                 check_keys(directory.path)
-        finally:
-            connection.close()
     except sqlite3.DatabaseError as error:
-        raise StateDirectoryError(f"{path} is damaged: {error}; restore it from a copy") from error
+        raise StateDirectoryError(f"{path} is damaged: {error}; {RESTORE_WHOLE}; nothing was changed") from error
 
 
 def _check_database(connection: sqlite3.Connection, path: Path) -> None:
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
-        raise StateDirectoryError(f"{path} is damaged: {found}; restore it from a copy")
+        raise StateDirectoryError(f"{path} is damaged: {found}; {RESTORE_WHOLE}; nothing was changed")
 
 
-def _check_data_files(connection: sqlite3.Connection, directory: Path) -> None:
-    for name, relative, size_bytes in connection.execute("SELECT name, path, size_bytes FROM pools"):
-        path = directory / relative
-        if path.is_block_device():
-            continue  # opening the pool looks at its size
-        if not path.is_file():
-            raise StateDirectoryError(f"{path}, the data of pool {name}, is missing; restore it from a copy")
-        there = path.stat().st_size
-        if there < size_bytes:
+def _check_files(directory: StateDirectory, names: list[str]) -> None:
+    names = [LOCK, first_password.FILE, *names]
+    for each in (directory.keys_path, *directory.keys_path.glob("*"), *(directory.path / name for name in names)):
+        if each.exists():
+            check_alone(each, directory.path)
+
+
+def _open_data_files(directory: StateDirectory, connection: sqlite3.Connection, system_uuid: str | None) -> None:
+    for row in connection.execute("SELECT * FROM pools"):
+        pool: dict[str, Any] = dict(row)
+        path = directory.path / pool["path"]
+        if not path.exists():
             raise StateDirectoryError(
-                f"{path}, the data of pool {name}, has {format_size(there)} and should have {format_size(size_bytes)}; "
-                "it was cut, restore it from a copy"
+                f"{path}, the data of pool {pool['name']}, is missing; {RESTORE_WHOLE}; nothing was changed"
             )
+        if not path.is_block_device():  # a device belongs to the machine
+            check_alone(path, directory.path)
+        directory.data_files[pool["name"]] = PageStore.open(path, Expected.of_row(pool, system_uuid))
 
 
 def check_keys(directory: Path) -> None:

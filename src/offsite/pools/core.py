@@ -9,7 +9,7 @@ import threading
 
 from sqlalchemy import Connection, select
 
-from offsite.errors import StateDirectoryError, VolumeNotFound
+from offsite.errors import RESTORE_WHOLE, StateDirectoryError, VolumeNotFound
 from offsite.events import Report
 from offsite.pools import records
 from offsite.pools.allocator import Run
@@ -35,6 +35,7 @@ class PoolCore:
         self.by_id: dict[int, Image] = {}
         self.names: dict[str, int] = {}
         self.overcommit = True
+        self.thresholds = Thresholds()  # as they were when it was opened
         self.lock = threading.RLock()
         self.database = database
         self.closing = threading.Event()
@@ -140,5 +141,7 @@ class PoolCore:
                 if leaf.pages is not None:
                     continue  # another thread was quicker, and may have changed it since, or deleted its row
                 if leaf.id not in found:
-                    raise StateDirectoryError(f"the database lacks leaf {leaf.id} of a page table; it is damaged")
+                    raise StateDirectoryError(
+                        f"the database lacks leaf {leaf.id} of a page table; it is damaged; {RESTORE_WHOLE}"
+                    )
                 leaf.pages = found[leaf.id]

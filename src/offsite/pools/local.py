@@ -20,11 +20,13 @@ from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryErro
 from offsite.events import Report, ignore
 from offsite.pools import capture as captures
 from offsite.pools import records
+from offsite.pools.belonging import Belonging
 from offsite.pools.changes import Applying
 from offsite.pools.core import PoolCore
 from offsite.pools.creation import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, make_pool
 from offsite.pools.difference import extents
 from offsite.pools.gate import close_gate, keep_closed, open_gate
+from offsite.pools.header import Expected
 from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.page_store import PageStore
 from offsite.pools.page_table import Node
@@ -56,6 +58,8 @@ class LocalPool(PoolCore):
         self._untidy_told = False
         self._failure = ""
         self._tidier = Tidier(self, self.closing)
+        self._belonging = Belonging(database, store, pool_id)
+        self._is_begun = False
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
@@ -69,51 +73,90 @@ class LocalPool(PoolCore):
         page_bytes: int = PAGE_BYTES,
         *,
         overcommit: bool = True,
+        overwrite: bool = False,
         report: Report = ignore,
     ) -> LocalPool:
         """A new pool in a new file of `size_bytes`, or on a block device (`size_bytes` 0: all of it).
 
         `path` is relative to the directory of the database, unless absolute. A file there that an interrupted
-        creation left is made anew; any other is refused.
+        creation left is made anew; any other is refused. A device has to be empty, unless told to `overwrite` it.
         """
-        make_pool(database, name, path, size_bytes, page_bytes, overcommit=overcommit)
-        return cls.load(database, name, report)
+        store = make_pool(database, name, path, size_bytes, page_bytes, overcommit=overcommit, overwrite=overwrite)
+        return cls.load(database, name, report, store)
 
     @classmethod
-    def load(cls, database: Database, name: str, report: Report = ignore) -> LocalPool:
-        """Opens a pool; raises StateDirectoryError when its file and the database do not fit together."""
+    def load(cls, database: Database, name: str, report: Report = ignore, store: PageStore | None = None) -> LocalPool:
+        """Opens a pool and begins to use it."""
+        pool = cls.opened(database, name, report, store)
+        try:
+            pool.begin()
+        except BaseException:
+            pool.close()
+            raise
+        return pool
+
+    @classmethod
+    def opened(
+        cls, database: Database, name: str, report: Report = ignore, store: PageStore | None = None
+    ) -> LocalPool:
+        """Reads and checks what there is of a pool, and changes nothing: that is for `begin`, once all is well.
+
+        `store` is its data file, if that was opened before. Raises StateDirectoryError when file and database do not
+        fit together.
+        """
         pools = tables.pools.pools
         with database.read() as connection:
-            row = connection.execute(select(pools).where(pools.c.name == name)).one_or_none()
+            row = connection.execute(select(pools).where(pools.c.name == name)).mappings().one_or_none()
             if row is None:
                 raise ObjectNotFound(f"there is no pool {name!r}")
-            path = database.path.parent / row.path
-            store = PageStore.open(path, bytes.fromhex(row.uuid), row.page_bytes, row.size_bytes)
+            system_uuid = connection.execute(select(tables.management.system.c.uuid)).scalar()
+            path = database.path.parent / row["path"]
+            store = store or PageStore.open(path, Expected.of_row(dict(row), system_uuid))
             try:
-                pool = cls(database, row.id, name, store, report)
-                pool.overcommit = row.overcommit
+                pool = cls(database, row["id"], name, store, report)
+                pool.overcommit = row["overcommit"]
+                pool.thresholds = Thresholds(*(row[f"{each}_threshold_percent"] for each in ("low", "middle", "high")))
                 pool.read_images(connection)
-                pool.prepare_space(
-                    Thresholds(row.low_threshold_percent, row.middle_threshold_percent, row.high_threshold_percent)
-                )
-            except OSError as error:
-                store.close()
-                raise StateDirectoryError(f"the pool's data file {path} cannot be used: {error.strerror}") from error
             except BaseException:
                 store.close()
                 raise
-        pool._tidier.start()
         return pool
+
+    def begin(self) -> None:
+        """From here on the pool is in use. Raises StateDirectoryError."""
+        try:
+            self._belonging.start()
+            self.prepare_space(self.thresholds)
+        except OSError as error:
+            raise StateDirectoryError(f"{self.store.path} cannot be used: {error.strerror}") from error
+        self._is_begun = True
+        self._tidier.start()
 
     def close(self) -> None:
         """Flushes, and stops the background work. Open images must not be used any more."""
         self.closing.set()
-        self._tidier.join()
         try:
-            if not self._failure:
-                self.flush()
+            if self._is_begun:
+                self._tidier.join()
+                if not self._failure:
+                    self.flush()
+                    self._belong_at_last()
         finally:
             self.store.close()
+
+    def abandon(self) -> None:
+        """As `close`, for a pool that was deleted: nothing is flushed."""
+        self.closing.set()
+        self._tidier.join()
+        self.store.close()
+
+    def _belong_at_last(self) -> None:
+        """File and database as they are now are a pair of their own."""
+        try:
+            with self._commit_lock:
+                self._belonging.finish()
+        except (StateDirectoryError, OSError) as error:
+            self.tell_untidy(error)  # as on a full disk: they are a pair as they are
 
     # -- images ----------------------------------------------------------------------------------------------
 
@@ -213,12 +256,17 @@ class LocalPool(PoolCore):
         try:
             self._sync_data()
             if capture.rows or applying or extra:
+                is_due = self._belonging.is_due()
                 with self.database.transaction() as connection:
                     if applying:
                         applying.write(connection)
                     records.write(connection, capture.rows)
                     if extra:
                         extra(connection)
+                    if is_due:
+                        self._belonging.renew(connection)
+                if is_due:
+                    self._belonging.renewed()
         except BaseException as error:
             with self.lock:
                 captures.put_back(self.table, capture)

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
-import struct
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from offsite.errors import PoolFull, StateDirectoryError
+from offsite.errors import DoNotBelongTogether, InUse, PoolFull, StateDirectoryError
+from offsite.pools.header import HEADER_BYTES, HEADER_BYTES_MAX, Expected, Header, is_header
 from offsite.units import GIB, KIB, MIB
 
 FILL_BYTES = 64 * KIB
+HEADER_WRITTEN_BYTES = 4 * KIB  # a disk writes so much whole, or not
 PUNCH_BYTES_MAX = 16 * MIB  # at one call: the kernel keeps every writer of the file waiting for as long as it lasts
 DEVICE_DISCARD_BYTES_MAX = GIB  # at the start, when nobody uses the device yet
-
-_HEADER = struct.Struct("<16s16sQQ")  # magic, pool uuid, page size in bytes, pool size in bytes
-_HEADER_PAGE_BYTES_MAX = 1 << 20
-_MAGIC = b"OFFSITE POOL\0\0\0\1"
 
 # fallocate(2), from <linux/falloc.h>
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
@@ -31,61 +30,73 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PageStore:
-    """An open data file. `descriptor` is for preadv and pwrite on the hot path."""
+    """An open data file, which nobody else has until it is closed. `descriptor` is for preadv and pwrite on the hot
+    path."""
 
-    def __init__(self, path: Path, descriptor: int, page_bytes: int, size_bytes: int) -> None:
+    def __init__(self, path: Path, descriptor: int, header: Header) -> None:
         self.path = path
         self.descriptor = descriptor
-        self.page_bytes = page_bytes
-        self.size_bytes = size_bytes
+        self.header = header
+        self.page_bytes = header.page_bytes
+        self.size_bytes = header.size_bytes
         self.can_read_nowait = _can_read_nowait(descriptor)
         self._can_discard = True
         self.when_full: Callable[[], None] = lambda: None
 
     @classmethod
-    def create(cls, path: Path, uuid: bytes, page_bytes: int, size_bytes: int) -> PageStore:
-        """Makes the file, or takes a block device whose first page is all zero, and writes the header.
+    def create(cls, path: Path, header: Header) -> PageStore:
+        """Makes the file and writes the header.
 
         Raises StateDirectoryError, having changed nothing, when something is there already or the disk refuses.
         """
-        device = path.is_block_device()
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if device else os.O_CREAT | os.O_EXCL), 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             raise StateDirectoryError(f"{path} is there already; a pool is made in a new file") from None
         except OSError as error:
             raise StateDirectoryError(f"{path} cannot be made: {error.strerror}") from error
-        store = cls(path, descriptor, page_bytes, size_bytes)
-        if device and any(os.pread(descriptor, page_bytes, 0)):
-            store.close()
-            raise StateDirectoryError(
-                f"the block device {path} is not empty: its first {page_bytes} bytes are not all zero; "
-                "wipe it first if nobody needs what it holds"
-            )
+        store = cls(path, descriptor, header)
         try:
-            if not device:
-                os.ftruncate(descriptor, size_bytes)
-            header = _HEADER.pack(_MAGIC, uuid, page_bytes, size_bytes)
-            os.pwrite(descriptor, header.ljust(page_bytes, b"\0"), 0)
+            os.fchmod(descriptor, 0o600)
+            _lock(descriptor, path)
+            os.ftruncate(descriptor, header.size_bytes)
+            store.write_header(header)
             os.fsync(descriptor)
             _sync_directory(path.parent)
-        except OSError as error:
-            store.remove()
-            raise StateDirectoryError(f"{path} cannot hold a pool: {error.strerror}") from error
+        except (OSError, InUse) as error:
+            path.unlink()
+            store.close()
+            why = error.strerror if isinstance(error, OSError) else error
+            raise StateDirectoryError(f"{path} cannot hold a pool: {why}") from error
         return store
 
     @classmethod
-    def open(cls, path: Path, uuid: bytes, page_bytes: int, size_bytes: int) -> PageStore:
-        """Raises StateDirectoryError when the file is missing, short, or not that of this pool."""
+    def open(cls, path: Path, expected: Expected) -> PageStore:
+        """Changes nothing. Raises StateDirectoryError when the file is missing or in use, DoNotBelongTogether when it
+        is not what the database expects."""
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = _open_for_itself(path)
         except OSError as error:
-            raise StateDirectoryError(f"the pool's data file {path} cannot be opened: {error.strerror}") from error
-        problem = _header_problem(descriptor, uuid, page_bytes, size_bytes)
-        if problem:
+            raise StateDirectoryError(
+                f"{path}, the data of pool {expected.name}, cannot be opened: {error.strerror}"
+            ) from error
+        except InUse as error:
+            raise StateDirectoryError(str(error)) from error
+        try:
+            header = Header.unpacked(os.pread(descriptor, HEADER_BYTES, 0))
+            problem = expected.problem(header, os.lseek(descriptor, 0, os.SEEK_END))
+            if problem:
+                raise DoNotBelongTogether(f"{path} {problem}; nothing was changed")
+            assert isinstance(header, Header)
+            return cls(path, descriptor, header)
+        except BaseException:
             os.close(descriptor)
-            raise StateDirectoryError(f"{path} {problem}")
-        return cls(path, descriptor, page_bytes, size_bytes)
+            raise
+
+    def write_header(self, header: Header) -> None:
+        """Durable with the next sync."""
+        os.pwrite(self.descriptor, header.packed().ljust(HEADER_WRITTEN_BYTES, b"\0"), 0)
+        self.header = header
 
     def read(self, position: int, buffer: memoryview) -> None:
         """Fills `buffer` from `position`, waiting for the disk if need be."""
@@ -155,25 +166,65 @@ class PageStore:
     def close(self) -> None:
         os.close(self.descriptor)
 
-    def remove(self) -> None:
-        """Undoes `create`, and closes: the file is unlinked, a device is as empty as it was."""
-        if self.path.is_block_device():
-            os.pwrite(self.descriptor, bytes(self.page_bytes), 0)
-        else:
-            self.path.unlink()
-        os.close(self.descriptor)
+
+def open_device(path: Path) -> int:
+    """Opens a block device for this process alone, until it is closed. Raises InUse, or StateDirectoryError."""
+    try:
+        return _open_for_itself(path)
+    except OSError as error:
+        raise StateDirectoryError(f"the block device {path} cannot be opened: {error.strerror}") from error
+
+
+def _open_for_itself(path: Path) -> int:
+    """Raises InUse when anybody has it, by whatever name, and OSError.
+
+    A block device is claimed from the kernel, which knows of mounts, partitions, RAID and other programs that did
+    the same. It is not locked with flock as well: for udev that means that the device is just being changed, and it
+    would put off all its events for as long as the pool is in use.
+    """
+    device = path.is_block_device()
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if device else 0))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise InUse(
+                f"the block device {path} is in use: it or a part of it is mounted, belongs to a volume manager or a "
+                "RAID, or another program has it"
+            ) from error
+        raise
+    if not device:
+        try:
+            _lock(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Ends with the process, however that ends. It holds for the file, whatever its name and wherever it is seen."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "it is neither a file nor a block device")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InUse(f"{path} is in use by another process; stop the system that has it first") from error
 
 
 def is_left_over(path: Path) -> bool:
     """Whether a file is no more than an interrupted `PageStore.create` may have left: a header at most."""
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:
-        head = file.read(_HEADER_PAGE_BYTES_MAX)
-        if any(head[_HEADER.size :]) or (any(head) and not head.startswith(_MAGIC)):
+        try:
+            _lock(file.fileno(), path)
+        except InUse:
+            return False  # somebody is just making it
+        head = file.read(HEADER_BYTES_MAX)
+        if any(head[HEADER_BYTES:]) or (any(head) and not is_header(head)):
             return False
         try:
-            os.lseek(file.fileno(), _HEADER_PAGE_BYTES_MAX, os.SEEK_DATA)
+            os.lseek(file.fileno(), HEADER_BYTES_MAX, os.SEEK_DATA)
         except OSError as error:
             return error.errno == errno.ENXIO  # no data from there on
     return False
@@ -186,26 +237,6 @@ def device_bytes(path: Path) -> int:
             return device.seek(0, os.SEEK_END)
     except OSError as error:
         raise StateDirectoryError(f"the block device {path} cannot be opened: {error.strerror}") from error
-
-
-def _header_problem(descriptor: int, uuid: bytes, page_bytes: int, size_bytes: int) -> str:
-    header = os.pread(descriptor, _HEADER.size, 0)
-    if len(header) < _HEADER.size:
-        return f"has {len(header)} bytes; it was cut off"
-    magic, its_uuid, its_page_bytes, its_size_bytes = _HEADER.unpack(header)
-    if magic != _MAGIC:
-        return "does not begin with the header of a pool of Offsite"
-    if its_uuid != uuid:
-        return f"belongs to another pool ({its_uuid.hex()}, not {uuid.hex()})"
-    if (its_page_bytes, its_size_bytes) != (page_bytes, size_bytes):
-        return (
-            f"says it has {its_size_bytes} bytes in pages of {its_page_bytes}, "
-            f"and the database says {size_bytes} in pages of {page_bytes}"
-        )
-    actual = os.lseek(descriptor, 0, os.SEEK_END)
-    if actual < size_bytes:
-        return f"has {actual} bytes and must have {size_bytes}; it was cut off"
-    return ""
 
 
 def _can_read_nowait(descriptor: int) -> bool:

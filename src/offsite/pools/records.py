@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from offsite.errors import StateDirectoryError
+from offsite.errors import RESTORE_WHOLE, StateDirectoryError
 from offsite.pools.image import Image
 from offsite.pools.page_table import LEAVES_PER_NODE, PAGES_PER_LEAF, Leaf, Node, Nodes, PageTable
 
@@ -89,7 +89,9 @@ def read_table(connection: Connection, pool_id: int, images: Iterable[tuple[Imag
     nodes: dict[int, Node] = {}
     for image, blob in images:
         if len(blob) % 16:
-            raise StateDirectoryError(f"the list of nodes of image {image.name!r} was cut; the database is damaged")
+            raise StateDirectoryError(
+                f"the list of nodes of image {image.name!r} was cut; the database is damaged; {RESTORE_WHOLE}"
+            )
         for index, node_id in np.frombuffer(blob, dtype="<u8").reshape(-1, 2).tolist():
             node = nodes.get(node_id)
             if node is not None:
@@ -97,7 +99,7 @@ def read_table(connection: Connection, pool_id: int, images: Iterable[tuple[Imag
             else:
                 if len(node_leaves.get(node_id, b"")) != 8 * LEAVES_PER_NODE:
                     raise StateDirectoryError(
-                        f"the database lacks node {node_id} of image {image.name!r}; it is damaged"
+                        f"the database lacks node {node_id} of image {image.name!r}; it is damaged; {RESTORE_WHOLE}"
                     )
                 leaf_ids = np.frombuffer(node_leaves[node_id], dtype="<u8")
                 node = nodes[node_id] = _build_node(node_id, leaf_ids, leaves)
@@ -138,12 +140,14 @@ def _count_pages(connection: Connection, pool_id: int, leaves: dict[int, Leaf], 
         if len(numbers) and int(numbers.max()) >= len(table.owners):
             raise StateDirectoryError(
                 f"a page table names page {int(numbers.max())}, and the pool has {len(table.owners)}; "
-                "the database is damaged"
+                f"the database is damaged; {RESTORE_WHOLE}"
             )
         np.add.at(table.owners, numbers, np.uint16(1))
     missing = leaves.keys() - mapped.keys()
     if missing:
-        raise StateDirectoryError(f"the database lacks leaf {min(missing)} of a page table; it is damaged")
+        raise StateDirectoryError(
+            f"the database lacks leaf {min(missing)} of a page table; it is damaged; {RESTORE_WHOLE}"
+        )
     table.used = int(np.count_nonzero(table.owners))
     table.next_leaf_id = last_id + 1
     return mapped
@@ -156,6 +160,8 @@ def _leaf_rows(connection: Connection, pool_id: int) -> Iterator[tuple[list[int]
     while rows := result.fetchmany(_ROWS_AT_A_TIME):
         for leaf_id, pages in rows:
             if not isinstance(pages, bytes) or len(pages) != PAGES_PER_LEAF * 4:
-                raise StateDirectoryError(f"leaf {leaf_id} of a page table has a wrong length; the database is damaged")
+                raise StateDirectoryError(
+                    f"leaf {leaf_id} of a page table has a wrong length; the database is damaged; {RESTORE_WHOLE}"
+                )
         blob = b"".join(row[1] for row in rows)
         yield [row[0] for row in rows], np.frombuffer(blob, dtype="<u4").reshape(-1, PAGES_PER_LEAF)

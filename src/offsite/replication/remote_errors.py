@@ -23,7 +23,6 @@ _KNOWN = {
         errors.IncarnationRefused,
         errors.InUse,
         errors.NameInUse,
-        errors.NoPlace,
         errors.NotAllowed,
         errors.ObjectNotFound,
         errors.PoolFailed,

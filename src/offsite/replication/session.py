@@ -19,7 +19,6 @@ from typing import Protocol
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from offsite.admission import Place
 from offsite.errors import IncarnationRefused, OffsiteError, PeerRefused, PeerUnreachable, PoolFailed, ProtocolError
 from offsite.replication.asking import ANSWER_SECONDS, WORKING_SECONDS
 from offsite.replication.channel import Channel, ConnectionEnded
@@ -101,7 +100,7 @@ class Session:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="peer-worker")
         self._side: SecondarySide | None = None
         self._run: SecondaryRun | None = None
-        self.place: Place | None = None  # which the server gives it
+        self.is_stranger = True
         self._ended_by = "the connection ended"
 
     def serve(self) -> None:
@@ -164,8 +163,7 @@ class Session:
         if peer is None:
             self._serve_stranger(channel, hello)
             return
-        if self.place is not None:
-            self.place.settle(f"peer {peer.name}")
+        self.is_stranger = False
         channel.deadline = None
         channel.allow_payloads()
         while True:

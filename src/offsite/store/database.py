@@ -8,8 +8,11 @@ waiting for a lock that it holds.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +26,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
-from offsite.errors import StateDirectoryError
+from offsite.errors import RESTORE_WHOLE, StateDirectoryError
+from offsite.store.log_check import check_log
 
 APPLICATION_ID = 0x4F464653  # "OFFS", in bytes 68 to 71 of the file: tells ours from any other SQLite database
 CHECKPOINT_PAGES_MAX = 32768  # a commit that finds so many pages (128 MiB) in the WAL writes them back itself
@@ -38,18 +42,24 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Opens the database at `path`, makes it if it is not there, migrates it to this version.
 
-        Raises StateDirectoryError, having written nothing, for a file that is not ours, is damaged, or comes
-        from a newer version.
+        Raises StateDirectoryError, having written nothing, for a file that is not ours, is damaged, comes from a
+        newer version, or has the log of another.
         """
         _refuse_foreign(path)
+        check_log(path)
+        _make_private(path)
         self.path = path
+        self.checkpoints = 0  # how often all of the log was written back
         self._engine = _engine(path)
         self._write_lock = threading.RLock()
+        self._round = self._written_back = ""
         try:
             with self._errors_told():
                 self._writer = self._engine.connect()
                 try:
                     _migrate(self._writer, path)
+                    self._round = self._read_round()
+                    self._write_back()
                 except BaseException:
                     self._writer.close()
                     raise
@@ -74,7 +84,10 @@ class Database:
             with self._errors_told():
                 try:
                     with self._writer.begin():
+                        before = self._changes()
                         yield self._writer
+                        new_round = self._round if self._changes() == before else self._begin_round()
+                    self._round = new_round
                 except BaseException:
                     self._end_failed_commit()
                     raise
@@ -87,8 +100,32 @@ class Database:
 
     def checkpoint(self) -> None:
         """Writes back what commits left in the WAL: called now and then, so that no commit has to."""
-        with self._errors_told(), self._engine.connect() as connection:
-            connection.connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")  # outside any transaction
+        with self._errors_told():
+            self._write_back()
+
+    def _write_back(self) -> None:
+        before = self._round
+        with self._engine.connect() as connection:  # outside any transaction
+            busy, in_log, done = connection.connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if not busy and in_log == done:
+            self._written_back = before
+            self.checkpoints += 1
+
+    def _read_round(self) -> str:
+        with self._writer.begin():
+            return str(self._writer.exec_driver_sql("SELECT round FROM database_log").scalar_one())
+
+    def _changes(self) -> int:
+        connection = self._writer.connection.dbapi_connection
+        return int(connection.total_changes) if connection is not None else 0
+
+    def _begin_round(self) -> str:
+        """In the first transaction after all was written back: see offsite.store.log_check."""
+        if self._written_back != self._round:
+            return self._round
+        new = uuid.uuid4().hex
+        self._writer.exec_driver_sql("UPDATE database_log SET written_back = round, round = ?", (new,))
+        return new
 
     def close(self) -> None:
         with self._write_lock:
@@ -112,7 +149,7 @@ class Database:
             code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the rest tells where in SQLite it arose
             damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
             raise StateDirectoryError(
-                f"{self.path} is damaged: {cause}; restore it from a copy"
+                f"{self.path} is damaged: {cause}; {RESTORE_WHOLE}"
                 if damaged
                 else f"{self.path} cannot be used: {cause}; nothing was changed; check the disk that it is on"
             ) from error
@@ -132,6 +169,17 @@ def _refuse_foreign(path: Path) -> None:
         raise StateDirectoryError(f"{path} is not a SQLite database; it is damaged, or not Offsite's")
     if head[_APPLICATION_ID_AT] != APPLICATION_ID.to_bytes(4, "big"):
         raise StateDirectoryError(f"{path} is a SQLite database, but not one of Offsite")
+
+
+def _make_private(path: Path) -> None:
+    """SQLite gives the log and its index the mode that the database has."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            if each.exists() and stat.S_IMODE(each.stat().st_mode) != 0o600:
+                each.chmod(0o600)
+    except OSError as error:
+        raise StateDirectoryError(f"{path} cannot be made private: {error.strerror}") from error
 
 
 def _engine(path: Path) -> Engine:
@@ -165,18 +213,27 @@ def _engine(path: Path) -> Engine:
     return engine
 
 
-def _migrate(connection: Connection, path: Path) -> None:
+def check_revision(revision: str, path: Path) -> None:
+    """Raises StateDirectoryError for one that this version does not know."""
+    if revision not in {each.revision for each in ScriptDirectory.from_config(_config()).walk_revisions()}:
+        raise StateDirectoryError(
+            f"{path} is of a newer version of Offsite (revision {revision}); use that version or a newer one"
+        )
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    script = ScriptDirectory.from_config(config)
+    return config
+
+
+def _migrate(connection: Connection, path: Path) -> None:
+    config = _config()
     with connection.begin():
         current = MigrationContext.configure(connection).get_current_revision()
-    known = {revision.revision for revision in script.walk_revisions()}
-    if current is not None and current not in known:
-        raise StateDirectoryError(
-            f"{path} is of a newer version of Offsite (revision {current}); use that version or a newer one"
-        )
-    if current == script.get_current_head():
+    if current is not None:
+        check_revision(current, path)
+    if current == ScriptDirectory.from_config(config).get_current_head():
         return
     config.attributes["connection"] = connection
     with connection.begin():

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import update
 
 from offsite.errors import BadParameter, InUse, NameInUse
-from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED
+from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED, POOL_REMAINS
 from offsite.management import values
 from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, System
 from offsite.management.table import Role, Subject, flag, keyword, positional
 from offsite.management.values import shown
+from offsite.pools.creation import clear_remains, contents_of_device, delete_row
 from offsite.pools.local import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, LocalPool
 from offsite.pools.space import Thresholds
 from offsite.store.tables.pools import pools as table
@@ -41,15 +43,25 @@ POOL = ObjectType(
 )
 
 
+def _overwrite_question(
+    context: Context, name: str, size: int | None = None, device: str | None = None, overwrite: bool = False, **_: Any
+) -> str | None:
+    path = _pool_path(context.system, name, size, device, overwrite)
+    found = contents_of_device(context.system.database, path) if device is not None and overwrite else ""
+    return f"Make pool {name} on {path}? That has {found}, and all of it is lost." if found else None
+
+
 @COMMANDS.command(
     "create pool",
     "Makes a pool, in a file of its own in the state directory, or on an empty block device.",
     keyword("size", values.size(), "How much it may hold; needed unless a device is given."),
     keyword("device", values.text("device"), "An empty block device, by its absolute path; the pool takes all of it."),
     keyword("page-size", values.size(), "The unit of allocation, 4KiB to 1MiB; by default, 16KiB."),
+    flag("overwrite", "Takes the device though something is on it, which is then lost; never one that is in use."),
     flag("no-overcommit", "Volumes may not be promised more space than the pool has."),
     positional("name", values.name("pool"), "Its name: letters, digits, _ and -, such as B.", named=True),
     examples=("create pool size 500GiB B", "create pool device /dev/sdb B"),
+    confirmation=_overwrite_question,
 )
 def create_pool(
     context: Context,
@@ -57,10 +69,11 @@ def create_pool(
     size: int | None = None,
     device: str | None = None,
     page_size: int = PAGE_BYTES,
+    overwrite: bool = False,
     no_overcommit: bool = False,
 ) -> Reply:
     system = context.system
-    path = _pool_path(system, name, size, device)
+    path = _pool_path(system, name, size, device, overwrite)
     if page_size.bit_count() != 1 or not PAGE_BYTES_MIN <= page_size <= PAGE_BYTES_MAX:
         raise BadParameter(
             f"page-size {page_size} bytes is not a power of two from {format_size(PAGE_BYTES_MIN)} to "
@@ -73,6 +86,7 @@ def create_pool(
         size or 0,
         page_size,
         overcommit=not no_overcommit,
+        overwrite=overwrite,
         report=system.events.report,
     )
     system.pools[name] = pool
@@ -80,7 +94,7 @@ def create_pool(
     return Reply(f"Pool {name} was created.", (_row(pool),))
 
 
-def _pool_path(system: System, name: str, size: int | None, device: str | None) -> Path:
+def _pool_path(system: System, name: str, size: int | None, device: str | None, overwrite: bool) -> Path:
     if not all(c.isascii() and (c.isalnum() or c in "_-") for c in name):  # it becomes part of a file's name
         raise BadParameter(f"pool name {name!r} has other characters than letters, digits, _ and -")
     if name in system.pools:
@@ -89,6 +103,8 @@ def _pool_path(system: System, name: str, size: int | None, device: str | None) 
         raise InUse(f"there are {POOLS_MAX} pools, and no more are allowed")
     if (size is None) == (device is None):
         raise BadParameter("give either a size, for a pool in a file, or a device, and not both")
+    if overwrite and device is None:
+        raise BadParameter("overwrite is for a device only; a pool without one is made in a new file")
     if device is None:
         return Path(f"pool-{name}.data")
     path = Path(device)
@@ -158,14 +174,12 @@ def _delete_question(context: Context, pool: str) -> str:
 def delete_pools(context: Context, pool: str) -> Reply:
     system = context.system
     found = _empty(system, pool)
-    path = system.state_directory / found.store.path
+    delete_row(system.database, found.id)
     del system.pools[found.name]
-    found.close()
-    with system.database.transaction() as connection:
-        connection.execute(delete(table).where(table.c.id == found.id))
-    if path.is_file():
-        path.unlink()
+    found.abandon()
     system.events.report(POOL_DELETED, f"Pool {found.name} was deleted.")
+    for problem in clear_remains(system.database):
+        system.events.report(POOL_REMAINS, f"{problem}.")
     return Reply(f"Pool {found.name} was deleted.")
 
 

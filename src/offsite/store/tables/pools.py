@@ -22,6 +22,16 @@ pools = Table(
     Column("middle_threshold_percent", Float, nullable=False),
     Column("high_threshold_percent", Float, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("generation", String),  # of the pair of database and data file; none: not started by this version yet
+    Column("previous_generation", String),  # the one before, which the data file may still have
+)
+
+# Pools that are deleted, and whose files may still be there.
+pool_remains = Table(
+    "pool_remains",
+    metadata,
+    Column("uuid", String, primary_key=True),  # of the pool
+    Column("path", String, nullable=False),
 )
 
 images = Table(

@@ -19,9 +19,9 @@ from pathlib import Path
 import structlog
 
 from offsite.access.certificates import Authority
-from offsite.admission import Admission
+from offsite.admission import Admission, NoPlace
 from offsite.clock import Clock, SystemClock
-from offsite.errors import BadParameter, InUse, NoPlace
+from offsite.errors import BadParameter, InUse
 from offsite.events import ignore
 from offsite.targets.nbd import identity
 from offsite.targets.nbd.background import Workers

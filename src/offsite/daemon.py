@@ -26,6 +26,7 @@ from sqlalchemy import select
 
 from offsite.access import lost_keys
 from offsite.access.certificates import Authority
+from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.access.maps import Maps
 from offsite.admission import Admission
 from offsite.clock import SystemClock
@@ -36,6 +37,7 @@ from offsite.interfaces.api import local_application, remote_application
 from offsite.interfaces.http_protocols import ControlProtocol, tls
 from offsite.interfaces.http_server import HttpServer, Listener
 from offsite.management import first_password, first_start, state_directory, transfer
+from offsite.management.certificate_watch import CertificateWatch, certificates_in_use
 from offsite.management.event_log import EventLog
 from offsite.management.notices import Notices
 from offsite.management.schedules.roster import Roster
@@ -157,7 +159,8 @@ class Daemon:
         directory.sign()
         self._check_stop()
         replication = self._start_replication(database, pools, authority, identity, users, events)
-        nbd = self._start_nbd(directory.path, pools, maps, authority, replication, settings, events)
+        certificates = InitiatorCertificates(database)
+        nbd = self._start_nbd(directory.path, pools, maps, authority, replication, settings, events, certificates)
         self._check_stop()
         roster = Roster(database, events.report)
         schedules = Schedules(database, settings, roster, events.report, clock)
@@ -170,6 +173,7 @@ class Daemon:
             groups=Groups(database),
             maps=maps,
             authority=authority,
+            certificates=certificates,
             replication=replication,
             targets=(nbd,),
             users=users,
@@ -185,6 +189,7 @@ class Daemon:
             addresses=self.addresses,
         )
         self._start_schedules(self.system)
+        self._start_certificate_watch(self.system)
         self._serve_http(self.system, authority, directory.path)
         events.report(SYSTEM_STARTED, f"System {identity.name} was started.")
         self._parts.callback(events.report, SYSTEM_STOPPED, f"System {identity.name} is being stopped.")
@@ -280,10 +285,13 @@ class Daemon:
         replication: Replication,
         settings: SystemSettings,
         events: EventLog,
+        certificates: InitiatorCertificates,
     ) -> NbdServer:
         exports = Exports(pools, maps, lambda image: not replication.is_secondary(image.id))
         admission = Admission("over NBD", lambda: settings.get(MAXIMUM_NBD_CONNECTIONS), events.report, SystemClock())
-        nbd = NbdServer(self._nbd_addresses(directory), exports, authority, admission=admission)
+        nbd = NbdServer(
+            self._nbd_addresses(directory), exports, authority, admission=admission, certificates=certificates
+        )
         nbd.start()
         self._parts.callback(nbd.stop, STOP_SECONDS)
         host, port = next(each for each in nbd.addresses() if not isinstance(each, Path))
@@ -304,6 +312,12 @@ class Daemon:
         self._parts.callback(scheduler.stop, STOP_SECONDS)
         ticker = Ticker("scheduler", scheduler.step, system.clock)
         system.schedules.wake = ticker.wake
+        ticker.start()
+        self._parts.callback(ticker.stop, STOP_SECONDS)
+
+    def _start_certificate_watch(self, system: System) -> None:
+        watch = CertificateWatch(lambda: certificates_in_use(system), system.events.report, system.clock)
+        ticker = Ticker("certificates", watch.step, system.clock)
         ticker.start()
         self._parts.callback(ticker.stop, STOP_SECONDS)
 

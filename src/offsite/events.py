@@ -159,6 +159,9 @@ LOGINS_LIMITED = EventKind(
     "- Somebody guesses passwords. Find out who, and keep them from the ports of this system.",
     Source.STRANGER,
 )
+INITIATOR_CERTIFICATE_ISSUED = EventKind(607, Severity.INFORMATIONAL)
+INITIATOR_CERTIFICATE_REVOKED = EventKind(608, Severity.INFORMATIONAL)
+CERTIFICATE_ENDS = EventKind(609, Severity.WARNING, "- Make a new one in time, as the message says.")
 SETTING_CHANGED = EventKind(604, Severity.INFORMATIONAL)
 VOLUME_CREATED = EventKind(610, Severity.INFORMATIONAL)
 VOLUME_CHANGED = EventKind(611, Severity.INFORMATIONAL)

@@ -14,6 +14,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from offsite.access.certificates import Authority
+from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.access.maps import Maps
 from offsite.clock import Clock, SystemClock
 from offsite.errors import OffsiteError
@@ -194,6 +195,7 @@ def bench_in(
         groups=Groups(database),
         maps=Maps(database),
         authority=authority,
+        certificates=InitiatorCertificates(database),
         replication=replication,
         targets=(target,),
         users=users,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from offsite.access.certificates import Authority
+from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.access.maps import Maps
 from offsite.events import EventKind
 from offsite.management.execution import Request, execute
@@ -160,6 +161,7 @@ class Machine:
             groups=Groups(self.database),
             maps=Maps(self.database),
             authority=self.authority,
+            certificates=InitiatorCertificates(self.database),
             replication=self.replication,
             targets=(OpenElsewhere(),),
             users=cast(Any, None),

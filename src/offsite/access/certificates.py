@@ -25,11 +25,12 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from offsite.clock import Clock, SystemClock
-from offsite.errors import StateDirectoryError
+from offsite.errors import BadParameter, StateDirectoryError
 from offsite.names import check_name
 from offsite.store.private_files import write_atomically
 
 VALID_DAYS = 50 * 365  # nobody renews a pinned certificate in time
+INITIATOR_DAYS, INITIATOR_DAYS_MAX = 365, 3650
 BACKDATED_DAYS = 1  # an initiator's clock may be behind ours
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -68,15 +69,19 @@ class Authority:
         certificate = _load_certificate(self.certificate_path, self.key_path, key)
         self.certificate_der = certificate.public_bytes(Encoding.DER)
         self.fingerprint = hashlib.sha256(self.certificate_der).hexdigest()
+        self.ends_at = certificate.not_valid_after_utc.timestamp()
+        self.authority_ends_at = self._ca.not_valid_after_utc.timestamp()
 
-    def issue(self, initiator_name: str) -> tuple[str, str]:
+    def issue(self, initiator_name: str, valid_days: int = INITIATOR_DAYS) -> tuple[str, str]:
         """A client certificate for a host and its private key, both as PEM; neither is kept here.
 
         The certificate's common name is `initiator_name`, which makes its holder the initiator `tls:NAME`.
         """
         check_name(initiator_name, "initiator name")
+        if not 1 <= valid_days <= INITIATOR_DAYS_MAX:
+            raise BadParameter(f"{valid_days} days are not within 1 to {INITIATOR_DAYS_MAX}")
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._leaf(initiator_name, key).add_extension(
+        builder = self._leaf(initiator_name, key, valid_days).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
         return _pem(builder.sign(self._ca_key, hashes.SHA256())).decode(), _key_pem(key).decode()
@@ -117,19 +122,23 @@ class Authority:
         )
         return builder.sign(self._ca_key, hashes.SHA256())
 
-    def _leaf(self, common_name: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _leaf(
+        self, common_name: str, key: ec.EllipticCurvePrivateKey, valid_days: int = VALID_DAYS
+    ) -> x509.CertificateBuilder:
         issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key())
         # The key usage is not critical, for qemu refuses a critical one without key encipherment, which
         # RFC 5480 section 3 forbids for keys of elliptic curves.
         return (
-            self._builder(_name(common_name), key)
+            self._builder(_name(common_name), key, valid_days)
             .issuer_name(self._ca.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=False)
             .add_extension(issuer_id, critical=False)
         )
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, valid_days: int = VALID_DAYS
+    ) -> x509.CertificateBuilder:
         now = datetime.fromtimestamp(self._clock.now(), UTC)
         return (
             x509.CertificateBuilder()
@@ -137,7 +146,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=BACKDATED_DAYS))
-            .not_valid_after(now + timedelta(days=VALID_DAYS))
+            .not_valid_after(now + timedelta(days=valid_days))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
 

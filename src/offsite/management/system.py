@@ -38,6 +38,7 @@ from offsite.units import format_size
 
 if TYPE_CHECKING:
     from offsite.access.certificates import Authority
+    from offsite.access.initiator_certificates import InitiatorCertificates
     from offsite.access.maps import Maps
     from offsite.pools.groups import Group, Groups
     from offsite.pools.local import LocalPool
@@ -55,7 +56,7 @@ class Target(Protocol):
         ...
 
     def recheck(self, timeout_seconds: float = ...) -> int:
-        """Ends all connections that the maps do not allow any more."""
+        """Ends all connections that the maps do not allow any more, or whose certificate was revoked."""
         ...
 
     def connections(self) -> list[tuple[str, str]]:
@@ -83,6 +84,7 @@ class System:
     groups: Groups
     maps: Maps
     authority: Authority
+    certificates: InitiatorCertificates
     replication: Replication
     targets: Sequence[Target]
     users: Users

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from structlog.testing import capture_logs
 
 from offsite.access.certificates import Authority
+from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import identity
 from offsite.targets.nbd.server import NbdServer
@@ -284,3 +286,57 @@ def test_many_tls_clients_at_once_keep_their_bytes_apart(bench: NbdBench, author
     for thread in threads:
         thread.join(30)
     assert failures == []
+
+
+def test_a_revoked_certificate_is_refused_and_who_is_connected_with_it_is_cut(
+    bench: NbdBench, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "requires_tls", lambda address: address != identity.UNIX)
+    image = bench.volume(access="no-access")
+    for name in ("db", "web"):
+        bench.maps.map(image.id, f"tls:{name}", "read-write")
+    record = InitiatorCertificates(bench.maps._database)
+    server = bench.serve(LOOPBACK, authority=authority, certificates=record)
+    directories = {
+        name: certificate_directory(authority, bench.directory / name, name.partition(".")[0])
+        for name in ("db.1", "db.2", "web")
+    }
+
+    def connected(name: str) -> RawClient:
+        client = bench.connect(tcp_address(server))
+        client.greet()
+        start_tls(client, directories[name])
+        client.haggle("Sales")
+        return client
+
+    clients = {name: connected(name) for name in directories}
+    assert len(record.all()) == 3, "those of an older version are on record once they were seen"
+    revoked = (directories["db.1"] / "client-cert.pem").read_bytes()
+    record.revoke(f"{x509.load_pem_x509_certificate(revoked).serial_number:x}", 9.0)
+    assert server.recheck() == 0
+    assert clients["db.1"].is_closed()
+    assert sorted(server.connections()) == [("tls:db", "Sales"), ("tls:web", "Sales")]
+    with capture_logs() as lines:
+        with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+            connected("db.1")
+        until(lambda: bool(complaints(lines)))
+    assert "was revoked" in complaints(lines)[0]["reason"]
+    connected("db.2")
+    record.revoke_all("db", 9.0)
+    server.recheck()
+    assert server.connections() == [("tls:web", "Sales")]
+    assert clients["web"].read(0, 8) == bytes(8)
+
+
+def test_a_certificate_revoked_during_the_handshake_does_not_get_in(bench: NbdBench, authority: Authority) -> None:
+    bench.volume()
+    record = InitiatorCertificates(bench.maps._database)
+    server = bench.serve(LOOPBACK, authority=authority, certificates=record)
+    client = bench.connect(tcp_address(server))
+    client.greet()
+    start_tls(client, certificate_directory(authority, bench.directory / "db", "db"))
+    assert client.option(nbd.OPT_LIST)
+    record.revoke_all("db", 9.0)
+    with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+        client.haggle("Sales")
+    until(lambda: server.connections() == [])

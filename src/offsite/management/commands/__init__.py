@@ -1,6 +1,7 @@
 """The commands, by subject; together they are the table."""
 
 from offsite.management.commands import (
+    certificates,
     digests,
     events,
     groups,
@@ -28,6 +29,7 @@ TABLE = Table(
         snapshots,
         groups,
         maps,
+        certificates,
         peers,
         sets,
         runs,

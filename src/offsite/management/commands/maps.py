@@ -40,16 +40,6 @@ INITIATOR = ObjectType(
         Property("mapped", "Mapped", Kind.YES_NO),
     ),
 )
-CERTIFICATE = ObjectType(
-    "initiator-certificate",
-    "initiator-certificate",
-    (
-        Property("id", "Initiator"),
-        Property("ca-certificate"),
-        Property("certificate"),
-        Property("private-key"),
-    ),
-)
 EVERYONE = "all other initiators"  # ME4's words for the default map
 MAPPED = "Volumes, snapshots, and volume groups (all their members, by name), with commas between them."
 
@@ -197,31 +187,13 @@ def set_initiator(context: Context, id: str, nickname: str) -> Reply:
     positional("nickname", values.reference("nickname"), "The nickname."),
 )
 def delete_initiator_nickname(context: Context, nickname: str) -> Reply:
-    remove_nickname(context.system.database, nickname)
-    return Reply(f"No initiator has the nickname {nickname} now.")
-
-
-@COMMANDS.command(
-    "create initiator-certificate",
-    "Makes a certificate and a key with which a host reaches this system over TLS, as the initiator tls:NAME. They are "
-    "shown once and not kept; the command line writes them to files that qemu and libnbd take as they are.",
-    positional("name", values.name("initiator"), "The host's name.", named=True),
-    examples=("create initiator-certificate web1",),
-)
-def create_initiator_certificate(context: Context, name: str) -> Reply:
     system = context.system
-    certificate, key = system.authority.issue(name)
-    system.events.report(MAP_CHANGED, f"A certificate for initiator tls:{name} was made by user {context.user.name}.")
-    issued = row(
-        CERTIFICATE,
-        {
-            "id": f"tls:{name}",
-            "ca-certificate": system.authority.ca_path.read_text(),
-            "certificate": certificate,
-            "private-key": key,
-        },
-    )
-    return Reply(f"A certificate for initiator tls:{name} was made.", (issued,))
+    initiator = next((each.id for each in system.maps.initiators() if each.nickname == nickname), "")
+    remove_nickname(system.database, nickname)
+    name = initiator.removeprefix("tls:")
+    good = [each for each in system.certificates.all(name) if each.revoked_at is None] if name != initiator else []
+    still = f" Its certificates are as good as before; `revoke initiator-certificate initiator {initiator}` ends them."
+    return Reply(f"No initiator has the nickname {nickname} now.{still if good else ''}")
 
 
 def _listed(found: Sequence[Found]) -> str:

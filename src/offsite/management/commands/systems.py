@@ -33,6 +33,8 @@ SYSTEM = ObjectType(
         Property("nbd-address", "NBD"),
         Property("peer-address", "Peer Port"),
         Property("certificate-fingerprint", "Certificate"),
+        Property("certificate-expiry", "Certificate Ends", Kind.TIME),
+        Property("authority-expiry", "Authority Ends", Kind.TIME),
         Property("started", "Started", Kind.TIME),
     ),
     record=True,
@@ -57,6 +59,8 @@ def show_system(context: Context) -> Reply:
         "nbd-address": system.addresses["nbd"],
         "peer-address": system.addresses["peer"],
         "certificate-fingerprint": system.authority.fingerprint,
+        "certificate-expiry": system.authority.ends_at,
+        "authority-expiry": system.authority.authority_ends_at,
         "started": system.started_at,
     }
     return Reply(rows=(row(SYSTEM, values),))

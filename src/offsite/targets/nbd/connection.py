@@ -18,6 +18,7 @@ from typing import Literal
 
 import structlog
 
+from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.admission import NoPlace, Place
 from offsite.clock import Clock
 from offsite.errors import NotAllowed, OffsiteError
@@ -46,6 +47,7 @@ class Settings:
     handshake_seconds: float  # from accept to the choice of an export
     send_seconds: float  # in which a client must take something of a reply
     force_tls: bool  # also on loopback and on the Unix socket
+    certificates: InitiatorCertificates | None  # none: every certificate of the authority is good
 
 
 class InitiatorLookup:
@@ -77,6 +79,7 @@ class Connection:
         self.client_address = client_address
         self.initiator = identity.initiator_id(client_address, None)
         self.export: Export | None = None  # once it is chosen
+        self._certificate_der: bytes | None = None
         self.place: Place | None = None  # which the server gives it
         self._settings = settings
         self._plain = PlainChannel(sock, settings.send_seconds)
@@ -151,11 +154,20 @@ class Connection:
         context = self._settings.tls_contexts["certificate required" if required else "certificate optional"]
         channel = TlsChannel(self._plain, context, deadline)
         self._channel = channel
-        self.initiator = identity.initiator_id(self.client_address, channel.certificate_der())
+        self._certificate_der = channel.certificate_der()
+        self.check_certificate()
+        self.initiator = identity.initiator_id(self.client_address, self._certificate_der)
+
+    def check_certificate(self) -> None:
+        """Raises CertificateRevoked."""
+        if self._settings.certificates is not None and self._certificate_der is not None:
+            self._settings.certificates.check(self._certificate_der)
 
     def _enter(self, export: Export) -> None:
-        """From here on the server finds this connection by its export; an unmap just before has to count."""
+        """From here on the server finds this connection by its export; an unmap or a revocation just before has to
+        count."""
         self.export = export
+        self.check_certificate()
         exports = self._settings.exports
         if not exports.still_granted(export, self.initiator):
             raise NotAllowed(f"{export.name!r} is not mapped to {self.initiator} any more")

@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from offsite.access.certificates import Authority
+from offsite.access.initiator_certificates import CertificateRevoked, InitiatorCertificates
 from offsite.admission import Admission, NoPlace
 from offsite.clock import Clock, SystemClock
 from offsite.errors import BadParameter, InUse
@@ -58,6 +59,7 @@ class NbdServer:
         clock: Clock | None = None,
         force_tls: bool = False,
         admission: Admission | None = None,
+        certificates: InitiatorCertificates | None = None,
         handshake_seconds: float = HANDSHAKE_SECONDS,
         send_seconds: float = SEND_SECONDS,
     ) -> None:
@@ -77,6 +79,7 @@ class NbdServer:
             handshake_seconds=handshake_seconds,
             send_seconds=send_seconds,
             force_tls=force_tls,
+            certificates=certificates,
         )
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
@@ -124,15 +127,18 @@ class NbdServer:
         )
 
     def recheck(self, timeout_seconds: float = 5.0) -> int:
-        """Ends all connections whose export is not mapped to their initiator as it was when they were made;
-        to be called after maps have changed. Returns how many are left at `timeout_seconds`."""
-        exports = self._settings.exports
-        return self._end(
-            lambda connection: (
-                connection.export is not None and not exports.still_granted(connection.export, connection.initiator)
-            ),
-            time.monotonic() + timeout_seconds,
-        )
+        """Ends all connections whose export is not mapped to their initiator as it was when they were made, and
+        those whose certificate was revoked; to be called after maps have changed, or a revocation. Returns how many
+        are left at `timeout_seconds`."""
+        return self._end(lambda connection: not self._may_go_on(connection), time.monotonic() + timeout_seconds)
+
+    def _may_go_on(self, connection: Connection) -> bool:
+        try:
+            connection.check_certificate()
+        except CertificateRevoked:
+            return False
+        export = connection.export
+        return export is None or self._settings.exports.still_granted(export, connection.initiator)
 
     def connections(self) -> list[tuple[str, str]]:
         """Initiator and export name of every connection in its transmission phase."""

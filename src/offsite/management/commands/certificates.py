@@ -1,0 +1,137 @@
+"""Certificates of initiators: create, show, revoke."""
+
+from __future__ import annotations
+
+from offsite.access.certificates import INITIATOR_DAYS, INITIATOR_DAYS_MAX
+from offsite.errors import BadParameter
+from offsite.events import INITIATOR_CERTIFICATE_ISSUED, INITIATOR_CERTIFICATE_REVOKED
+from offsite.management import values
+from offsite.management.commands.mapping import resolve_initiators
+from offsite.management.reply import Kind, ObjectType, Property, Reply, row
+from offsite.management.system import Context, System
+from offsite.management.table import Role, Subject, keyword, positional
+
+COMMANDS = Subject("Certificates of initiators")
+
+ISSUED = ObjectType(
+    "initiator-certificate",
+    "initiator-certificate",
+    (
+        Property("id", "Initiator"),
+        Property("ca-certificate"),
+        Property("certificate"),
+        Property("private-key"),
+    ),
+)
+CERTIFICATE = ObjectType(
+    "initiator-certificates",
+    "initiator-certificate-record",
+    (
+        Property("id", "Initiator"),
+        Property("serial", "Serial"),
+        Property("status", "Status"),
+        Property("issued", "Issued", Kind.TIME),
+        Property("expiry", "Ends", Kind.TIME),
+        Property("revoked", "Revoked", Kind.TIME, seldom=True),
+    ),
+)
+REFERENCE = values.reference("initiator")
+
+
+@COMMANDS.command(
+    "create initiator-certificate",
+    "Makes a certificate and a key with which a host reaches this system over TLS, as the initiator tls:NAME. They are "
+    "shown once and not kept; the command line writes them to files that qemu and libnbd take as they are.",
+    keyword("days", values.integer(1, INITIATOR_DAYS_MAX), f"How long it is good; by default, {INITIATOR_DAYS} days."),
+    positional("name", values.name("initiator"), "The host's name.", named=True),
+    examples=("create initiator-certificate web1", "create initiator-certificate days 90 web1"),
+)
+def create_initiator_certificate(context: Context, name: str, days: int = INITIATOR_DAYS) -> Reply:
+    system = context.system
+    certificate, key = system.authority.issue(name, days)
+    serial = system.certificates.add(certificate, system.clock.now()).serial
+    message = f"Certificate {serial} for initiator tls:{name} was made, good for {days} days."
+    system.events.report(INITIATOR_CERTIFICATE_ISSUED, f"{message[:-1]}, by user {context.user.name}.")
+    issued = row(
+        ISSUED,
+        {
+            "id": f"tls:{name}",
+            "ca-certificate": system.authority.ca_path.read_text(),
+            "certificate": certificate,
+            "private-key": key,
+        },
+    )
+    return Reply(message, (issued,))
+
+
+@COMMANDS.command(
+    "show initiator-certificates",
+    "Lists the certificates of initiators: those made here, and those of an older version that hosts have come with.",
+    keyword("initiator", REFERENCE, "Only those of this one: its nickname or tls:NAME."),
+    role=Role.MONITOR,
+)
+def show_initiator_certificates(context: Context, initiator: str | None = None) -> Reply:
+    system = context.system
+    now = system.clock.now()
+    found = system.certificates.all(None if initiator is None else _tls_name(system, initiator))
+    return Reply(
+        rows=tuple(
+            row(
+                CERTIFICATE,
+                {
+                    "id": f"tls:{each.name}",
+                    "serial": each.serial,
+                    "status": "revoked" if each.revoked_at is not None else "good" if now < each.ends_at else "ended",
+                    "issued": each.issued_at,
+                    "expiry": each.ends_at,
+                    "revoked": each.revoked_at,
+                },
+            )
+            for each in found
+        )
+    )
+
+
+def _question(context: Context, serial: str | None = None, initiator: str | None = None) -> str:
+    del context
+    _check_one(serial, initiator)
+    whose = f"certificate {serial}" if serial is not None else f"all certificates of initiator {initiator}"
+    return f"Revoke {whose}? Whoever uses it is disconnected, and it is never good again."
+
+
+@COMMANDS.command(
+    "revoke initiator-certificate",
+    "Ends a certificate, or all that an initiator has, for good. Who is connected with one is disconnected. A new one "
+    "may be made after that. Give either the serial or the initiator.",
+    keyword("serial", values.reference("serial"), "The certificate, as `show initiator-certificates` lists it."),
+    keyword("initiator", REFERENCE, "All certificates of this one, also those not on record: nickname or tls:NAME."),
+    confirmation=_question,
+    examples=("revoke initiator-certificate initiator tls:web1",),
+)
+def revoke_initiator_certificate(context: Context, serial: str | None = None, initiator: str | None = None) -> Reply:
+    system = context.system
+    now = system.clock.now()
+    _check_one(serial, initiator)
+    if serial is not None:
+        revoked = system.certificates.revoke(serial.lower(), now)
+        what = f"Certificate {revoked.serial} of initiator tls:{revoked.name} was revoked"
+    else:
+        name = _tls_name(system, str(initiator))
+        count = system.certificates.revoke_all(name, now)
+        what = f"All certificates of initiator tls:{name} were revoked, {count} of them on record and good until now"
+    system.events.report(INITIATOR_CERTIFICATE_REVOKED, f"{what}, by user {context.user.name}.")
+    left = sum(target.recheck() for target in system.targets)
+    still = f" {left} connections have not ended yet: the disk holds them up." if left else ""
+    return Reply(f"{what}.{still}")
+
+
+def _check_one(serial: str | None, initiator: str | None) -> None:
+    if (serial is None) == (initiator is None):
+        raise BadParameter("give either the serial of a certificate or an initiator, all of whose certificates end")
+
+
+def _tls_name(system: System, initiator: str) -> str:
+    (id,) = resolve_initiators(system, [initiator])
+    if id is None or not id.startswith("tls:"):
+        raise BadParameter(f"initiator {values.shown(initiator)} has no certificates; only those named tls:NAME have")
+    return id.removeprefix("tls:")

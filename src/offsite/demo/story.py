@@ -94,9 +94,11 @@ class Demo:
 
     def _connect(self) -> None:
         self._narrator.title("London meets Newark: the password is used once, certificates are pinned")
+        (newark,) = self._newark.ask("show", "system")["system"]
         self._london.run(
             "create", "peer-connection", "remote-port-address", self._newark.peer_address,
-            "remote-username", "manage", "Newark", environment={"OFFSITE_REMOTE_PASSWORD": self._newark.password},
+            "remote-username", "manage", "fingerprint", newark["certificate-fingerprint"], "Newark",
+            environment={"OFFSITE_REMOTE_PASSWORD": self._newark.password},
         )  # fmt: skip
         self._london.run("create", "replication-set", "peer-connection", "Newark", "primary-volume", VOLUME, SET)
 

@@ -30,7 +30,7 @@ from offsite.replication import records
 from offsite.replication.attempt import Attempt
 from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
-from offsite.replication.records import SetRecord
+from offsite.replication.records import PeerRecord, SetRecord
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.settings import Settings
@@ -63,6 +63,13 @@ class Clock:
 
     def monotonic(self) -> float:
         return self._world.tasks.now
+
+
+class AnyUser:
+    """Who gives a command is nobody's concern here."""
+
+    def current(self, user: User) -> User:
+        return user
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ class Machine:
             certificates=InitiatorCertificates(self.database),
             replication=self.replication,
             targets=(OpenElsewhere(),),
-            users=cast(Any, None),
+            users=cast(Any, AnyUser()),
             sessions=cast(Any, None),
             events=cast(Any, self),
             notices=cast(Any, None),
@@ -228,6 +235,10 @@ class Machine:
     def group_names(self) -> list[str]:
         with Database.read(self.database) as connection:
             return [group.name for group in all_groups(connection)]
+
+    def peers(self) -> list[PeerRecord]:
+        with Database.read(self.database) as connection:
+            return records.all_peers(connection)
 
     def sets(self) -> list[SetRecord]:
         """By name."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from offsite.access.certificates import Authority
-from offsite.errors import PoolFull
+from offsite.errors import OffsiteError, PoolFull
 from offsite.replication import other_halves, records
 from offsite.replication.records import RunRecord, SetRecord
 from tests.simulation.checks import Checks
@@ -149,6 +149,7 @@ class World:
             self.tasks.sleep(1.0)
             for machine in self.machines:
                 self._trouble(machine)
+                self._choose(machine)
             if self._comes("times that the systems were parted", self.faults.partition_every_seconds):
                 self.network.part(self.random.expovariate(1 / 20.0))
         self.is_busy = False
@@ -191,6 +192,19 @@ class World:
             machine.take_copy()
             self.note(f"{machine.name} was copied")
 
+    def _choose(self, machine: Machine) -> None:
+        """A peer that was put back is refused, until an operator has chosen it: the machine that it was is gone."""
+        line = self._choice(machine) if machine.is_up and self.random.random() < 0.3 else ""
+        if line:
+            self.tasks.spawn(f"{machine.name}-user", lambda: User(self, machine).type(line), machine)
+
+    def _choice(self, machine: Machine) -> str:
+        for peer in machine.peers():
+            refused = machine.replication.introductions.about(peer).refused
+            if refused is not None:
+                return f"set peer-connection accept-incarnation {refused.start} {peer.name}"
+        return ""
+
     def _quiet_down(self) -> None:
         self.faults.quiet()
         self.network.heal()
@@ -208,12 +222,27 @@ class World:
         """R7: what has failed goes on by itself. What a user has suspended, a user has to resume."""
         for machine in self.machines:
             self._as(machine, lambda machine=machine: self._make_room(machine))  # type: ignore[misc]
+        self._choose_all()
         for machine in self.machines:
             self._drop_halves(machine)
         for machine in self.machines:
             for of in self._primaries(machine):
                 if self._replicate_to_the_end(machine, of) is not None:
                     self.checks.up_to_date(machine, of)
+
+    def _choose_all(self) -> None:
+        for machine in 2 * self.machines:
+            self._as(machine, lambda machine=machine: self._meet(machine))  # type: ignore[misc]
+            for each in self.machines:
+                line = self._choice(each)
+                if line:
+                    self._as(each, lambda each=each, line=line: User(self, each).type(line))  # type: ignore[misc]
+
+    def _meet(self, machine: Machine) -> None:
+        """So that one who is to be refused is, on both sides."""
+        for peer in machine.peers():
+            with contextlib.suppress(OffsiteError), machine.replication.peers.connect(peer):
+                pass
 
     def _make_room(self, machine: Machine) -> None:
         """A pool that is full stays so until somebody deletes something."""

@@ -10,7 +10,6 @@ On the primary a visit or a run finds it. The secondary is told when it is diver
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -24,7 +23,7 @@ from offsite.replication.plan import Relation
 from offsite.replication.records import SetRecord
 from offsite.store.database import Database
 from offsite.store.tables.replication import other_halves, points
-from offsite.units import format_size
+from offsite.units import format_instant, format_size
 
 
 @dataclass(frozen=True)
@@ -161,11 +160,6 @@ def sentence_of(connection: Connection, of: SetRecord, half: OtherHalf) -> str:
             return f"an operator has decided that the copy on {peer} is kept as a snapshot and replaced"
         return told
     return f"system {peer} holds {_older_told(half.point)}; the next run sends everything"
-
-
-def format_instant(instant: float) -> str:
-    """In UTC, for the operators of two systems read it."""
-    return f"{datetime.fromtimestamp(instant, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def told_of(point: RecoveryPoint | None) -> str:

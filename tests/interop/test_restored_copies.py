@@ -15,7 +15,9 @@ import pytest
 from tests.interop.replication import SECONDS, Replicated, events, snapshots
 from tests.systems import System, two_systems, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+VISIT_SECONDS = 100.0  # a peer is visited once a minute
 
 DIVERGED, OLDER, KEPT, TASK_FAILED, RUN_STARTED = 592, 594, 596, 638, 580
 
@@ -50,7 +52,7 @@ def put_back(pair: Replicated, system: System, copy: Path) -> None:
         other.ask("show", "peer-connections")  # which looks whether the peer answers
         return str(other.ask("show", "peer-connections", system.name)["peer-connections"][0]["refused-start"])
 
-    wait_until("it is refused", lambda: refused() != "", 90)
+    wait_until("it is refused", lambda: refused() != "", VISIT_SECONDS)
     other.ask("set", "peer-connection", "accept-incarnation", refused(), system.name)
 
 
@@ -66,7 +68,7 @@ def test_a_primary_put_back_never_overwrites_the_newer_copy_and_the_way_out_keep
 
     # By itself, before anyone asks for a run.
     for system in (london, newark):
-        pair.await_status("SalesDR", "Diverged", system)
+        pair.await_status("SalesDR", "Diverged", system, VISIT_SECONDS)
         wait_until(f"{system.name} tells", lambda system=system: events(system, DIVERGED, "SalesDR") != [], SECONDS)  # type: ignore[misc]
     (told,) = events(london, DIVERGED, "SalesDR")
     assert told["severity"] == "ERROR" and told["message"].count("UTC") == 4, "both instants, and since when"
@@ -93,7 +95,7 @@ def test_a_primary_put_back_never_overwrites_the_newer_copy_and_the_way_out_keep
     assert newark.digest(kept) == newer
     assert events(newark, KEPT, kept) != []
     for system in (london, newark):
-        pair.await_status("SalesDR", "Ready", system)
+        pair.await_status("SalesDR", "Ready", system, VISIT_SECONDS)
     pair.write("Sales", 3)
     pair.replicate("SalesDR")
     assert newark.digest(kept) == newer and pair.same("Sales")
@@ -109,7 +111,7 @@ def test_a_secondary_put_back_is_shown_as_old_as_it_is_and_filled_anew(pair: Rep
     pair.replicate("SalesDR")
     assert pair.show("SalesDR")["last-success-time-numeric"] > older
     put_back(pair, newark, copy)
-    wait_until("it is seen", lambda: pair.show("SalesDR")["last-success-time-numeric"] == older, 90)
+    wait_until("it is seen", lambda: pair.show("SalesDR")["last-success-time-numeric"] == older, VISIT_SECONDS)
     (told,) = events(london, OLDER, "SalesDR")
     assert told["severity"] == "WARNING"
     pair.replicate("SalesDR")
@@ -131,7 +133,7 @@ def test_a_schedule_that_is_due_after_the_start_does_not_overwrite_it_either(pai
     with closing(sqlite3.connect(copy / "state.db")) as database, database:
         database.execute("UPDATE schedules SET next_at = ?", (time.time() - 60,))
     put_back(pair, london, copy)
-    pair.await_status("SalesDR", "Diverged")
+    pair.await_status("SalesDR", "Diverged", seconds=VISIT_SECONDS)
     wait_until("the schedule has tried", lambda: started(london), SECONDS)
     assert newark.digest("Sales") == newer
     assert all(run["state"] in ("running", "success") for run in pair.runs("SalesDR"))

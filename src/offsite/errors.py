@@ -168,3 +168,10 @@ class DigestMismatch(OffsiteError):
 
     code = -20014
     error_class = ErrorClass.TRANSIENT
+
+
+class DigestsDiffer(OffsiteError):
+    """The secondary says that it has committed something else than what was sent. Its copy does not count."""
+
+    code = -20024
+    error_class = ErrorClass.OPERATOR

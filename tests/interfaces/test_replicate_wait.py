@@ -48,7 +48,8 @@ def test_it_asks_until_the_run_has_ended_and_sums_up() -> None:
     system = Scripted(run(), run(progress=50.0), (run(run="another", state="queued"), run()), done)
     reply = replicate(system, LINE)
     assert reply.message == (
-        "Sales DR is up to date: 3 MiB had changed, 2 MiB went over the wire, in 1.50 s; digests are equal."
+        "Sales DR is up to date: 3 MiB had changed, 2 MiB went over the wire, in 1.50 s; the digests of all that was "
+        "sent are equal."
     )
     assert system.asked[0] == ("replicate", "Sales DR")
     assert system.asked[1] == ["show", "replication-runs", '"Sales DR"'], "a name with a space stays one word"

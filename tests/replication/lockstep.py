@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from offsite.errors import PeerUnreachable
 from offsite.events import EventKind
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
@@ -197,6 +199,7 @@ class Link:
         self._secondary = secondary
         self._lost_request, self._lost_answer = lost_request, lost_answer
         self._answers: deque[AnyMessage] = deque()
+        self.change: Callable[[AnyMessage], AnyMessage] = lambda message: message
         self.side = SecondarySide(
             secondary.database,
             secondary.pools,
@@ -218,7 +221,7 @@ class Link:
         self.data_bytes += len(data)
         wire.decode_head(frame[: wire.HEAD_BYTES], payload_allowed=True)
         heard = wire.decode_message(frame[wire.HEAD_BYTES :], len(payload))
-        answer = self._run.answer(heard, payload)  # type: ignore[arg-type]  # a run sends nothing else
+        answer = self.change(self._run.answer(heard, payload))  # type: ignore[arg-type]  # a run sends nothing else
         if self._lost_answer.hit():
             raise PeerUnreachable("the answer was lost")
         self._answers.append(wire.decode_message(wire.encode(answer)[wire.HEAD_BYTES :]))
@@ -244,6 +247,7 @@ class World:
         self.points = [self.secondary_content()]  # every content that the secondary may ever show (R1)
         self.requests, self.answers = Nth(), Nth()
         self.data_bytes = 0
+        self.lie_about_digest = False
 
     def request(self, *, give_up: bool = True) -> str:
         """Asks for a run, as RunRequests.replicate does; returns its uuid. The one before is given up or goes first."""
@@ -266,6 +270,8 @@ class World:
         """One attempt over one connection; raises what cut it."""
         end = self._primary_end(run)
         link = Link(self.secondary, self.requests, self.answers)
+        if self.lie_about_digest:
+            link.change = _with_another_digest
         driver = PrimaryDriver(link, end, Progress(run, 0.0, self.clock), lambda: None)
         machine = PrimaryRun(run, SET_UUID, 1, Asking("secondary", self.clock))
         try:
@@ -299,3 +305,11 @@ class World:
     def close(self) -> None:
         self.primary.database.close()
         self.secondary.database.close()
+
+
+def _with_another_digest(message: AnyMessage) -> AnyMessage:
+    """What a secondary that has something else would answer."""
+    outcome = getattr(message, "outcome", None)
+    if outcome is None:
+        return message
+    return msgspec.structs.replace(message, outcome=msgspec.structs.replace(outcome, digest=b"another digest.."))

@@ -132,3 +132,15 @@ def test_a_sample_that_deceives_does_not_make_data_larger() -> None:
 
 def test_a_few_bytes_are_not_worth_it() -> None:
     assert Compressor().compress(memoryview(bytes(100)))[0] == compression.NONE
+
+
+def test_a_comparison_has_no_data() -> None:
+    extents = table((0, 4096, 0, DATA))
+    digest = digest_of(extents, memoryview(bytes(4096)))
+    batch = Batch(
+        sequence=0, position=Position(1, 0), extents=1, data_bytes=4096, compression=0, digest=digest, compares=True
+    )
+    payload = memoryview(extents.tobytes())
+    assert len(unpack(batch, payload, [8192]).data) == 0
+    with pytest.raises(ProtocolError, match="is to be compared, and has 4 bytes of data"):
+        unpack(batch, memoryview(bytes(payload) + b"data"), [8192])

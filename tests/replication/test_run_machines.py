@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -45,7 +46,7 @@ from offsite.replication.secondary_run import Filled, SecondaryRun
 from tests.replication.lockstep import VirtualClock
 
 R, P, S = "r" * 36, "p" * 36, "s" * 36
-READY = Ready(watermark=START, digest=DIGEST_START, changed_bytes=0, wire_bytes=0)
+READY = Ready(watermark=START, changed_bytes=0, wire_bytes=0)
 OUTCOME = Outcome(digest=bytes(16), changed_bytes=1, wire_bytes=2)
 
 
@@ -171,8 +172,9 @@ def test_a_failure_over_there_ends_the_run_with_its_error() -> None:
 class EndStub:
     """Says what is asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: Ready = READY) -> None:
         self.calls: list[str] = []
+        self.ready = ready
 
     def look(self, _ask: Ask) -> Holds:
         self.calls.append("look")
@@ -180,11 +182,15 @@ class EndStub:
 
     def prepare(self, _begin: Begin) -> Ready:
         self.calls.append("prepare")
-        return READY
+        return self.ready
 
     def store(self, arrived: Arrived, filled: Filled) -> Position:
         self.calls.append(f"store {arrived.batch.sequence} to {filled.position.offset}")
         return filled.position
+
+    def compare(self, arrived: Arrived, done: Position) -> Position:
+        self.calls.append(f"compare {done.offset} to {arrived.batch.position.offset}")
+        return self.ready.watermark
 
     def commit(self, _commit: Commit) -> Committed:
         self.calls.append("commit")
@@ -198,6 +204,7 @@ class EndStub:
         return Kept(snapshots=["V-kept"])
 
 
+END = Position(1, 0)
 BEGIN = Begin(run=R, point=P, base=None, taken_at=0.0, sizes_bytes=[1 << 20])
 NOTHING = memoryview(b"")
 EMPTY_DIGEST = digest_of(np.empty(0, EXTENT), NOTHING)
@@ -226,6 +233,42 @@ def test_a_point_is_filled_in_order_and_then_committed() -> None:
     assert end.calls == ["look", "prepare", "store 0 to 4096", "store 1 to 0", "commit", "discard"]
 
 
+RESUMED = Ready(watermark=Position(0, 8192), changed_bytes=0, wire_bytes=0)
+
+
+def comparison(sequence: int, offset: int) -> Batch:
+    return msgspec.structs.replace(batch(sequence, Position(0, offset)), compares=True)
+
+
+def test_what_lies_below_the_watermark_is_compared_before_the_commit() -> None:
+    end = EndStub(RESUMED)
+    run = SecondaryRun(end)
+    run.answer(BEGIN, NOTHING)
+    run.answer(batch(0, END), NOTHING)
+    run.answer(comparison(1, 4096), NOTHING)
+    run.answer(comparison(2, 8192), NOTHING)
+    assert run.answer(commit(3), NOTHING) == Committed(outcome=OUTCOME)
+    assert end.calls == ["prepare", "store 0 to 0", "compare 0 to 4096", "compare 4096 to 8192", "commit"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "sentence"),
+    [
+        ([batch(0, END), commit(1)], "all before .*offset=0.* was compared; .*offset=8192.* is due"),
+        ([batch(0, END), comparison(1, 4096), commit(2)], "all before .*offset=4096"),
+        ([batch(0, END), comparison(1, 8193)], "compares up to .*8193"),
+        ([batch(0, END), comparison(1, 4096), comparison(2, 0)], "compares up to .*offset=0.*4096"),
+    ],
+)
+def test_a_primary_that_does_not_have_it_compared_cannot_commit(messages: list[Batch | Commit], sentence: str) -> None:
+    run = SecondaryRun(EndStub(RESUMED))
+    run.answer(BEGIN, NOTHING)
+    for message in messages[:-1]:
+        run.answer(message, NOTHING)
+    with pytest.raises(ProtocolError, match=sentence):
+        run.answer(messages[-1], NOTHING)
+
+
 def test_after_a_discard_nothing_more_is_stored() -> None:
     """R8: what was aborted must not come back by a batch that was on its way."""
     run = after(BEGIN)
@@ -241,9 +284,6 @@ def after(*messages: Begin | Batch | Commit) -> SecondaryRun:
     return run
 
 
-END = Position(1, 0)
-
-
 @pytest.mark.parametrize(
     ("run", "message", "error", "sentence"),
     [
@@ -254,7 +294,7 @@ END = Position(1, 0)
         (after(), commit(0), ProtocolError, "was not begun"),
         (after(BEGIN, batch(0, END)), commit(1, "q" * 36), ProtocolError, "was not begun"),
         (after(BEGIN, batch(0, Position(0, 4096))), commit(1), ProtocolError, "is the end"),
-        (after(BEGIN, batch(0, END)), commit(2), DigestMismatch, "the batches stored have the digest"),
+        (after(BEGIN, batch(0, END)), commit(2), DigestMismatch, "the batches stored and compared have the digest"),
         (after(BEGIN, batch(0, END), commit(1)), commit(1), ProtocolError, "was not begun"),
     ],
 )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from offsite.errors import PeerUnreachable
+from offsite.errors import DigestMismatch, DigestsDiffer, OffsiteError, PeerUnreachable
 from offsite.replication import point_records, records
+from offsite.replication.taking import Taking
 from tests.replication.lockstep import Crash, Nth, World
 from tests.replication.sites import random_bytes, template_database
 
@@ -149,6 +150,101 @@ def test_a_run_that_was_cut_sends_only_what_is_behind_its_watermark(
             record = records.find_run(connection, run)
         assert record is not None
         assert record.changed_bytes == 2 * MIB + 16384, "the record counts the whole run"
+
+
+@pytest.mark.parametrize("initial", [True, False], ids=["initial", "difference"])
+def test_a_byte_that_changes_below_the_watermark_of_a_cut_run_is_found_and_sent_again(
+    make_world: Callable[[], World], initial: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R2: "equal" was said though it was not: the digest of what had been stored was taken from the record."""
+    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", 1)
+    world = make_world()
+    run = prepare(world, initial=initial)
+    world.requests.at = world.requests.count + 4  # Ask, Begin, the first batch, and then no more
+    with pytest.raises(PeerUnreachable):
+        world.attempt(run)
+    partial = world.secondary.pool.image(partial_image(world))
+    image = world.secondary.pool.open(partial.id)
+    buffer = bytearray(1)
+    image.read(4097, memoryview(buffer))
+    image.write(4097, memoryview(bytes([buffer[0] ^ 1])))
+    world.secondary.pool.flush()
+    before = world.secondary_content()
+    with pytest.raises(DigestMismatch, match=r"member 0 between offset .* is not .* what was sent.*again"):
+        world.attempt(run)
+    assert world.secondary_content() == before, "never shown as a copy"
+    assert [kind.code for kind, _ in world.secondary.events if kind.code != 579] == [664]
+    finish(world, run)
+
+
+def partial_image(world: World) -> int:
+    with world.secondary.database.read() as connection:
+        held = point_records.set_points(connection, world.secondary.of.id)
+    return next(point for point in held if point.state == "partial").image_ids[0]
+
+
+def test_what_lies_below_the_watermark_is_compared_without_being_sent_again(
+    make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when all was sent, and only Committed is missing. Both sides have the same digest of it."""
+    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", 1)
+    world = make_world()
+    run = prepare(world, initial=True)
+    world.requests.at = world.requests.count + 8
+    with pytest.raises(PeerUnreachable):
+        world.attempt(run)
+    world.data_bytes = 0
+    world.attempt(run)
+    world.check_done(run)
+    assert world.data_bytes <= MIB + 16384
+    digests = []
+    for end in (world.primary, world.secondary):
+        with end.database.read() as connection:
+            record = records.find_run(connection, run)
+        assert record is not None
+        digests.append(record.digest)
+    assert digests[0] == digests[1] is not None
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["Committed", "Holds"])
+def test_a_copy_whose_digest_is_not_that_of_what_was_sent_is_not_adopted(
+    make_world: Callable[[], World], lost: bool
+) -> None:
+    world = make_world()
+    run = prepare(world, initial=True)
+    if lost:
+        world.answers.at = world.answers.count + 7  # Holds, Ready, four Acks, Committed
+        with pytest.raises(PeerUnreachable):
+            world.attempt(run)
+    world.lie_about_digest = True
+    for _ in range(2):
+        with pytest.raises(DigestsDiffer, match="it is not a copy"):
+            world.attempt(run)
+    with world.primary.database.read() as connection:
+        held = point_records.set_points(connection, world.primary.of.id)
+    assert [point.state for point in held] == ["pending"]
+    assert {kind.code for kind, _ in world.primary.events} == {662}
+
+
+def test_an_aborted_run_whose_digest_differs_is_forgotten_so_that_the_set_can_go_on(
+    make_world: Callable[[], World],
+) -> None:
+    world = make_world()
+    run = prepare(world, initial=True)
+    world.lie_about_digest = True
+    with pytest.raises(DigestsDiffer):
+        world.attempt(run)
+    with world.primary.database.read() as connection:
+        record = records.find_run(connection, run)
+    assert record is not None
+    taking = Taking(world.primary.database, world.primary.pools, world.clock)
+    taking.abort(world.primary.of, record, "aborted", may_be_committed=True)
+    second = world.request()
+    with pytest.raises(OffsiteError):
+        world.attempt(second)
+    with world.primary.database.read() as connection:
+        held = point_records.set_points(connection, world.primary.of.id)
+    assert [point.uuid for point in held] == [second]
 
 
 def test_a_later_request_finishes_the_point_that_was_cut_and_then_its_own(make_world: Callable[[], World]) -> None:

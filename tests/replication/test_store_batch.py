@@ -116,3 +116,24 @@ def test_zeros_that_did_not_get_there_are_found(
 def test_a_batch_damaged_on_its_way_is_told_from_a_damaged_disk(images: list[OpenImage]) -> None:
     with pytest.raises(DigestMismatch, match="batch 3 arrived with another digest"):
         BatchStore(images).store(arrived((0, 4096, 0, DATA), data=random_bytes(4096), digest=bytes(16)))
+
+
+def test_what_was_stored_is_compared_later(images: list[OpenImage]) -> None:
+    store = BatchStore(images)
+    data = random_bytes(8192, 5)
+    stored = arrived((4096, 4096, 1, DATA), (9 * 4096, 4096, 1, ZERO), (65536, 4096, 1, DATA), data=data)
+    store.store(stored)
+    later = Arrived(stored.batch, stored.extents, memoryview(b""))
+    store.compare(later)
+    images[1].write(9 * 4096 + 5, memoryview(b"!"))
+    with pytest.raises(DigestMismatch, match=f"member 1 at offset {9 * 4096 + 5} is not zero"):
+        store.compare(later)
+    store.store(stored)
+    images[1].write(65536 + 4095, memoryview(bytes([data[-1] ^ 1])))
+    with pytest.raises(DigestMismatch, match=f"member 1 between offset 4096 and {65536 + 4096}: what is stored there"):
+        store.compare(later)
+
+
+def test_a_comparison_of_nothing_with_a_digest_of_something_is_told(images: list[OpenImage]) -> None:
+    with pytest.raises(DigestMismatch, match="batch 3, which is empty"):
+        BatchStore(images).compare(arrived(digest=bytes(16)))

@@ -289,7 +289,7 @@ ANSWERS: list[AnyMessage] = [
     Working(),
     SetsHeld(sets=[UNKNOWN]),
     Holds(base=UNKNOWN, outcome=None, partial=None),
-    Ready(watermark=END, digest=bytes(16), changed_bytes=0, wire_bytes=0),
+    Ready(watermark=END, changed_bytes=0, wire_bytes=0),
     Ack(sequence=0, durable=END),
     Committed(outcome=Outcome(digest=bytes(16), changed_bytes=0, wire_bytes=0)),
     Pair(username="manage", password=PASSWORD, certificate=b"x", host="", port=1),

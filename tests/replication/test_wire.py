@@ -54,7 +54,7 @@ EVERY_MESSAGE: list[messages.AnyMessage] = [
         base=UUID, outcome=OUTCOME, partial=messages.Partial(point=UUID, base=UUID, watermark=Position(0, 4096))
     ),
     messages.Begin(run=UUID, point=UUID, base=UUID, taken_at=1.5, sizes_bytes=[4096]),
-    messages.Ready(watermark=Position(1, 0), digest=bytes(16), changed_bytes=1, wire_bytes=2),
+    messages.Ready(watermark=Position(1, 0), changed_bytes=1, wire_bytes=2),
     Batch(
         sequence=0,
         position=Position(0, 1 << 20),

@@ -109,7 +109,8 @@ def state(run: Row, now: float) -> str:
 def summary(name: str, run: Row) -> str:
     changed, wire = (format_size(int(number(run, each))) for each in ("changed-bytes", "wire-bytes"))
     took = format_duration(number(run, "duration"))
-    return f"{name} is up to date: {changed} had changed, {wire} went over the wire, in {took}; digests are equal."
+    sent = f"{changed} had changed, {wire} went over the wire, in {took}"
+    return f"{name} is up to date: {sent}; the digests of all that was sent are equal."
 
 
 def number(row: Row, name: str) -> float:

@@ -69,7 +69,13 @@ def unpack(batch: Batch, payload: memoryview, sizes_bytes: Sequence[int]) -> Arr
         raise ProtocolError(f"batch {batch.sequence}: {len(payload)} bytes hold no {batch.extents} extents")
     extents = np.frombuffer(payload[:table_bytes], EXTENT)
     _check_extents(batch, extents, sizes_bytes)
-    return Arrived(batch, extents, _data(batch, payload[table_bytes:]))
+    if not batch.compares:
+        return Arrived(batch, extents, _data(batch, payload[table_bytes:]))
+    if len(payload) > table_bytes:
+        raise ProtocolError(
+            f"batch {batch.sequence} is to be compared, and has {len(payload) - table_bytes} bytes of data"
+        )
+    return Arrived(batch, extents, payload[table_bytes:])
 
 
 def _check_extents(batch: Batch, extents: Extents, sizes_bytes: Sequence[int]) -> None:

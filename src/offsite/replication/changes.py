@@ -54,11 +54,14 @@ class Differences:
         self._members = members
         self._remembered: dict[tuple[int, int], list[Extent]] = {}
 
-    def find_changes(self, start: Position) -> Iterator[Changes]:
-        """All that must be sent from `start` on, member after member, by rising offset."""
+    def find_changes(self, start: Position, end: Position | None = None) -> Iterator[Changes]:
+        """All that must be sent from `start` on, or was sent up to `end`, member after member, by rising offset."""
+        end = Position(member=len(self._members)) if end is None else end
         for index, first in self._members_from(start):
-            yield from self._member_changes(index, first)
-        yield Changes(np.empty(0, EXTENT), memoryview(b""), Position(member=len(self._members)), 0)
+            if Position(index, first) >= end:
+                break
+            yield from self._member_changes(index, first, end.offset if index == end.member else None)
+        yield Changes(np.empty(0, EXTENT), memoryview(b""), end, 0)
 
     def estimate_bytes(self, start: Position) -> int:
         """How many bytes of data find_changes will look at, at most."""
@@ -89,21 +92,33 @@ class Differences:
             self._remembered[index, first] = ahead
         return chain(ahead, found)
 
-    def _member_changes(self, index: int, first: int) -> Iterator[Changes]:
+    def _member_changes(self, index: int, first: int, until: int | None) -> Iterator[Changes]:
         member, pool = self._members[index], self._pool
+        extents = self._extents(index, first)
         with ExitStack() as opened:
             new = opened.enter_context(closing(pool.open(member.new)))
             old = None if member.old is None else opened.enter_context(closing(pool.open(member.old)))
             scanner = _Scanner(index, new, old)
             silent = 0
-            for window in _windows(self._extents(index, first)):
+            for window in _windows(extents if until is None else _before(extents, until)):
                 found = scanner.scan(window)
                 silent += found.scanned_bytes
                 if len(found.extents) or silent >= _SILENT_BYTES_MAX:
                     yield Changes(found.extents, found.data, found.position, silent)
                     silent = 0
             if silent:
-                yield Changes(np.empty(0, EXTENT), memoryview(b""), Position(index + 1, 0), silent)
+                yield Changes(np.empty(0, EXTENT), memoryview(b""), _end_of(index, until), silent)
+
+
+def _end_of(index: int, until: int | None) -> Position:
+    return Position(index + 1, 0) if until is None else Position(index, until)
+
+
+def _before(extents: Iterator[Extent], until: int) -> Iterator[Extent]:
+    for extent in extents:
+        if extent.offset >= until:
+            return
+        yield Extent(extent.offset, min(extent.length, until - extent.offset), extent.kind)
 
 
 @dataclass(slots=True)

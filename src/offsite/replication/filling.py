@@ -14,10 +14,10 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from offsite.clock import Clock
-from offsite.errors import PoolFull
+from offsite.errors import DigestMismatch, PoolFull
 from offsite.pools.protocol import Pool
 from offsite.replication import point_records, records
-from offsite.replication.batches import Arrived
+from offsite.replication.batches import DIGEST_START, Arrived
 from offsite.replication.fence import Fence
 from offsite.replication.messages import Position
 from offsite.replication.point_records import PointRecord
@@ -66,7 +66,7 @@ class Filling:
         self._wire_bytes = wire_bytes
         self._wire_at_begin = wire_bytes()
         self._store = BatchStore([pool.open(image_id) for image_id in point.image_ids])
-        self._mark = _Mark(Filled(point.watermark, point.digest), run.changed_bytes, run.wire_bytes)
+        self._mark = _Mark(Filled(point.watermark, DIGEST_START), run.changed_bytes, run.wire_bytes)
         self._durable = point.watermark
         self._flushing: Future[None] | None = None
         self._flushed_at = clock.monotonic()
@@ -84,6 +84,19 @@ class Filling:
                 ) from error
         self._mark = _Mark(filled, self.changed_bytes + arrived.batch.data_bytes, self.wire_bytes)
         self._flush_if_due()
+        return self._durable
+
+    def compare(self, arrived: Arrived, done: Position) -> Position:
+        """See SecondaryEnd.compare. What follows `done` is not durable any more when something else is found there."""
+        with self._fence.held_by(self._owner):
+            try:
+                self._store.compare(arrived)
+            except DigestMismatch:
+                if self._flushing is not None:
+                    self._flushing.result()
+                self._mark = _Mark(Filled(done, DIGEST_START), self.changed_bytes, self.wire_bytes)
+                self.flush()
+                raise
         return self._durable
 
     @property
@@ -117,7 +130,7 @@ class Filling:
         def write(connection: Connection) -> None:
             # Someone who has taken over may have begun the point anew: then this mark would be a lie.
             if self._fence.is_owner(self._owner):
-                point_records.set_watermark(connection, self.point.id, mark.filled.position, mark.filled.digest)
+                point_records.set_watermark(connection, self.point.id, mark.filled.position)
                 records.update_run(
                     connection, self._run.uuid, changed_bytes=mark.changed_bytes, wire_bytes=mark.wire_bytes
                 )

@@ -240,10 +240,9 @@ class Begin(Message, frozen=True, kw_only=True):
 
 
 class Ready(Message, frozen=True, kw_only=True):
-    """Send from `watermark` on. The bytes are those of the whole run so far."""
+    """Send from `watermark` on, then have compared what lies below it. The bytes are those of the whole run so far."""
 
     watermark: Position
-    digest: Digest
     changed_bytes: Bytes
     wire_bytes: Bytes
 
@@ -252,6 +251,9 @@ class Batch(Message, frozen=True, kw_only=True):
     """Some extents of a point, in the payload of the frame: the table of extents, then their data.
 
     `position` is how far the point is sent once this batch is in. Answered by Ack.
+
+    One that `compares` is of what an earlier connection has sent, and has no data: what is stored is read again.
+    `position` is then how far that is done.
     """
 
     sequence: Counter
@@ -260,6 +262,7 @@ class Batch(Message, frozen=True, kw_only=True):
     data_bytes: Annotated[int, Meta(ge=0, le=1 << 21)]  # before compression
     compression: Annotated[int, Meta(ge=0, le=1)]  # 0 none, 1 zstd
     digest: Digest  # xxh3_128 of the table and the data before compression
+    compares: bool = False
 
 
 class Ack(Message, frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from offsite.errors import ObjectNotFound
-from offsite.replication.batches import DIGEST_START
 from offsite.replication.messages import START, Partial, Position
 from offsite.replication.plan import PrimaryHolds, SecondaryHolds
 from offsite.replication.recovery_points import insert_recovery_point
@@ -32,7 +31,6 @@ class PointRecord:
     taken_at: float
     based_on: str | None
     watermark: Position
-    digest: bytes
     image_ids: tuple[int, ...]
 
 
@@ -72,7 +70,6 @@ def _point(connection: Connection, row: RowMapping) -> PointRecord:
         taken_at=row["taken_at"],
         based_on=row["based_on"],
         watermark=Position(row["watermark_member"], row["watermark_offset"]),
-        digest=bytes.fromhex(row["watermark_digest"]),
         image_ids=tuple(ids),
     )
 
@@ -87,7 +84,7 @@ def insert_point(
     based_on: str | None = None,
 ) -> None:
     values = {"set_id": set_id, "uuid": uuid, "state": state, "taken_at": taken_at, "based_on": based_on}
-    mark = _watermark_values(START, DIGEST_START)
+    mark = _watermark_values(START)
     point_id = connection.execute(insert(points).values(values | mark).returning(points.c.id)).scalar_one()
     for position, name in enumerate(image_names):
         image_id = image_id_by_name(connection, name)
@@ -113,17 +110,13 @@ def delete_points(connection: Connection, point_ids: Sequence[int]) -> None:
     connection.execute(delete(points).where(points.c.id.in_(point_ids)))
 
 
-def set_watermark(connection: Connection, point_id: int, watermark: Position, digest: bytes) -> None:
+def set_watermark(connection: Connection, point_id: int, watermark: Position) -> None:
     partial = (points.c.id == point_id) & (points.c.state == "partial")
-    connection.execute(update(points).where(partial).values(_watermark_values(watermark, digest)))
+    connection.execute(update(points).where(partial).values(_watermark_values(watermark)))
 
 
-def _watermark_values(watermark: Position, digest: bytes) -> dict[str, Any]:
-    return {
-        "watermark_member": watermark.member,
-        "watermark_offset": watermark.offset,
-        "watermark_digest": digest.hex(),
-    }
+def _watermark_values(watermark: Position) -> dict[str, Any]:
+    return {"watermark_member": watermark.member, "watermark_offset": watermark.offset}
 
 
 def primary_holds(held: Sequence[PointRecord], run: str) -> PrimaryHolds:

@@ -59,6 +59,8 @@ class PrimaryDriver:
         self._pings_due = 0  # that were sent and not yet answered
         self._compressor = Compressor()
         self._changes: Iterator[Changes] = iter(())
+        self._sent_before: Iterator[Changes] | None = None  # what is to be compared once all is sent
+        self._compares = False
         self._wire_before = 0
 
     def drive(self, machine: Generator[Action, Answer, None]) -> None:
@@ -76,7 +78,7 @@ class PrimaryDriver:
         """Does what the machine wants done, and returns what it is to get."""
         match action:
             case Transmit(Commit() as commit):
-                self._about_to_commit()
+                self._about_to_commit(commit)
                 self._channel.send(commit)
             case Transmit(message):
                 self._channel.send(message)
@@ -94,10 +96,12 @@ class PrimaryDriver:
                 self._end.do(step, outcome)
         return None
 
-    def _about_to_commit(self) -> None:
-        """From here on an abort has to ask the secondary first. Whoever aborts stops us before it looks."""
+    def _about_to_commit(self, commit: Commit) -> None:
+        """From here on an abort has to ask the secondary first. Whoever aborts stops us before it looks. Our digest is
+        on record, so that what the secondary says of the run can be compared with it, also after a crash."""
         self._progress.may_be_committed = True
         self._check_stopped()
+        self._end.note_digest(commit.point, commit.digest)
 
     def _receive(self, timeout_seconds: float) -> Answer:
         received = self._channel.receive(timeout_seconds)
@@ -129,12 +133,20 @@ class PrimaryDriver:
             left = differences.estimate_bytes(ready.watermark)
         self._progress.begin(total, left)
         self._changes = differences.find_changes(ready.watermark)
+        self._sent_before = differences.find_changes(START, ready.watermark) if ready.watermark != START else None
 
     def _send_next(self, sequence: int) -> Sent | None:
         changes = next(self._changes, None)
+        if changes is None and self._sent_before is not None:
+            self._changes, self._sent_before = self._sent_before, None
+            self._compares = True
+            self._progress.compare()
+            changes = next(self._changes, None)
         if changes is None:
             self._progress.state = "committing"
             return None
+        if self._compares:
+            return self._send_comparison(sequence, changes)
         compression, data = self._compressor.compress(changes.data)
         batch = Batch(
             sequence=sequence,
@@ -145,14 +157,34 @@ class PrimaryDriver:
             digest=digest_of(changes.extents, changes.data),
         )
         table = changes.extents.tobytes()
-        if self._pacing is not None and self._pacing.is_limited:
-            self._send_paced(self._pacing, batch, table, data)
-        else:
-            self._channel.send(batch, table, data)
+        self._send_batch(batch, table, data)
         self._progress.changed_bytes += len(changes.data)
         self._progress.wire_bytes = self._wire_before + self._channel.wire_bytes
         self._progress.scanned(changes.scanned_bytes)
         return Sent(sequence, len(table) + len(data), batch.digest)
+
+    def _send_comparison(self, sequence: int, changes: Changes) -> Sent:
+        """The table and the digest of what an earlier connection has sent. How much may be on its way counts by what
+        the other side has to read."""
+        batch = Batch(
+            sequence=sequence,
+            position=changes.position,
+            extents=len(changes.extents),
+            data_bytes=len(changes.data),
+            compression=0,
+            digest=digest_of(changes.extents, changes.data),
+            compares=True,
+        )
+        table = changes.extents.tobytes()
+        self._send_batch(batch, table, memoryview(b""))
+        self._progress.wire_bytes = self._wire_before + self._channel.wire_bytes
+        return Sent(sequence, len(table) + len(changes.data), batch.digest)
+
+    def _send_batch(self, batch: Batch, table: bytes, data: memoryview) -> None:
+        if self._pacing is not None and self._pacing.is_limited:
+            self._send_paced(self._pacing, batch, table, data)
+        else:
+            self._channel.send(batch, table, data)
 
     def _send_paced(self, pacing: Flow, batch: Batch, table: bytes, data: memoryview) -> None:
         """Waits until it may go. What arrives meanwhile waits, too: a run takes it in before it counts silence."""
@@ -176,4 +208,4 @@ class PrimaryDriver:
         close = getattr(self._changes, "close", None)
         if close is not None:
             close()
-        self._changes = iter(())
+        self._changes, self._sent_before, self._compares = iter(()), None, False

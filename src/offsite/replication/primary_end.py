@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from offsite import events
 from offsite.clock import Clock
+from offsite.errors import DigestsDiffer, ObjectNotFound
 from offsite.errors import Diverged as DivergedError
-from offsite.errors import ObjectNotFound
 from offsite.events import Report, ignore
 from offsite.pools.protocol import Delete, Pool
 from offsite.replication import other_halves, point_records, records
@@ -97,6 +97,12 @@ class PrimaryEnd:
             raise ObjectNotFound(f"point {uuid} is gone; the run was aborted")
         if adopted.state == "base":
             return
+        differing = self._differing(uuid, outcome)
+        if differing is not None and adopted.state == "aborted":
+            self._drop([adopted])  # nobody waits for it: what the secondary holds is none of ours
+            return
+        if differing is not None:
+            raise DigestsDiffer(differing)
         older = [point for point in held if point.state == "base" or point.id < adopted.id]
         older = [point for point in older if point is not adopted]
         now = self._clock.now()
@@ -122,6 +128,21 @@ class PrimaryEnd:
         self.pool.apply([*_deletions(older), *renames], write)
         if following is not None:
             self._report(events.HISTORY_NAME_IN_USE, following.sentence(self._set.name))
+
+    def _differing(self, uuid: str, outcome: Outcome | None) -> str | None:
+        """Tells when the secondary has committed something else than what was sent."""
+        with self._database.read() as connection:
+            run = records.find_run(connection, uuid)
+        if outcome is None or run is None or run.digest is None or run.digest == outcome.digest.hex():
+            return None
+        sentence = (
+            f"the secondary has committed run {uuid} with the digest {outcome.digest.hex()}, and all that was sent has "
+            f"{run.digest}: it is not a copy"
+        )
+        if run.error != sentence:
+            told = f"Of replication set name: {self._set.name}, {sentence}."
+            self._report(events.DIGESTS_DIFFER, told)
+        return sentence
 
     def _following(self, uuid: str, outcome: Outcome | None) -> Following | None:
         """What to do when the secondary has kept the run under another number than it was to have."""
@@ -154,6 +175,11 @@ class PrimaryEnd:
             count=of.snapshot_count,
             retention_priority=of.snapshot_retention_priority,
         )
+
+    def note_digest(self, point: str, digest: bytes) -> None:
+        """What we have of the run that took this point, before the secondary is asked to commit it."""
+        with self._database.transaction() as connection:
+            records.update_run(connection, point, digest=digest.hex())
 
     def note_failure(self, sentence: str | None) -> None:
         """The run goes on when it can; meanwhile its record says why it does not."""

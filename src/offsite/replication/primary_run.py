@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from offsite.errors import ProtocolError
 from offsite.replication.asking import Asking, Receive, Transmit
-from offsite.replication.batches import chain
+from offsite.replication.batches import DIGEST_START, chain
 from offsite.replication.messages import (
     Ack,
     AnyMessage,
@@ -65,7 +65,8 @@ class OpenChanges:
 
 @dataclass(frozen=True, slots=True)
 class SendNext:
-    """Send the next batch. Gets Sent, or None when there is none left."""
+    """Send the next batch, at last those that compare what earlier connections have sent. Gets Sent, or None when
+    there is none left."""
 
     sequence: int
 
@@ -132,7 +133,7 @@ class PrimaryRun:
         )
         ready = yield from self.asking.request(begin, Ready)
         yield OpenChanges(step, ready)
-        digest = yield from self._send_batches(ready.digest)
+        digest = yield from self._send_batches(DIGEST_START)
         history = self.history() if step.point == self.run else None
         commit = Commit(run=self.run, point=step.point, digest=digest, history=history)
         committed = yield from self.asking.request(commit, Committed)

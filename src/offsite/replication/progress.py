@@ -9,7 +9,15 @@ from offsite.clock import Clock
 from offsite.errors import ErrorClass
 
 Phase = Literal[
-    "waiting for its turn", "connecting", "sending", "committing", "waiting", "success", "failed", "stopped"
+    "waiting for its turn",
+    "connecting",
+    "sending",
+    "comparing",
+    "committing",
+    "waiting",
+    "success",
+    "failed",
+    "stopped",
 ]
 _RATE_SECONDS = 3.0  # the rate is that of about the last so many seconds
 
@@ -64,6 +72,11 @@ class Progress:
         self._total, self._scanned = total_bytes, total_bytes - left_bytes
         self._rate = 0.0
         self._marked_at, self._marked_scanned = self._clock.monotonic(), self._scanned
+
+    def compare(self) -> None:
+        """All is sent; what was sent before the connection was cut is read again."""
+        self.state = "comparing"
+        self.got_somewhere = True
 
     def scanned(self, scanned_bytes: int) -> None:
         self.got_somewhere = True

@@ -9,7 +9,15 @@ from sqlalchemy import Connection
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import BadParameter, NotAllowed, NotReplaced, ObjectNotFound, PeerRefused, ProtocolError
+from offsite.errors import (
+    BadParameter,
+    DigestMismatch,
+    NotAllowed,
+    NotReplaced,
+    ObjectNotFound,
+    PeerRefused,
+    ProtocolError,
+)
 from offsite.events import Report
 from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
 from offsite.replication import other_halves, point_records, records
@@ -138,7 +146,6 @@ class SecondarySide:
         )
         return Ready(
             watermark=point.watermark,
-            digest=point.digest,
             changed_bytes=run.changed_bytes,
             wire_bytes=run.wire_bytes,
         )
@@ -212,6 +219,17 @@ class SecondarySide:
 
     def store(self, arrived: Arrived, filled: Filled) -> Position:
         return self._expect_filling().store(arrived, filled)
+
+    def compare(self, arrived: Arrived, done: Position) -> Position:
+        try:
+            return self._expect_filling().compare(arrived, done)
+        except DigestMismatch as error:
+            sentence = f"{error}. It was stored by this run and read back well then; it is sent again from there on"
+            self._report(
+                events.STORED_DATA_CHANGED,
+                f"What a run of replication set name: {self._set.name}, has stored has changed: {sentence}.",
+            )
+            raise DigestMismatch(sentence) from error
 
     def leave(self, reason: str) -> None:
         """The connection has ended: keeps what there is of a point that is being filled, and why it is not whole."""
@@ -326,6 +344,8 @@ class SecondarySide:
                 "digest": outcome.digest.hex(),
                 "error": None,
             }
+        else:  # should Committed be lost, Holds tells of the run that took the point
+            records.update_run(connection, commit.point, digest=outcome.digest.hex())
         records.update_run(connection, commit.run, **values)
 
     def keep(self, keep: Keep) -> Kept:

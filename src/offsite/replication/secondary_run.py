@@ -1,9 +1,10 @@
 """The secondary's side of a run, without I/O: what to answer to each message, and in which order they may come.
 
-          Begin                      Batch (the next one)
+          Begin                      Batch (the next one, or one that compares what was stored before Begin)
 idle ───────────────▶ filling ──────────────────┐
  ▲                     │   ▲                     │
  └── Commit ───────────┘   └──── Ack ────────────┘
+     of all that was sent, and compared
 
 Ask, Begin, Keep and Discard are welcome in both states: a Begin while filling starts anew from what is durable, after a
 Discard nothing is being filled.
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from offsite.errors import DigestMismatch, ProtocolError
-from offsite.replication.batches import Arrived, chain, unpack
+from offsite.replication.batches import DIGEST_START, Arrived, chain, unpack
 from offsite.replication.messages import (
+    START,
     Ack,
     AnyMessage,
     Ask,
@@ -59,6 +61,11 @@ class SecondaryEnd(Protocol):
         """Stores a batch and checks what is stored. Returns how far everything is durable."""
         ...
 
+    def compare(self, arrived: Arrived, done: Position) -> Position:
+        """Reads again what an earlier connection has stored; all before `done` was compared before. Returns how far
+        everything is durable. Raises DigestMismatch: what follows `done` is to be sent again then."""
+        ...
+
     def commit(self, commit: Commit) -> Committed: ...
 
     def discard(self, discard: Discard) -> None: ...
@@ -75,6 +82,7 @@ class SecondaryRun:
         self._end = end
         self._begun: Begin | None = None
         self._filled = Filled(Position(), b"")
+        self._resumed_at = self._compared = START
         self._sequence = 0
 
     def answer(self, message: RunMessage, payload: memoryview) -> AnyMessage:
@@ -98,7 +106,8 @@ class SecondaryRun:
         self._begun = None
         ready = self._end.prepare(begin)
         self._begun = begin
-        self._filled = Filled(ready.watermark, ready.digest)
+        self._filled = Filled(ready.watermark, DIGEST_START)
+        self._resumed_at, self._compared = ready.watermark, START
         self._sequence = 0
         return ready
 
@@ -107,11 +116,25 @@ class SecondaryRun:
             raise ProtocolError("a Batch came before a Begin")
         if batch.sequence != self._sequence:
             raise ProtocolError(f"batch {batch.sequence} came instead of {self._sequence}")
+        if batch.compares:
+            return self._compare(batch, payload, self._begun)
         if batch.position < self._filled.position:
             raise ProtocolError(f"batch {batch.sequence} goes back from {self._filled.position}")
         arrived = unpack(batch, payload, self._begun.sizes_bytes)
         filled = Filled(batch.position, chain(self._filled.digest, batch.digest))
-        durable = self._end.store(arrived, filled)
+        return self._acknowledge(batch, self._end.store(arrived, filled), filled)
+
+    def _compare(self, batch: Batch, payload: memoryview, begun: Begin) -> Ack:
+        if not self._compared <= batch.position <= self._resumed_at:
+            raise ProtocolError(
+                f"batch {batch.sequence} compares up to {batch.position}; {self._compared} to {self._resumed_at} is due"
+            )
+        durable = self._end.compare(unpack(batch, payload, begun.sizes_bytes), self._compared)
+        self._compared = batch.position
+        filled = Filled(self._filled.position, chain(self._filled.digest, batch.digest))
+        return self._acknowledge(batch, durable, filled)
+
+    def _acknowledge(self, batch: Batch, durable: Position, filled: Filled) -> Ack:
         self._filled = filled
         self._sequence += 1
         return Ack(sequence=batch.sequence, durable=durable)
@@ -123,9 +146,12 @@ class SecondaryRun:
         end = Position(len(begun.sizes_bytes), 0)
         if self._filled.position != end:
             raise ProtocolError(f"a Commit at {self._filled.position}; {end} is the end")
+        if self._compared != self._resumed_at:
+            raise ProtocolError(f"a Commit when all before {self._compared} was compared; {self._resumed_at} is due")
         if commit.digest != self._filled.digest:
             raise DigestMismatch(
-                f"the batches stored have the digest {self._filled.digest.hex()}, those sent {commit.digest.hex()}"
+                f"the batches stored and compared have the digest {self._filled.digest.hex()}, those sent "
+                f"{commit.digest.hex()}"
             )
         self._begun = None
         return self._end.commit(commit)

@@ -30,6 +30,11 @@ class BatchStore:
         self._write(arrived)
         self._verify(arrived)
 
+    def compare(self, arrived: Arrived) -> None:
+        """What was stored earlier is read again. Raises OSError, or DigestMismatch, which says where it differs."""
+        if self._digest_of_stored(arrived) != arrived.batch.digest:
+            raise DigestMismatch(f"{_place(arrived)}: what is stored there is not (any more) what was sent")
+
     def _write(self, arrived: Arrived) -> None:
         at = 0
         for member, rows in _by_member(arrived):
@@ -47,6 +52,11 @@ class BatchStore:
                         image.discard(offset, length)
 
     def _verify(self, arrived: Arrived) -> None:
+        if self._digest_of_stored(arrived) != arrived.batch.digest:
+            raise DigestMismatch(self._explain(arrived, self._read_back[: len(arrived.data)]))
+
+    def _digest_of_stored(self, arrived: Arrived) -> bytes:
+        """Raises DigestMismatch where something else than zero is found in what was sent as zeros."""
         at = 0
         for member, rows in _by_member(arrived):
             image = self._images[member]
@@ -57,8 +67,7 @@ class BatchStore:
                         at += length
                     else:
                         self._check_zero(image, member, offset, length)
-        if digest_of(arrived.extents, self._read_back[:at]) != arrived.batch.digest:
-            raise DigestMismatch(self._explain(arrived, self._read_back[:at]))
+        return digest_of(arrived.extents, self._read_back[:at])
 
     def _check_zero(self, image: OpenImage, member: int, offset: int, length: int) -> None:
         scratch = memoryview(bytearray(0))
@@ -93,6 +102,15 @@ def _by_member(arrived: Arrived) -> Iterator[tuple[int, list[tuple[int, int, int
     for first, last in zip([0, *edges], [*edges, len(members)], strict=True):
         if first < last:
             yield int(members[first]), arrived.extents[first:last].tolist()
+
+
+def _place(arrived: Arrived) -> str:
+    """Batches are of one member, by rising offset, as this version makes them."""
+    if not len(arrived.extents):
+        return f"batch {arrived.batch.sequence}, which is empty"
+    first, last = arrived.extents[0], arrived.extents[-1]
+    until = int(last["offset"]) + int(last["length"])
+    return f"member {first['member']} between offset {first['offset']} and {until}"
 
 
 @contextmanager

@@ -117,10 +117,9 @@ points = Table(
     Column("state", String, nullable=False),  # base: both ends hold it; pending: to be sent; partial: being filled
     Column("taken_at", Float, nullable=False),
     Column("based_on", String),  # partial: uuid of the base that it was cloned from; none: from nothing
-    # partial: all before this position is durable here, and this is the digest of it
+    # partial: all before this position is durable here
     Column("watermark_member", Integer, nullable=False),
     Column("watermark_offset", BigInteger, nullable=False),
-    Column("watermark_digest", String, nullable=False),
     UniqueConstraint("set_id", "uuid"),
 )
 

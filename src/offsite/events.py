@@ -144,6 +144,16 @@ PEER_FORGOT_SYSTEM = EventKind(
     "- Read the message: log in to the peer again, or end what is left of its sets and the peer connection here.",
 )
 PEER_KNOWS_SYSTEM_AGAIN = EventKind(691, Severity.RESOLVED)
+CLOCKS_DIFFER = EventKind(
+    653, Severity.WARNING, "- Set the clock that is wrong; have both systems take their time from a server (NTP)."
+)
+CLOCKS_AGREE = EventKind(654, Severity.RESOLVED)
+PEER_GONE = EventKind(
+    655,
+    Severity.WARNING,
+    "- Find out whether the other system runs, and whether its peer port can be reached from here.",
+)
+PEER_BACK = EventKind(656, Severity.RESOLVED)
 SYSTEM_STARTED = EventKind(600, Severity.INFORMATIONAL)
 SYSTEM_STOPPED = EventKind(601, Severity.INFORMATIONAL)
 KEYS_MADE_ANEW = EventKind(

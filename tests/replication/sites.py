@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from offsite.access.certificates import Authority
+from offsite.clock import SystemClock
 from offsite.errors import AuthenticationFailed
 from offsite.events import EventKind
 from offsite.pools.protocol import Create, Pool
@@ -50,6 +51,15 @@ def _template_keys(name: str) -> Path:
     return directory
 
 
+class WallClock(SystemClock):
+    """One that can be set."""
+
+    ahead_seconds = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead_seconds
+
+
 class Site:
     """One system. `disk` and `directory` outlive `crash`, as they outlive a process."""
 
@@ -63,6 +73,7 @@ class Site:
         self.pages_max = pages_max
         shutil.copytree(_template_keys(name), directory / "keys")
         self.authority = Authority(directory / "keys", name, ["127.0.0.1"])
+        self.wall_clock = WallClock()
         self.events: list[tuple[EventKind, str]] = []
         self.asked: list[tuple[str, str, str]] = []  # whose password was checked, and for whom
         self.logins_refused = ""  # why no password is checked at all
@@ -83,6 +94,7 @@ class Site:
             self.authenticate,
             HookDirectory(self.directory / "hooks"),
             lambda kind, message: self.events.append((kind, message)),
+            self.wall_clock,
         )
 
     def authenticate(self, username: str, password: str, host: str) -> bool:
@@ -188,7 +200,7 @@ class Unintroduced:
         del certificate
         return self._identity.hello()
 
-    def meet(self, certificate: bytes | None, hello: Hello) -> None: ...
+    def meet(self, certificate: bytes | None, hello: Hello, waited_seconds: float) -> None: ...
 
 
 def pair(here: Site, there: Site) -> None:

@@ -101,7 +101,7 @@ def test_however_often_a_system_was_started_while_its_peer_was_away(london: Site
     speak(london, "Newark")
     speak(newark, "London")
     for _ in range(EARLIER_MAX + 10):
-        Introductions(london.database, london.identity, lambda *_: None, SystemClock())
+        Introductions(london.database, london.identity, london.replication.contacts, lambda *_: None, SystemClock())
     london.restart()
     assert london.replication.introductions.current.number > EARLIER_MAX
     speak(newark, "London")

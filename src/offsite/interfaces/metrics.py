@@ -93,6 +93,15 @@ def _peers(system: System) -> Iterator[Metric]:
             for peer, answer in zip(peers, threads.map(lambda each: _is_online(system, each), peers), strict=True):
                 online.add_metric([peer.name, peer.system_name], answer)
     yield online
+    skew = GaugeMetricFamily(
+        "offsite_peer_clock_skew_seconds",
+        "How far the peer's clock is ahead of this system's; none while it is not known.",
+        labels=["peer", "system"],
+    )
+    for peer in peers:
+        if peer.contact.skew is not None:
+            skew.add_metric([peer.name, peer.system_name], peer.contact.skew.seconds)
+    yield skew
 
 
 def _is_online(system: System, peer: Peer) -> bool:
@@ -133,13 +142,18 @@ def _progress(system: System, info: SetInfo) -> RunProgress | None:
 _OF_SETS: tuple[tuple[str, str, Callable[[SetInfo, Mapping[str, int]], float | None]], ...] = (
     (
         "offsite_set_lag_seconds",
-        "Age of the newest complete recovery point; none before the first run has succeeded.",
+        "Age of the newest complete recovery point; none when there is none, or when its age is not known.",
         lambda info, _: info.lag_seconds,
     ),
     (
         "offsite_set_last_success_timestamp_seconds",
         "When the newest run that succeeded ended.",
-        lambda info, _: info.last_success.ended_at if info.last_success else None,
+        lambda info, _: info.last_success_at,
+    ),
+    (
+        "offsite_set_recovery_point_timestamp_seconds",
+        "The instant of the data that the secondary holds, by the clock of the primary.",
+        lambda info, _: info.recovery_point_at,
     ),
     ("offsite_set_queued", "Runs that wait for another to end.", lambda _, states: states.get("queued", 0)),
 )

@@ -77,10 +77,12 @@ class Dialer:
                 )
             channel = Channel(sock, address)
             asking = Asking(address, self._clock, connect_seconds)
+            asked_at = self._clock.monotonic()
             hello = channel.ask(asking, self._introductions.hello(pinned), Hello)
+            waited_seconds = self._clock.monotonic() - asked_at
             if hello.version < VERSION_OLDEST:
                 raise PeerRefused(f"{address} speaks version {hello.version}; {VERSION_OLDEST} or newer is needed")
-            self._introductions.meet(pinned, hello)
+            self._introductions.meet(pinned, hello, waited_seconds)
             channel.remote = hello.system_name
             asking = Asking(hello.system_name, self._clock, silence_seconds, answer_seconds)
             return Connection(channel, asking, hello, certificate, host, port)

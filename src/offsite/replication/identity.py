@@ -32,7 +32,9 @@ class Introduces(Protocol):
 
     def hello(self, certificate: bytes | None) -> Hello: ...
 
-    def meet(self, certificate: bytes | None, hello: Hello) -> None: ...
+    def meet(self, certificate: bytes | None, hello: Hello, waited_seconds: float) -> None:
+        """`waited_seconds`: the Hello was made after that long before it came."""
+        ...
 
 
 class Certificates(Protocol):

@@ -18,6 +18,7 @@ from offsite.clock import Clock
 from offsite.errors import BadParameter, IncarnationRefused
 from offsite.events import Report
 from offsite.replication import incarnation_records, records
+from offsite.replication.contacts import Contacts
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.incarnation import Acquaintance, Lineage, Start, Verdict, choose, judge, told_lineage
 from offsite.replication.incarnation_records import OwnRefusal, PeerIncarnation, RefusedStart
@@ -44,9 +45,12 @@ class Introductions:
     """Made once in each start of a system, after all checks of the start and before anything is said to a peer: it
     takes the incarnation."""
 
-    def __init__(self, database: Database, system: SystemIdentity, report: Report, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, system: SystemIdentity, contacts: Contacts, report: Report, clock: Clock
+    ) -> None:
         self._database = database
         self._system = system
+        self._contacts = contacts
         self._report = report
         self._clock = clock
         self._started_at = clock.now()
@@ -73,8 +77,8 @@ class Introductions:
         known = _told_acquaintance(of[1].known) if of else None
         return replace(hello, incarnation=incarnation, known=known, now=self._clock.now())
 
-    def meet(self, certificate: bytes | None, hello: Hello) -> None:
-        """Hears who is there. Raises IncarnationRefused: then nothing more is said, and nothing done for it."""
+    def meet(self, certificate: bytes | None, hello: Hello, waited_seconds: float) -> None:
+        """Hears who is there: see Introduces. Raises IncarnationRefused: then nothing is done for it."""
         of = self._find(certificate) if certificate is not None else None
         if of is None:
             return
@@ -82,6 +86,7 @@ class Introductions:
         told = _lineage_of(hello)
         self._check_peer(peer, about, hello, told)
         self._check_own(peer, about, hello)
+        self._contacts.heard(peer, hello.now, waited_seconds)
 
     def about(self, peer: PeerRecord) -> PeerIncarnation:
         with self._database.read() as transaction:
@@ -172,12 +177,18 @@ class Introductions:
             f"has met start {known.newest}. If this one is to live, choose it there: set peer-connection "
             f"accept-incarnation {lineage.current} {self._system.name}"
         )
-        if about.own_refusal is None or about.own_refusal.verdict is not verdict:
-            refusal = OwnRefusal(verdict, self._clock.now(), str(known.newest))
-            with self._database.transaction() as transaction:
-                incarnation_records.put_own_refusal(transaction, peer.id, refusal)
+        if self._note_own_refusal(peer, OwnRefusal(verdict, self._clock.now(), str(known.newest))):
             self._report(events.SYSTEM_IS_A_COPY, f"S{sentence[1:]}.")
         raise IncarnationRefused(sentence)
+
+    def _note_own_refusal(self, peer: PeerRecord, refusal: OwnRefusal) -> bool:
+        """Whether it is another one than before."""
+        with self._database.transaction() as transaction:  # another connection may just have been refused, too
+            before = incarnation_records.peer_incarnation(transaction, peer.id).own_refusal
+            if before is not None and before.verdict is refusal.verdict:
+                return False
+            incarnation_records.put_own_refusal(transaction, peer.id, refusal)
+        return True
 
     def _taken(self, peer: PeerRecord, confirmed: Start) -> None:
         with self._database.transaction() as transaction:

@@ -15,6 +15,7 @@ from offsite.names import check_name
 from offsite.replication import records
 from offsite.replication.bandwidth import Bandwidths, Flow, Terms
 from offsite.replication.bandwidth_calendar import parse_calendar
+from offsite.replication.contacts import Contacts, PeerContact
 from offsite.replication.dialing import Connection, Dials
 from offsite.replication.identity import (
     Certificates,
@@ -52,6 +53,7 @@ class Peer:
     bandwidth_calendar: str
     limit_now: int | None
     incarnation: PeerIncarnation
+    contact: PeerContact
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Peers:
         certificates: Certificates,
         system: SystemIdentity,
         introductions: Introductions,
+        contacts: Contacts,
         own_address: tuple[str, int],
         limits: Limits,
         report: Report,
@@ -88,6 +91,7 @@ class Peers:
         self._certificates = certificates
         self._system = system
         self._introductions = introductions
+        self.contacts = contacts
         self.own_address = own_address
         self._report = report
         self._clock = clock
@@ -256,6 +260,7 @@ class Peers:
             bandwidth_calendar=peer.bandwidth_calendar,
             limit_now=_terms(peer).limit_at(self._clock.now(), self._local_time),
             incarnation=self._introductions.about(peer),
+            contact=self.contacts.about(peer),
         )
 
 

@@ -13,6 +13,7 @@ from offsite.pools.protocol import Pool
 from offsite.replication import records
 from offsite.replication.attempt import Attempt
 from offsite.replication.conductor import Conductor
+from offsite.replication.contacts import Contacts
 from offsite.replication.dialing import Dialer, Dials
 from offsite.replication.fence import Fences
 from offsite.replication.hooks import Hooks
@@ -66,10 +67,13 @@ class Replication:
         self.remote_requests = RemoteRequests(
             database, pools, system, authenticate, locks, fences, limits, report, clock
         )
-        self.introductions = Introductions(database, system, report, clock)
+        self.contacts = Contacts(database, report, clock)
+        self.introductions = Introductions(database, system, self.contacts, report, clock)
         self._server = PeerServer(listen, authority, self.introductions, self.remote_requests)
         dialer = dialer or Dialer(authority, self.introductions, clock)
-        self.peers = Peers(database, dialer, authority, system, self.introductions, listen, limits, report, clock, wait)
+        self.peers = Peers(
+            database, dialer, authority, system, self.introductions, self.contacts, listen, limits, report, clock, wait
+        )
         self.conductor = Conductor(
             database, pools, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
         )

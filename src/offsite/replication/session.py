@@ -104,7 +104,8 @@ class Session:
         self._ended_by = "the connection ended"
 
     def serve(self) -> None:
-        deadline = time.monotonic() + STRANGER_SECONDS
+        self._began = time.monotonic()  # the other side's Hello is made once the handshake, which follows, is done
+        deadline = self._began + STRANGER_SECONDS
         try:
             channel = self._secure()
             channel.deadline = deadline
@@ -174,7 +175,7 @@ class Session:
 
     def _meet(self, pinned: bytes | None, hello: Hello) -> IncarnationRefused | None:
         try:
-            self._introductions.meet(pinned, hello)
+            self._introductions.meet(pinned, hello, time.monotonic() - self._began)
         except IncarnationRefused as refusal:
             return refusal
         return None

@@ -27,11 +27,16 @@ class SetInfo:
     status: Status
     recovery_point_at: float | None  # the instant of the primary that the secondary is complete at
     difference: str | None  # what is to be told when the secondary holds otherwise than the primary
-    lag_seconds: float | None  # how long ago that is
+    lag_seconds: float | None  # how long ago that is; none: nobody knows
     last_run: RunRecord | None  # the newest that has ended
     last_success: RunRecord | None
     current_run: RunRecord | None
     queued_run: RunRecord | None
+
+    @property
+    def last_success_at(self) -> float | None:
+        """When the newest run that succeeded ended, by the clock of this system."""
+        return None if self.last_success is None else self.last_success.ended_at
 
     @property
     def uuid(self) -> str:

@@ -13,6 +13,7 @@ from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.protocol import Pool
 from offsite.replication import other_halves, point_records, records
+from offsite.replication.clock_skew import age
 from offsite.replication.conductor import Conductor
 from offsite.replication.fence import Fences
 from offsite.replication.hooks import Hooks
@@ -219,12 +220,19 @@ class Sets:
             ),
             recovery_point_at=recovery_point_at,
             difference=refusal or difference,
-            lag_seconds=None if recovery_point_at is None else max(0.0, self._clock.now() - recovery_point_at),
+            lag_seconds=None if recovery_point_at is None else self._age(of, recovery_point_at),
             last_run=last,
             last_success=found["success"],
             current_run=current,
             queued_run=found["queued"],
         )
+
+    def _age(self, of: SetRecord, taken_at: float) -> float | None:
+        """Of an instant that the primary's clock has shown."""
+        if of.role == "primary":
+            return age(taken_at, self._clock.now())
+        remote = self._peers.contacts.remote_time(self._peers.record_of(of.peer_id))
+        return age(taken_at, *remote) if remote is not None else None
 
     def _status(
         self, of: SetRecord, has_base: bool, current: RunRecord | None, refusal: str | None, diverged: bool

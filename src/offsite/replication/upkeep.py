@@ -10,7 +10,7 @@ On each visit to a peer:
     unless the secondary had made it its base before the abort came;
   - a set whose other half is gone over there is told to the operator, who may delete it here.
 
-A peer that something waits for is visited every few seconds, any other once a minute.
+A peer that something waits for, or that did not answer, is visited every few seconds, any other once a minute.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import OffsiteError, PeerUnreachable
+from offsite.errors import IncarnationRefused, OffsiteError, PeerUnreachable
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication import other_halves, point_records, records
@@ -47,6 +48,7 @@ from offsite.replication.plan import Adopt, Forget, Relation, compare
 from offsite.replication.primary_end import PrimaryEnd
 from offsite.replication.records import PeerRecord, SetRecord
 from offsite.replication.refusals import Refusals
+from offsite.replication.remote_errors import NotPaired
 from offsite.store.database import Database
 
 SOON_SECONDS = 5.0
@@ -99,15 +101,17 @@ class Upkeep:
             return self._clock.monotonic() + SELDOM_SECONDS
         for peer in peers:
             mine = [of for of in sets if of.peer_id == peer.id and of.state == "ready"]
-            if mine and self._clock.monotonic() >= self._due.get(peer.id, 0.0):
+            if self._clock.monotonic() >= self._due.get(peer.id, 0.0):
                 self._visit(peer, mine)
-                waited_for = any(self._conductor.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine)
+                waited_for = self._peers.contacts.is_silent(peer) or any(
+                    self._conductor.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine
+                )
                 with self._lock:
                     self._due[peer.id] = self._clock.monotonic() + self._interval_seconds(before, waited_for)
         self._refusals.keep_only({peer.id for peer in peers}.__contains__)
         with self._lock:
-            # Not of a peer that was deleted, or has no set with us any more: what is not visited would be due for ever.
-            visited = {of.peer_id for of in sets if of.state == "ready"}
+            # Not of a peer that was deleted: what is not visited would be due for ever.
+            visited = {peer.id for peer in peers}
             self._due = {peer_id: at for peer_id, at in self._due.items() if peer_id in visited}
             return min(self._due.values(), default=self._clock.monotonic() + SELDOM_SECONDS)
 
@@ -160,7 +164,7 @@ class Upkeep:
 
     def _visit(self, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
         left, compared = list(sets), False
-        while left:
+        while left or not compared:
             try:
                 with self._peers.connect(peer, PATIENCE_SECONDS) as connection:
                     if not compared:
@@ -175,12 +179,22 @@ class Upkeep:
                             self._attend_if_idle(connection, of)
             except PeerUnreachable as error:
                 _log.debug("peer is not there", peer=peer.name, reason=str(error))
+                self._note_silence(peer, error)
                 return
             except OffsiteError as error:
                 _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
                 if not compared:
                     self._refusals.refused(peer, error)
+                    self._note_silence(peer, error)
                     return  # else what one set is refused is no reason to leave the others alone
+
+    def _note_silence(self, peer: PeerRecord, error: OffsiteError) -> None:
+        if isinstance(error, IncarnationRefused | NotPaired):
+            return  # it is there, and was told by an event of its own
+        try:
+            self._peers.contacts.failed(peer, str(error))
+        except (OffsiteError, IntegrityError) as trouble:  # the disk; or the peer connection was deleted just now
+            _log.error("that a peer is gone cannot be recorded", peer=peer.name, reason=str(trouble))
 
     def _owes(self, of: SetRecord, with_aborted: set[int]) -> bool:
         """Whether the peer is still to hear of something."""

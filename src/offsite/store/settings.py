@@ -130,6 +130,19 @@ NOTICE_INTERVAL = Setting(
     "Seconds between two messages of one notice; the events of that time are joined into one message.",
 )
 
+PEER_GONE_AFTER = Setting(
+    "peer-gone-after",
+    "300",
+    whole_number("time after which a peer is told as gone", 1, 86400),
+    "Seconds for which a peer has to be unreachable until an event tells so.",
+)
+CLOCK_SKEW_WARNING = Setting(
+    "clock-skew-warning",
+    "5",
+    whole_number("clock skew to be told", 1, 86400),
+    "Seconds by which the clock of a peer has to differ from this system's until an event tells so.",
+)
+
 ALL: tuple[Setting[Any], ...] = (
     RUNS_AT_A_TIME,
     RETRY_CADENCE,
@@ -139,6 +152,8 @@ ALL: tuple[Setting[Any], ...] = (
     MINIMUM_SCHEDULE_INTERVAL,
     TIME_ZONE,
     NOTICE_INTERVAL,
+    PEER_GONE_AFTER,
+    CLOCK_SKEW_WARNING,
 )
 """Every setting there is: what `show settings` lists and `set setting` can change."""
 

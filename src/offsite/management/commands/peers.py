@@ -15,6 +15,7 @@ from offsite.replication.bandwidth_calendar import (
     parse_calendar,
     parse_rate,
 )
+from offsite.replication.contacts import PeerContact
 from offsite.replication.incarnation_records import PeerIncarnation
 from offsite.replication.pairing import Login
 from offsite.replication.peer_changes import NO_LIMIT, PeerChange
@@ -34,12 +35,15 @@ PEER = ObjectType(
         Property("bandwidth-limit", "Limit"),
         Property("bandwidth-calendar", "Calendar"),
         Property("bandwidth-limit-now", "Limit now"),
+        Property("clock-skew", "Clock", seldom=True),
         Property("error", "Error", seldom=True),
         Property("bandwidth-limit-numeric", kind=Kind.NUMBER),  # bytes a second
         Property("bandwidth-limit-now-numeric", kind=Kind.NUMBER),
         Property("remote-certificate-fingerprint"),
         Property("remote-system-serial"),
         Property("connection-type"),
+        Property("clock-skew-numeric", kind=Kind.NUMBER),  # seconds by which its clock is ahead; none: not known
+        Property("gone-since", kind=Kind.TIME),
         Property("remote-start"),  # the newest start of it that was met
         Property("remote-start-time", kind=Kind.TIME),
         Property("refused-start"),  # of an older or second copy of it
@@ -62,6 +66,7 @@ REMOTE_SYSTEM = ObjectType(
     ),
     record=True,
 )
+SHOWN_FROM_SECONDS = 1.0  # a skew of clocks
 ADDRESS = values.text("address", 300)
 
 
@@ -303,6 +308,9 @@ def _row(system: System, peer: Peer) -> Row:
             "remote-certificate-fingerprint": peer.fingerprint,
             "remote-system-serial": peer.system_uuid,
             "error": _error(peer),
+            "clock-skew": _clock(peer.contact),
+            "clock-skew-numeric": None if peer.contact.skew is None else round(peer.contact.skew.seconds, 3),
+            "gone-since": peer.contact.gone_since,
             "connection-type": "TLS",
             **_starts(peer.incarnation),
             "creation-date-time": peer.created_at,
@@ -320,6 +328,12 @@ def _error(peer: Peer) -> str:
     if own is not None:
         return f"the peer takes this system for an {own.verdict.value} copy; it takes start {own.taken}"
     return ""
+
+
+def _clock(contact: PeerContact) -> str:
+    """Nothing where the clocks agree within a second."""
+    skew = contact.skew
+    return "" if skew is None or not skew.is_beyond(SHOWN_FROM_SECONDS) else str(skew)
 
 
 def _starts(about: PeerIncarnation) -> dict[str, Value]:

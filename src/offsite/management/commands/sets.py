@@ -37,7 +37,8 @@ SET = ObjectType(
         Property("group"),
         Property("members"),
         Property("primary-location"),
-        Property("last-success-time", kind=Kind.TIME),
+        Property("last-success-time", kind=Kind.TIME),  # when the newest run that succeeded ended
+        Property("recovery-point-time", kind=Kind.TIME),  # the instant of the data that the secondary holds
         Property("last-run-start-time", kind=Kind.TIME),
         Property("last-run-end-time", kind=Kind.TIME),
         Property("last-run-bytes", kind=Kind.SIZE),
@@ -249,7 +250,8 @@ def _row(found: SetInfo, schedules: list[ScheduleRecord]) -> Row:
             "peer-connection-name": found.peer_name,
             "status": found.status.value,
             "error": found.difference or (current.error if current is not None else None) or "",
-            "last-success-time": found.recovery_point_at,
+            "last-success-time": found.last_success_at,
+            "recovery-point-time": found.recovery_point_at,
             "lag": found.lag_seconds,
             "last-run-status": "N/A" if last is None else LAST_RUN[last.state],
             "last-run-start-time": last.started_at if last else None,

@@ -68,6 +68,17 @@ peer_incarnations = Table(
     Column("own_refused_for", String),  # which start of this system the peer takes instead
 )
 
+# What was told of the contact with a peer: see replication/contacts.py.
+peer_contacts = Table(
+    "peer_contacts",
+    metadata,
+    Column("peer_id", ForeignKey("peers.id", ondelete="CASCADE"), primary_key=True),
+    Column("gone_since", Float),  # it was told that the peer is gone; none: it is there
+    Column("skew_seconds", Float),  # how far its clock was ahead of ours when that was put on record
+    Column("skew_uncertainty_seconds", Float),
+    Column("skew_told", Boolean, nullable=False, server_default="0"),
+)
+
 replication_sets = Table(
     "replication_sets",
     metadata,

@@ -1,0 +1,172 @@
+"""Operators are told when a peer is gone and when it is back, and when its clock differs: once, and on both sides."""
+
+from __future__ import annotations
+
+import pytest
+
+from offsite import events
+from offsite.events import EventKind
+from offsite.replication.messages import Done, Ping
+from offsite.store.settings import CLOCK_SKEW_WARNING, PEER_GONE_AFTER, Settings
+from tests.replication.sites import Site, pair
+from tests.systems import wait_until
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offsite.replication.upkeep.SOON_SECONDS", 0.1)
+    monkeypatch.setattr("offsite.replication.upkeep.SELDOM_SECONDS", 0.2)
+
+
+@pytest.fixture
+def pairs(soon: None, london: Site, newark: Site) -> None:
+    del soon
+    for site in (london, newark):
+        Settings(site.database).set(PEER_GONE_AFTER, "1")
+    pair(london, newark)
+
+
+def told(site: Site, kind: EventKind) -> list[str]:
+    return [message for each, message in site.events if each is kind]
+
+
+def visits(site: Site, peer: str) -> None:
+    peers = site.replication.peers
+    with peers.connect(peers.record(peer)) as connection:
+        connection.channel.ask(connection.asking, Ping(), Done)
+
+
+# -- gone and back
+
+
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize(("here", "there"), [("london", "newark"), ("newark", "london")])
+@pytest.mark.parametrize("with_a_set", [False, True])
+def test_a_peer_that_is_gone_is_told_and_that_it_is_back(
+    request: pytest.FixtureRequest, london: Site, here: str, there: str, with_a_set: bool
+) -> None:
+    """From either side: the secondary tells of the primary's end, too; and with or without a set."""
+    if with_a_set:
+        london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    left: Site = request.getfixturevalue(here)
+    gone: Site = request.getfixturevalue(there)
+    wait_until(
+        "it was heard", lambda: not left.replication.contacts.is_silent(left.replication.peers.record(gone.name))
+    )
+    gone.stop()
+    wait_until("it is told", lambda: bool(told(left, events.PEER_GONE)))
+    (sentence,) = told(left, events.PEER_GONE)
+    assert f"System {gone.name} (peer connection {gone.name}) has not been reachable since" in sentence
+    assert left.replication.peers.get(gone.name).contact.gone_since is not None
+    left.restart()  # it is still gone, which is no news
+    for _ in range(3):
+        left.replication.upkeep.step()
+    record = left.replication.peers.record(gone.name)
+    left.replication.contacts.failed(record, "again")
+    wait_until("it would be told", lambda: left.replication.contacts.is_silent(record))
+    gone.open()
+    gone.start()
+    wait_until("it is told", lambda: bool(told(left, events.PEER_BACK)))
+    assert left.replication.peers.get(gone.name).contact.gone_since is None
+    assert (len(told(left, events.PEER_GONE)), len(told(left, events.PEER_BACK))) == (1, 1)
+
+
+def test_a_short_silence_is_not_told(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    newark.stop()
+    record = london.replication.peers.record("Newark")
+    wait_until("a visit failed", lambda: london.replication.contacts.is_silent(record))
+    newark.open()
+    newark.start()
+    wait_until("it is back", lambda: not london.replication.contacts.is_silent(record))
+    assert not told(london, events.PEER_GONE)
+    assert not told(london, events.PEER_BACK)
+
+
+@pytest.mark.usefixtures("pairs")
+def test_a_peer_that_speaks_with_us_is_not_gone_though_we_cannot_reach_it(london: Site, newark: Site) -> None:
+    visits(london, "Newark")
+    peer, contacts = newark.replication.peers.record("London"), newark.replication.contacts
+    contacts.failed(peer, "no way there")
+    visits(london, "Newark")
+    assert not contacts.is_silent(peer)
+
+
+# -- clocks
+
+
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize("ahead_seconds", [3600.0, -3600.0, 9.0])
+def test_clocks_that_differ_are_told_on_both_sides_and_when_they_agree_again(
+    london: Site, newark: Site, ahead_seconds: float
+) -> None:
+    london.wall_clock.ahead_seconds = ahead_seconds
+    for site in (london, newark):
+        wait_until("it is told", lambda site=site: bool(told(site, events.CLOCKS_DIFFER)))  # type: ignore[misc]
+    how = ("ahead", "behind") if ahead_seconds > 0 else ("behind", "ahead")
+    assert f"{abs(ahead_seconds):.0f}." in told(newark, events.CLOCKS_DIFFER)[0]
+    assert f"s {how[0]} of this system's" in told(newark, events.CLOCKS_DIFFER)[0]
+    assert f"s {how[1]} of this system's" in told(london, events.CLOCKS_DIFFER)[0]
+    newark.restart()
+    visits(newark, "London")
+    skew = newark.replication.peers.get("London").contact.skew
+    assert skew is not None
+    assert abs(skew.seconds - ahead_seconds) <= skew.uncertainty_seconds + 0.1
+    london.wall_clock.ahead_seconds = 0.0
+    for site in (london, newark):
+        wait_until("it is over", lambda site=site: bool(told(site, events.CLOCKS_AGREE)))  # type: ignore[misc]
+        assert (len(told(site, events.CLOCKS_DIFFER)), len(told(site, events.CLOCKS_AGREE))) == (1, 1)
+
+
+@pytest.mark.usefixtures("pairs")
+def test_the_least_skew_that_is_told_is_a_setting(london: Site, newark: Site) -> None:
+    Settings(newark.database).set(CLOCK_SKEW_WARNING, "7200")
+    london.wall_clock.ahead_seconds = 3600.0
+    wait_until("London tells it", lambda: bool(told(london, events.CLOCKS_DIFFER)))
+    visits(newark, "London")
+    assert not told(newark, events.CLOCKS_DIFFER)
+
+
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize("ahead_seconds", [3600.0, -3600.0])
+def test_the_lag_on_the_secondary_is_by_the_clock_of_the_primary(
+    london: Site, newark: Site, ahead_seconds: float
+) -> None:
+    london.wall_clock.ahead_seconds = ahead_seconds
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    london.run_to_end("SalesDR")
+    visits(newark, "London")
+
+    def lag(site: Site) -> float | None:
+        return site.replication.sets.get("SalesDR").lag_seconds
+
+    here, there = lag(london), lag(newark)
+    assert here is not None
+    assert there is not None
+    assert abs(here - there) < 60
+    london.stop()
+    newark.restart()  # the primary's clock is on record
+    there = lag(newark)
+    assert there is not None
+    assert 0 <= there < 120
+    newark.wall_clock.ahead_seconds -= 600.0  # set back since: what is on record is of another time than this clock's
+    newark.replication.contacts._contacts.clear()
+    assert lag(newark) is None
+    london.open()
+    london.start()
+
+
+def test_a_lag_that_nobody_can_know_is_unknown(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    london.run_to_end("SalesDR")
+    london.wall_clock.ahead_seconds = -3600.0
+    shown = london.replication.sets.get("SalesDR")
+    assert shown.recovery_point_at is not None
+    assert shown.lag_seconds is None
+    newark.replication.contacts.remote_time = lambda _: None  # type: ignore[assignment,method-assign]  # it was never told
+    shown = newark.replication.sets.get("SalesDR")
+    assert shown.recovery_point_at is not None
+    assert shown.lag_seconds is None

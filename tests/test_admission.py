@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from offsite.admission import LOCAL, PATIENCE_SECONDS, Admission, NoPlace, Place, network_of
+from offsite.admission import LOCAL, PATIENCE_SECONDS, Admission, Place, network_of
+from offsite.errors import NoPlace
 from offsite.events import CONNECTIONS_REFUSED, EventKind
 
 

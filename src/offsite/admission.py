@@ -21,7 +21,7 @@ from collections.abc import Callable
 import structlog
 
 from offsite.clock import Clock
-from offsite.errors import ErrorClass, OffsiteError
+from offsite.errors import NoPlace
 from offsite.events import CONNECTIONS_REFUSED, Report
 
 LOCAL = "unix"
@@ -33,13 +33,6 @@ EVENT_SECONDS = 600.0
 LOG_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
-
-
-class NoPlace(OffsiteError):
-    """There are too many connections. Later there may be fewer."""
-
-    code = -20050
-    error_class = ErrorClass.TRANSIENT
 
 
 class Place:

@@ -175,3 +175,10 @@ class DigestsDiffer(OffsiteError):
 
     code = -20024
     error_class = ErrorClass.OPERATOR
+
+
+class NoPlace(OffsiteError):
+    """There are too many connections. Later there may be fewer."""
+
+    code = -20050
+    error_class = ErrorClass.TRANSIENT

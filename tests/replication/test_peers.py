@@ -6,12 +6,14 @@ import errno
 import socket
 import ssl
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from offsite import events
 from offsite.access.certificates import Authority
+from offsite.admission import STRANGERS_OF_NETWORK_MAX
 from offsite.clock import SystemClock
 from offsite.errors import (
     AuthenticationFailed,
@@ -19,15 +21,15 @@ from offsite.errors import (
     CertificateChanged,
     InUse,
     NameInUse,
+    NoPlace,
     ObjectNotFound,
     PeerRefused,
     PeerUnreachable,
 )
-from offsite.replication import wire
+from offsite.replication import records, wire
 from offsite.replication.dialing import Dialer
 from offsite.replication.identity import SystemIdentity, fingerprint_of
 from offsite.replication.messages import DeleteSet, Done, Hello, Pair, Ping
-from offsite.replication.server import STRANGERS_MAX
 from tests.replication.sites import PASSWORD, Site, Unintroduced, pair
 
 
@@ -289,13 +291,66 @@ def test_a_stranger_who_says_nothing_is_put_out(newark: Site, monkeypatch: pytes
         assert ends(sock)
 
 
-def test_many_who_say_nothing_do_not_take_all_memory(newark: Site) -> None:
-    silent = [socket.create_connection(("127.0.0.1", newark.port)) for _ in range(STRANGERS_MAX + 1)]
-    try:
+def silent_at(newark: Site, address: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", newark.port), 10, (address, 0))
+
+
+def test_many_who_say_nothing_do_not_take_all_memory(newark: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offsite.admission.PATIENCE_SECONDS", 60.0)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(silent_at(newark, "127.0.0.2")) for _ in range(STRANGERS_OF_NETWORK_MAX + 1)]
         assert ends(silent[-1]), "one too many is not let in"
-    finally:
-        for sock in silent:
-            sock.close()
+
+
+def pings(london: Site, newark: Site) -> bool:
+    with london.database.read() as connection:
+        (record,) = records.all_peers(connection)
+    dialer = Dialer(london.authority, london.replication.introductions, SystemClock())
+    with dialer.dial(newark.address, record.certificate) as connected:
+        connected.channel.ask(connected.asking, Ping(), Done)
+    return True
+
+
+def test_strangers_who_say_nothing_keep_no_peer_out(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of four other addresses, and not those at the address of the peer itself."""
+    monkeypatch.setattr("offsite.admission.PATIENCE_SECONDS", 0.0)
+    pair(london, newark)
+    with ExitStack() as stack:
+        for last in (1, 2, 3, 4, 5):
+            for _ in range(STRANGERS_OF_NETWORK_MAX):
+                stack.enter_context(silent_at(newark, f"127.0.0.{last}"))
+        for _ in range(3):
+            assert pings(london, newark)
+
+
+def test_a_peer_for_which_there_is_no_place_is_told_so(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair(london, newark)
+    monkeypatch.setattr("offsite.replication.service.SESSIONS_MAX", 0)
+    with pytest.raises(NoPlace, match="Newark: there are 0 connections to the peer port, as many as may be"):
+        pings(london, newark)
+
+
+def test_a_connection_that_gets_no_thread_leaves_its_place(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair(london, newark)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("peer-127"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with ExitStack() as stack:
+        for _ in range(STRANGERS_OF_NETWORK_MAX + 1):
+            assert ends(stack.enter_context(silent_at(newark, "127.0.0.1")))
+    monkeypatch.undo()
+    assert pings(london, newark)
 
 
 def test_a_system_too_old_is_refused(newark: Site, monkeypatch: pytest.MonkeyPatch) -> None:

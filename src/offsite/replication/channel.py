@@ -68,6 +68,8 @@ class Channel:
 
         Raises PeerUnreachable when the connection ends or stalls within a frame, and ProtocolError.
         """
+        if self.deadline is not None and time.monotonic() >= self.deadline:  # also when there are bytes
+            raise PeerUnreachable(f"{self.remote} does not come to an end")
         try:
             until = self._until(timeout_seconds)
             if not self._fill(self._head[:1], until):
@@ -151,8 +153,11 @@ class Channel:
             if not got:
                 raise ConnectionEnded(f"{self.remote} closed the connection")
             at += got
-            if at < len(buffer) and time.monotonic() > until:
-                return False
+            if at < len(buffer):
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                self._socket.settimeout(left)
         return True
 
     def _failed(self, error: OSError) -> OffsiteError:

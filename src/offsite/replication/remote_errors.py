@@ -23,6 +23,7 @@ _KNOWN = {
         errors.IncarnationRefused,
         errors.InUse,
         errors.NameInUse,
+        errors.NoPlace,
         errors.NotAllowed,
         errors.ObjectNotFound,
         errors.PoolFailed,

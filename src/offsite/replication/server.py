@@ -8,26 +8,33 @@ import time
 
 import structlog
 
+from offsite.admission import Admission
+from offsite.errors import NoPlace
 from offsite.events import Source, acting_for
 from offsite.replication.dialing import prepare_socket
 from offsite.replication.identity import Certificates, Introduces
 from offsite.replication.pinning import server_context
 from offsite.replication.session import Requests, Session
 
-STRANGERS_MAX = 32
-SESSIONS_MAX = 128
+SESSIONS_MAX = 128  # of peers; strangers have places of their own
 
 _log = structlog.get_logger(__name__)
 
 
 class PeerServer:
     def __init__(
-        self, listen: tuple[str, int], certificates: Certificates, introductions: Introduces, requests: Requests
+        self,
+        listen: tuple[str, int],
+        certificates: Certificates,
+        introductions: Introduces,
+        requests: Requests,
+        admission: Admission,
     ) -> None:
         self._listen = listen
         self._certificates = certificates
         self._introductions = introductions
         self._requests = requests
+        self._admission = admission
         self._lock = threading.Lock()
         self._sessions: dict[Session, threading.Thread] = {}
         self._stopping = False
@@ -83,21 +90,38 @@ class PeerServer:
             _log.info("peer connection ended", host=host, reason=str(error))
             raw.close()
             return
+        try:
+            session.place = self._admission.arrive(host, session.cut)
+        except NoPlace:
+            session.cut()
+            return
         thread = threading.Thread(target=self._serve, args=(session,), name=f"peer-{host}", daemon=True)
         with self._lock:
-            strangers = sum(each.is_stranger for each in self._sessions)
-            full = strangers >= STRANGERS_MAX or len(self._sessions) >= SESSIONS_MAX
-            if not full and not self._stopping:
+            stopping = self._stopping
+            if not stopping:
                 self._sessions[session] = thread
-                thread.start()
-                return
-        _log.warning("peer connection refused", host=host, reason="too many connections")
-        session.cut()
+        if stopping or not _started(thread):
+            self._forget(session)
+            session.cut()
 
     def _serve(self, session: Session) -> None:
         try:
             with acting_for(Source.PEER):
                 session.serve()
         finally:
-            with self._lock:
-                self._sessions.pop(session, None)
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        if session.place is not None:
+            session.place.leave()
+        with self._lock:
+            self._sessions.pop(session, None)
+
+
+def _started(thread: threading.Thread) -> bool:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        _log.warning("peer connection refused", reason=f"no thread for it: {error}")
+        return False
+    return True

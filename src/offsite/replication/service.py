@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from offsite.admission import Admission
 from offsite.clock import Clock, SystemClock
 from offsite.errors import InUse
 from offsite.events import Report, ignore
@@ -29,7 +30,7 @@ from offsite.replication.remote_requests import Authenticate, RemoteRequests
 from offsite.replication.resolution import Resolution, Resolved
 from offsite.replication.run_control import RunControl
 from offsite.replication.run_requests import Requested, RunRequests
-from offsite.replication.server import PeerServer
+from offsite.replication.server import SESSIONS_MAX, PeerServer
 from offsite.replication.sets import Sets
 from offsite.replication.upkeep import Upkeep
 from offsite.store.database import Database
@@ -69,7 +70,8 @@ class Replication:
         )
         self.contacts = Contacts(database, report, clock)
         self.introductions = Introductions(database, system, self.contacts, report, clock)
-        self._server = PeerServer(listen, authority, self.introductions, self.remote_requests)
+        admission = Admission("to the peer port", lambda: SESSIONS_MAX, report, clock)
+        self._server = PeerServer(listen, authority, self.introductions, self.remote_requests, admission)
         dialer = dialer or Dialer(authority, self.introductions, clock)
         self.peers = Peers(
             database, dialer, authority, system, self.introductions, self.contacts, listen, limits, report, clock, wait

@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from offsite.admission import Place
 from offsite.errors import IncarnationRefused, OffsiteError, PeerRefused, PeerUnreachable, PoolFailed, ProtocolError
 from offsite.replication.asking import ANSWER_SECONDS, WORKING_SECONDS
 from offsite.replication.channel import Channel, ConnectionEnded
@@ -100,7 +101,7 @@ class Session:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="peer-worker")
         self._side: SecondarySide | None = None
         self._run: SecondaryRun | None = None
-        self.is_stranger = True
+        self.place: Place | None = None  # which the server gives it
         self._ended_by = "the connection ended"
 
     def serve(self) -> None:
@@ -164,7 +165,8 @@ class Session:
         if peer is None:
             self._serve_stranger(channel, hello)
             return
-        self.is_stranger = False
+        if self.place is not None:
+            self.place.settle(f"peer {peer.name}")
         channel.deadline = None
         channel.allow_payloads()
         while True:

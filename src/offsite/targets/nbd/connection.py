@@ -19,9 +19,9 @@ from typing import Literal
 import structlog
 
 from offsite.access.initiator_certificates import InitiatorCertificates
-from offsite.admission import NoPlace, Place
+from offsite.admission import Place
 from offsite.clock import Clock
-from offsite.errors import NotAllowed, OffsiteError
+from offsite.errors import NoPlace, NotAllowed, OffsiteError
 from offsite.targets.nbd import identity
 from offsite.targets.nbd.background import Workers
 from offsite.targets.nbd.channel import Channel, ClientGone, ClientStalled, PlainChannel, TlsChannel

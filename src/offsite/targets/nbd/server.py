@@ -20,9 +20,9 @@ import structlog
 
 from offsite.access.certificates import Authority
 from offsite.access.initiator_certificates import CertificateRevoked, InitiatorCertificates
-from offsite.admission import Admission, NoPlace
+from offsite.admission import Admission
 from offsite.clock import Clock, SystemClock
-from offsite.errors import BadParameter, InUse
+from offsite.errors import BadParameter, InUse, NoPlace
 from offsite.events import ignore
 from offsite.targets.nbd import identity
 from offsite.targets.nbd.background import Workers

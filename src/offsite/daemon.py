@@ -34,7 +34,7 @@ from offsite.errors import InUse, OffsiteError
 from offsite.events import KEYS_MADE_ANEW, POOL_REMAINS, SYSTEM_STARTED, SYSTEM_STOPPED
 from offsite.interfaces import control_socket
 from offsite.interfaces.api import local_application, remote_application
-from offsite.interfaces.http_protocols import ControlProtocol, tls
+from offsite.interfaces.http_protocols import CONNECTIONS_MAX, control, tls
 from offsite.interfaces.http_server import HttpServer, Listener
 from offsite.management import first_password, first_start, state_directory, transfer
 from offsite.management.certificate_watch import CertificateWatch, certificates_in_use
@@ -326,12 +326,16 @@ class Daemon:
         self._parts.callback(api.close)
         self.addresses["api"] = f"https://{_joined(*api.getsockname()[:2])}"
         path = directory / control_socket.NAME
-        control = control_socket.listen(path)
+        socket_of_control = control_socket.listen(path)
         self._parts.callback(path.unlink, missing_ok=True)
+
+        def places(what: str) -> Admission:
+            return Admission(what, lambda: CONNECTIONS_MAX, system.events.report, system.clock)
+
         server = HttpServer(
             [
-                Listener(api, tls(_tls_context(authority)), remote_application(system)),
-                Listener(control, ControlProtocol, local_application(system)),
+                Listener(api, tls(_tls_context(authority), places("to the API")), remote_application(system)),
+                Listener(socket_of_control, control(places("to the control socket")), local_application(system)),
             ]
         )
         self._parts.callback(server.stop, 2 * STOP_SECONDS)

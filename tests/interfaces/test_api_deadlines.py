@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request
 
+from offsite.admission import Admission, Place
+from offsite.clock import SystemClock
+from offsite.events import ignore
 from offsite.interfaces import api, api_transfer, control_socket, frames
-from offsite.interfaces.http_protocols import ControlProtocol
+from offsite.interfaces.http_protocols import PLACE, control
 from offsite.interfaces.http_server import HttpServer, Listener
+from offsite.management.table import Role
+from offsite.management.users import User
 from offsite.units import MIB
 from tests.management.management_bench import Bench, bench_in
 
@@ -25,7 +33,7 @@ def served(tmp_path: Path, short_directory: Path, monkeypatch: pytest.MonkeyPatc
     path = short_directory / "control.sock"
     with bench_in(tmp_path / "London", "London") as bench:
         application = api.local_application(bench.system)
-        server = HttpServer([Listener(control_socket.listen(path), ControlProtocol, application)])
+        server = HttpServer([Listener(control_socket.listen(path), control(), application)])
         server.start(10)
         yield bench, path
         server.stop(10)
@@ -67,6 +75,19 @@ def test_an_import_that_falls_silent_is_given_up_and_leaves_nothing(served: tupl
     assert internal(bench) == bench.names("show volumes") == []
 
 
+def test_an_import_that_drips_in_is_given_up(served: tuple[Bench, Path]) -> None:
+    """A byte now and then did put off the deadline, and held one of the few places for imports."""
+    bench, path = served
+    request = (
+        b"POST /offsite/v1/import?name=X&pool=A&size=1048576 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    with connected(path, request + frames.head(0, 4096)) as connection, pytest.raises(OSError):
+        for _ in range(200):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+    assert internal(bench) == bench.names("show volumes") == []
+
+
 def test_an_export_that_nobody_takes_is_given_up_and_leaves_nothing(served: tuple[Bench, Path]) -> None:
     bench, path = served
     bench.do("create volume pool A size 16MiB Sales")
@@ -87,7 +108,7 @@ def test_only_so_many_are_moved_at_once(
     monkeypatch.setattr(api_transfer, "SILENCE_SECONDS", 20.0)
     path = short_directory / "second.sock"
     application = api.local_application(bench.system)
-    server = HttpServer([Listener(control_socket.listen(path), ControlProtocol, application)])
+    server = HttpServer([Listener(control_socket.listen(path), control(), application)])
     server.start(10)
     request = (
         b"POST /offsite/v1/import?name=X&pool=A&size=1048576 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
@@ -101,3 +122,34 @@ def test_only_so_many_are_moved_at_once(
             assert answered(second, b"no more may")
     server.stop(10)
     assert internal(bench) == []
+
+
+async def knows_nobody(_request: Request) -> User:
+    return User("eve", Role.MONITOR)
+
+
+def test_a_user_with_too_many_connections_is_refused_with_503() -> None:
+    """Who has logged in is counted by name; no user takes all places."""
+    admission = Admission("to the API", lambda: 1, ignore, SystemClock())
+    application = FastAPI()
+    api.add_error_handlers(application)
+
+    @application.get("/")
+    async def home(request: Request) -> str:
+        return (await api._settled(knows_nobody)(request)).name
+
+    async def ask(place: Place) -> int:
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [], PLACE: place}
+        told = []
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        await application(scope, None, send)  # type: ignore[arg-type]
+        return int(told[0]["status"])
+
+    first, second = (admission.arrive("192.0.2.1", lambda: None) for _ in range(2))
+    assert asyncio.run(ask(first)) == 200
+    assert asyncio.run(ask(second)) == 503
+    first.leave()
+    assert asyncio.run(ask(second)) == 200

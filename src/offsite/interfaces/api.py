@@ -8,8 +8,9 @@
     GET  /offsite/v1/export?name=                 → the same
     GET  /metrics                                 → for Prometheus; any user may ask
 
-Errors are {"error": {"text": …, "code": …, "class": …, "usage": …}} with status 400, or 401 for who is not
-logged in. ME4's own API is to stand beside these routes, on the same table of commands.
+Errors are {"error": {"text": …, "code": …, "class": …, "usage": …}} with status 400, 401 for who is not
+logged in, or 503 for who has too many connections; after an error the connection is closed.
+ME4's own API is to stand beside these routes, on the same table of commands.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from offsite.errors import AuthenticationFailed, ErrorClass, OffsiteError, ProtocolError
+from offsite.errors import AuthenticationFailed, ErrorClass, NoPlace, OffsiteError, ProtocolError
 from offsite.interfaces import api_transfer, metrics
+from offsite.interfaces.http_protocols import PLACE
 from offsite.interfaces.kept_logins import KeptLogins
 from offsite.interfaces.reply_json import encode, encode_question
 from offsite.management import execution
@@ -65,13 +67,14 @@ def remote_application(system: System) -> FastAPI:
             return await run_in_threadpool(system.sessions.user, key)
         return await _log_in(request, logins.user)
 
+    log_in = _settled(lambda request: _log_in(request, system.users.authenticate))
     logins = KeptLogins(system.users, system.sessions)
-    application = _application(system, identify)
-    _add_metrics(application, system, identify_scraper)
+    application = _application(system, _settled(identify))
+    _add_metrics(application, system, _settled(identify_scraper))
 
     @application.post("/offsite/v1/login")
     async def login(request: Request) -> Response:
-        user = await _log_in(request, system.users.authenticate)
+        user = await log_in(request)
         return JSONResponse({"key": system.sessions.open(user), "user": user.name, "role": user.role.word})
 
     @application.post("/offsite/v1/logout")
@@ -80,6 +83,19 @@ def remote_application(system: System) -> FastAPI:
         return JSONResponse({"message": "Logged out."})
 
     return application
+
+
+def _settled(identify: Identify) -> Identify:
+    """As `identify`; and the connection is that user's from then on. Raises NoPlace."""
+
+    async def identify_and_settle(request: Request) -> User:
+        user = await identify(request)
+        place = request.scope.get(PLACE)
+        if place is not None:
+            place.settle(f"user {user.name}")
+        return user
+
+    return identify_and_settle
 
 
 def local_application(system: System) -> FastAPI:
@@ -137,8 +153,11 @@ async def _refusal(_request: Request, error: Exception) -> Response:
         "class": error.error_class.value,
         "usage": isinstance(error, UsageError),
     }
-    status_code = 401 if isinstance(error, AuthenticationFailed) else 400
+    status_code = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
     return JSONResponse({"error": body}, status_code=status_code)
+
+
+_STATUS = ((AuthenticationFailed, 401), (NoPlace, 503))
 
 
 async def _defect(_request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from anyio import CancelScope
 from fastapi import FastAPI, Request
@@ -24,7 +24,8 @@ from offsite.management.users import User
 from offsite.names import check_name
 from offsite.units import format_size
 
-SILENCE_SECONDS = 60.0  # a client that sends nothing for so long is given up
+SILENCE_SECONDS = 60.0  # a client that was waited for so long is given up,
+PROGRESS_BYTES = 64 << 10  # unless so much came meanwhile
 RECHECK_SECONDS = 1.0
 TRANSFERS_MAX = 8
 
@@ -129,13 +130,9 @@ async def _receive(system: System, request: Request, permission: Permission) -> 
     volume = await run_in_threadpool(Import, pool, size_bytes)
     try:
         decoder = frames.Decoder(size_bytes)
-        chunks = aiter(request.stream())
+        chunks = _in_time(request)
         while not decoder.complete:
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    chunk = await anext(chunks, b"")
-            except TimeoutError as error:
-                raise ProtocolError(f"the import was silent for {SILENCE_SECONDS:.0f} seconds") from error
+            chunk = await anext(chunks, b"")
             if not chunk:
                 raise ProtocolError("the import was cut before its end; nothing was kept")
             await run_in_threadpool(_write, volume, decoder, chunk, permission)
@@ -148,6 +145,26 @@ async def _receive(system: System, request: Request, permission: Permission) -> 
             VOLUME_CREATED, f"Volume {name} of {format_size(size_bytes)} was imported to pool {pool.name}."
         )
     return Reply(f"Volume {name} of {format_size(size_bytes)} was imported to pool {pool.name}.")
+
+
+async def _in_time(request: Request) -> AsyncIterator[bytes]:
+    """The body in chunks. A byte now and then does not put off the deadline. Raises ProtocolError."""
+    chunks = aiter(request.stream())
+    waited_seconds, came_bytes, clock = 0.0, 0, asyncio.get_running_loop().time
+    while True:
+        began = clock()
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS - waited_seconds):
+                chunk = await anext(chunks, b"")
+        except TimeoutError as error:
+            raise ProtocolError(f"the import was silent for {SILENCE_SECONDS:.0f} seconds") from error
+        if not chunk:
+            return
+        waited_seconds += clock() - began
+        came_bytes += len(chunk)
+        if came_bytes >= PROGRESS_BYTES:
+            waited_seconds, came_bytes = 0.0, 0
+        yield chunk
 
 
 def _write(volume: Import, decoder: frames.Decoder, chunk: bytes, permission: Permission) -> None:

@@ -14,8 +14,8 @@ import uvicorn
 
 from offsite.errors import OffsiteError
 
-CONNECTIONS_MAX = 100
 GRACE_SECONDS = 5
+HEADERS_BYTES_MAX = 16 << 10  # of one request; the number of connections is bounded where they begin: http_protocols
 
 _log = structlog.get_logger("offsite.http")
 
@@ -79,7 +79,7 @@ def _config(listener: Listener) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,  # who asks is who connects
         server_header=False,
-        limit_concurrency=CONNECTIONS_MAX,
+        h11_max_incomplete_event_size=HEADERS_BYTES_MAX,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

@@ -106,6 +106,13 @@ def test_the_first_start_tells_a_password_once_and_the_next_does_not(tmp_path: P
         assert system.system.users.authenticate("manage", password, "here").name == "manage"
 
 
+def test_hosts_certificates_are_looked_up_where_commands_revoke_them(place: Path) -> None:
+    with here(place / "state") as running:
+        assert running.system is not None
+        (target,) = running.system.targets
+        assert target._settings.certificates is running.system.certificates  # type: ignore[attr-defined]
+
+
 def test_without_a_terminal_the_first_password_is_in_a_file_of_its_owner_until_it_is_changed(tmp_path: Path) -> None:
     """It was in the journal before, for everybody who may read that."""
     live = start(tmp_path, "--name", "London", "--pool-size", "64MiB", environment={})

@@ -26,6 +26,11 @@ class Source(StrEnum):
 _acting_for: ContextVar[Source] = ContextVar("acting_for", default=Source.SYSTEM)
 
 
+def act_for(source: Source) -> None:
+    """All that this thread does from now on is caused by `source`."""
+    _acting_for.set(source)
+
+
 @contextmanager
 def acting_for(source: Source) -> Iterator[None]:
     """What this thread does meanwhile is caused by `source`."""

@@ -16,7 +16,7 @@ import numpy as np
 from offsite.access.certificates import Authority
 from offsite.clock import SystemClock
 from offsite.errors import AuthenticationFailed
-from offsite.events import EventKind
+from offsite.events import EventKind, Source
 from offsite.pools.protocol import Create, Pool
 from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
@@ -75,6 +75,7 @@ class Site:
         self.authority = Authority(directory / "keys", name, ["127.0.0.1"])
         self.wall_clock = WallClock()
         self.events: list[tuple[EventKind, str]] = []
+        self.sources: list[tuple[EventKind, Source]] = []
         self.asked: list[tuple[str, str, str]] = []  # whose password was checked, and for whom
         self.logins_refused = ""  # why no password is checked at all
         self.wrap: Callable[[MemoryPool], Pool] = lambda pool: pool
@@ -93,9 +94,13 @@ class Site:
             ("127.0.0.1", self.port),
             self.authenticate,
             HookDirectory(self.directory / "hooks"),
-            lambda kind, message: self.events.append((kind, message)),
+            self.report,
             self.wall_clock,
         )
+
+    def report(self, kind: EventKind, message: str) -> None:
+        self.events.append((kind, message))
+        self.sources.append((kind, kind.source()))
 
     def authenticate(self, username: str, password: str, host: str) -> bool:
         self.asked.append((username, password, host))

@@ -8,6 +8,7 @@ import pytest
 
 from offsite import events
 from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable, VolumeNotFound
+from offsite.events import Source
 from offsite.pools.groups import Groups
 from offsite.pools.protocol import Delete, Snapshot
 from offsite.replication.dialing import Connection
@@ -51,6 +52,17 @@ def test_a_set_is_on_both_systems(london: Site, newark: Site, volume: int) -> No
     assert here.recovery_point_at is None and here.lag_seconds is None and here.last_run is None
     assert newark.pools["A"].image(newark.image_id("SalesCopy")).size_bytes == MIB
     assert london.events[-1][0] is newark.events[-1][0] is events.SET_CREATED
+
+
+def test_what_a_peer_has_a_system_do_is_told_as_caused_by_the_peer(london: Site, newark: Site, volume: int) -> None:
+    """So that it cannot push out the events of users: each source has a place of its own."""
+    london.create_set("SalesDR", volume, "Newark")
+    london.run_to_end("SalesDR")
+    london.replication.sets.delete("SalesDR")
+    told = {kind for kind, source in newark.sources if source is Source.PEER}
+    assert {events.PEER_CREATED, events.SET_CREATED, events.RUN_COMPLETED, events.SET_DELETED} <= told
+    assert {source for _, source in newark.sources} == {Source.PEER}
+    assert Source.PEER not in {source for _, source in london.sources}
 
 
 def test_the_secondary_is_called_as_the_primary_by_default(london: Site, newark: Site, volume: int) -> None:

@@ -40,7 +40,9 @@ from offsite.management.users import LOCAL_USER, WAITING_MAX, User
 
 BODY_BYTES_MAX = 1 << 20
 BODY_SECONDS = 30.0
-LOGINS_MAX = 4 * WAITING_MAX  # threads of their own: more than can wait, so that logins hold up nothing else
+LOGINS_MAX = 8 + sum(
+    WAITING_MAX.values()
+)  # threads of their own: more than can wait, so that logins hold up nothing else
 
 Identify = Callable[[Request], Awaitable[User]]
 """Who asks. Raises AuthenticationFailed."""

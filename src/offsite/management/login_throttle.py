@@ -85,8 +85,7 @@ class Throttle:
         """Counts an attempt as `name` from `address`, or says why not. None: ask again when another has ended."""
         self._forget(now)
         network = network_of(address)
-        known_at = self._known[name].get(network) if name in self._known else None
-        is_known = known_at is not None and now - known_at < KNOWN_SECONDS
+        is_known = self.is_known(name, address, now)
         limits = list(_limits(name, network, is_known, "failed" if network in self._failed else "new"))
         for key, most, whose in limits:
             count = self._counts.get(key, _Count())
@@ -100,6 +99,11 @@ class Throttle:
             self._counts.setdefault(key, _Count()).pending += 1
             self._counts.move_to_end(key)
         return Ticket(name, network, is_known, tuple(key for key, _, _ in limits))
+
+    def is_known(self, name: str, address: str, now: float) -> bool:
+        """Whether this user has logged in from there lately."""
+        at = self._known[name].get(network_of(address)) if name in self._known else None
+        return at is not None and now - at < KNOWN_SECONDS
 
     def settle(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         for key in ticket.keys:

@@ -37,7 +37,7 @@ PASSWORD_BYTES_MIN = 8
 PASSWORD_BYTES_MAX = 256
 USERS_MAX = 64
 VERIFICATIONS_AT_ONCE = 2  # each takes 64 MiB and a core for some 50 ms; one more for users known where they are
-WAITING_MAX = 8  # attempts of users known where they are, and as many others
+WAITING_MAX = {True: 32, False: 8}  # attempts of users known where they are, and others
 WAIT_SECONDS = 10.0
 
 
@@ -185,7 +185,8 @@ class Users:
         until = monotonic() + WAIT_SECONDS
         with self._settled:
             while (asked := self._throttle.ask(name, address, self._clock.monotonic())) is None:
-                self._wait(known=False, until=until)
+                known = self._throttle.is_known(name, address, self._clock.monotonic())
+                self._wait(known=known, until=until)
         if isinstance(asked, Ticket):
             return asked
         self._tell(asked, name)
@@ -194,7 +195,7 @@ class Users:
     def _wait(self, *, known: bool, until: float) -> None:
         """With `_settled` held: until another attempt has ended. Raises TooManyLogins."""
         left = until - monotonic()
-        if self._waiting[known] >= WAITING_MAX or left <= 0:
+        if self._waiting[known] >= WAITING_MAX[known] or left <= 0:
             raise TooManyLogins("too many logins are being checked just now; try again")
         self._waiting[known] += 1
         try:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from offsite.admission import Place
 from offsite.errors import IncarnationRefused, OffsiteError, PeerRefused, PeerUnreachable, PoolFailed, ProtocolError
+from offsite.events import Source, act_for
 from offsite.replication.asking import ANSWER_SECONDS, WORKING_SECONDS
 from offsite.replication.channel import Channel, ConnectionEnded
 from offsite.replication.filling import Background
@@ -98,7 +99,7 @@ class Session:
         self._requests = requests
         self._host = str(raw.getpeername()[0])
         self._channel: Channel | None = None
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="peer-worker")
+        self._worker = ThreadPoolExecutor(1, "peer-worker", initializer=act_for, initargs=(Source.PEER,))
         self._side: SecondarySide | None = None
         self._run: SecondaryRun | None = None
         self.place: Place | None = None  # which the server gives it

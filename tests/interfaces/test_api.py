@@ -11,6 +11,7 @@ import ssl
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -69,6 +70,16 @@ def test_a_wrong_password_is_refused_and_told_as_an_event_without_it(live: LiveS
     assert "a wrong guess" not in live.logged()
     assert PASSWORD not in live.logged()
     assert key not in live.logged()
+
+
+def test_guesses_made_at_the_same_time_do_not_pass_the_limit_together(live: LiveSystem) -> None:
+    assert post(live, LOGIN, None, basic("manage", PASSWORD))[0] == 200
+    with ThreadPoolExecutor(18) as threads:
+        guesses = [threads.submit(post, live, LOGIN, None, basic("nobody", f"guess {n}")) for n in range(18)]
+        codes = [each.result()[1]["error"]["code"] for each in guesses]
+    assert 1 <= codes.count(2) <= 5, codes
+    assert codes.count(2) + codes.count(-20061) == 18
+    assert post(live, LOGIN, None, basic("manage", PASSWORD))[0] == 200, "who is known here gets in"
 
 
 CHANGES = ("set password berta", "set user roles monitor berta", "delete user prompt yes berta")

@@ -40,9 +40,8 @@ from offsite.management.users import LOCAL_USER, WAITING_MAX, User
 
 BODY_BYTES_MAX = 1 << 20
 BODY_SECONDS = 30.0
-LOGINS_MAX = 8 + sum(
-    WAITING_MAX.values()
-)  # threads of their own: more than can wait, so that logins hold up nothing else
+# Threads of their own, more than there can be logins that wait: so logins hold up nothing else.
+LOGINS_MAX = 8 + sum(WAITING_MAX.values())
 
 Identify = Callable[[Request], Awaitable[User]]
 """Who asks. Raises AuthenticationFailed."""

@@ -316,7 +316,7 @@ def test_a_signal_stops_it_cleanly_and_in_time(system: LiveSystem, number: int) 
     assert stop(system, number) == 0
     assert time.monotonic() - begun < 10
     names = {path.name for path in system.state.iterdir()}
-    assert names == {"keys", "lock", "pool-A.data", "state.db"}, "no socket and no journal is left"
+    assert names == {"keys", "lock", "pool-A.data", "reserve", "state.db"}, "no socket and no journal is left"
     assert "is being stopped" in system.logged()
 
 

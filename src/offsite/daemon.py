@@ -31,7 +31,15 @@ from offsite.access.maps import Maps
 from offsite.admission import Admission
 from offsite.clock import SystemClock
 from offsite.errors import InUse, OffsiteError
-from offsite.events import KEYS_MADE_ANEW, POOL_REMAINS, SYSTEM_STARTED, SYSTEM_STOPPED
+from offsite.events import (
+    KEYS_MADE_ANEW,
+    POOL_REMAINS,
+    RESERVE_GIVEN_UP,
+    RESERVE_KEPT_AGAIN,
+    SYSTEM_STARTED,
+    SYSTEM_STOPPED,
+    EventKind,
+)
 from offsite.interfaces import control_socket
 from offsite.interfaces.api import local_application, remote_application
 from offsite.interfaces.http_protocols import CONNECTIONS_MAX, control, tls
@@ -56,6 +64,7 @@ from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.service import Replication
 from offsite.store.database import Database
+from offsite.store.free_space import mount_point
 from offsite.store.settings import MAXIMUM_NBD_CONNECTIONS
 from offsite.store.settings import Settings as SystemSettings
 from offsite.store.tables.pools import pools as pool_table
@@ -157,6 +166,8 @@ class Daemon:
         self._parts.callback(_close_pools, pools)  # as long as notices of what goes wrong there can be sent
         self._begin_pools(database, directory, pools, events)
         directory.sign()
+        database.reserve.tell = lambda is_kept: events.report(*reserve_event(directory.path, is_kept))
+        database.reserve.keep()
         self._check_stop()
         replication = self._start_replication(database, pools, authority, identity, users, events)
         certificates = InitiatorCertificates(database)
@@ -347,6 +358,16 @@ class Daemon:
 
     def _is_told_to_stop(self) -> bool:
         return not self._told_to_stop.empty()
+
+
+def reserve_event(directory: Path, is_kept: bool) -> tuple[EventKind, str]:
+    """What becomes of the space that is kept for what frees space."""
+    if is_kept:
+        return RESERVE_KEPT_AGAIN, f"The reserve on the file system at {mount_point(directory)} is kept again."
+    return RESERVE_GIVEN_UP, (
+        f"The file system at {mount_point(directory)} is full: the reserve on it was given up, so that the database "
+        "can still be written."
+    )
 
 
 def _close_pools(pools: dict[str, LocalPool]) -> None:

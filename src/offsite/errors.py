@@ -117,6 +117,12 @@ class DeviceNotEmpty(OffsiteError):
     error_class = ErrorClass.OPERATOR
 
 
+class StateDirectoryFull(StateDirectoryError):
+    """The file system of the state directory is full, and so nothing can be committed."""
+
+    code = -20040
+
+
 class PeerUnreachable(OffsiteError):
     code = -20010
     error_class = ErrorClass.TRANSIENT

@@ -75,10 +75,25 @@ POOL_HIGH_THRESHOLD_CROSSED = EventKind(
     572, Severity.ERROR, "- The pool is nearly full. Add space to it or delete what is not needed, now."
 )
 POOL_THRESHOLD_CLEARED = EventKind(573, Severity.RESOLVED)
-POOL_FULL = EventKind(570, Severity.CRITICAL, "- Writes get ENOSPC. Add space to the pool, or delete snapshots.")
+POOL_FULL = EventKind(
+    570,
+    Severity.CRITICAL,
+    "- Writes get ENOSPC. Add space to the pool or the file system that is named, or delete snapshots.",
+)
 POOL_NOT_TIDIED = EventKind(
     568, Severity.WARNING, "- Check the disk of the pool and that of the state directory. It is tried again by itself."
 )
+POOL_SPACE_BACK = EventKind(560, Severity.RESOLVED)
+STATE_NOT_WRITTEN = EventKind(
+    561,
+    Severity.CRITICAL,
+    "- No flush of a host can be acknowledged. Free space on the file system that is named, or mend its disk.",
+)
+STATE_WRITTEN_AGAIN = EventKind(562, Severity.RESOLVED)
+RESERVE_GIVEN_UP = EventKind(
+    563, Severity.CRITICAL, "- Free space on the file system of the state directory: another program has filled it."
+)
+RESERVE_KEPT_AGAIN = EventKind(564, Severity.RESOLVED)
 POOL_FAILED = EventKind(569, Severity.CRITICAL, "- The disk failed a sync. Check it, then start the system again.")
 POOL_REMAINS = EventKind(
     665, Severity.WARNING, "- Find out why the file cannot be removed. It is tried again at the next start."

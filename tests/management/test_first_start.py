@@ -16,6 +16,7 @@ from offsite.management.table import Role
 from offsite.management.users import Users
 from offsite.pools.local import LocalPool
 from offsite.store.database import Database
+from offsite.store.free_space import FileSystem
 from offsite.units import GIB, MIB
 from tests.management.management_bench import CHEAP_HASHER, new_database
 
@@ -115,9 +116,17 @@ def test_a_first_start_that_was_cut_after_the_pool_keeps_the_pool(place: Place) 
     pool.close()
 
 
-def test_by_default_the_pool_is_the_free_space_in_whole_gibibytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("size", "free", "expected"),
+    [
+        (100 * GIB, 6 * GIB, 5 * GIB),  # 6 GiB without 64 + 16 MiB and a sixteenth are 5.55
+        (300 * MIB, 280 * MIB, 212 * MIB),  # 280 MiB without 37.5 + 16 MiB and a sixteenth are 212.3
+        (300 * MIB, 20 * MIB, 0),  # refused, with the sizes that are allowed
+        (1 << 60, 1 << 60, first_start.POOL_BYTES_MAX),
+    ],
+)
+def test_by_default_the_pool_leaves_room_for_the_database_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, free: int, expected: int
 ) -> None:
-    for free, expected in ((5 * GIB + 7, 5 * GIB), (100 * MIB + 7, 100 * MIB), (1 << 60, first_start.POOL_BYTES_MAX)):
-        monkeypatch.setattr("shutil.disk_usage", lambda _path, free=free: type("Usage", (), {"free": free}))
-        assert first_start.default_pool_bytes(tmp_path) == expected
+    monkeypatch.setattr(first_start, "file_system", lambda _path: FileSystem(size, free, is_read_only=False))
+    assert first_start.default_pool_bytes(tmp_path) == expected

@@ -69,7 +69,7 @@ def test_thresholds_that_were_set_are_told_when_crossed(bench: Bench) -> None:
     bench.do("set pool low-threshold 1% middle-threshold 50% A")
     bench.do("create volume pool A size 8MiB Sales")
     bench.write("Sales", 0, b"x" * 2 * MIB)
-    assert any("over the low threshold" in str(row["message"]) for row in bench.rows("show events"))
+    assert any("over its low threshold" in str(row["message"]) for row in bench.rows("show events"))
 
 
 def test_a_file_in_the_way_is_not_overwritten(bench: Bench) -> None:

@@ -58,7 +58,7 @@ def test_a_full_pool_is_told_once_a_minute(
     monkeypatch.setattr("offsite.pools.space.time.monotonic", lambda: now[0])
     for seconds in (0, 1, 59, 1, 30):
         now[0] += seconds
-        watch.tell_full(1000)
+        watch.tell_full(1000, "no free page is left")
     assert [kind for kind, _ in told] == [events.POOL_FULL] * 2
 
 

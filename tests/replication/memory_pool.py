@@ -234,7 +234,8 @@ class MemoryPool:
     def capacity(self) -> Capacity:
         with self.lock:
             provisioned = sum(image.size_bytes for image in self.by_id.values() if image.kind == "volume")
-            return Capacity(self.pages_max * PAGE_BYTES, self.pages_used() * PAGE_BYTES, PAGE_BYTES, provisioned)
+            size, used = self.pages_max * PAGE_BYTES, self.pages_used() * PAGE_BYTES
+            return Capacity(size, used, size - used, PAGE_BYTES, provisioned)
 
     def is_full(self) -> bool:
         return self.pages_max < PAGES_MAX and self.pages_used() >= self.pages_max

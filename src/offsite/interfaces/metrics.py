@@ -59,12 +59,18 @@ def _pools(system: System) -> Iterator[Metric]:
     size = GaugeMetricFamily("offsite_pool_size_bytes", "Size of the pool.", labels=["pool"])
     allocated = GaugeMetricFamily("offsite_pool_allocated_bytes", "Pages in use, of the pool.", labels=["pool"])
     provisioned = GaugeMetricFamily("offsite_pool_provisioned_bytes", "Sizes of all volumes together.", labels=["pool"])
+    available = GaugeMetricFamily(
+        "offsite_pool_available_bytes", "What can be written yet: less where the file system has less.", labels=["pool"]
+    )
+    health = GaugeMetricFamily("offsite_pool_health", "0: OK, 1: degraded, 2: fault.", labels=["pool"])
     for pool in list(system.pools.values()):
         capacity = pool.capacity()
+        available.add_metric([pool.name], capacity.available_bytes)
+        health.add_metric([pool.name], pool.health[0].value)
         size.add_metric([pool.name], capacity.size_bytes)
         allocated.add_metric([pool.name], capacity.allocated_bytes)
         provisioned.add_metric([pool.name], capacity.provisioned_bytes)
-    yield from (size, allocated, provisioned)
+    yield from (size, allocated, available, provisioned, health)
 
 
 def _events(system: System) -> Iterator[Metric]:

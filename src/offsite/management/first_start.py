@@ -7,7 +7,6 @@ next one.
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,16 @@ from offsite.management.table import Role
 from offsite.management.users import FIRST_USER, Users, check_password
 from offsite.names import check_name
 from offsite.pools.local import LocalPool
+from offsite.pools.room import kept_free_bytes
 from offsite.store.database import Database
+from offsite.store.free_space import file_system
+from offsite.store.reserve import RESERVE_BYTES
 from offsite.store.tables.management import system as table
 from offsite.store.tables.pools import pools
 from offsite.units import GIB, MIB
 
 FIRST_POOL = "A"
+PAGE_TABLES_SHARE = 16  # a row of 1 KiB for each page of 16 KiB at worst, and the database's own overhead
 POOL_BYTES_MIN, POOL_BYTES_MAX = MIB, 32 << 40
 
 
@@ -91,7 +94,10 @@ def _make_pool(database: Database, pool_bytes: int | None) -> None:
 
 
 def default_pool_bytes(directory: Path) -> int:
-    """The free space of the file system, rounded down to GiB, or to MiB where there is less than one."""
-    free = shutil.disk_usage(directory).free
+    """What is free on the file system, without what the database needs: what data always leaves free there, the
+    reserve, and a share for the page tables of snapshots. In whole GiB, or MiB where there is less than one."""
+    disk = file_system(directory)
+    free = disk.free_bytes - kept_free_bytes(disk) - RESERVE_BYTES
+    free -= free // PAGE_TABLES_SHARE
     step = GIB if free >= GIB else MIB
-    return min(free // step * step, POOL_BYTES_MAX)
+    return max(0, min(free // step * step, POOL_BYTES_MAX))

@@ -10,6 +10,9 @@ from offsite.pools.page_table import Leaf, Node, Nodes, PageTable
 from offsite.pools.reclaim import SomePages, gathered
 from offsite.pools.records import Captured, node_blob, nodes_blob
 
+DIRTY_LEAVES_MAX = 16384  # 64 GiB of images at 16 KiB pages, written anywhere
+DIRTY_LEAVES_MIN = 256
+LEAF_BYTES, NODE_BYTES, DEAD_ROW_BYTES = 8192, 24576, 2048  # at most, of a row in the WAL and in the database together
 DEAD_ROWS_MAX = 4096  # of each table in one commit, for which every host's flush waits; the others go with the next
 
 
@@ -24,6 +27,20 @@ class Capture:
     leaves: set[Leaf]
     nodes: set[Node]
     images: list[Nodes]
+
+    @property
+    def bytes_most(self) -> int:
+        """What its commit may take of the disk."""
+        rows = self.rows
+        images = sum(len(blob) for blob, _, _ in rows.images)
+        dead = len(rows.dead_leaves) + len(rows.dead_nodes)
+        return len(rows.leaves) * LEAF_BYTES + len(rows.nodes) * NODE_BYTES + dead * DEAD_ROW_BYTES + 2 * images
+
+
+def dirty_leaves_max(free_bytes: int) -> int:
+    """How many changed leaves may wait for a commit, when the disk of the database has so much left: at most a quarter
+    of it is for them."""
+    return max(DIRTY_LEAVES_MIN, min(DIRTY_LEAVES_MAX, free_bytes // (4 * LEAF_BYTES)))
 
 
 def take(table: PageTable, images: Iterable[Image]) -> Capture:

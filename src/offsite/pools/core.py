@@ -9,8 +9,9 @@ import threading
 
 from sqlalchemy import Connection, select
 
-from offsite.errors import RESTORE_WHOLE, StateDirectoryError, VolumeNotFound
+from offsite.errors import RESTORE_WHOLE, PoolFull, StateDirectoryError, VolumeNotFound
 from offsite.events import Report
+from offsite.pools import capture as captures
 from offsite.pools import records
 from offsite.pools.allocator import Run
 from offsite.pools.free_space import FreeSpace
@@ -18,7 +19,7 @@ from offsite.pools.gate import Visitors
 from offsite.pools.image import Image
 from offsite.pools.page_store import PageStore
 from offsite.pools.page_table import Leaf, Nodes, PageTable
-from offsite.pools.protocol import Capacity, ImageInfo
+from offsite.pools.protocol import Capacity, ImageInfo, Records
 from offsite.pools.space import SpaceWatch, Thresholds
 from offsite.store import tables
 from offsite.store.database import Database
@@ -36,6 +37,7 @@ class PoolCore:
         self.names: dict[str, int] = {}
         self.overcommit = True
         self.thresholds = Thresholds()  # as they were when it was opened
+        self.dirty_leaves_max = captures.DIRTY_LEAVES_MAX  # then hosts wait for a commit before they go on
         self.lock = threading.RLock()
         self.database = database
         self.closing = threading.Event()
@@ -61,8 +63,7 @@ class PoolCore:
         table, store = self.table, self.store
         self.free_space = FreeSpace(store, table, self.lock, self.all_visitors, self.closing)
         self.space = SpaceWatch(self.name, store.page_bytes, len(table.owners) - 1, thresholds, self._report)
-        self.space.check(table.used)
-        store.when_full = self.report_full
+        self.watch_space()
 
     # -- images ----------------------------------------------------------------------------------------------
 
@@ -96,6 +97,7 @@ class PoolCore:
             return Capacity(
                 size_bytes=self.store.size_bytes - page_bytes,  # page 0 is the header's
                 allocated_bytes=self.table.used * page_bytes,
+                available_bytes=self._available_pages() * page_bytes,
                 page_bytes=page_bytes,
                 provisioned_bytes=self.provisioned_bytes(),
             )
@@ -112,18 +114,40 @@ class PoolCore:
         with self.lock:
             self.free_space.give_back((first, count))
 
-    def report_full(self) -> None:
-        self.space.tell_full(self.table.used)
+    def report_full(self, refusal: PoolFull) -> None:
+        with self.lock:
+            self.watch_space()
+        self.space.tell_full(self.table.used, str(refusal))
+
+    def watch_space(self) -> None:
+        """Tells events about how full the pool is, by itself and by its file system. Under the lock."""
+        self.space.set_available(self.table.used, self._available_pages())
+        self.space.check(self.table.used)
+
+    def _available_pages(self) -> int:
+        """What can be written yet: the less of what the pool has and what its file system takes."""
+        free_space = self.free_space
+        in_pool = len(self.table.owners) - 1 - self.table.used
+        return min(in_pool, free_space.room.bytes_left(0) // self.store.page_bytes + free_space.unpunched_pages)
 
     def has_pages_to_reclaim(self) -> bool:
-        """Whether pages are neither in use nor free to be taken: on their way from the one to the other."""
+        """Whether pages are neither in use nor free to be taken: on their way from the one to the other. Or whether
+        a sync may tell that the file system has more room than it seems."""
         with self.lock:
-            table = self.table
-            return table.has_let_go or table.used + self.free_space.zeroed_pages < len(table.owners) - 1
+            table, free_space = self.table, self.free_space
+            return (
+                table.has_let_go
+                or table.used + free_space.zeroed_pages < len(table.owners) - 1
+                or (free_space.zeroed_pages > 0 and free_space.unsynced_pages > 0)
+            )
 
     def all_visitors(self) -> list[Visitors]:
         with self.lock:
             return [image.visitors for image in self.by_id.values()]
+
+    def flush(self, records: Records | None = None) -> None:
+        """Makes durable what was written. The pool itself knows how."""
+        raise NotImplementedError
 
     def make_space(self) -> None:
         """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""

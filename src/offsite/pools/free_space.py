@@ -16,16 +16,19 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from offsite.errors import PoolFull
 from offsite.pools.allocator import LONG_RUN_PAGES, Allocator, Run
 from offsite.pools.gate import Visitors
 from offsite.pools.page_store import PUNCH_BYTES_MAX, PageStore
 from offsite.pools.page_table import PageTable
 from offsite.pools.reclaim import Retired
+from offsite.pools.room import Room
 from offsite.units import MIB
 
 PUNCHES_AT_A_TIME = 256
 PUNCH_BYTES_AT_A_TIME = PUNCH_BYTES_MAX  # who waits for space gets some after so much
 ZERO_AHEAD_BYTES = 4 * MIB
+LOOK_FOR_ROOM_BYTES = MIB  # of new pages, after which the file system is asked again: others fill it, too
 LOOK_AGAIN_SECONDS = 0.05  # for pages that another thread has freed
 _PAGES_AT_A_TIME = 1 << 22
 
@@ -45,6 +48,9 @@ class FreeSpace:
         punched, in the background, before anyone gets them; what lies behind is punched now. On a device that
         cannot discard, that would take hours: there it is zeroed bit by bit as it comes to be used."""
         self._store = store
+        self.room = Room(store)
+        self._room_pages = 0  # that may be taken before it is asked again
+        self.unsynced_pages = 0  # taken since the last sync
         self._lock = lock
         self._visitors = visitors
         self._stopping = stopping
@@ -60,22 +66,49 @@ class FreeSpace:
     # -- under the pool's lock -----------------------------------------------------------------------------
 
     def take(self, wanted: int, *, to_overwrite: bool = False) -> Run:
-        """Pages that read as zero; or, `to_overwrite`, one that may hold anything and will be written whole."""
+        """Pages that read as zero; or, `to_overwrite`, one that may hold anything and will be written whole.
+
+        Raises PoolFull when the pool has none left, or the file system no room for them.
+        """
         warm = self._allocator.take_warm() if to_overwrite else None
         if warm is not None:
             return warm, 1
         run = self._allocator.take(wanted)
+        if run[1] > self._room_pages:
+            run = self._within_room(run)
         if sum(run) > self._zeroed_until:
             self._zero_up_to(run)
+        self._room_pages -= run[1]
+        self.unsynced_pages += run[1]
         return run
+
+    def _within_room(self, run: Run) -> Run:
+        """As many pages of the run as the file system takes. The others, which are holes, stay free."""
+        first, count = run
+        room = self.look_for_room()
+        self._room_pages = min(room, max(count, LOOK_FOR_ROOM_BYTES // self._store.page_bytes))
+        if room < count:
+            self._allocator.give([(first + room, count - room)])
+        if not room:
+            raise PoolFull(self.room.full_sentence())
+        return first, min(count, room)
+
+    def look_for_room(self) -> int:
+        """How many new pages the file system takes."""
+        page_bytes = self._store.page_bytes
+        return self.room.bytes_left(self.unsynced_pages * page_bytes) // page_bytes
+
+    def synced(self, pages: int) -> None:
+        """So many pages of those taken are on disk."""
+        self.unsynced_pages -= pages
 
     def _zero_up_to(self, run: Run) -> None:
         until = min(self._page_count, sum(run) + ZERO_AHEAD_BYTES // self._store.page_bytes)
         try:
             self._store.punch(self._zeroed_until, until - self._zeroed_until)
-        except OSError:
+        except OSError as error:
             self.give_back(run)
-            raise
+            self._store.tell_failed(error)
         self._zeroed_until = until
 
     def give_back(self, run: Run) -> None:
@@ -95,6 +128,16 @@ class FreeSpace:
         return self._allocator.free
 
     @property
+    def has_pages(self) -> bool:
+        """Whether anyone can have one, and the file system takes it."""
+        return bool(self._allocator.free and self.look_for_room())
+
+    @property
+    def unpunched_pages(self) -> int:
+        """Pages that nobody has any more, and that still have their place on the disk."""
+        return self._allocator.warm + self._retired.pages
+
+    @property
     def free_pages(self) -> int:
         """Pages that can be had at once, some of them only to be overwritten whole."""
         return self._allocator.free + self._allocator.warm
@@ -111,7 +154,7 @@ class FreeSpace:
     def reclaim_some(self) -> None:
         """Returns once there is a page to be had, or none that could be freed. Does not wait for all to be."""
         more = True
-        while more and not self.zeroed_pages:
+        while more and not self.has_pages:
             if self._reclaiming.acquire(timeout=LOOK_AGAIN_SECONDS):
                 try:
                     more = self._reclaim_some(0)

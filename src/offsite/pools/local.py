@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from offsite import events
-from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryError
+from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryError, StateDirectoryFull
 from offsite.events import Report, ignore
 from offsite.pools import capture as captures
 from offsite.pools import records
@@ -27,6 +27,7 @@ from offsite.pools.creation import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, m
 from offsite.pools.difference import extents
 from offsite.pools.gate import close_gate, keep_closed, open_gate
 from offsite.pools.header import Expected
+from offsite.pools.health import Health
 from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.page_store import PageStore
 from offsite.pools.page_table import Node
@@ -36,6 +37,7 @@ from offsite.pools.space import Thresholds
 from offsite.pools.tidier import Tidier
 from offsite.store import tables
 from offsite.store.database import Database
+from offsite.store.free_space import file_system
 
 __all__ = ["PAGE_BYTES", "PAGE_BYTES_MAX", "PAGE_BYTES_MIN", "LocalPool"]
 
@@ -55,8 +57,9 @@ class LocalPool(PoolCore):
         self._commits_begun = self._newest_done = 0
         # Nodes that deleted and replaced images had, to be let go, and how many leaves of each have been already.
         self._unneeded: list[tuple[Node, int]] = []
-        self._untidy_told = False
         self._failure = ""
+        self._not_written = ""  # why the last commit could not be
+        self._untidy = ""  # why space could not be given back, the last time
         self._tidier = Tidier(self, self.closing)
         self._belonging = Belonging(database, store, pool_id)
         self._is_begun = False
@@ -256,17 +259,7 @@ class LocalPool(PoolCore):
         try:
             self._sync_data()
             if capture.rows or applying or extra:
-                is_due = self._belonging.is_due()
-                with self.database.transaction() as connection:
-                    if applying:
-                        applying.write(connection)
-                    records.write(connection, capture.rows)
-                    if extra:
-                        extra(connection)
-                    if is_due:
-                        self._belonging.renew(connection)
-                if is_due:
-                    self._belonging.renewed()
+                self._write(capture, applying, extra)
         except BaseException as error:
             with self.lock:
                 captures.put_back(self.table, capture)
@@ -277,6 +270,42 @@ class LocalPool(PoolCore):
             raise
         self._newest_done = begun
         self._settle(capture)
+
+    def _write(self, capture: captures.Capture, applying: Applying | None, extra: Records | None) -> None:
+        """One transaction. On a full disk once more, with what was kept for that."""
+        is_due = self._belonging.is_due()
+
+        def write() -> None:
+            with self.database.transaction() as connection:
+                if applying:
+                    applying.write(connection)
+                records.write(connection, capture.rows)
+                if extra:
+                    extra(connection)
+                if is_due:
+                    self._belonging.renew(connection)
+
+        self.database.make_room(capture.bytes_most)
+        try:
+            write()
+        except StateDirectoryError as error:
+            if not (isinstance(error, StateDirectoryFull) and self.database.reserve.give_up()):
+                self._tell_not_written(error)
+                raise
+            write()
+        if is_due:
+            self._belonging.renewed()
+        self._tell_written()
+
+    def _tell_not_written(self, error: StateDirectoryError) -> None:
+        if not self._not_written:
+            self._report(events.STATE_NOT_WRITTEN, f"Pool {self.name}: what hosts write cannot be made safe: {error}.")
+        self._not_written = str(error)
+
+    def _tell_written(self) -> None:
+        if self._not_written:
+            self._not_written = ""
+            self._report(events.STATE_WRITTEN_AGAIN, f"Pool {self.name}: what hosts write is made safe again.")
 
     def _settle(self, capture: captures.Capture) -> None:
         """What the commit has freed is on its way to be used again. Bit by bit, so that hosts get their turn."""
@@ -293,8 +322,11 @@ class LocalPool(PoolCore):
             self.free_space.retire(runs)
 
     def _sync_data(self) -> None:
+        unsynced = self.free_space.unsynced_pages  # more may be taken meanwhile
         try:
             self.store.sync()
+            with self.lock:
+                self.free_space.synced(unsynced)
         except OSError as error:
             # The kernel may have thrown the failed pages away: asking again would be told a lie.
             self._failure = (
@@ -319,25 +351,50 @@ class LocalPool(PoolCore):
             visitors = self.all_visitors()
             open_gate(close_gate(visitors, GATE_DEADLINE_SECONDS), visitors)
         super().make_space()
+        if not self.free_space.has_pages:
+            self.store.sync_file_system()  # btrfs counts as free what was punched only after that
 
     def reclaim(self, warm_bytes: int = 0) -> None:
         """Punches and frees what nobody can see any more, but for crumbs of up to `warm_bytes` together."""
         self.free_space.reclaim(warm_bytes)
         with self.lock:
-            self.space.check(self.table.used)
+            self.watch_space()
 
     @property
     def has_failed(self) -> bool:
         return bool(self._failure)
 
+    @property
+    def health(self) -> tuple[Health, str]:
+        """How the pool is, and why it is not well."""
+        if self._failure:
+            return Health.FAULT, self._failure
+        if self._not_written:
+            return Health.FAULT, f"what hosts write cannot be made safe: {self._not_written}"
+        if self.free_space.room.is_read_only:
+            return Health.FAULT, f"the file system at {self.free_space.room.place} is read-only"
+        if self.space.refusal:
+            return Health.DEGRADED, f"writes are refused for lack of space: {self.space.refusal}"
+        if self._untidy:
+            return Health.DEGRADED, f"space cannot be given back: {self._untidy}"
+        return Health.OK, ""
+
+    def look_after_database(self) -> None:
+        """What it left in its WAL is written back, and what was given up of its reserve is taken again."""
+        self.database.checkpoint()
+        reserve = self.database.reserve
+        reserve.keep_again()
+        free_bytes = file_system(self.database.path.parent).free_bytes + reserve.kept_bytes
+        self.dirty_leaves_max = captures.dirty_leaves_max(free_bytes)
+
     def tell_tidy(self) -> None:
-        self._untidy_told = False
+        self._untidy = ""
 
     def tell_untidy(self, error: Exception) -> None:
         """Once, until it has gone well again; a failure of the whole pool has been told already."""
-        if not self._untidy_told and not self._failure:
-            self._untidy_told = True
+        if not self._untidy and not self._failure:
             self._report(events.POOL_NOT_TIDIED, f"Pool {self.name}: space could not be given back: {error}")
+        self._untidy = str(error)
 
 
 def _touched(change: Change) -> list[int]:

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
-from offsite.errors import BadParameter, PoolFull, VolumeNotFound
+from offsite.errors import BadParameter, PoolFull, StateDirectoryFull, VolumeNotFound
 from offsite.pools.core import PoolCore
 from offsite.pools.gate import IDLE, Visitor
 from offsite.pools.image import Image
@@ -205,12 +206,22 @@ class LocalOpenImage(Visitor):
                         try:
                             if os.pwrite(self._descriptor, data, position) < length:
                                 self._pool.store.write(position, data)  # it was cut short: once more, to the end
+                        except PoolFull as refusal:
+                            self._pool.report_full(refusal)
+                            raise
                         except OSError as error:
-                            self._pool.store.tell_failed(error)
+                            self._tell_failed(error)
                         return
             self._with_space(self._write_within_page, offset, data)
             return
         self._write_across_pages(offset, data)
+
+    def _tell_failed(self, error: OSError) -> NoReturn:
+        try:
+            self._pool.store.tell_failed(error)
+        except PoolFull as refusal:
+            self._pool.report_full(refusal)
+            raise
 
     def _write_across_pages(self, offset: int, data: memoryview) -> None:
         head = -offset & self._offset_mask
@@ -311,25 +322,36 @@ class LocalOpenImage(Visitor):
         """Does `write`. Should the pool be full while pages are on their way to be free, waits for these, and does
         it once more, from the start: what it had found may have changed meanwhile."""
         pool = self._pool
+        if len(pool.table.dirty_leaves) >= pool.dirty_leaves_max:
+            self._wait_outside(pool.flush)
         try:
             return write(offset, data)
-        except PoolFull:
+        except PoolFull as refusal:
             if not pool.has_pages_to_reclaim():
-                pool.report_full()
+                pool.report_full(refusal)
                 raise
-        size_bytes = self.size_bytes
-        self.end()  # pages are not freed while we stand inside, since we might still see them
+        self._wait_outside(pool.make_space)
         try:
-            pool.make_space()
+            return write(offset, data)
+        except PoolFull as refusal:
+            pool.report_full(refusal)
+            raise
+
+    def _wait_outside(self, work: Callable[[], None]) -> None:
+        """Pages are not freed while we stand inside, since we might still see them. Raises PoolFull when the disk is
+        so full that not even that could be done."""
+        pool, size_bytes = self._pool, self.size_bytes
+        self.end()
+        try:
+            work()
+        except StateDirectoryFull as error:
+            refusal = PoolFull(str(error))
+            pool.report_full(refusal)
+            raise refusal from error
         finally:
             self.begin()
         if self.size_bytes < size_bytes:
             raise BadParameter(f"{self._image.name!r} was made smaller while a write to it waited for space")
-        try:
-            return write(offset, data)
-        except PoolFull:
-            pool.report_full()
-            raise
 
     # -- giving back ---------------------------------------------------------------------------------------
 

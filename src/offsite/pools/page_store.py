@@ -11,12 +11,13 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from offsite.errors import DoNotBelongTogether, InUse, PoolFull, StateDirectoryError
 from offsite.pools.header import HEADER_BYTES, HEADER_BYTES_MAX, Expected, Header, is_header
+from offsite.store.free_space import mount_point
 from offsite.units import GIB, KIB, MIB
 
 FILL_BYTES = 64 * KIB
@@ -41,7 +42,6 @@ class PageStore:
         self.size_bytes = header.size_bytes
         self.can_read_nowait = _can_read_nowait(descriptor)
         self._can_discard = True
-        self.when_full: Callable[[], None] = lambda: None
 
     @classmethod
     def create(cls, path: Path, header: Header) -> PageStore:
@@ -121,8 +121,7 @@ class PageStore:
     def tell_failed(self, error: OSError) -> NoReturn:
         """Raises what a failed pwrite means: PoolFull, or the error itself."""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            self.when_full()
-            raise PoolFull(f"the file system under {self.path} is full") from error
+            raise PoolFull(f"the file system at {mount_point(self.path)}, or a quota on it, is full") from error
         raise error
 
     def fill(self, position: int, data: memoryview) -> None:
@@ -162,6 +161,10 @@ class PageStore:
 
     def sync(self) -> None:
         os.fdatasync(self.descriptor)
+
+    def sync_file_system(self) -> None:
+        """All of it, with what it knows of free space. Errors are told by the next `sync`."""
+        _libc.syncfs(self.descriptor)
 
     def close(self) -> None:
         os.close(self.descriptor)

@@ -44,6 +44,7 @@ class ImageInfo:
 class Capacity:
     size_bytes: int
     allocated_bytes: int
+    available_bytes: int  # less than the rest of the size when what the pool lies on has less left
     page_bytes: int
     provisioned_bytes: int  # sum of the sizes of all volumes: may exceed size_bytes with overcommit
 

@@ -8,7 +8,6 @@ from typing import Protocol
 from offsite.errors import PoolFailed, StateDirectoryError
 from offsite.pools.free_space import FreeSpace
 from offsite.pools.page_table import PageTable
-from offsite.store.database import Database
 from offsite.units import MIB
 
 TIDY_INTERVAL_SECONDS = 2.0
@@ -22,7 +21,7 @@ class Tidied(Protocol):
     name: str
     table: PageTable
     free_space: FreeSpace
-    database: Database
+    dirty_leaves_max: int
 
     @property
     def has_failed(self) -> bool: ...
@@ -32,6 +31,8 @@ class Tidied(Protocol):
     def flush(self) -> None: ...
 
     def reclaim(self, warm_bytes: int = 0) -> None: ...
+
+    def look_after_database(self) -> None: ...
 
     def tell_tidy(self) -> None: ...
 
@@ -64,9 +65,10 @@ class Tidier:
     def _tidy(self) -> None:
         pool = self._pool
         pool.let_go()
-        if pool.table.has_let_go or pool.table.has_dead_rows:
+        table = pool.table
+        if table.has_let_go or table.has_dead_rows or len(table.dirty_leaves) >= pool.dirty_leaves_max // 2:
             pool.flush()
         self._quiet_ticks = self._quiet_ticks + 1 if pool.free_space.cool_down() else 0
         pool.reclaim(WARM_BYTES if self._quiet_ticks < WARM_TICKS else 0)
-        pool.database.checkpoint()
+        pool.look_after_database()
         pool.tell_tidy()

@@ -8,6 +8,7 @@ waiting for a lock that it holds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -26,8 +27,11 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
-from offsite.errors import RESTORE_WHOLE, StateDirectoryError
+from offsite.errors import RESTORE_WHOLE, StateDirectoryError, StateDirectoryFull
+from offsite.store.free_space import file_system, mount_point
 from offsite.store.log_check import check_log
+from offsite.store.reserve import Reserve
+from offsite.units import format_size
 
 APPLICATION_ID = 0x4F464653  # "OFFS", in bytes 68 to 71 of the file: tells ours from any other SQLite database
 CHECKPOINT_PAGES_MAX = 32768  # a commit that finds so many pages (128 MiB) in the WAL writes them back itself
@@ -50,6 +54,8 @@ class Database:
         _make_private(path)
         self.path = path
         self.checkpoints = 0  # how often all of the log was written back
+        self.reserve = Reserve(path.parent)
+        self.reserve.make_room()
         self._engine = _engine(path)
         self._write_lock = threading.RLock()
         self._round = self._written_back = ""
@@ -81,6 +87,7 @@ class Database:
             if self._writer.in_transaction():
                 yield self._writer
                 return
+            self.make_room()
             with self._errors_told():
                 try:
                     with self._writer.begin():
@@ -95,8 +102,18 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A view of what is committed; waits for nobody. Raises StateDirectoryError as `transaction` does."""
+        self.reserve.make_room()  # a reader writes, too: its mark in the index of the WAL
         with self._errors_told(), self._engine.connect() as connection, connection.begin():
             yield connection
+
+    def make_room(self, needed_bytes: int = 0) -> None:
+        """Before a commit of so many bytes: where the disk has hardly any left, the WAL is written back, so that it
+        is written again from its start, and the reserve is given up."""
+        if self.reserve.is_room(needed_bytes):
+            return
+        self.reserve.give_up()
+        with contextlib.suppress(StateDirectoryError):  # the commit itself will tell
+            self.checkpoint()
 
     def checkpoint(self) -> None:
         """Writes back what commits left in the WAL: called now and then, so that no commit has to."""
@@ -148,11 +165,27 @@ class Database:
             cause = error.orig if isinstance(error, DatabaseError) else error
             code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the rest tells where in SQLite it arose
             damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            if self._is_full(cause):
+                raise StateDirectoryFull(self._full_sentence(cause)) from error
             raise StateDirectoryError(
                 f"{self.path} is damaged: {cause}; {RESTORE_WHOLE}"
                 if damaged
                 else f"{self.path} cannot be used: {cause}; nothing was changed; check the disk that it is on"
             ) from error
+
+    def _is_full(self, cause: object) -> bool:
+        """A quota that is used up is told by SQLite as any other failed write."""
+        code = getattr(cause, "sqlite_errorcode", 0)
+        if code in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
+            return not file_system(self.path.parent).is_read_only
+        return code & 0xFF == sqlite3.SQLITE_FULL
+
+    def _full_sentence(self, cause: object) -> str:
+        disk = file_system(self.path.parent)
+        return (
+            f"{self.path} cannot be used: {cause}; the file system at {mount_point(self.path.parent)}, or a quota on "
+            f"it, is full ({format_size(disk.free_bytes)} free); nothing was changed; free space on it"
+        )
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -198,6 +231,7 @@ def _engine(path: Path) -> Engine:
             "busy_timeout=10000",
             "synchronous=FULL",
             "foreign_keys=ON",
+            "temp_store=MEMORY",  # another disk that is full must not fail a commit
             f"wal_autocheckpoint={CHECKPOINT_PAGES_MAX}",
         ):
             connection.execute(f"PRAGMA {pragma}")

@@ -39,6 +39,9 @@ POOL = ObjectType(
         Property("low-threshold", kind=Kind.PERCENT),
         Property("middle-threshold", kind=Kind.PERCENT),
         Property("high-threshold", kind=Kind.PERCENT),
+        Property("health", "Health"),
+        Property("health-numeric", kind=Kind.NUMBER),
+        Property("health-reason", "Reason"),
     ),
 )
 
@@ -205,6 +208,7 @@ def show_pools(context: Context, pool: str | None = None) -> Reply:
 
 def _row(pool: LocalPool) -> Row:
     capacity, thresholds = pool.capacity(), pool.space.thresholds
+    health, reason = pool.health
     kinds = [image.kind for image in pool.images()]
     return row(
         POOL,
@@ -212,7 +216,7 @@ def _row(pool: LocalPool) -> Row:
             "name": pool.name,
             "total-size": capacity.size_bytes,
             "allocated-size": capacity.allocated_bytes,
-            "total-avail": capacity.size_bytes - capacity.allocated_bytes,
+            "total-avail": capacity.available_bytes,
             "provisioned-size": capacity.provisioned_bytes,
             "page-size": capacity.page_bytes,
             "volumes": kinds.count("volume"),
@@ -221,5 +225,8 @@ def _row(pool: LocalPool) -> Row:
             "low-threshold": thresholds.low,
             "middle-threshold": thresholds.middle,
             "high-threshold": thresholds.high,
+            "health": health.word,
+            "health-numeric": health.value,
+            "health-reason": reason,
         },
     )

@@ -20,7 +20,7 @@ from functools import partial
 
 import structlog
 
-from offsite.errors import OffsiteError, PoolFull
+from offsite.errors import OffsiteError, PoolFull, StateDirectoryFull
 from offsite.pools.protocol import OpenImage
 from offsite.targets.nbd import constants as nbd
 
@@ -166,7 +166,7 @@ class Background:
 
 def error_number(error: OffsiteError | OSError) -> int:
     """The error of NBD for what a pool raised."""
-    full = isinstance(error, PoolFull) or (
+    full = isinstance(error, PoolFull | StateDirectoryFull) or (
         isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     )
     return nbd.ENOSPC if full else nbd.EIO

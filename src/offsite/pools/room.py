@@ -1,0 +1,56 @@
+"""How many more pages the file system under a pool takes: a sparse file can be larger than what is left for it.
+
+A part of what is free is not for data. It is for the database, which has to grow with every commit, and for whatever
+the file system itself needs to give space back: without it, a disk full of data could not be emptied again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from offsite.pools.page_store import PageStore
+from offsite.store.free_space import UNLIMITED_BYTES, FileSystem, file_system, mount_point
+from offsite.units import MIB, format_size
+
+KEPT_FREE_BYTES_MAX = 64 * MIB
+_SMALL_SHARE = 8  # of a small disk, one part in so many is kept free
+
+
+def kept_free_bytes(disk: FileSystem) -> int:
+    """What data leaves free of it."""
+    return min(KEPT_FREE_BYTES_MAX, disk.size_bytes // _SMALL_SHARE)
+
+
+class Room:
+    """Asks the file system. A block device has all the room that it is long."""
+
+    def __init__(self, store: PageStore) -> None:
+        self._store = store
+        self._is_device = store.path.is_block_device()
+
+    def bytes_left(self, unsynced_bytes: int) -> int:
+        """For new pages, when so many bytes of them have not been synced yet.
+
+        These count twice on most file systems, which is put right by a sync; but others (NFS) tell that they have no
+        space only then, when data has been acknowledged and is lost.
+        """
+        if self._is_device:
+            return UNLIMITED_BYTES
+        disk = file_system(self._store.descriptor)
+        return max(0, disk.free_bytes - kept_free_bytes(disk) - unsynced_bytes)
+
+    @property
+    def is_read_only(self) -> bool:
+        return file_system(self._store.descriptor).is_read_only
+
+    def full_sentence(self) -> str:
+        disk = file_system(self._store.descriptor)
+        return (
+            f"the file system at {self.place} is full ({format_size(disk.free_bytes)} of "
+            f"{format_size(disk.size_bytes)} are free, and data leaves {format_size(kept_free_bytes(disk))} to the "
+            "database)"
+        )
+
+    @property
+    def place(self) -> Path:
+        return mount_point(self._store.path)

@@ -169,6 +169,19 @@ class NotReplaced(OffsiteError):
     error_class = ErrorClass.OPERATOR
 
 
+class SecondarySetsDisabled(NotAllowed):
+    """The peer connection over there does not let this system make replication sets there."""
+
+    code = -20070
+
+
+class PeerLimitReached(OffsiteError):
+    """A peer has all the volumes, snapshots or space that it may have."""
+
+    code = -20071
+    error_class = ErrorClass.OPERATOR
+
+
 class DigestMismatch(OffsiteError):
     """What is stored on the secondary is not what the primary sent. The run does not count."""
 

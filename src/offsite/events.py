@@ -247,3 +247,13 @@ CONNECTIONS_REFUSED = EventKind(
     "- Find out who opens so many connections, from the address in the message; if they are yours, raise the setting "
     "for the most connections.",
 )
+PEER_SET_REFUSED = EventKind(
+    680,
+    Severity.WARNING,
+    "- If that system is to make sets here, allow it: set peer-connection secondary-sets enabled.",
+)
+PEER_LIMIT_REACHED = EventKind(
+    681,
+    Severity.WARNING,
+    "- Delete snapshots or volumes that the peer has left here, or raise the limit that the sentence names.",
+)

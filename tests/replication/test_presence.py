@@ -21,6 +21,8 @@ PEER = PeerRecord(
     created_at=0.0,
     bandwidth_limit=None,
     bandwidth_calendar="",
+    secondary_sets=True,
+    secondary_size_limit=None,
 )
 
 

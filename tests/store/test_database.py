@@ -272,7 +272,7 @@ def test_a_full_disk_is_told_and_changes_nothing(database: Database) -> None:
 def test_damage_found_later_is_told(path: Path) -> None:
     database = Database(path)
     with database.transaction() as connection:
-        for number in range(1, 200):
+        for number in range(1, 2000):
             connection.exec_driver_sql(SYSTEM, (number, "n" * 1000))
     database.close()
     data = path.read_bytes()

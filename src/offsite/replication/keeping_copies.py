@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select
 from offsite.errors import Diverged
 from offsite.names import NAME_BYTES_MAX
 from offsite.pools.protocol import Pool, Snapshot
-from offsite.replication import point_records, records
+from offsite.replication import peer_share, point_records, records
 from offsite.replication.records import SetRecord
 from offsite.store.database import Database
 from offsite.store.tables.pools import images
@@ -35,12 +35,14 @@ def keep_copy(database: Database, pool: Pool, of: SetRecord, base: str) -> tuple
         _, volumes = records.own_names(connection, of)
     names = kept_names(volumes, taken_at, taken)
     ids = [member.image_id for member in of.members]
+    peer_share.check_images(database, of.peer_id, len(ids), "the secondary")
 
     def write(connection: Connection) -> None:
         _instant_of(connection, of, base)
         for name in names:
             row = {"image_id": point_records.image_id_by_name(connection, name), "set_id": of.id, "base": base}
             connection.execute(insert(kept_contents).values(row))
+        peer_share.note_images(connection, of.peer_id, names)
 
     pool.apply([Snapshot(image_id, name) for image_id, name in zip(ids, names, strict=True)], write)
     return names, True

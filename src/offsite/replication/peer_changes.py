@@ -27,6 +27,7 @@ from offsite.replication.pinning import check_pinnable
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired
 from offsite.store.database import Database
+from offsite.units import format_size
 
 NO_LIMIT = 0
 
@@ -43,6 +44,8 @@ class PeerChange:
     login: Login | None = None
     bandwidth_limit: int | None = None  # bytes a second, or NO_LIMIT
     bandwidth_calendar: BandwidthCalendar | None = None
+    secondary_sets: bool | None = None
+    secondary_size_limit: int | None = None  # bytes, or NO_LIMIT
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,10 @@ def _values(change: PeerChange, reached: _Reached | None) -> dict[str, Any]:
         values["bandwidth_limit"] = change.bandwidth_limit or None
     if change.bandwidth_calendar is not None:
         values["bandwidth_calendar"] = str(change.bandwidth_calendar)
+    if change.secondary_sets is not None:
+        values["secondary_sets"] = change.secondary_sets
+    if change.secondary_size_limit is not None:
+        values["secondary_size_limit"] = change.secondary_size_limit or None
     return values
 
 
@@ -195,4 +202,9 @@ def _sentences(peer: PeerRecord, change: PeerChange, reached: _Reached | None) -
         said.append(f"its bandwidth limit is {format_rate(change.bandwidth_limit or None)}")
     if change.bandwidth_calendar is not None:
         said.append(f"its bandwidth calendar is {str(change.bandwidth_calendar) or 'none'}")
+    if change.secondary_sets is not None:
+        said.append(f"it {'may' if change.secondary_sets else 'may not'} make replication sets here")
+    if change.secondary_size_limit is not None:
+        limit = format_size(change.secondary_size_limit) if change.secondary_size_limit else "none"
+        said.append(f"the size limit of its volumes here is {limit}")
     return said

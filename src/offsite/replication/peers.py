@@ -52,6 +52,8 @@ class Peer:
     bandwidth_limit: int | None
     bandwidth_calendar: str
     limit_now: int | None
+    secondary_sets: bool  # whether it may make sets here
+    secondary_size_limit: int | None  # bytes
     incarnation: PeerIncarnation
     contact: PeerContact
 
@@ -124,9 +126,20 @@ class Peers:
             return str(error)
         return ""
 
-    def create(self, name: str, address: str, username: str, password: str, fingerprint: str | None = None) -> Peer:
+    def create(
+        self,
+        name: str,
+        address: str,
+        username: str,
+        password: str,
+        fingerprint: str | None = None,
+        *,
+        secondary_sets: bool = True,
+    ) -> Peer:
         """Pairs with the system at `address`: it is shown a manage user's name and password, once, and both
         pin each other's certificates. With a fingerprint, nothing is shown to a system with another one.
+        `secondary_sets` tells whether the other system may make sets here; that we may make sets there is granted by
+        its user, whose password it is.
 
         Raises NameInUse, BadParameter, PeerUnreachable, CertificateChanged, AuthenticationFailed, or what
         else the other system says. It can be repeated after any of them, or a crash.
@@ -149,6 +162,7 @@ class Peers:
             "address": address,
             "certificate": certificate,
             "created_at": self._clock.now(),
+            "secondary_sets": secondary_sets,
         }
         with self._database.transaction() as transaction:
             records.insert_peer(transaction, values)
@@ -258,6 +272,8 @@ class Peers:
             created_at=peer.created_at,
             bandwidth_limit=peer.bandwidth_limit,
             bandwidth_calendar=peer.bandwidth_calendar,
+            secondary_sets=peer.secondary_sets,
+            secondary_size_limit=peer.secondary_size_limit,
             limit_now=_terms(peer).limit_at(self._clock.now(), self._local_time),
             incarnation=self._introductions.about(peer),
             contact=self.contacts.about(peer),

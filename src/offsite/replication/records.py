@@ -36,6 +36,8 @@ class PeerRecord:
     created_at: float
     bandwidth_limit: int | None  # bytes a second; None: no limit
     bandwidth_calendar: str
+    secondary_sets: bool  # whether it may make sets here
+    secondary_size_limit: int | None  # bytes, of all its volumes here together; None: no limit
 
 
 @dataclass(frozen=True)

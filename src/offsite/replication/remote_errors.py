@@ -26,8 +26,10 @@ _KNOWN = {
         errors.NoPlace,
         errors.NotAllowed,
         errors.ObjectNotFound,
+        errors.PeerLimitReached,
         errors.PoolFailed,
         errors.PoolFull,
+        errors.SecondarySetsDisabled,
         errors.SnapshotNotFound,
         errors.VolumeNotFound,
     )

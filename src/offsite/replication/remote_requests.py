@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,12 +19,14 @@ from offsite.errors import (
     InUse,
     NameInUse,
     ObjectNotFound,
+    PeerLimitReached,
     ProtocolError,
+    SecondarySetsDisabled,
 )
 from offsite.events import Report
 from offsite.pools.groups import insert_group
 from offsite.pools.protocol import Create, Pool
-from offsite.replication import point_records, records
+from offsite.replication import peer_share, point_records, records
 from offsite.replication.common_sets import CommonSets
 from offsite.replication.fence import Fences
 from offsite.replication.filling import Background
@@ -71,6 +74,7 @@ class RemoteRequests:
         limits: Limits,
         report: Report,
         clock: Clock,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._database = database
         self._pools = pools
@@ -82,6 +86,7 @@ class RemoteRequests:
         self._limits = limits
         self._fences = fences
         self._common = CommonSets(database)
+        self.pace = peer_share.PeerPace(clock, wait)
         self._other_halves = OtherHalves(database, report, clock)
 
     # -- peers ---------------------------------------------------------------------------------------------
@@ -180,6 +185,7 @@ class RemoteRequests:
         """The secondary volumes and the record of the set, in one transaction."""
         if self._common.find_begun(peer, request.set_uuid) is not None:
             return  # asked for a second time
+        self._check_may_create(peer, request)
         name = request.settings.name
         _check_new_set(request)
         if any(each.name == name for each in self._sets()):
@@ -211,6 +217,7 @@ class RemoteRequests:
             ]
             group_id = insert_group(connection, group, ids, self._clock.now()) if group else None
             records.insert_set(connection, values | {"group_id": group_id}, members)
+            peer_share.note_images(connection, peer.id, names)
 
         try:
             pool.apply([Create(n, m.size_bytes) for n, m in zip(names, request.members, strict=True)], write)
@@ -223,6 +230,20 @@ class RemoteRequests:
             f"Replication set {name} was created by system {peer.system_name}: {', '.join(names)} in pool "
             f"{pool.name} is its secondary volume.",
         )
+
+    def _check_may_create(self, peer: PeerRecord, request: CreateSet) -> None:
+        asked = f"System {peer.system_name} asked to make replication set {request.settings.name} here"
+        try:
+            peer_share.check_may_create(peer, self._system.name)
+        except SecondarySetsDisabled:
+            self._report(events.PEER_SET_REFUSED, f"{asked}, which peer connection {peer.name} does not allow.")
+            raise
+        try:
+            peer_share.check_images(self._database, peer.id, len(request.members), f"system {self._system.name}")
+            peer_share.check_size(self._database, peer.id, [member.size_bytes for member in request.members])
+        except PeerLimitReached as error:
+            self._report(events.PEER_LIMIT_REACHED, f"{asked}: {error}.")
+            raise
 
     def change_set(self, peer: PeerRecord, request: ChangeSet) -> None:
         """The set is shown here as it is on its primary; but for a name that another set has here."""

@@ -20,7 +20,7 @@ from offsite.errors import (
 )
 from offsite.events import Report
 from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
-from offsite.replication import other_halves, point_records, records
+from offsite.replication import other_halves, peer_share, point_records, records
 from offsite.replication.batches import Arrived
 from offsite.replication.fence import Fence
 from offsite.replication.filling import Background, Filling
@@ -167,6 +167,8 @@ class SecondarySide:
         if known is not None and known.set_id != self._set.id:
             raise PeerRefused(f"run {begin.run} is not one of replication set {self._set.name}")
         check_sizes(begin.sizes_bytes)
+        volumes = [member.image_id for member in self._set.members]
+        peer_share.check_size(self._database, self._set.peer_id, begin.sizes_bytes, in_place_of=volumes)
 
     def _check_replaces(self, begin: Begin, base: str | None) -> None:
         """What is complete here is only given up to who says that it knows it: a primary that was restored from an old
@@ -271,6 +273,7 @@ class SecondarySide:
                 self._write_outcome(connection, commit, outcome)
                 if kept is not None:
                     kept.write(connection)
+                    peer_share.note_images(connection, self._set.peer_id, kept.names)
                     records.number_used(connection, self._set.id, commit.run, kept.number)
 
             self._pool.apply(changes, write)
@@ -304,9 +307,12 @@ class SecondarySide:
         if keeping is None:
             return None
         with self._database.read() as connection:
-            if not has_place(history_of(connection, self._set.id)):
+            if not has_place(history_of(connection, self._set.id)) or not self._may_have_snapshots():
                 return None
             return keeping.find(connection, len(self._set.members))
+
+    def _may_have_snapshots(self) -> bool:
+        return peer_share.has_room_for_images(self._database, self._set.peer_id, len(self._set.members))
 
     def _end_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
         if commit.history is None or keeping is None:
@@ -319,6 +325,12 @@ class SecondarySide:
                 events.SNAPSHOT_KEPT,
                 f"A run of replication set name: {of.name}, leaves no snapshot: {HISTORY_MAX} are kept already, the "
                 f"oldest for minimum-snapshot-age {of.minimum_snapshot_age_hours} or since something needs them.",
+            )
+        elif kept is None and not self._may_have_snapshots():
+            self._report(
+                events.PEER_LIMIT_REACHED,
+                f"A run of replication set name: {of.name}, leaves no snapshot: as many volumes and snapshots were "
+                "made here for its peer as the setting maximum-images-per-peer allows.",
             )
         elif kept is None or kept.number != keeping.number:
             self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(of.name, kept))

@@ -66,7 +66,7 @@ class Replication:
         self._database = database
         self._listen = listen
         self.remote_requests = RemoteRequests(
-            database, pools, system, authenticate, locks, fences, limits, report, clock
+            database, pools, system, authenticate, locks, fences, limits, report, clock, wait
         )
         self.contacts = Contacts(database, report, clock)
         self.introductions = Introductions(database, system, self.contacts, report, clock)

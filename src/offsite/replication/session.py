@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import Protocol
 
 import structlog
@@ -49,6 +50,7 @@ from offsite.replication.messages import (
     Unpair,
     Working,
 )
+from offsite.replication.peer_share import PeerPace
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired, to_message
 from offsite.replication.secondary_end import SecondarySide
@@ -63,6 +65,9 @@ _log = structlog.get_logger(__name__)
 
 class Requests(Protocol):
     """What peers may ask, but for runs: see remote_requests."""
+
+    @property
+    def pace(self) -> PeerPace: ...
 
     def pinned_certificates(self) -> list[bytes]: ...
 
@@ -169,7 +174,6 @@ class Session:
         if self.place is not None:
             self.place.settle(f"peer {peer.name}")
         channel.deadline = None
-        channel.allow_payloads()
         while True:
             message, payload = self._receive(channel, IDLE_SECONDS)
             if not isinstance(message, Batch | Ping):
@@ -211,17 +215,19 @@ class Session:
         if isinstance(message, Ping):
             return Done()
         # Whatever may take long is done beside, so that the other side can be told that we are alive.
-        future = self._worker.submit(self._work, channel, peer, message)
+        future = self._worker.submit(copy_context().run, self._work, channel, peer, message)
         while not wait([future], WORKING_SECONDS).done:
             channel.send(Working())
         return future.result()
 
     def _work(self, channel: Channel, peer: PeerRecord, message: AnyMessage) -> AnyMessage:
+        self._requests.pace.take_turn(peer)
         match message:
             case Ask():
                 self._close_run()
                 self._side = self._requests.open_run(peer, message, self._worker, lambda: channel.wire_bytes)
                 self._run = SecondaryRun(self._side)
+                channel.allow_payloads()  # the memory for them only once there is a run
                 return self._run.answer(message, memoryview(b""))
             case Begin() | Commit() | Discard() | Keep() if self._run is not None:
                 return self._run.answer(message, memoryview(b""))

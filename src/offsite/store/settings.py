@@ -111,6 +111,12 @@ MAXIMUM_NBD_CONNECTIONS = Setting(
     whole_number("maximum of NBD connections", 16, 4096),
     "How many NBD connections hosts may have together. No host can take the last quarter of them.",
 )
+MAXIMUM_IMAGES_PER_PEER = Setting(
+    "maximum-images-per-peer",
+    "2048",
+    whole_number("maximum of images per peer", 1, 16_384),
+    "How many volumes and snapshots one peer may have made here, with those that its deleted sets left.",
+)
 MINIMUM_SCHEDULE_INTERVAL = Setting(
     "minimum-schedule-interval",
     "60",
@@ -149,6 +155,7 @@ ALL: tuple[Setting[Any], ...] = (
     MAXIMUM_REPLICATION_SETS,
     MAXIMUM_PEER_CONNECTIONS,
     MAXIMUM_NBD_CONNECTIONS,
+    MAXIMUM_IMAGES_PER_PEER,
     MINIMUM_SCHEDULE_INTERVAL,
     TIME_ZONE,
     NOTICE_INTERVAL,

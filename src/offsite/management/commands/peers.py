@@ -20,7 +20,7 @@ from offsite.replication.incarnation_records import PeerIncarnation
 from offsite.replication.pairing import Login
 from offsite.replication.peer_changes import NO_LIMIT, PeerChange
 from offsite.replication.peers import Peer
-from offsite.units import format_instant
+from offsite.units import format_instant, format_size
 
 COMMANDS = Subject("Peer connections")
 
@@ -36,6 +36,9 @@ PEER = ObjectType(
         Property("bandwidth-calendar", "Calendar"),
         Property("bandwidth-limit-now", "Limit now"),
         Property("clock-skew", "Clock", seldom=True),
+        Property("secondary-sets", "Secondary sets"),
+        Property("secondary-size-limit"),
+        Property("secondary-size-limit-numeric", kind=Kind.NUMBER),  # bytes
         Property("error", "Error", seldom=True),
         Property("bandwidth-limit-numeric", kind=Kind.NUMBER),  # bytes a second
         Property("bandwidth-limit-now-numeric", kind=Kind.NUMBER),
@@ -67,6 +70,7 @@ REMOTE_SYSTEM = ObjectType(
     record=True,
 )
 SHOWN_FROM_SECONDS = 1.0  # a skew of clocks
+SECONDARY_SETS = values.boolean("enabled", "disabled")
 ADDRESS = values.text("address", 300)
 
 
@@ -108,6 +112,11 @@ def _is_it_the_same(context: Context, address: str, pinned: str | None) -> Quest
         environment="OFFSITE_REMOTE_PASSWORD",
     ),
     keyword("fingerprint", values.text("fingerprint", 128), "The SHA-256 that its certificate must have."),
+    keyword(
+        "secondary-sets",
+        SECONDARY_SETS,
+        "Whether that system may make sets whose secondary is here, as for failing back. Enabled by default.",
+    ),
     positional("name", values.name("peer connection"), "A name for the connection.", named=True),
     confirmation=_first_contact,
     long=True,
@@ -120,9 +129,11 @@ def create_peer_connection(
     remote_password: str,
     name: str,
     fingerprint: str | None = None,
+    secondary_sets: bool = True,
 ) -> Reply:
     peers = context.system.replication.peers
-    peer = peers.create(name, remote_port_address, remote_username, remote_password, fingerprint)
+    login = remote_username, remote_password, fingerprint
+    peer = peers.create(name, remote_port_address, *login, secondary_sets=secondary_sets)
     return Reply(f"Peer connection {name} to system {peer.system_name} was created.", (_row(context.system, peer),))
 
 
@@ -152,6 +163,10 @@ def query_peer_connection(context: Context, address: str) -> Reply:
 def _limit(text: str) -> int:
     rate = parse_rate(text)
     return NO_LIMIT if rate is None else rate
+
+
+def _size_limit(text: str) -> int:
+    return NO_LIMIT if text.lower() == "none" else int(values.size().parse(text)) or 1
 
 
 def _calendar(text: str) -> BandwidthCalendar:
@@ -212,6 +227,12 @@ def _change_question(context: Context, peer_connection: str, **given: object) ->
         "Which start of the other system is to live, when an older or second copy of it was refused: as show "
         "peer-connections tells them.",
     ),
+    keyword("secondary-sets", SECONDARY_SETS, "Whether that system may make sets whose secondary is here."),
+    keyword(
+        "secondary-size-limit",
+        ValueType("<size>|none", _size_limit),
+        "How large all volumes that it has made here may be together.",
+    ),
     positional("peer-connection", values.reference("peer connection"), "The peer connection."),
     confirmation=_change_question,
     long=True,
@@ -219,6 +240,7 @@ def _change_question(context: Context, peer_connection: str, **given: object) ->
         "set peer-connection bandwidth-limit 10MB Newark",
         'set peer-connection bandwidth-calendar "Mon-Fri 08:00-18:00 2MB" Newark',
         "set peer-connection remote-username manage Newark",
+        "set peer-connection secondary-sets disabled Newark",
     ),
 )
 def set_peer_connection(
@@ -232,6 +254,8 @@ def set_peer_connection(
     bandwidth_limit: int | None = None,
     bandwidth_calendar: BandwidthCalendar | None = None,
     accept_incarnation: str | None = None,
+    secondary_sets: bool | None = None,
+    secondary_size_limit: int | None = None,
 ) -> Reply:
     change = PeerChange(
         name=name,
@@ -239,6 +263,8 @@ def set_peer_connection(
         login=_login(remote_username, remote_password, fingerprint),
         bandwidth_limit=bandwidth_limit,
         bandwidth_calendar=bandwidth_calendar,
+        secondary_sets=secondary_sets,
+        secondary_size_limit=secondary_size_limit,
     )
     peers = context.system.replication.peers
     if accept_incarnation is None:
@@ -303,6 +329,9 @@ def _row(system: System, peer: Peer) -> Row:
             "bandwidth-limit": format_rate(peer.bandwidth_limit),
             "bandwidth-calendar": peer.bandwidth_calendar or "none",
             "bandwidth-limit-now": format_rate(peer.limit_now),
+            "secondary-sets": "enabled" if peer.secondary_sets else "disabled",
+            "secondary-size-limit": format_size(peer.secondary_size_limit) if peer.secondary_size_limit else "none",
+            "secondary-size-limit-numeric": peer.secondary_size_limit,
             "bandwidth-limit-numeric": peer.bandwidth_limit,
             "bandwidth-limit-now-numeric": peer.limit_now,
             "remote-certificate-fingerprint": peer.fingerprint,

@@ -34,6 +34,8 @@ peers = Table(
     Column("created_at", Float, nullable=False),
     Column("bandwidth_limit", BigInteger),  # bytes a second that runs may send to it; none: no limit
     Column("bandwidth_calendar", String, nullable=False, server_default=""),  # other limits at certain hours
+    Column("secondary_sets", Boolean, nullable=False, server_default="1"),  # whether it may make sets here
+    Column("secondary_size_limit", BigInteger),  # of all its volumes here together; none: no limit
 )
 
 # The newest starts of this system: see replication/incarnation.py.
@@ -77,6 +79,14 @@ peer_contacts = Table(
     Column("skew_seconds", Float),  # how far its clock was ahead of ours when that was put on record
     Column("skew_uncertainty_seconds", Float),
     Column("skew_told", Boolean, nullable=False, server_default="0"),
+)
+
+# Volumes and snapshots that were made here at a peer's request. They count for it until they are deleted.
+peer_images = Table(
+    "peer_images",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("peer_id", ForeignKey("peers.id", ondelete="CASCADE"), nullable=False, index=True),
 )
 
 replication_sets = Table(

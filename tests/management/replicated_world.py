@@ -43,7 +43,8 @@ CODES: dict[type[OffsiteError], int] = {
 """The return codes that programs go by. They are written here again so that a change of one does not pass unseen."""
 
 # What is not a part of the state: what was said about it, and who is logged in.
-NOT_COMPARED = {"events", "sqlite_sequence"}
+NOT_COMPARED = {"events", "sqlite_sequence", "database_log", "peer_contacts", "peer_incarnations"}
+"""What changes by itself: besides events, what a checkpoint and a visit of a peer note down."""
 
 
 class World:

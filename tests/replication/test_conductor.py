@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from offsite import events
 from offsite.errors import NotAllowed, PeerUnreachable, PoolFull, StateDirectoryError
 from offsite.events import EventKind
 from offsite.replication import records
@@ -30,6 +31,7 @@ class Quiet(Site):
         self.clock = VirtualClock()
         self.attempts: list[Attempt] = []
         self.told: list[tuple[EventKind, str]] = []
+        self.first_waits: dict[str, float] = {}  # by the run
         self.replication = Replication(
             self.database,
             self.pools,
@@ -135,6 +137,45 @@ def test_a_run_that_fails_is_tried_again_later_and_later_behind_the_others(londo
         assert most * 0.74 <= wait <= most
     told = [message for _, message in london.told if "is suspended" in message]
     assert len(told) == 1, "the operator hears of one trouble once"
+
+
+def test_a_success_sets_the_waits_back_to_the_shortest(london: Quiet) -> None:
+    """The next run's first failure is a first one: it is tried again after a second, not after minutes."""
+    london.add_set("A")
+    for _ in range(2):
+        london.replication.replicate("A")
+        for _ in range(6):
+            london.step()
+            (attempt,) = london.attempts
+            london.end(attempt, PoolFull("Newark: pool A is full"))
+            due = london.step()
+            assert due is not None
+            first = due - london.clock.time
+            london.clock.time = due
+            if attempt.progress.run not in london.first_waits:
+                london.first_waits[attempt.progress.run] = first
+        london.step()
+        london.succeed(london.attempts[0])
+    assert len(london.first_waits) == 2
+    assert all(0.75 <= wait <= 1 for wait in london.first_waits.values())
+
+
+def test_a_success_sets_the_waits_back_also_for_an_attempt_of_the_same_run(london: Quiet) -> None:
+    """The life of a run may outlast a success: what is kept of it then begins anew."""
+    london.add_set("A")
+    london.replication.replicate("A")
+    for _ in range(4):
+        london.step()
+        london.end(london.attempts[0], PoolFull("Newark: pool A is full"))
+        due = london.step()
+        assert due is not None
+        london.clock.time = due
+    london.step()
+    attempt = london.attempts[0]
+    london.succeed(attempt)
+    life = london.replication.conductor._lives[attempt.set.uuid]
+    assert (life.failures, life.retry_at, life.peer_gone) == (0, None, False)
+    assert [kind for kind, _ in london.told].count(events.SET_RESUMED) == 1
 
 
 def test_as_soon_as_a_peer_is_back_its_runs_are_tried_again_but_not_those_that_failed_otherwise(london: Quiet) -> None:

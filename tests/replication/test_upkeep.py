@@ -11,11 +11,11 @@ from offsite.errors import InUse, NotAllowed, OffsiteError, StateDirectoryError
 from offsite.pools.protocol import Rename
 from offsite.replication.attempt import Attempt
 from offsite.replication.messages import ChangeSet, Done, PrimaryNames, SetSettings
-from offsite.replication.records import SetRecord
+from offsite.replication.records import PeerRecord, SetRecord
 from offsite.replication.set_settings import Settings
 from offsite.replication.status import Status
 from offsite.replication.upkeep import settings_of
-from tests.replication.sites import Site, pair
+from tests.replication.sites import WAIT_SECONDS, Site, pair
 from tests.systems import wait_until
 
 MIB = 1 << 20
@@ -230,3 +230,86 @@ def test_a_peer_that_comes_back_is_noticed_within_seconds(
     newark.open()
     newark.start()
     assert london.await_end("SalesDR", run).state == "success"
+
+
+# -- when a peer is visited: on a clock of our own, with nothing started
+
+
+class Visits:
+    """The upkeep of London, stepped by hand: when it visits its peer, and whether that answers."""
+
+    def __init__(self, london: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at: list[float] = []
+        self.time = 1000.0
+        upkeep, contacts = london.replication.upkeep, london.replication.contacts
+        for ticker in london.replication._tickers:
+            ticker.stop(WAIT_SECONDS)
+        self.upkeep, self._contacts = upkeep, contacts
+        self.answers = True
+        monkeypatch.setattr("offsite.replication.upkeep.SOON_SECONDS", 5.0)
+        monkeypatch.setattr("offsite.replication.upkeep.SELDOM_SECONDS", 60.0)
+        monkeypatch.setattr(upkeep, "_clock", self)
+        monkeypatch.setattr(upkeep, "_visit", self._visit)
+        upkeep._due.clear()
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def _visit(self, peer: PeerRecord, _sets: object) -> None:
+        self.at.append(self.time)
+        if self.answers:
+            self._contacts.heard(peer, None, 0.0)
+        else:
+            self._contacts.failed(peer, "gone")
+
+    def pass_seconds(self, seconds: float) -> list[float]:
+        """When it visits within so many seconds, counted from now."""
+        self.at.clear()
+        begun, until = self.time, self.time + seconds
+        while True:
+            due = self.upkeep.step()
+            assert due is not None
+            if due > until:
+                self.time = until
+                return [at - begun for at in self.at]
+            self.time = max(due, self.time)
+
+
+def told_everything(london: Site) -> None:
+    wait_until("nothing is owed", lambda: len(london.replication.upkeep._told) == 1)
+
+
+def test_after_a_run_has_failed_the_peer_is_visited_within_seconds(
+    london: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after the minute that was left: as soon as it is back, its runs go on."""
+    told_everything(london)
+    visits = Visits(london, monkeypatch)
+    assert visits.pass_seconds(130.0) == [0.0, 60.0, 120.0]
+    visits.upkeep.peer_failed()
+    assert visits.pass_seconds(10.0) == [5.0]
+
+
+def test_a_failure_during_a_visit_is_not_forgotten(london: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    told_everything(london)
+    visits = Visits(london, monkeypatch)
+    visit = visits.upkeep._visit
+
+    def visit_and_fail(peer: PeerRecord, sets: list[SetRecord]) -> None:
+        visit(peer, sets)
+        if len(visits.at) == 1:
+            visits.upkeep.peer_failed()
+
+    monkeypatch.setattr(visits.upkeep, "_visit", visit_and_fail)
+    assert visits.pass_seconds(60.0) == [0.0, 5.0]
+
+
+def test_a_peer_that_does_not_answer_is_visited_every_few_seconds(
+    london: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_everything(london)
+    visits = Visits(london, monkeypatch)
+    visits.answers = False
+    assert visits.pass_seconds(16.0) == [0.0, 5.0, 10.0, 15.0]
+    visits.answers = True
+    assert visits.pass_seconds(130.0) == [4.0, 64.0, 124.0]

@@ -108,8 +108,9 @@ def state(run: Row, now: float) -> str:
 
 def summary(name: str, run: Row) -> str:
     changed, wire = (format_size(int(number(run, each))) for each in ("changed-bytes", "wire-bytes"))
-    took = format_duration(number(run, "duration"))
-    sent = f"{changed} had changed, {wire} went over the wire, in {took}"
+    sent = f"{changed} had changed, {wire} went over the wire"
+    if run["duration"] is not None:  # else a clock was set meanwhile
+        sent += f", in {format_duration(number(run, 'duration'))}"
     return f"{name} is up to date: {sent}; the digests of all that was sent are equal."
 
 

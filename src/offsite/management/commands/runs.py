@@ -8,6 +8,7 @@ from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, Val
 from offsite.management.system import Context
 from offsite.management.table import Role, Subject, keyword, positional
 from offsite.pools.retention import NEVER_DELETE, priorities
+from offsite.replication.clock_skew import age
 from offsite.replication.history import history_of
 from offsite.replication.progress import RunProgress
 from offsite.replication.records import RunRecord
@@ -233,7 +234,7 @@ def _run_row(
         "progress": live.percent if live else (100.0 if run.state == "success" else None),
         "start-time": run.started_at,
         "end-time": run.ended_at,
-        "duration": (now if run.ended_at is None else run.ended_at) - run.started_at,
+        "duration": age(run.started_at, now if run.ended_at is None else run.ended_at),
         "changed-bytes": live.changed_bytes if live else run.changed_bytes,
         "wire-bytes": live.wire_bytes if live else run.wire_bytes,
         "total-bytes": progress.bytes_total if progress else None,

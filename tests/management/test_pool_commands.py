@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, OffsiteError, StateDirectoryError
+from offsite.errors import (
+    BadParameter,
+    DeviceNotEmpty,
+    InUse,
+    NameInUse,
+    NotAllowed,
+    ObjectNotFound,
+    OffsiteError,
+    StateDirectoryError,
+)
 from offsite.management.commands import pools
+from offsite.management.reply import Question, Reply
 from offsite.pools.local import LocalPool
 from offsite.units import MIB
 from tests.management.management_bench import Bench
+from tests.systems import run
 
 REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     ("create pool size 16MiB A", NameInUse, ["A"]),
@@ -90,3 +106,56 @@ def test_a_pool_that_is_in_use_is_not_deleted_even_when_told_to(bench: Bench) ->
     bench.refused("delete pools prompt no A", OffsiteError, "delete those first")
     bench.do("delete volumes Sales")
     bench.refused("delete pools prompt no A", NotAllowed, "Delete pool A?")
+
+
+# -- on a device -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[str]:
+    backing = tmp_path / "backing"
+    with backing.open("wb") as file:
+        file.truncate(128 * MIB)
+    name = run("losetup", "--find", "--show", str(backing)).strip()
+    yield name
+    run("losetup", "--detach", name)
+
+
+@pytest.mark.root
+@pytest.mark.needs("losetup", "mkfs.btrfs", "wipefs")
+def test_a_device_that_holds_something_needs_a_word_and_an_answer(bench: Bench, device: str) -> None:
+    run("mkfs.btrfs", "-q", device)
+    bench.refused(f"create pool device {device} B", DeviceNotEmpty, "btrfs", "say overwrite")
+    question = bench.answer(f"create pool device {device} overwrite B", asks=True)
+    assert isinstance(question, Question)
+    assert question.text.startswith(f"Make pool B on {device}? That has btrfs")
+    assert "all of it is lost" in question.text
+    bench.refused(f"create pool device {device} overwrite prompt no B", NotAllowed, "btrfs")
+    bench.refused("create pool size 16MiB overwrite B", BadParameter, "for a device only")
+    assert "btrfs" in run("wipefs", "--no-act", device)
+    bench.do(f"create pool device {device} overwrite noprompt B")
+    bench.refused(f"create pool device {device} overwrite C", InUse, "is in use")
+    bench.do("create volume pool B size 1MiB Sales")
+    bench.do("delete volumes Sales")
+    bench.do("delete pools B")
+    assert not run("wipefs", "--no-act", device)
+    bench.do(f"create pool device {device} B")  # what was a pool is empty again
+    bench.do("delete pools B")
+    assert isinstance(bench.answer(f"create pool device {device} overwrite C", asks=True), Reply)  # nothing to ask
+
+
+def test_a_file_that_cannot_be_removed_is_told_and_the_pool_is_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_path: Path, missing_ok: bool = False) -> None:
+        del missing_ok
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    bench.do("create pool size 16MiB B")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fails)
+        bench.do("delete pools B")
+    assert bench.names("show pools") == ["A"]
+    assert any("pool-B.data, which a deleted pool was in" in str(row["message"]) for row in bench.rows("show events"))
+    bench.do("create pool size 32MiB B")  # and its name is free
+    assert (bench.system.state_directory / "pool-B.data").stat().st_size == 32 * MIB

@@ -293,6 +293,7 @@ def test_only_who_manages_may_connect_systems(place: Place) -> None:
         ("berta", "short", "5 bytes; 8 to 256"),
         ("berta", "x" * 257, "257 bytes; 8 to 256"),
         ("berta", "tab\tin password", "cannot be printed"),
+        ("berta", "bytes \udcff in it", "cannot be printed"),
     ],
 )
 def test_a_bad_name_or_password_is_refused(place: Place, name: str, password: str, rule: str) -> None:

@@ -250,7 +250,7 @@ class _Attempt:
 
 def check_password(password: str) -> None:
     """Raises BadParameter, which never repeats the password."""
-    length = len(password.encode())
+    length = len(password.encode(errors="surrogatepass"))
     if not PASSWORD_BYTES_MIN <= length <= PASSWORD_BYTES_MAX:
         raise BadParameter(f"the password has {length} bytes; {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} are allowed")
     if not password.isprintable():

@@ -109,7 +109,7 @@ def test_a_visit_finds_it_without_a_run_and_both_operators_are_told(london: Site
     assert "an operator decides on London" in there
     assert (shown(london).lag_seconds, shown(london).recovery_point_at) == (None, None), "it is not a copy of London's"
     assert shown(newark).lag_seconds is not None
-    assert (shown(london).difference or "?") in here and "is diverged" in (shown(newark).difference or "")
+    assert (shown(london).difference or "?")[1:] in here and "is diverged" in (shown(newark).difference or "")
 
 
 def test_nothing_that_can_be_asked_for_touches_the_copy(london: Site, newark: Site, diverged: bytes) -> None:
@@ -118,7 +118,7 @@ def test_nothing_that_can_be_asked_for_touches_the_copy(london: Site, newark: Si
         lambda: london.replication.replicate("SalesDR"),
         lambda: london.replication.resume("SalesDR"),
     ):
-        with pytest.raises(Diverged, match="holds a copy that this system has never had"):
+        with pytest.raises(Diverged, match="which this system has never had"):
             ask()
     london.replication.suspend("SalesDR")
     assert shown(london).status is Status.DIVERGED
@@ -133,7 +133,7 @@ def test_nothing_that_can_be_asked_for_touches_the_copy(london: Site, newark: Si
 
 def test_the_way_out_keeps_the_copy_and_sends_what_is_here(london: Site, newark: Site, diverged: bytes) -> None:
     question = london.replication.resolution_question("SalesDR")
-    for part in ("Newark holds a copy with the data of", "digest", "kept there, as a snapshot", "KiB are sent"):
+    for part in ("Newark holds the data of", "digest", "kept there, as a snapshot", "KiB are sent"):
         assert part in question
     resolved = london.replication.use_primary("SalesDR")
     wait_until("it is there", lambda: newark.content("Sales") == london.content("Sales"))

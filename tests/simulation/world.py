@@ -159,12 +159,11 @@ class World:
             if self.random.random() < 0.1:
                 self._power_on(machine)
             return
-        if (
-            machine.pool.has_failed
-            or self._comes("power lost at any time", self.faults.crash_every_seconds)
-            or self._comes("machines that were stopped to be copied", self.faults.put_back_every_seconds)
-        ):
+        if machine.pool.has_failed or self._comes("power lost at any time", self.faults.crash_every_seconds):
             machine.lose_power()
+        elif self._comes("machines that were stopped to be copied", self.faults.put_back_every_seconds):
+            machine.lose_power()
+            self._power_on(machine)
         if self._comes("steps of a clock", self.faults.clock_step_every_seconds):
             machine.clock.ahead_seconds += self.random.choice((-3600.0, -60.0, 60.0, 3600.0, 86400.0))
 

@@ -121,7 +121,8 @@ class OtherHalves:
         theirs: RecoveryPoint | None,
     ) -> None:
         if relation is Relation.DIVERGED:
-            self._report(events.SET_DIVERGED, diverged_sentence(of, peer, ours, theirs))
+            sentence = diverged_sentence(of, peer, ours, theirs)
+            self._report(events.SET_DIVERGED, f"{sentence[0].upper()}{sentence[1:]}.")
         elif relation is Relation.OLDER:
             self._report(
                 events.SECONDARY_IS_OLDER,
@@ -138,16 +139,16 @@ def diverged_sentence(of: SetRecord, peer: str, ours: RecoveryPoint | None, thei
     """What has happened, and what leads out of it: for the event, for `show`, and for whoever asks for a run."""
     if of.role == "secondary":
         return (
-            f"replication set {of.name} is diverged: system {peer}, its primary, has never had the copy that is here, "
-            f"{told_of(ours)}; the newest that it knows is {told_of(theirs)}. It was probably restored from an older "
-            f"copy. Nothing here is touched until an operator decides on {peer}"
+            f"replication set {of.name} is diverged: {told_of(ours)} is here, and its primary {peer} has never had it; "
+            f"the newest copy that {peer} knows of has {told_of(theirs)}. It was probably restored from an older copy. "
+            f"Nothing here is touched until an operator decides on {peer}"
         )
     return (
-        f"replication set {of.name} is diverged: system {peer} holds a copy that this system has never had, "
-        f"{told_of(theirs)}; the newest that this system knows is {told_of(ours)}. This system was probably restored "
-        f"from an older copy. Nothing is sent, and the copy on {peer} is not touched, until an operator decides: "
-        f"`resolve replication-set use primary {of.name}` keeps that copy as a snapshot there and sends what is here. "
-        "(Making it the primary comes with role changes; until then use a snapshot of it there)"
+        f"replication set {of.name} is diverged: {peer} holds {told_of(theirs)}, which this system has never had; the "
+        f"newest copy that this system knows of has {told_of(ours)}. It was probably restored from an older copy. "
+        f"Nothing is sent, and nothing on {peer} is touched, until an operator decides: `resolve replication-set use "
+        f"primary {of.name}` keeps the copy there as a snapshot and sends what is here. (Going on with the copy on "
+        f"{peer} instead comes with role changes; until then, use a snapshot of it there)"
     )
 
 
@@ -163,15 +164,16 @@ def sentence_of(connection: Connection, of: SetRecord, half: OtherHalf) -> str:
 
 
 def told_of(point: RecoveryPoint | None) -> str:
-    """Of what a system holds, for people."""
+    """Of what a system holds, for people. The digest is that of the run that sent it, as `show replication-runs` has
+    it, shortened."""
     if point is None:
-        return "none"
+        return "nothing complete"
     parts = [f"complete since {format_instant(point.completed_at)}"]
     if point.data_bytes:
         parts.append(format_size(point.data_bytes))
     if point.digest:
-        parts.append(f"digest {point.digest.hex()}")
-    return f"with the data of {format_instant(point.taken_at)} ({', '.join(parts)})"
+        parts.append(f"digest {point.digest.hex()[:8]}")
+    return f"the data of {format_instant(point.taken_at)} ({', '.join(parts)})"
 
 
 def _older_told(point: RecoveryPoint | None) -> str:

@@ -68,8 +68,8 @@ class Resolution:
             ours = other_halves.own_recovery_point(connection, of.id)
         here = format_size(sum(find_image(self._pools, member.image_id)[1].allocated_bytes for member in of.members))
         return (
-            f"Replication set {of.name} is diverged. {peer} holds a copy {other_halves.told_of(half.point)}, which "
-            f"this system has never had; the newest copy that this system knows is {other_halves.told_of(ours)}. Go on "
+            f"Replication set {of.name} is diverged. {peer} holds {other_halves.told_of(half.point)}, which this "
+            f"system has never had; the newest copy that this system knows of has {other_halves.told_of(ours)}. Go on "
             f"with the content of this system? What {peer} holds is kept there, as a snapshot of each volume; up to "
             f"{here} are sent, and need room there."
         )

@@ -177,7 +177,7 @@ class SecondarySide:
             return
         told = other_halves.told_of(holds(self._database, self._pool, self._set).complete)
         sentence = (
-            f"replication set {self._set.name} holds a complete copy here, {told}; its primary would replace it "
+            f"replication set {self._set.name} holds a complete copy here: {told}; its primary would replace it "
             "without saying that it knows it. It was left as it is"
         )
         self._report(events.COPY_PROTECTED, sentence)

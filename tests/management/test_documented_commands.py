@@ -30,6 +30,7 @@ from offsite.management.reply import Question, Reply
 from offsite.replication import incarnation_records
 from offsite.replication.incarnation import Start, Verdict
 from offsite.replication.incarnation_records import RefusedStart
+from offsite.replication.status import Status
 from offsite.units import MIB
 from tests.management.management_bench import MANAGE, PASSWORD, Bench, bench_in
 from tests.management.notice_receivers import web_hook
@@ -194,6 +195,18 @@ class World:
         with self.london.system.database.transaction() as transaction:
             incarnation_records.put_refused(transaction, peers.record("Newark").id, copy)
 
+    def diverged(self) -> None:
+        """Newark holds what London has never had."""
+        self.no_run()
+        unknown = {"uuid": "f" * 36}
+        with self.newark.system.database.transaction() as transaction:
+            for table in ("recovery_points", "points"):
+                base = "SELECT uuid FROM points WHERE state = 'base'"
+                transaction.exec_driver_sql(f"UPDATE {table} SET uuid = :uuid WHERE uuid IN ({base})", unknown)
+        replication = self.london.system.replication
+        replication.upkeep.set_changed()
+        wait_until("it is seen", lambda: replication.sets.get("SalesDR").status is Status.DIVERGED)
+
     def hooks(self) -> None:
         for name in ("freeze-postgres", "thaw-postgres"):
             path = self.london.system.state_directory / "hooks" / name
@@ -239,6 +252,7 @@ BEFORE_A_COMMAND: dict[tuple[str, str], Setup] = {
     ("replication.md", "offsite show replication-snapshot-history SalesDR"): World.no_run,
     ("replication.md", "offsite set replication-set before-snapshot"): World.hooks,
     ("replication.md", "offsite suspend replication-set SalesDR"): World.slow_run,
+    ("replication.md", "offsite resolve replication-set"): World.diverged,
     ("replication.md", "offsite set replication-set name"): World.no_run,
     ("replication.md", "offsite delete replication-set SalesDR"): lambda world: world.do(
         "set replication-set name SalesDR SalesNewark"

@@ -73,7 +73,7 @@ def test_a_primary_put_back_never_overwrites_the_newer_copy_and_the_way_out_keep
     (told,) = events(london, DIVERGED, "SalesDR")
     assert told["severity"] == "ERROR" and told["message"].count("UTC") == 4, "both instants, and since when"
     shown = pair.show("SalesDR")
-    assert shown["lag"] in ("", None) and shown["last-success-time"] in ("", None)
+    assert shown["lag"] in ("", None) and shown["recovery-point-time"] in ("", None)
     assert "resolve replication-set use primary SalesDR" in shown["error"]
 
     # By request, with and without --wait.
@@ -105,13 +105,13 @@ def test_a_primary_put_back_never_overwrites_the_newer_copy_and_the_way_out_keep
 def test_a_secondary_put_back_is_shown_as_old_as_it_is_and_filled_anew(pair: Replicated) -> None:
     london, newark = pair.london, pair.newark
     pair.replicate("SalesDR")
-    older = pair.show("SalesDR")["last-success-time-numeric"]
+    older = pair.show("SalesDR")["recovery-point-time-numeric"]
     copy = copy_of(newark)
     pair.write("Sales", 1)
     pair.replicate("SalesDR")
-    assert pair.show("SalesDR")["last-success-time-numeric"] > older
+    assert pair.show("SalesDR")["recovery-point-time-numeric"] > older
     put_back(pair, newark, copy)
-    wait_until("it is seen", lambda: pair.show("SalesDR")["last-success-time-numeric"] == older, VISIT_SECONDS)
+    wait_until("it is seen", lambda: pair.show("SalesDR")["recovery-point-time-numeric"] == older, VISIT_SECONDS)
     (told,) = events(london, OLDER, "SalesDR")
     assert told["severity"] == "WARNING"
     pair.replicate("SalesDR")

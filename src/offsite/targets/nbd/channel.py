@@ -23,6 +23,10 @@ KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_PROBES = 30, 10, 3
 UNACKNOWLEDGED_SECONDS = 60  # a peer that has vanished from the network
 SOCKET_BUFFER_BYTES = 4 << 20  # a whole reply of 1 MiB goes in at once, where the system allows as much
 PROGRESS_BYTES = 256 << 10  # what a client has to take within the send deadline, or all that there is
+HURRIED_SECONDS, HURRIED_PROGRESS_BYTES = (
+    5.0,
+    4 << 20,
+)  # instead, while others wait for the memory that its replies hold
 _TCP_USER_TIMEOUT = 18  # linux/tcp.h
 
 
@@ -36,6 +40,8 @@ class ClientStalled(ClientGone):
 
 class Channel(Protocol):
     """All methods that wait raise ClientGone when the connection breaks."""
+
+    is_hurried: Callable[[], bool]  # whether replies have to be taken faster than usual
 
     def receive(self, buffer: memoryview) -> int:
         """Waits for bytes; returns how many came, 0 at the end of the stream."""
@@ -69,6 +75,7 @@ class PlainChannel:
     def __init__(self, sock: socket.socket, send_seconds: float) -> None:
         self.socket = sock
         self.send_seconds = send_seconds
+        self.is_hurried: Callable[[], bool] = _never
         self._while_seconds = min(1.0, send_seconds / 4)
         self.fileno = sock.fileno
         self._receive_into = sock.recv_into
@@ -111,9 +118,12 @@ class PlainChannel:
         mark, marked_at = len(rest), time.monotonic() - self._while_seconds
         while rest:
             now = time.monotonic()
-            if mark - len(rest) >= PROGRESS_BYTES:
+            enough, patience = PROGRESS_BYTES, self.send_seconds
+            if self.is_hurried():
+                enough, patience = HURRIED_PROGRESS_BYTES, min(patience, HURRIED_SECONDS)
+            if mark - len(rest) >= enough:
                 mark, marked_at = len(rest), now
-            if now >= marked_at + self.send_seconds or (deadline is not None and now >= deadline):
+            if now >= marked_at + patience or (deadline is not None and now >= deadline):
                 raise ClientStalled("the client takes no replies")
             rest = rest[self._send_a_while(rest) :]
 
@@ -141,6 +151,7 @@ class TlsChannel:
 
     def __init__(self, plain: PlainChannel, context: ssl.SSLContext, deadline: float) -> None:
         """Shakes hands. Raises ProtocolError when that fails, ClientStalled at `deadline`, ClientGone."""
+        self.is_hurried: Callable[[], bool] = _never
         self._send_seconds = plain.send_seconds
         self._poll = select.poll()
         try:
@@ -167,21 +178,23 @@ class TlsChannel:
         return self.receive_before(buffer, None)
 
     def receive_before(self, buffer: memoryview, deadline: float | None) -> int:
-        return self._retry(partial(self._socket.recv_into, buffer), deadline, "the client is silent")
+        return self._retry(partial(self._socket.recv_into, buffer), lambda: deadline, "the client is silent")
 
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         rest = memoryview(data)
         while rest:  # OpenSSL takes a piece as a whole, so a piece is what a client must take in time
-            until = time.monotonic() + self._send_seconds
             piece = partial(self._socket.send, rest[:PROGRESS_BYTES])
-            sent = self._retry(
-                piece, until if deadline is None else min(until, deadline), "the client takes no replies"
-            )
+            sent = self._retry(piece, partial(self._until, time.monotonic(), deadline), "the client takes no replies")
             rest = rest[sent:]
 
-    def _retry(self, attempt: Callable[[], int], until: float | None, stalled: str) -> int:
+    def _until(self, began: float, deadline: float | None) -> float:
+        seconds = min(self._send_seconds, HURRIED_SECONDS) if self.is_hurried() else self._send_seconds
+        return began + seconds if deadline is None else min(began + seconds, deadline)
+
+    def _retry(self, attempt: Callable[[], int], deadline: Callable[[], float | None], stalled: str) -> int:
         """Attempts until it need not wait any more, which may be for either direction whatever it does."""
         while True:
+            until = deadline()
             if until is not None and time.monotonic() >= until:
                 raise ClientStalled(stalled)
             try:
@@ -193,8 +206,10 @@ class TlsChannel:
             except OSError as error:
                 raise ClientGone(str(error)) from error
             self._poll.register(self._socket.fileno(), events)
-            if not self._poll.poll(None if until is None else max(until - time.monotonic(), 0) * 1000):
-                raise ClientStalled(stalled)
+            if until is None:
+                self._poll.poll()
+            else:  # it may become shorter meanwhile
+                self._poll.poll(min(max(until - time.monotonic(), 0.0), 1.0) * 1000)
 
     def has_pending(self) -> bool:
         return self._socket.pending() > 0
@@ -210,6 +225,10 @@ class TlsChannel:
         with suppress(OSError):  # it went first, or does not listen: closing is all there is to do
             self._socket.unwrap()
         self._socket.close()
+
+
+def _never() -> bool:
+    return False
 
 
 def _set_options(sock: socket.socket, while_seconds: float) -> None:

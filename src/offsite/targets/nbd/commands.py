@@ -133,17 +133,17 @@ class Commands:
         """Without structured replies, or when they must not be fragmented, nothing may be sent before all of
         the data are there: a later part might fail."""
         replies = self._replies
-        size = replies.header_bytes + length
-        fits = size <= BUFFER_BYTES
-        buffer = replies.room(size) if fits else memoryview(bytearray(size))
-        if not self._read_nowait(offset, buffer[replies.header_bytes : size]):
-            self._background.read(cookie, offset, length, replies.header_bytes)
+        header_bytes = replies.header_bytes
+        size = header_bytes + length
+        if size > BUFFER_BYTES:
+            self._background.read(cookie, offset, length, header_bytes)  # also when it need not wait: it needs memory
             return
-        replies.write_read_header(buffer, cookie, offset, length)
-        if fits:
-            replies.add(size)
-        else:
-            replies.put(buffer)
+        room = replies.room(size)
+        if not self._read_nowait(offset, room[header_bytes:size]):
+            self._background.read(cookie, offset, length, header_bytes)
+            return
+        replies.write_read_header(room, cookie, offset, length)
+        replies.add(size)
 
     def _read_nowait(self, offset: int, buffer: memoryview) -> bool:
         self._image.begin()

@@ -175,7 +175,7 @@ class Connection:
 
     def _transmit(self, outcome: Outcome, left_over: bytes) -> None:
         _prefer_batches()
-        with closing(Transmission(self._channel, outcome, self._settings.workers)) as transmission:
+        with closing(Transmission(self._channel, outcome, self._settings.workers, self.initiator)) as transmission:
             transmission.run(left_over)
 
 

@@ -28,6 +28,7 @@ from offsite.targets.nbd import identity
 from offsite.targets.nbd.background import Workers
 from offsite.targets.nbd.connection import Connection, Settings
 from offsite.targets.nbd.exports import Exports
+from offsite.targets.nbd.memory import Memory
 
 Address = tuple[str, int] | Path
 """Host and TCP port (0: any free one), or the path of a Unix socket."""
@@ -62,6 +63,7 @@ class NbdServer:
         certificates: InitiatorCertificates | None = None,
         handshake_seconds: float = HANDSHAKE_SECONDS,
         send_seconds: float = SEND_SECONDS,
+        memory: Memory | None = None,
     ) -> None:
         self._listen = tuple(listen)
         clock = clock or SystemClock()
@@ -74,7 +76,7 @@ class NbdServer:
             }
             if authority is not None
             else {},
-            workers=Workers(),
+            workers=Workers(memory),
             clock=clock,
             handshake_seconds=handshake_seconds,
             send_seconds=send_seconds,

@@ -12,6 +12,7 @@ to: a read that is not in the page cache, and a flush, run in the background.
 from __future__ import annotations
 
 import select
+from collections import deque
 from collections.abc import Iterator
 
 from offsite.errors import OffsiteError, ProtocolError
@@ -20,7 +21,7 @@ from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
 from offsite.targets.nbd.background import Background, Done, Workers, error_number
 from offsite.targets.nbd.buffers import new_buffer
-from offsite.targets.nbd.channel import Channel
+from offsite.targets.nbd.channel import Channel, ClientGone
 from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, Refused
 from offsite.targets.nbd.negotiation import Outcome
 from offsite.targets.nbd.replies import Replies
@@ -29,7 +30,6 @@ from offsite.targets.nbd.requests import REQUEST_BYTES, SIMPLE_REPLY_BYTES, Requ
 BUFFER_BYTES = (1 << 20) + (64 << 10)  # of requests
 WRITE_PIECE_BYTES = 256 << 10  # longer writes begin before all of their payload is there
 PIECE_ALIGNMENT_BYTES = 64 << 10  # at most this much of a long write is carried on to its next piece
-OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX = 64, 64 << 20  # in the background, for one connection
 FINISH_SECONDS = 30  # for what is outstanding when the client has said goodbye
 
 _PLAIN_REPLY_BYTES_MAX = codec.DATA_CHUNK_BYTES + READ_PIECE_BYTES
@@ -37,17 +37,20 @@ _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
 
 
 class Transmission:
-    def __init__(self, channel: Channel, outcome: Outcome, workers: Workers) -> None:
+    def __init__(self, channel: Channel, outcome: Outcome, workers: Workers, holder: str) -> None:
         export = outcome.export
         self._channel = channel
         self._read_only = export.read_only
         self._image: OpenImage = export.pool.open(export.image.id)
         self._replies = Replies(channel, structured=outcome.structured_replies)
-        self._background = Background(workers, lambda: export.pool.open(export.image.id), export.pool.flush)
+        self._background = Background(workers, holder, lambda: export.pool.open(export.image.id), export.pool.flush)
+        channel.is_hurried = self._background.is_hurried
         self._commands = Commands(self._image, outcome, self._replies, self._background)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._poll.register(self._background.wakeup, select.POLLIN)
+        self._gone_poll = select.poll()
+        self._gone_poll.register(channel.fileno(), select.POLLRDHUP)
         self._wakeup_poll = select.poll()
         self._wakeup_poll.register(self._background.wakeup, select.POLLIN)
 
@@ -135,7 +138,7 @@ class Transmission:
             elif self._failed is not None:
                 (cookie, error), self._failed = self._failed, None
                 self._replies.put_error(cookie, error_number(error), str(error))
-            if self._background.outstanding and self._is_overloaded():
+            if self._background.outstanding and self._background.is_overloaded():
                 self._replies.send()
                 self._wait_until_not_overloaded()
 
@@ -171,7 +174,7 @@ class Transmission:
                         filled = stop
                     else:
                         background.read(cookie, offset, length, header_bytes)
-                        if self._is_overloaded():
+                        if background.is_overloaded():
                             break
                 elif head == codec.PLAIN_WRITE and offset + length <= write_size:
                     payload = at
@@ -236,9 +239,20 @@ class Transmission:
     # -- the background --------------------------------------------------------------------------------------
 
     def _answer_done(self) -> None:
-        for done in self._background.take_done():
-            self._answer(done)
+        waiting = deque(self._background.take_done())
+        try:
+            while waiting:
+                self._answer(waiting[0])
+                self._background.give_back(waiting.popleft())
+        finally:
+            for done in waiting:  # the client has gone
+                self._background.give_back(done)
         self._replies.send()
+        if not self._background.start_waiting(self._is_gone):
+            raise ClientGone("it went while its request waited for memory")
+
+    def _is_gone(self) -> bool:
+        return bool(self._gone_poll.poll(0))
 
     def _answer(self, done: Done) -> None:
         replies = self._replies
@@ -250,12 +264,9 @@ class Transmission:
             replies.write_read_header(done.buffer, done.cookie, done.offset, done.size_bytes)
             replies.put(done.buffer)
 
-    def _is_overloaded(self) -> bool:
-        background = self._background
-        return background.outstanding >= OUTSTANDING_MAX or background.outstanding_bytes >= OUTSTANDING_BYTES_MAX
-
     def _wait_until_not_overloaded(self) -> None:
-        while self._is_overloaded():
+        self._answer_done()
+        while self._background.is_overloaded():
             self._wakeup_poll.poll()  # the disk's own time, as with any read
             self._answer_done()
 

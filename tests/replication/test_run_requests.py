@@ -9,6 +9,7 @@ import pytest
 
 from offsite.errors import InUse, NotAllowed, SnapshotNotFound
 from offsite.pools.protocol import Clone, Snapshot
+from offsite.replication import point_records, records
 from offsite.replication.set_settings import Settings
 from tests.replication.test_conductor import Quiet
 
@@ -99,6 +100,56 @@ def test_the_last_snapshot_is_the_newest_one(london: Quiet) -> None:
         london.pool.apply([Snapshot(london.image_id("VS"), name)])
     london.replication.replicate("S", last_snapshot=True)
     assert london.runs("S")[0].source == "Three"
+
+
+def test_the_last_snapshot_is_the_newest_one_also_after_the_clock_was_put_back(london: Quiet) -> None:
+    """Monday's was sent in place of Tuesday's, whose time was an earlier one."""
+    volume = london.image_id("VS")
+    london.pool.apply([Snapshot(volume, "Monday", created_at=2_000.0)])
+    london.pool.apply([Snapshot(volume, "Tuesday", created_at=1_000.0)])
+    run = london.replication.replicate("S", last_snapshot=True).run
+    assert london.runs("S")[0].source == "Tuesday"
+    with london.database.read() as connection:
+        point = point_records.find_point(connection, 1, run)
+    assert point.taken_at == 1_000.0, "the instant of the data, not of the request"
+
+
+def test_what_runs_have_left_behind_is_not_the_last_snapshot(london: Quiet) -> None:
+    """That of a queued run is taken after a newer one, and holds older data."""
+    modify(london, snapshot_history="both", snapshot_basename="h", snapshot_count=2)
+    london.replication.replicate("S")
+    london.replication.replicate("S")
+    london.pool.apply([Snapshot(london.image_id("VS"), "Tuesday")])
+    london.step()
+    london.succeed(london.attempts[0])
+    london.step()
+    newest = max(london.pool.images(), key=lambda image: image.id)
+    assert newest.name == "h_0001"
+    london.succeed(london.attempts[0])
+    london.replication.replicate("S", last_snapshot=True)
+    assert london.runs("S")[0].source == "Tuesday"
+
+
+def test_the_last_run_is_the_one_that_ended_last_whatever_the_clock_says(london: Quiet) -> None:
+    ended = []
+    for now, state in ((5_000.0, "success"), (4_000.0, "aborted"), (3_000.0, "failed")):
+        with london.database.transaction() as connection:
+            records.insert_run(connection, 1, state, now)
+            records.update_run(connection, state, state=state, ended_at=now)
+        last = london.replication.sets.get("S").last_run
+        assert last is not None
+        ended.append(last.state)
+    assert ended == ["success", "aborted", "failed"]
+
+
+def test_a_request_that_fails_while_an_older_run_goes_on_is_not_the_last_once_that_has_ended(london: Quiet) -> None:
+    with london.database.transaction() as connection:
+        for run in ("older", "newer"):
+            records.insert_run(connection, 1, run, 0.0)
+        records.update_run(connection, "newer", state="failed", ended_at=2.0)
+        records.update_run(connection, "older", state="success", ended_at=1.0)
+        last = records.last_ended_run(connection, 1)
+    assert last is not None and last.uuid == "older"
 
 
 def test_history_on_both_takes_the_primarys_when_the_run_starts(london: Quiet) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import tzinfo
 
 import pytest
 from sqlalchemy import Connection, update
@@ -11,7 +12,9 @@ from sqlalchemy import Connection, update
 from offsite.errors import StateDirectoryError
 from offsite.events import SCHEDULE_EXPIRED, START_MISSED, TASK_FAILED
 from offsite.management.schedules.records import TaskRecord
+from offsite.management.schedules.recurrence import next_start
 from offsite.management.schedules.scheduler import LOOK_SECONDS, STARTS_AT_A_TIME, in_a_thread
+from offsite.management.schedules.specification import Specification
 from offsite.management.schedules.task_work import TaskWork
 from offsite.store.settings import TIME_ZONE
 from offsite.store.tables.management import schedules as table
@@ -232,6 +235,47 @@ def test_a_clock_that_is_put_back_doubles_no_start(office: Office) -> None:
     office.run_until(utc(2027, 1, 4, 13, 30))
     assert office.starts() == ["04 11:00", "04 12:00", "04 13:00"]
     assert office.told(START_MISSED.code) == []
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("hours", [1, 23])
+def test_a_clock_that_is_put_back_by_less_than_a_day_doubles_no_start_however_far_apart_they_are(
+    office: Office, hours: int, restart: bool
+) -> None:
+    """The next start of a weekly one is days after what it would be if it were made anew."""
+    make(office, "start 2027-01-04 11:00 every 1 weeks")
+    office.run_until(utc(2027, 1, 4, 11, 30))
+    office.clock.at -= hours * 3600
+    if restart:
+        office.restarted()
+    while office.clock.at < utc(2027, 1, 4, 13):
+        office.scheduler.step()
+        office.clock.at += 1800
+    assert office.starts() == ["04 11:00"]
+    office.clock.at = utc(2027, 1, 11, 11)
+    office.scheduler.step()
+    assert office.starts() == ["04 11:00", "11 11:00"]
+
+
+def test_a_start_is_not_made_of_a_specification_that_was_changed_just_then(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the new one is due at the same instant: its own rules decide about it, and about what follows."""
+    make(office, "start 2027-01-04 11:00 every 1 hours")
+    changed = "start 2027-01-04 11:00 every 2 hours count 5"
+
+    def change_and_find(found: Specification, after: float, zone: tzinfo) -> float | None:
+        with office.bench.system.database.transaction() as connection:
+            connection.execute(update(table).values(specification=changed))
+        return next_start(found, after, zone)
+
+    office.clock.at = utc(2027, 1, 4, 11)
+    with monkeypatch.context() as patch:
+        patch.setattr("offsite.management.schedules.scheduler.next_start", change_and_find)
+        office.scheduler.step()
+    assert office.starts() == [] and office.bench.rows("show schedules")[0]["starts"] == 0
+    office.run_until(utc(2027, 1, 4, 13, 30))
+    assert office.starts() == ["04 11:00", "04 13:00"]
 
 
 def test_a_clock_that_is_set_forward_has_missed_starts_made_up_for_once(office: Office) -> None:

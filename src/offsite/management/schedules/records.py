@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from offsite.store.tables.management import schedules, task_snapshots, tasks
+from offsite.store.tables.management import events, schedules, task_snapshots, tasks
 from offsite.store.tables.replication import runs
 
 TaskType = Literal["TakeSnapshot", "ResetSnapshot", "Replicate"]
@@ -115,6 +115,13 @@ def first_due(connection: Connection, leave_out: Collection[str] = ()) -> Schedu
     chosen = select(schedules).where(schedules.c.next_at.is_not(None), schedules.c.name.not_in(leave_out))
     row = connection.execute(chosen.order_by(schedules.c.next_at).limit(1)).mappings().first()
     return ScheduleRecord(**row) if row else None
+
+
+def last_known_time(connection: Connection) -> float:
+    """Of events and starts; 0 when there are none."""
+    of_events = select(func.max(events.c.at))
+    of_starts = select(func.max(tasks.c.last_run_at))
+    return max(connection.execute(each).scalar() or 0.0 for each in (of_events, of_starts))
 
 
 def insert_schedule(connection: Connection, record: ScheduleRecord) -> None:

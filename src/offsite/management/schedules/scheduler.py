@@ -106,9 +106,9 @@ class Scheduler:
     def _step(self, now: float) -> float:
         if not self._recovered:
             self._recover()
-            self._schedules.clock_put_back()
+            self._seen_at = self._schedules.last_known_time()
             self._recovered = True
-        elif now < self._seen_at - _DAY_SECONDS:
+        if now < self._seen_at - _DAY_SECONDS:
             self._schedules.clock_put_back()
         self._seen_at = now
         with self._changed:

@@ -98,6 +98,12 @@ class Schedules:
         """Has next starts made anew that a clock that was wrong has put more than a day too far away."""
         self._renew(lambda present, anew: anew is not None and present - anew > 86400)
 
+    def last_known_time(self) -> float:
+        """The latest time by the clock that anything on record has: after a restart it tells whether the clock was put
+        back meanwhile."""
+        with self._database.read() as connection:
+            return records.last_known_time(connection)
+
     def of_set(self, set_id: int) -> list[ScheduleRecord]:
         """Those that replicate this set, by name."""
         with self._database.read() as connection:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
+import ssl
+import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from offsite.errors import BadParameter, CertificateChanged
 from offsite.interfaces.known_systems import TrustFile, TrustKnown, UnknownCertificate, default_path
+from tests.dated_certificates import dated_certificate
 
 OURS, OTHER = b"certificate", b"another certificate"
 
@@ -105,3 +110,37 @@ def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
 def test_the_file_lies_where_the_user_keeps_configuration() -> None:
     assert default_path({"XDG_CONFIG_HOME": "/x"}) == Path("/x/offsite/known_systems")
     assert default_path({}) == Path.home() / ".config" / "offsite" / "known_systems"
+
+
+@pytest.mark.parametrize(("from_days", "to_days", "what"), [(-20, -10, "has expired"), (10, 20, "not yet valid")])
+def test_a_certificate_whose_dates_do_not_fit_is_told_with_the_clock(
+    tmp_path: Path, from_days: int, to_days: int, what: str
+) -> None:
+    path = dated_certificate(tmp_path, timedelta(days=from_days), timedelta(days=to_days))
+    trust = TrustFile(path)
+    with pytest.raises(ssl.SSLCertVerificationError) as caught:
+        shake_hands(path, trust.context())
+    sentence = str(trust.refusal("london:8443", caught.value))
+    assert what in sentence
+    assert re.search(r"by the clock of this machine, which shows \d{4}-\d\d-\d\d .* UTC; see whether it is", sentence)
+
+
+def shake_hands(server_path: Path, client: ssl.SSLContext) -> None:
+    """With a server that shows the certificate in this file."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(server_path)
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            server.wrap_socket(theirs, server_side=True)
+        except OSError:
+            theirs.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        client.wrap_socket(ours, server_hostname="localhost")
+    finally:
+        ours.close()
+        thread.join()

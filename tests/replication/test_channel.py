@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,8 @@ from offsite.errors import PeerUnreachable, ProtocolError
 from offsite.replication import wire
 from offsite.replication.channel import Channel, ConnectionEnded
 from offsite.replication.messages import Batch, Ping, Position, Working
-from tests.replication.sites import random_bytes
+from tests.dated_certificates import dated_certificate
+from tests.replication.sites import WAIT_SECONDS, random_bytes
 
 MIB = 1 << 20
 
@@ -153,3 +156,29 @@ def test_a_channel_that_is_cut_from_another_thread_ends_a_wait(ends: Ends) -> No
     timer.join()
     ends.channel.cut()  # again, when it has ended: harmless
     ends.channel.linger(0.1)
+
+
+def test_a_peer_that_looks_at_dates_is_told_as_a_matter_of_clocks(tmp_path: Path, authority: Authority) -> None:
+    """An older version: this one compares pins, and no dates."""
+    path = dated_certificate(tmp_path, timedelta(days=-20), timedelta(days=-10))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(authority.certificate_path, authority.key_path)
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(path)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    client.load_cert_chain(path)
+    ours, others = socket.socketpair()
+
+    def serve() -> None:
+        with pytest.raises(ssl.SSLError):
+            server.wrap_socket(others, server_side=True)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    channel = Channel(client.wrap_socket(ours), "Newark")
+    with pytest.raises(PeerUnreachable, match="one of the two clocks is wrong"):
+        channel.receive(WAIT_SECONDS)
+    thread.join()
+    channel.close()

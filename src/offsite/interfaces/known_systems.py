@@ -15,11 +15,13 @@ import hashlib
 import os
 import re
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from offsite.errors import BadParameter, CertificateChanged, ErrorClass, OffsiteError
+from offsite.units import format_instant
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LINE = re.compile(rf"(\S+) ({_SHA256.pattern})")
@@ -46,6 +48,16 @@ class Trust(Protocol):
         ...
 
 
+_DATES = (9, 10)  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
+
+
+def _by_which_clock(error: ssl.SSLCertVerificationError) -> str:
+    """Where only dates are wrong, it is a clock more often than a certificate."""
+    if error.verify_code not in _DATES:
+        return ""
+    return f" by the clock of this machine, which shows {format_instant(time.time())}; see whether it is right"
+
+
 class TrustFile:
     """The certificate in a file, or one signed by it."""
 
@@ -63,8 +75,10 @@ class TrustFile:
         return self._context
 
     def refusal(self, place: str, error: ssl.SSLCertVerificationError) -> OffsiteError:
+        why = error.verify_message + _by_which_clock(error)
+        why = error.verify_message + _by_which_clock(error)
         return CertificateChanged(
-            f"the certificate of {place} does not go with {self._path}: {error.verify_message}; nothing was sent to it"
+            f"the certificate of {place} does not go with {self._path}: {why}; nothing was sent to it"
         )
 
     def check(self, place: str, certificate: bytes) -> None:

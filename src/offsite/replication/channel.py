@@ -168,6 +168,11 @@ class Channel:
                 "there on purpose, end what is left here: `delete replication-set local-only SET`, then "
                 "`delete peer-connection local-only NAME`"
             )
+        if isinstance(error, ssl.SSLError) and "CERTIFICATE_EXPIRED" in (error.reason or ""):  # a version that looks
+            return PeerUnreachable(
+                f"{self.remote} takes this system's certificate for one whose time is over or has not come: one of the "
+                "two clocks is wrong; compare them"
+            )
         if isinstance(error, TimeoutError):
             return PeerUnreachable(f"{self.remote} has taken nothing for {SEND_SECONDS:.0f} s")
         return PeerUnreachable(f"the connection to {self.remote} failed: {error}")

@@ -168,7 +168,7 @@ class SimulatedSession(session.Session):
         self._worker = session.__dict__["ThreadPoolExecutor"](1, thread_name_prefix=f"{machine.name}-worker")
         self._side = None
         self._run = None
-        self.is_stranger = True
+        self.place = None  # places are not simulated
         self._ended_by = "the connection ended"
 
     def _secure(self) -> Channel:

@@ -248,6 +248,7 @@ class World:
         self.requests, self.answers = Nth(), Nth()
         self.data_bytes = 0
         self.lie_about_digest = False
+        self.lie: Callable[[AnyMessage], AnyMessage] | None = None  # what the secondary says in place of an answer
 
     def request(self, *, give_up: bool = True) -> str:
         """Asks for a run, as RunRequests.replicate does; returns its uuid. The one before is given up or goes first."""
@@ -272,6 +273,8 @@ class World:
         link = Link(self.secondary, self.requests, self.answers)
         if self.lie_about_digest:
             link.change = _with_another_digest
+        if self.lie is not None:
+            link.change = self.lie
         driver = PrimaryDriver(link, end, Progress(run, 0.0, self.clock), lambda: None)
         machine = PrimaryRun(run, SET_UUID, 1, Asking("secondary", self.clock))
         try:

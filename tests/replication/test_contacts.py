@@ -170,3 +170,11 @@ def test_a_lag_that_nobody_can_know_is_unknown(london: Site, newark: Site) -> No
     shown = newark.replication.sets.get("SalesDR")
     assert shown.recovery_point_at is not None
     assert shown.lag_seconds is None
+
+
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize("ahead_seconds", [-4e9, 4e9])
+def test_a_clock_that_shows_no_date_ends_no_connection(london: Site, newark: Site, ahead_seconds: float) -> None:
+    london.wall_clock.ahead_seconds = ahead_seconds
+    visits(london, "Newark")
+    visits(newark, "London")

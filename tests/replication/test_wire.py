@@ -173,3 +173,34 @@ def test_only_a_batch_may_have_a_payload() -> None:
 def test_a_password_is_not_shown_where_a_message_is_logged() -> None:
     pair = Pair(username="manage", password="tell-no-one", certificate=b"x", host="", port=1)
     assert "tell-no-one" not in repr(pair)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0, 253_402_300_799.0, 4_102_444_801.0, "now", None])
+@pytest.mark.parametrize(
+    ("message", "where"),
+    [
+        (messages.Begin(run=UUID, point=UUID, base=None, taken_at=1.0, sizes_bytes=[4096]), ("taken_at",)),
+        (
+            Hello(
+                version=1,
+                system_uuid=UUID,
+                system_name="London",
+                software="",
+                incarnation=messages.ToldIncarnation(current=START, started_at=1.0, earlier=[]),
+            ),
+            ("incarnation", "started_at"),
+        ),
+    ],
+)
+def test_an_instant_from_outside_is_one_that_can_be_shown(
+    message: messages.AnyMessage, where: tuple[str, ...], wrong: object
+) -> None:
+    """No NaN, no infinity, nothing before 1970 or after 2100."""
+    told = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
+    inner = told
+    for name in where[:-1]:
+        inner = inner[name]
+    wire.decode_message(memoryview(msgspec.msgpack.encode(told)), 0)
+    inner[where[-1]] = wrong
+    with pytest.raises(ProtocolError):
+        wire.decode_message(memoryview(msgspec.msgpack.encode(told)), 0)

@@ -22,7 +22,7 @@ from offsite.replication.contacts import Contacts
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.incarnation import Acquaintance, Lineage, Start, Verdict, choose, judge, told_lineage
 from offsite.replication.incarnation_records import OwnRefusal, PeerIncarnation, RefusedStart
-from offsite.replication.messages import Hello, ToldAcquaintance, ToldIncarnation, ToldStart
+from offsite.replication.messages import INSTANT_MAX, Hello, ToldAcquaintance, ToldIncarnation, ToldStart
 from offsite.replication.records import PeerRecord
 from offsite.store.database import Database
 from offsite.units import format_instant
@@ -71,11 +71,12 @@ class Introductions:
         lineage = self._lineage(of[1] if of else PeerIncarnation())
         incarnation = ToldIncarnation(
             current=_told(lineage.current),
-            started_at=self._started_at,
+            started_at=min(max(0.0, self._started_at), INSTANT_MAX),
             earlier=[_told(start) for start in lineage.earlier],
         )
         known = _told_acquaintance(of[1].known) if of else None
-        return replace(hello, incarnation=incarnation, known=known, now=self._clock.now())
+        now = self._clock.now()  # a clock that is that wrong is not told: the connection would end
+        return replace(hello, incarnation=incarnation, known=known, now=now if 0 <= now <= INSTANT_MAX else None)
 
     def meet(self, certificate: bytes | None, hello: Hello, waited_seconds: float) -> None:
         """Hears who is there: see Introduces. Raises IncarnationRefused: then nothing is done for it."""

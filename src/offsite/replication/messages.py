@@ -35,7 +35,8 @@ Offset = Annotated[int, Meta(ge=0, le=SIZE_BYTES_MAX)]
 Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 StartNumber = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
 StartId = Annotated[str, Meta(min_length=16, max_length=16, pattern="^[0-9a-f]*$")]
-Instant = Annotated[float, Meta(ge=0, le=4_102_444_800)]
+INSTANT_MAX = 4_102_444_800
+Instant = Annotated[float, Meta(ge=0, le=INSTANT_MAX)]
 """Seconds since the epoch, up to the year 2100: no NaN, no infinity, nothing that cannot be shown as a date."""
 SnapshotNumber = Annotated[int, Meta(ge=0, le=99_999)]
 

@@ -117,8 +117,8 @@ def _full_is_not_told() -> None:
 def _a_difference_too_short() -> None:
     find = changes.Differences.find_changes
 
-    def all_but_one_block(self: changes.Differences, start: Any) -> Iterator[Any]:
-        for found in find(self, start):
+    def all_but_one_block(self: changes.Differences, start: Any, end: Any = None) -> Iterator[Any]:
+        for found in find(self, start, end):
             data = found.extents["kind"] == DATA
             long = data & (found.extents["length"] > 4096)
             if long.any():
@@ -134,6 +134,7 @@ def _a_difference_too_short() -> None:
 
 def _nothing_is_verified() -> None:
     _put(store_batch.BatchStore, "_verify", lambda _self, _arrived: None)
+    _put(store_batch.BatchStore, "compare", lambda _self, _arrived: None)
 
 
 def _a_request_lets_the_base_go() -> None:

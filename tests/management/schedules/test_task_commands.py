@@ -127,6 +127,13 @@ def test_snapshots_that_something_needs_are_spared_and_let_go_later(offices: tup
     london.run_until(utc(2027, 1, 4, 15, 30))
     needed = ["s_S0001", "s_S0002", "s_S0003", "s_S0004"]
     assert bench.names("show snapshots") == [*needed, "s_S0005"]
+    kept = [message.split(": ")[1] for message in (told for _, told in london.told(660))]
+    assert kept == [
+        "s_S0001 ought to go, and it is mapped to all initiators.",
+        "s_S0002 ought to go, and it is in volume group Group.",
+        "s_S0003 ought to go, and task Reset is of it.",
+        "s_S0004 ought to go, and it is the primary volume of replication set DR.",
+    ], "each once"
     bench.do("unmap volume s_S0001")
     bench.do("delete volume-group Group")
     bench.do("delete task Reset")

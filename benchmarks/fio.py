@@ -45,6 +45,7 @@ class Report:
     operations_per_second: float
     bytes_per_second: float
     p99_seconds: float  # completion latency
+    longest_seconds: float
 
 
 def measure(job: Job, scratch: Path) -> Report:
@@ -96,6 +97,7 @@ def parse(text: str, pattern: Pattern) -> Report:
             operations_per_second=side["iops"],
             bytes_per_second=side["bw_bytes"],
             p99_seconds=side["clat_ns"].get("percentile", {}).get("99.000000", 0) / 1e9,
+            longest_seconds=side["clat_ns"].get("max", 0) / 1e9,
         )
     except (ValueError, KeyError, IndexError) as error:
         raise CannotMeasure(f"fio's report cannot be read: {error!r}") from error

@@ -10,6 +10,7 @@ from types import ModuleType
 from benchmarks.bench import Bench
 from benchmarks.figures import (
     after_snapshot,
+    deleting,
     engine,
     group_runs,
     host_latency,
@@ -49,5 +50,6 @@ _SUBJECTS = (
     suspend,
     schedules,
     host_latency,
+    deleting,
 )
 FIGURES = tuple(map(_figure, _SUBJECTS))

@@ -19,14 +19,14 @@ def report(**side: Any) -> str:
         "total_ios": 20000,
         "iops": 76628.5,
         "bw_bytes": 313869731,
-        "clat_ns": {"percentile": {"99.000000": 514048}},
+        "clat_ns": {"percentile": {"99.000000": 514048}, "max": 1_500_000_000},
     }
     return json.dumps({"jobs": [{"error": 0, "read": idle, "write": {**done, **side}}]})
 
 
 def test_the_side_that_worked_is_read() -> None:
     measured = fio.parse(report(), "randwrite")
-    assert measured == fio.Report(20000, 76628.5, 313869731, 514048e-9)
+    assert measured == fio.Report(20000, 76628.5, 313869731, 514048e-9, 1.5)
 
 
 def test_words_before_the_json_are_passed_over() -> None:

@@ -25,7 +25,7 @@ def texts(kind: inspect.Type, at: str = "") -> Iterator[tuple[str, inspect.Type,
     if isinstance(kind, inspect.Metadata):
         extra, kind = kind.extra or {}, kind.type
     match kind:
-        case inspect.StrType() | inspect.IntType() | inspect.BytesType() | inspect.ListType():
+        case inspect.StrType() | inspect.IntType() | inspect.FloatType() | inspect.BytesType() | inspect.ListType():
             yield at, kind, extra
             if isinstance(kind, inspect.ListType):
                 yield from texts(kind.item_type, at + "[]")
@@ -47,7 +47,7 @@ def test_every_text_has_a_rule_and_all_else_its_bounds() -> None:
             case inspect.StrType():
                 assert kind.pattern is not None or extra.get("rule") in RULES, f"{at} has no rule"
                 assert kind.max_length is not None, at
-            case inspect.IntType():
+            case inspect.IntType() | inspect.FloatType():
                 assert kind.ge is not None and kind.le is not None, f"{at} has no bounds"
             case inspect.BytesType() | inspect.ListType():
                 assert kind.max_length is not None, f"{at} has no bound"

@@ -357,7 +357,9 @@ class SecondarySide:
                 "error": None,
             }
         else:  # should Committed be lost, Holds tells of the run that took the point
-            records.update_run(connection, commit.point, digest=outcome.digest.hex())
+            older = records.find_run(connection, commit.point)
+            if older is not None and older.set_id == self._set.id:  # a peer may name a run of another set
+                records.update_run(connection, older.uuid, digest=outcome.digest.hex())
         records.update_run(connection, commit.run, **values)
 
     def keep(self, keep: Keep) -> Kept:

@@ -74,17 +74,9 @@ SECONDARY_SETS = values.boolean("enabled", "disabled")
 ADDRESS = values.text("address", 300)
 
 
-def _first_contact(
-    context: Context,
-    remote_port_address: str,
-    remote_username: str,
-    remote_password: str,
-    name: str,
-    fingerprint: str | None = None,
-) -> Question | None:
+def _first_contact(context: Context, remote_port_address: str, **given: object) -> Question | None:
     """Whoever answers at that address gets the password: without a fingerprint, somebody has to compare it first."""
-    del remote_username, remote_password, name
-    return None if fingerprint is not None else _is_it_the_same(context, remote_port_address, None)
+    return None if given.get("fingerprint") is not None else _is_it_the_same(context, remote_port_address, None)
 
 
 def _is_it_the_same(context: Context, address: str, pinned: str | None) -> Question | None:

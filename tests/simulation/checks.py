@@ -31,6 +31,7 @@ class Checks:
         ] = {}  # by the run: what each member of the primary held at its instant
         self.removed: list[Content] = []  # of snapshots that a person, or a rule, has deleted or reset
         self.broken_ledgers: set[str] = set()  # names of members whose order a crash may have upset
+        self.shared_ledgers: set[str] = set()  # of systems that lived twice: two write them
 
     # -- at every commit -------------------------------------------------------------------------------------------
 
@@ -68,7 +69,7 @@ class Checks:
                 _, group, position, number, *_ = block.split()
                 numbers.setdefault(group, []).append((int(position), int(number)))
         for group, found in numbers.items():
-            if group.decode() in self.broken_ledgers:
+            if group.decode() in self.broken_ledgers | self.shared_ledgers:
                 continue
             row = [number for _, number in sorted(found)]
             if any(later > earlier for earlier, later in pairwise(row)):
@@ -87,8 +88,9 @@ class Checks:
         for of in secondaries:
             self._check_secondary(machine, of, held[of.id])
         machine.primaries = {(of.uuid, of.generation): of.name for of in sets if of.role == "primary"}
-        for both in machine.primaries.keys() & self._world.other(machine).primaries.keys():
-            raise Violation(f"R5: set {machine.primaries[both]} has two primaries of generation {both[1]}")
+        for other in self._world.others(machine):
+            for both in machine.primaries.keys() & other.primaries.keys():
+                raise Violation(f"R5: set {machine.primaries[both]} has two primaries of generation {both[1]}")
 
     def _check_secondary(self, machine: Machine, of: SetRecord, held: Sequence[PointRecord]) -> None:
         base = next((point for point in held if point.state == "base"), None)
@@ -116,7 +118,13 @@ class Checks:
         removes it. That a copy is followed by a newer one of the primary that had it is what runs are for."""
         before = machine.bases.get(of.uuid)
         machine.bases[of.uuid] = base.uuid
-        if before in (None, base.uuid) or before in self._world.other(machine).had.get(of.uuid, ()):
+        if before == base.uuid:
+            return
+        others = self._world.others(machine)
+        senders = [other for other in others if base.uuid in other.had.get(of.uuid, ())] or others
+        if len(senders) == 1:
+            self._check_partners(machine, senders[0], of)
+        if before is None or all(before in sender.had.get(of.uuid, ()) for sender in senders):
             return
         assert before is not None
         self._world.counts["copies that were kept before they were replaced"] += 1
@@ -125,6 +133,18 @@ class Checks:
             wanted = self.points[before][position]
             if not any(same(wanted, content) for content in [*snapshots, *self.removed]):
                 raise Violation(f"R5: set {of.name} held run {before}, which its primary has never had, and it is gone")
+
+    def _check_partners(self, secondary: Machine, primary: Machine, of: SetRecord) -> None:
+        """R5: of a system that lives twice, a peer takes one, until an operator chooses the other one."""
+        twin = self._world.twin
+        for machine, partner in ((secondary, primary), (primary, secondary)):
+            if twin is None or twin.name != partner.name:
+                continue
+            if machine.partner not in (None, partner):
+                raise Violation(f"R5: {machine.label} has taken both copies of {partner.name} for set {of.name}")
+            if machine.partner is None:
+                self._world.counts["twins of which a peer took one"] += 1
+            machine.partner = partner
 
     def _check_base(self, machine: Machine, of: SetRecord, base: PointRecord) -> None:
         """R3: the primary has the images of what the secondary has for its base."""

@@ -49,7 +49,7 @@ class User:
         except (OffsiteError, OSError) as error:
             outcome = f"refused: {error}"
         took = self._world.tasks.now - begun
-        self._world.note(f"{self._machine.name}> {line}: {outcome} ({took:.1f} s)")
+        self._world.note(f"{self._machine.label}> {line}: {outcome} ({took:.1f} s)")
         self._world.counts[f"{_kind(verb)}: {'done' if outcome == 'done' else 'refused'}"] += 1
         if took > (ABORT_SECONDS if verb == "abort replication" else COMMAND_SECONDS):
             raise Violation(f"R8: {line!r} on {self._machine.name} took {took:.1f} s")

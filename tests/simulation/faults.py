@@ -35,10 +35,13 @@ class Faults:
     clock_step_every_seconds: float = 0.0
     crash_every_seconds: float = 0.0
     put_back_every_seconds: float = 0.0  # stopped and copied, or put back to that copy
+    twin: float = 0.0  # of stops: a copy is started beside the system
     drawn: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def draw(cls, random: Random, counts: Counter[str]) -> Faults:
+    def draw(cls, random: Random, counts: Counter[str], later: Random) -> Faults:
+        """What came later draws from a `random` of its own, so that seeds without it live as they did."""
+
         def some(most: float) -> float:
             return 0.0 if random.random() < 0.3 else random.random() * most
 
@@ -62,6 +65,7 @@ class Faults:
             clock_step_every_seconds=every(90.0),
             crash_every_seconds=every(60.0),
             put_back_every_seconds=every(12.0),
+            twin=0.5 if later.random() < 0.3 else 0.0,
         )
         faults.drawn = {
             each.name: round(value, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from offsite.access.certificates import Authority
 from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.access.maps import Maps
+from offsite.errors import OffsiteError
 from offsite.events import EventKind
 from offsite.management.execution import Request, execute
 from offsite.management.grammar import split
@@ -87,7 +88,7 @@ class Machine:
 
     def __init__(self, world: World, name: str, directory: Path, template: Path, authority: Authority) -> None:
         self.world = world
-        self.name = name
+        self.name = self.label = name  # a twin has the same name
         self.host = name.lower()
         self.clock = Clock(world)
         self.authority = authority
@@ -100,7 +101,9 @@ class Machine:
         self.had: dict[str, set[str]] = {}  # points of primary sets, by the set's uuid, that were ever taken here
         self.bases: dict[str, str] = {}  # of secondary sets, by their uuid
         self.copy: Copy | None = None
-        self.was_put_back = False
+        self.was_put_back = False  # or has a twin
+        self.partner: Machine | None = None  # of a system that lives twice, the one that is served
+        self.groups_ever: set[str] = set()
         self.events: list[tuple[EventKind, str]] = []
         self.identity = SystemIdentity(str(patching._uuid4()), name)
         directory.mkdir(parents=True)
@@ -115,7 +118,10 @@ class Machine:
         tasks.owner, before = self, tasks.owner
         try:
             with self.world.faults.none():
-                self._open()
+                try:
+                    self._open()
+                except OffsiteError as error:
+                    raise Violation(f"P1: after power was lost, {self.label} does not start: {error}") from error
             self.is_up = True
             self._check_after_crash()
             with self.world.faults.none():
@@ -191,10 +197,11 @@ class Machine:
             return
         self.is_up = self._powered = False
         self.disk.lose_power(self.pool.store.descriptor)
+        self.groups_ever.update(self.group_names)
         self.world.checks.broken_ledgers.update(self.group_names)
         self.world.tasks.kill(self)
         self.world.network.lost(self)
-        self.world.note(f"{self.name} has lost power")
+        self.world.note(f"{self.label} has lost power")
 
     def off(self) -> None:
         """Lets go of the files of a machine that has lost power."""
@@ -204,7 +211,7 @@ class Machine:
 
     def take_copy(self) -> None:
         """Of a machine that is off, as somebody does who wants to be able to go back."""
-        directory = self.directory.with_name(f"{self.name}-copy")
+        directory = self.directory.with_name(f"{self.label}-copy")
         shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(self.directory, directory)
         self.copy = Copy(directory, deepcopy(self.shadow), deepcopy(self.had), dict(self.bases))
@@ -217,6 +224,21 @@ class Machine:
         self.shadow = deepcopy(self.copy.shadow)
         self.had, self.bases = deepcopy(self.copy.had), dict(self.copy.bases)
         self.was_put_back = True
+        self.partner = None
+
+    def twin(self, label: str, *, of_the_copy: bool) -> Machine:
+        """Another machine with the same system, as it is on the disk of this one, which is off, or as it was copied."""
+        twin = copy(self)
+        twin.label, twin.directory = label, self.directory.with_name(label)
+        source = self.copy if of_the_copy else self
+        assert source is not None
+        shutil.copytree(source.directory, twin.directory)
+        twin.shadow, twin.had, twin.bases = deepcopy(source.shadow), deepcopy(source.had), dict(source.bases)
+        twin.clock = Clock(self.world)
+        twin.clock.ahead_seconds = self.clock.ahead_seconds
+        twin.copy, twin.events, twin.groups_ever, twin.partner = None, [], set(self.groups_ever), None
+        self.was_put_back = twin.was_put_back = True
+        return twin
 
     def check_power(self) -> None:
         if not self._powered:
@@ -226,7 +248,7 @@ class Machine:
         found = {image.name: self.pool.content(image_id) for image_id, image in self.pool.by_id.items()}
         problem = self.shadow.after_crash(found)
         if problem:
-            raise Violation(f"P1: after power was lost on {self.name}: {problem}")
+            raise Violation(f"P1: after power was lost on {self.label}: {problem}")
         self.world.checks.committed(self)
 
     # -- what there is -------------------------------------------------------------------------------------------
@@ -259,7 +281,7 @@ class Machine:
 
     def _report(self, kind: EventKind, message: str) -> None:
         self.events.append((kind, message))
-        self.world.note(f"{self.name}: {kind.code} {message}")
+        self.world.note(f"{self.label}: {kind.code} {message}")
 
     def _start_attempt(self, attempt: Attempt) -> None:
         self.world.tasks.spawn(f"{self.name}-run", attempt.work, self)

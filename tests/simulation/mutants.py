@@ -20,6 +20,7 @@ from offsite.pools.reclaim import gathered
 from offsite.replication import (
     changes,
     conductor,
+    introductions,
     point_records,
     primary_run,
     records,
@@ -29,8 +30,11 @@ from offsite.replication import (
     upkeep,
 )
 from offsite.replication.batches import DATA, Changes
+from offsite.replication.incarnation import Acquaintance, Lineage, Verdict
 from offsite.replication.plan import PrimaryHolds, Relation, SecondaryHolds, Step, compare, plan
 from tests.simulation.pool import SimulatedPool
+
+COMMIT_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,10 @@ def _members_one_by_one() -> None:
 
     def one_by_one(self: SimulatedPool, wanted: Sequence[Change], records: Records | None = None) -> list[ImageInfo]:
         if len(wanted) > 1 and all(isinstance(change, Snapshot) for change in wanted):
-            made = [apply(self, [change])[0] for change in wanted[:-1]]
+            made = []
+            for change in wanted[:-1]:
+                made += apply(self, [change])
+                self.machine.world.tasks.sleep(COMMIT_SECONDS)
             return made + apply(self, wanted[-1:], records)
         return apply(self, wanted, records)
 
@@ -184,6 +191,13 @@ def _a_copy_is_not_kept() -> None:
     _put(secondary_end, "keep_copy", lambda _database, _pool, _of, _base: (["V-kept"], False))
 
 
+def _a_second_copy_is_taken() -> None:
+    def kinder(known: Acquaintance, told: Lineage) -> Verdict:
+        return Verdict.SAME if told.current == known.newest else Verdict.NEWER
+
+    _put(introductions, "judge", kinder)
+
+
 def _whole_pages_are_sent() -> None:
     kinds = changes._Scanner._kinds
 
@@ -224,6 +238,9 @@ MUTANTS = {
         "R5", "what the primary has never had is filled from nothing", _an_unknown_copy_counts_as_an_older_one
     ),
     "a-copy-is-not-kept": Mutant("R5", "a copy is replaced without a snapshot of it", _a_copy_is_not_kept),
+    "a-second-copy-is-taken": Mutant(
+        "R5", "an older or a second copy of a system is taken for a newer start of it", _a_second_copy_is_taken, 200
+    ),
     "whole-pages-are-sent": Mutant(
         "R6", "blocks of a changed page that are equal are sent, too", _whole_pages_are_sent
     ),

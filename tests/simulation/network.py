@@ -206,7 +206,7 @@ class Network:
     def __init__(self, tasks: Tasks, faults: Faults) -> None:
         self.tasks = tasks
         self.faults = faults
-        self.machines: dict[str, Machine] = {}  # by their host
+        self.machines: dict[str, list[Machine]] = {}  # by their host; two, when one system lives twice
         self.links: list[Link] = []
         self.parted_until = 0.0
         dialing.__dict__["_connect"] = self.connect
@@ -218,7 +218,7 @@ class Network:
         """In place of dialing._connect."""
         del port
         client: Any = self.tasks.current and self.tasks.current.owner
-        server = self.machines[host]
+        server = self._who_answers(host)
         if self.is_parted() or self.faults.strikes("dials that got nowhere", self.faults.dial_loss):
             self.tasks.sleep(connect_seconds)
             raise PeerUnreachable(f"cannot reach {host}: timed out")
@@ -230,6 +230,12 @@ class Network:
         sock = Socket(self, link, is_server=False)
         sock.remote_certificate = server.authority.certificate_der
         return sock
+
+    def _who_answers(self, host: str) -> Machine:
+        """Two that have one address: now the one, now the other."""
+        machines = self.machines[host]
+        up = [machine for machine in machines if machine.is_up]
+        return self.faults.random.choice(up) if len(up) > 1 else (up or machines)[0]
 
     def serve(self, sock: Socket, client_certificate: bytes | None) -> None:
         """The TLS handshake: the server begins to listen to what comes."""

@@ -46,6 +46,10 @@ HAPPENED = (
     "state directories put back",
     "resolve replication-set: done",
     "copies that were kept before they were replaced",
+    "systems that were started twice",
+    "twins of which a peer took one",
+    "twins that an operator decided about",
+    "twins of which one was stopped",
 )
 
 

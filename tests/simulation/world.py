@@ -55,7 +55,7 @@ class World:
         self.tell: Callable[[str], None] = lambda _line: None
         self.tasks = Tasks(self.random)
         Current.tasks, Current.random = self.tasks, self.random
-        self.faults = Faults.draw(self.random, self.counts)
+        self.faults = Faults.draw(self.random, self.counts, Random(f"{seed}, later"))
         self.network = Network(self.tasks, self.faults)
         self.checks = Checks(self)
         self.is_busy = True  # hosts and users work
@@ -67,10 +67,25 @@ class World:
         self.machines = [
             Machine(self, name, directory / name, template, authorities[name]) for name in ("London", "Newark")
         ]
-        self.network.machines = {machine.host: machine for machine in self.machines}
+        self.twin: Machine | None = None  # of one of them, and beside it
+        self.favourite: Machine | None = None  # which of the two is to live
+        self.is_decided = False
+        self._tell_the_network()
 
     def other(self, machine: Machine) -> Machine:
-        return self.machines[1 - self.machines.index(machine)]
+        return next(each for each in self.machines if each.name != machine.name)
+
+    def everyone(self) -> list[Machine]:
+        return [*self.machines, *([self.twin] if self.twin else [])]
+
+    def others(self, machine: Machine) -> list[Machine]:
+        """Those of the other system."""
+        return [each for each in self.everyone() if each.name != machine.name]
+
+    def _tell_the_network(self) -> None:
+        self.network.machines = {
+            machine.host: [each for each in self.everyone() if each.host == machine.host] for machine in self.machines
+        }
 
     def note(self, line: str) -> None:
         line = f"{self.tasks.now % 100_000:9.2f} {line}"
@@ -115,7 +130,7 @@ class World:
 
     def _end(self) -> None:
         self.tasks.kill_all()
-        for machine in self.machines:
+        for machine in self.everyone():
             if machine.is_up:
                 machine.lose_power()
                 machine.off()
@@ -147,9 +162,11 @@ class World:
         ends_at = self.tasks.now + self.random.uniform(*LIFE_SECONDS)
         while self.tasks.now < ends_at:
             self.tasks.sleep(1.0)
-            for machine in self.machines:
+            for machine in self.everyone():
                 self._trouble(machine)
                 self._choose(machine)
+            if self.is_decided and self.random.random() < 0.2:
+                self._stop_the_other()
             if self._comes("times that the systems were parted", self.faults.partition_every_seconds):
                 self.network.part(self.random.expovariate(1 / 20.0))
         self.is_busy = False
@@ -176,7 +193,7 @@ class World:
         self._copy_or_put_back(machine)
         machine.start()
         self.counts["starts after a loss of power"] += 1
-        self.note(f"{machine.name} has started again")
+        self.note(f"{machine.label} has started again")
         if self.is_busy:
             self._settle_in(machine)
 
@@ -184,31 +201,76 @@ class World:
         """A machine that is off: a restore, a virtual machine rolled back, yesterday's disk."""
         if not self.faults.put_back_every_seconds or not self.is_busy:
             return
-        if machine.copy is not None and self.faults.strikes("state directories put back", 0.5):
+        if self.twin is None and self.faults.strikes("systems that were started twice", self.faults.twin):
+            self._start_beside(machine)
+        elif machine.copy is not None and self.faults.strikes("state directories put back", 0.5):
             machine.put_back()
-            self.note(f"{machine.name} is put back to its copy")
+            self.note(f"{machine.label} is put back to its copy")
         elif machine.copy is None or self.random.random() < 0.3:
             machine.take_copy()
-            self.note(f"{machine.name} was copied")
+            self.note(f"{machine.label} was copied")
+
+    # -- one system twice --------------------------------------------------------------------------------------------
+
+    def _start_beside(self, machine: Machine) -> None:
+        """Both live from now on, are used, and talk to the same peer, until an operator decides."""
+        is_old = machine.copy is not None and self.random.random() < 0.3
+        self.twin = twin = machine.twin(f"{machine.name}-{self.tasks.steps}", of_the_copy=is_old)
+        self.favourite, self.is_decided = self.random.choice((machine, twin)), False
+        for each in self.machines:
+            each.partner = None
+        self.checks.shared_ledgers |= machine.groups_ever
+        self._tell_the_network()
+        self.note(f"{twin.label} is started beside {machine.label}; {self.favourite.label} is to live")
+        twin.start()
+        self._settle_in(twin)
+
+    def _stop_the_other(self) -> None:
+        """One goes on alone: the favourite."""
+        assert self.twin is not None
+        assert self.favourite is not None
+        stopped = next(each for each in self.everyone() if each.name == self.twin.name and each is not self.favourite)
+        stopped.lose_power()
+        stopped.off()
+        self.machines = [self.favourite if each.name == self.twin.name else each for each in self.machines]
+        self.twin, self.is_decided = None, False
+        self._tell_the_network()
+        self.counts["twins of which one was stopped"] += 1
+        self.note(f"{stopped.label} is stopped for ever")
 
     def _choose(self, machine: Machine) -> None:
-        """A peer that was put back is refused, until an operator has chosen it: the machine that it was is gone."""
-        line = self._choice(machine) if machine.is_up and self.random.random() < 0.3 else ""
-        if line:
-            self.tasks.spawn(f"{machine.name}-user", lambda: User(self, machine).type(line), machine)
+        """A peer that was put back is refused, until an operator has chosen it: the machine that it was is gone. Of
+        two, the operator chooses the favourite."""
+        start = self._choice(machine) if machine.is_up and self.random.random() < 0.3 else ""
+        if start:
+            self.tasks.spawn(f"{machine.name}-user", lambda: self._accept(machine, start), machine)
 
     def _choice(self, machine: Machine) -> str:
         for peer in machine.peers():
-            refused = machine.replication.introductions.about(peer).refused
-            if refused is not None:
-                return f"set peer-connection accept-incarnation {refused.start} {peer.name}"
+            about = machine.replication.introductions.about(peer)
+            if about.refused is None:
+                continue
+            if self.twin is None or self.twin.name == machine.name:
+                return f"{about.refused.start} {peer.name}"
+            assert self.favourite is not None
+            for start in (about.refused.start, about.known.newest):
+                if start in self.favourite.replication.introductions._starts:
+                    return f"{start} {peer.name}"
         return ""
+
+    def _accept(self, machine: Machine, start: str) -> None:
+        twin = self.twin
+        if User(self, machine).type(f"set peer-connection accept-incarnation {start}"):
+            machine.partner = None
+            if twin is not None and twin is self.twin and twin.name != machine.name and not self.is_decided:
+                self.is_decided = True
+                self.counts["twins that an operator decided about"] += 1
 
     def _quiet_down(self) -> None:
         self.faults.quiet()
         self.network.heal()
         self._run_until(lambda: not any(name.endswith(("-host", "-user")) for name in self.tasks.names()))
-        for machine in self.machines:
+        for machine in self.everyone():
             if machine.is_up and machine.pool.has_failed:
                 machine.lose_power()
             if not machine.is_up:
@@ -230,12 +292,19 @@ class World:
                     self.checks.up_to_date(machine, of)
 
     def _choose_all(self) -> None:
-        for machine in 2 * self.machines:
-            self._as(machine, lambda machine=machine: self._meet(machine))  # type: ignore[misc]
-            for each in self.machines:
-                line = self._choice(each)
-                if line:
-                    self._as(each, lambda each=each, line=line: User(self, each).type(line))  # type: ignore[misc]
+        for machine in 2 * self.everyone():
+            self._meet_and_choose(machine)
+        if self.twin is not None:
+            self._stop_the_other()
+            for machine in 2 * self.machines:
+                self._meet_and_choose(machine)
+
+    def _meet_and_choose(self, machine: Machine) -> None:
+        self._as(machine, lambda: self._meet(machine))
+        for each in self.everyone():
+            start = self._choice(each)
+            if start:
+                self._as(each, lambda each=each, start=start: self._accept(each, start))  # type: ignore[misc]
 
     def _meet(self, machine: Machine) -> None:
         """So that one who is to be refused is, on both sides."""

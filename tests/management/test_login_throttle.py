@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from offsite.admission import network_of
 from offsite.management import login_throttle as module
-from offsite.management.login_throttle import Outcome, Refusal, Throttle, Ticket, network_of
+from offsite.management.login_throttle import Outcome, Refusal, Throttle, Ticket
 
 
 def attempt(throttle: Throttle, name: str, address: str, now: float, outcome: Outcome = "failed") -> bool:

@@ -24,11 +24,12 @@ they have logged in before; at a new one they compete only with others that are 
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
+
+from offsite.admission import network_of
 
 WINDOW_SECONDS = 60.0
 PAIR_MAX, NETWORK_MAX = 5, 20
@@ -143,19 +144,6 @@ class Throttle:
             if count.failed or count.pending:
                 return
             del self._counts[key]
-
-
-def network_of(address: str) -> str:
-    """What one host may have of addresses: an IPv4 address, or the /64 of an IPv6 one. Anything else as it is."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 
 def _drop_old(count: _Count, now: float) -> None:

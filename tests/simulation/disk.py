@@ -36,6 +36,7 @@ class Disk:
         self._random = random
         self._unsynced: list[_Write] = []
         self.powered = True
+        self.is_full = False
 
     def read(self, descriptor: int, buffers: Sequence[memoryview], position: int, flags: int) -> int:
         self._check("reads that failed", self._faults.read_fault)
@@ -43,7 +44,11 @@ class Disk:
 
     def write(self, descriptor: int, data: Any, position: int) -> int:
         self._check("writes that failed", self._faults.write_fault)
-        return self._write(descriptor, bytes(data), position)
+        data = bytes(data)
+        if self.is_full and self._faults.is_on and not any(os.pread(descriptor, len(data), position)):
+            self._faults.counts["writes that a full disk refused"] += 1
+            raise OSError(errno.ENOSPC, "simulated")  # it would fill a hole; what has its place is written over
+        return self._write(descriptor, data, position)
 
     def _write(self, descriptor: int, data: bytes, position: int) -> int:
         old = os.pread(descriptor, len(data), position)

@@ -36,6 +36,7 @@ class Faults:
     crash_every_seconds: float = 0.0
     put_back_every_seconds: float = 0.0  # stopped and copied, or put back to that copy
     twin: float = 0.0  # of stops: a copy is started beside the system
+    full_disk_every_seconds: float = 0.0  # it takes no new block for a while
     drawn: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -66,6 +67,7 @@ class Faults:
             crash_every_seconds=every(60.0),
             put_back_every_seconds=every(12.0),
             twin=0.5 if later.random() < 0.3 else 0.0,
+            full_disk_every_seconds=20.0 if later.random() < 0.3 else 0.0,
         )
         faults.drawn = {
             each.name: round(value, 4)

@@ -104,6 +104,7 @@ class Machine:
         self.was_put_back = False  # or has a twin
         self.partner: Machine | None = None  # of a system that lives twice, the one that is served
         self.groups_ever: set[str] = set()
+        self.full_until = 0.0  # its disk
         self.events: list[tuple[EventKind, str]] = []
         self.identity = SystemIdentity(str(patching._uuid4()), name)
         directory.mkdir(parents=True)

@@ -50,6 +50,8 @@ HAPPENED = (
     "twins of which a peer took one",
     "twins that an operator decided about",
     "twins of which one was stopped",
+    "disks that were full for a while",
+    "writes that a full disk refused",
 )
 
 

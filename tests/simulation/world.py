@@ -32,6 +32,7 @@ from tests.simulation.tasks import Tasks
 LIFE_SECONDS = (10.0, 45.0)
 RECOVERY_SECONDS = 2000.0  # the longest pause between two tries is 600 s, and one may have just begun
 SMALL_POOLS = 0.2
+FULL_SECONDS = 10.0
 USERS = 2  # of each machine
 STEPS_MAX = 200_000
 TRACE_LINES = 4000
@@ -181,6 +182,10 @@ class World:
         elif self._comes("machines that were stopped to be copied", self.faults.put_back_every_seconds):
             machine.lose_power()
             self._power_on(machine)
+        if not self.is_small and self._comes("disks that were full for a while", self.faults.full_disk_every_seconds):
+            machine.full_until = self.tasks.now + self.random.expovariate(1 / FULL_SECONDS)
+            self.note(f"the disk of {machine.label} is full until {machine.full_until % 100_000:.2f}")
+        machine.disk.is_full = self.tasks.now < machine.full_until
         if self._comes("steps of a clock", self.faults.clock_step_every_seconds):
             machine.clock.ahead_seconds += self.random.choice((-3600.0, -60.0, 60.0, 3600.0, 86400.0))
 
@@ -360,10 +365,10 @@ class World:
         return ask() or (self._resolve(machine, of) and ask())
 
     def _wait_for_runs(self, machine: Machine, of: SetRecord) -> bool:
-        """False: a pool is full."""
+        """False: a pool is full. A disk that was full has room again, and what failed for it goes on by itself."""
         until = self.tasks.now + RECOVERY_SECONDS
         while runs := self._unfinished(machine, of):
-            if any(" full" in (run.error or "") for run in runs):
+            if self.is_small and any(" full" in (run.error or "") for run in runs):
                 return False
             self._resolve(machine, of)
             if self.tasks.now >= until:

@@ -120,6 +120,9 @@ class Checks:
         machine.bases[of.uuid] = base.uuid
         if before == base.uuid:
             return
+        faults = self._world.faults
+        if faults.strikes("commits whose acknowledgement was lost", faults.acknowledgement_loss):
+            self._world.network.lost(machine)
         others = self._world.others(machine)
         senders = [other for other in others if base.uuid in other.had.get(of.uuid, ())] or others
         if len(senders) == 1:

@@ -37,6 +37,7 @@ class Faults:
     put_back_every_seconds: float = 0.0  # stopped and copied, or put back to that copy
     twin: float = 0.0  # of stops: a copy is started beside the system
     full_disk_every_seconds: float = 0.0  # it takes no new block for a while
+    acknowledgement_loss: float = 0.0  # of commits of a run: its connection breaks before the answer
     drawn: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -68,6 +69,7 @@ class Faults:
             put_back_every_seconds=every(12.0),
             twin=0.5 if later.random() < 0.3 else 0.0,
             full_disk_every_seconds=20.0 if later.random() < 0.3 else 0.0,
+            acknowledgement_loss=0.5 if later.random() < 0.3 else 0.0,
         )
         faults.drawn = {
             each.name: round(value, 4)

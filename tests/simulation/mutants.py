@@ -163,7 +163,7 @@ def _a_request_lets_the_base_go() -> None:
 
 def _a_lost_answer_is_not_understood() -> None:
     def without_adoption(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
-        if secondary.base in primary.pending:
+        if secondary.base in (*primary.pending, *primary.aborted):
             secondary = SecondaryHolds(primary.base, None)
         return plan(primary, secondary)
 

@@ -51,6 +51,7 @@ HAPPENED = (
     "twins that an operator decided about",
     "twins of which one was stopped",
     "disks that were full for a while",
+    "commits whose acknowledgement was lost",
     "writes that a full disk refused",
 )
 

@@ -74,7 +74,7 @@ def test_a_wrong_password_is_refused_and_told_as_an_event_without_it(live: LiveS
 
 def test_guesses_made_at_the_same_time_do_not_pass_the_limit_together(live: LiveSystem) -> None:
     assert post(live, LOGIN, None, basic("manage", PASSWORD))[0] == 200
-    with ThreadPoolExecutor(18) as threads:
+    with ThreadPoolExecutor(8) as threads:  # more of them were refused by the port: so many strangers are not let in
         guesses = [threads.submit(post, live, LOGIN, None, basic("nobody", f"guess {n}")) for n in range(18)]
         codes = [each.result()[1]["error"]["code"] for each in guesses]
     assert 1 <= codes.count(2) <= 5, codes

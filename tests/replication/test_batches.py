@@ -79,7 +79,7 @@ def test_a_payload_shorter_than_its_table_is_refused() -> None:
 
 def test_a_position_beyond_the_last_member_is_refused() -> None:
     batch = Batch(sequence=0, position=Position(2, 0), extents=0, data_bytes=0, compression=0, digest=bytes(16))
-    with pytest.raises(ProtocolError, match="beyond the last member"):
+    with pytest.raises(ProtocolError, match="beyond the end"):
         unpack(batch, memoryview(b""), [MIB])
 
 

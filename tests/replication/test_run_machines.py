@@ -123,6 +123,17 @@ def test_an_answer_out_of_turn_is_refused(answer: AnyMessage) -> None:
         primary.tell(answer)
 
 
+@pytest.mark.parametrize("watermark", [Position(1, 4096), Position(0, 8192), Position(2, 0)])
+def test_a_secondary_that_is_ready_beyond_the_end_is_refused(watermark: Position) -> None:
+    primary = Primary()
+    primary.tell(None)
+    primary.tell(Holds(base=None, outcome=None, partial=None))
+    primary.tell(PointDescription(5.0, (4096,)))
+    primary.tell(None)
+    with pytest.raises(ProtocolError, match="Newark sent a Ready: position"):
+        primary.tell(Ready(watermark=watermark, changed_bytes=0, wire_bytes=0))
+
+
 def test_an_ack_of_nothing_is_refused() -> None:
     primary = Primary().to_sending()
     assert isinstance(primary.tell(None), Poll), "there was nothing to send"
@@ -291,6 +302,8 @@ def after(*messages: Begin | Batch | Commit) -> SecondaryRun:
         (after(BEGIN), batch(1, START), ProtocolError, "batch 1 came instead of 0"),
         (after(BEGIN, batch(0, END)), batch(0, END), ProtocolError, "batch 0 came instead of 1"),
         (after(BEGIN, batch(0, END)), batch(1, START), ProtocolError, "goes back"),
+        (after(BEGIN), batch(0, Position(1, 4096)), ProtocolError, "beyond the end"),
+        (after(BEGIN), batch(0, Position(0, (1 << 20) + 4096)), ProtocolError, "beyond the end"),
         (after(), commit(0), ProtocolError, "was not begun"),
         (after(BEGIN, batch(0, END)), commit(1, "q" * 36), ProtocolError, "was not begun"),
         (after(BEGIN, batch(0, Position(0, 4096))), commit(1), ProtocolError, "is the end"),

@@ -60,6 +60,14 @@ def chain(digest: bytes, batch_digest: bytes) -> bytes:
     return xxhash.xxh3_128(digest + batch_digest).digest()
 
 
+def check_position(position: Position, sizes_bytes: Sequence[int], what: str) -> None:
+    """Raises ProtocolError unless it lies within the point, or is its end: what is put on record as filled up to
+    somewhere else would never be at its end."""
+    end = Position(len(sizes_bytes), 0)
+    if position > end or (position < end and position.offset > sizes_bytes[position.member]):
+        raise ProtocolError(f"{what}: position {position} is beyond the end of its member, or of the last one")
+
+
 def unpack(batch: Batch, payload: memoryview, sizes_bytes: Sequence[int]) -> Arrived:
     """Table and data of a batch. Raises ProtocolError unless every extent lies within its member, of the sizes
     given, and the data is as long as the extents say. The digest is not checked here: what counts is that of
@@ -79,8 +87,7 @@ def unpack(batch: Batch, payload: memoryview, sizes_bytes: Sequence[int]) -> Arr
 
 
 def _check_extents(batch: Batch, extents: Extents, sizes_bytes: Sequence[int]) -> None:
-    if batch.position.member > len(sizes_bytes):
-        raise ProtocolError(f"batch {batch.sequence}: position {batch.position} is beyond the last member")
+    check_position(batch.position, sizes_bytes, f"batch {batch.sequence}")
     if np.any(extents["member"] >= len(sizes_bytes)) or np.any(extents["kind"] > HOLE):
         raise ProtocolError(f"batch {batch.sequence}: an extent of a member or kind that does not exist")
     length = extents["length"].astype(np.uint64)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from offsite.errors import ProtocolError
 from offsite.replication.asking import Asking, Receive, Transmit
-from offsite.replication.batches import DIGEST_START, chain
+from offsite.replication.batches import DIGEST_START, chain, check_position
 from offsite.replication.messages import (
     Ack,
     AnyMessage,
@@ -132,6 +132,7 @@ class PrimaryRun:
             keep=step.keep,
         )
         ready = yield from self.asking.request(begin, Ready)
+        check_position(ready.watermark, begin.sizes_bytes, f"{self.asking.remote} sent a Ready")
         yield OpenChanges(step, ready)
         digest = yield from self._send_batches(DIGEST_START)
         history = self.history() if step.point == self.run else None

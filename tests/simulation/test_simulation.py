@@ -1,4 +1,4 @@
-"""A thousand lives of two systems, and whether the simulator would see it if something were wrong."""
+"""Hundreds of lives of two systems, and whether the simulator would see it if something were wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 from tests.simulation.__main__ import outcomes
 from tests.simulation.mutants import MUTANTS
 
-SEEDS = 1000
+SEEDS = 400  # a thousand and more: `python -m tests.simulation`, `make soak`
+HAPPENED_MIN = SEEDS // 100
 ROOT = Path(__file__).parents[2]
 HAPPENED = (
     "connections that broke",
@@ -57,8 +58,8 @@ HAPPENED = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_thousand_seeds_hold(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.timeout(1800)
+def test_hundreds_of_seeds_hold(capsys: pytest.CaptureFixture[str]) -> None:
     """P1 to P7 and R1 to R8, in every one of them; and none of it for want of anything having happened."""
     begun, seeds, steps = time.monotonic(), 0, 0
     counts: Counter[str] = Counter()
@@ -69,7 +70,7 @@ def test_a_thousand_seeds_hold(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{seeds} seeds in {time.monotonic() - begun:.0f} s, {steps} steps: {json.dumps(counts)}")
     assert seeds == SEEDS
-    assert {what: counts[what] for what in HAPPENED if counts[what] < 10} == {}, "hardly ever happened"
+    assert {what: counts[what] for what in HAPPENED if counts[what] < HAPPENED_MIN} == {}, "hardly ever happened"
     assert counts["sets brought up to date"] > SEEDS
     assert counts["starts after a loss of power"] > SEEDS
     assert counts["what hosts did"] > 50 * SEEDS

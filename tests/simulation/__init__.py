@@ -1,6 +1,7 @@
 """Two whole systems in one process, on a clock, a network and disks of our own: everything follows from one seed.
 
     world.py      one life: two systems, their hosts and users, chaos; then quiet, in which all has to come right
+    liar.py       one life in which one of the systems lies, and what must hold of the other one
     faults.py     how often what goes wrong, drawn by the seed
     machine.py    a system: real database, pool, replication, schedules and commands; it may lose power at any commit
     pool.py       its database and pool, which tell the shadow what they are asked
@@ -17,6 +18,7 @@ SQLite. Not simulated are TLS and the NBD target. A seed replays exactly:
 
     python -m tests.simulation 4711           one seed, with its trace
     python -m tests.simulation --count 1000   so many seeds, on all cores
+    python -m tests.simulation --lies 4711    the same seed, and one of the systems lies; also with --count
     python -m tests.simulation --soak         until stopped
 
 Simulations run in processes of their own, for they change the modules of the product.

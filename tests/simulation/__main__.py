@@ -1,4 +1,4 @@
-"""python -m tests.simulation SEED | --count N [--from SEED] [--mutant NAME] | --soak: see the package."""
+"""python -m tests.simulation SEED | --count N [--from SEED] [--mutant NAME] [--lies] | --soak: see the package."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.simulation.liar import LyingWorld
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.run import Failed, place, run
+from tests.simulation.world import World
 
 _ROOT = Path(__file__).parents[2]
 TELL_EVERY_SECONDS = 10.0
@@ -26,13 +28,14 @@ def main(words: Sequence[str]) -> int:
     options = _options(words)
     if options.mutant:
         MUTANTS[options.mutant].break_it()
+    world_of = LyingWorld if options.lies else World
     if options.worker:
         seeds = range(options.first, options.first + options.count * options.worker, options.worker)
-        return _work(seeds, options.directory)
+        return _work(seeds, options.directory, world_of)
     if options.seed is not None:
-        return _show(options.seed)
+        return _show(options.seed, world_of)
     try:
-        return _campaign(options.first, None if options.soak else options.count, options.mutant)
+        return _campaign(options.first, None if options.soak else options.count, options.mutant, lies=options.lies)
     except KeyboardInterrupt:
         return 130
 
@@ -44,22 +47,23 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--from", dest="first", type=int, default=1, help="from this one on (1)")
     parser.add_argument("--soak", action="store_true", help="one seed after another, until stopped or one fails")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="the product broken in this way")
+    parser.add_argument("--lies", action="store_true", help="one of the two systems lies")
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)  # every how manieth seed is its own
     return parser.parse_args(words)
 
 
-def _show(seed: int) -> int:
+def _show(seed: int, world_of: type[World]) -> int:
     with place() as directory:
-        outcome = run(seed, directory, print)
+        outcome = run(seed, directory, print, world_of)
     print(outcome.what if isinstance(outcome, Failed) else f"Seed {seed}: all held. {outcome}")
     return int(isinstance(outcome, Failed))
 
 
-def _work(seeds: Sequence[int], directory: Path) -> int:
+def _work(seeds: Sequence[int], directory: Path, world_of: type[World]) -> int:
     """Runs seeds and tells each outcome in a line of JSON."""
     for seed in seeds:
-        outcome = run(seed, directory)
+        outcome = run(seed, directory, world_of=world_of)
         if isinstance(outcome, Failed):
             print(json.dumps({"seed": seed, "steps": outcome.steps, "failed": outcome.what}), flush=True)
         else:
@@ -70,17 +74,17 @@ def _work(seeds: Sequence[int], directory: Path) -> int:
 # -- many ------------------------------------------------------------------------------------------------------------
 
 
-def _campaign(first: int, count: int | None, mutant: str | None) -> int:
+def _campaign(first: int, count: int | None, mutant: str | None, *, lies: bool) -> int:
     """On all cores, a process each. Ends with the first seed that fails, which is shown."""
     begun = told = time.monotonic()
     seeds = steps = 0
     counts: Counter[str] = Counter()
-    for outcome in outcomes(first, count, mutant):
+    for outcome in outcomes(first, count, mutant, lies=lies):
         seeds, steps = seeds + 1, steps + int(outcome["steps"])
         counts.update(outcome.get("counts", {}))
         if "failed" in outcome:
             print(outcome["failed"])
-            print(f"The same again: python -m tests.simulation {outcome['seed']}")
+            print(f"The same again: python -m tests.simulation {'--lies ' * lies}{outcome['seed']}")
             return 1
         if time.monotonic() > told + TELL_EVERY_SECONDS:
             told = time.monotonic()
@@ -89,12 +93,14 @@ def _campaign(first: int, count: int | None, mutant: str | None) -> int:
     return 0
 
 
-def outcomes(first: int, count: int | None, mutant: str | None = None) -> Iterator[dict[str, Any]]:
+def outcomes(
+    first: int, count: int | None, mutant: str | None = None, *, lies: bool = False
+) -> Iterator[dict[str, Any]]:
     """What each seed came to, in the order in which they end."""
     workers = 1 + (os.cpu_count() or 1)  # while one hands over from thread to thread, another has the core
     each = sys.maxsize // (2 * workers) if count is None else -(-count // workers)
     command = [sys.executable, "-m", "tests.simulation", "--worker", str(workers), "--count", str(each)]
-    command += ["--mutant", mutant] if mutant else []
+    command += [*(["--mutant", mutant] if mutant else []), *(["--lies"] if lies else [])]
     with place() as directory:
         yield from _outcomes_of([*command, "--directory", str(directory)], first, workers, count)
 

@@ -22,6 +22,7 @@ from offsite.replication import (
     conductor,
     introductions,
     point_records,
+    primary_end,
     primary_run,
     records,
     secondary_end,
@@ -43,6 +44,7 @@ class Mutant:
     what: str
     break_it: Callable[[], None]
     seeds: int = 60  # of so many from 1 on, at least one sees it
+    lies: bool = False  # in lives in which one of the systems lies
 
 
 def _put(where: Any, name: str, value: object) -> None:
@@ -217,6 +219,14 @@ def _an_abort_waits() -> None:
     _put(upkeep, "PATIENCE_SECONDS", None)
 
 
+def _any_digest_is_believed() -> None:
+    _put(primary_end.PrimaryEnd, "_differing", lambda _self, _uuid, _outcome: None)
+
+
+def _anyone_may_replace_a_copy() -> None:
+    _put(secondary_end.SecondarySide, "_check_replaces", lambda _self, _begin, _base: None)
+
+
 MUTANTS = {
     "no-sync": Mutant("P1", "the page tables are committed without syncing the data first", _no_sync),
     "write-to-shared-pages": Mutant("P2", "every page counts as one's own to write in place", _write_to_shared_pages),
@@ -246,5 +256,11 @@ MUTANTS = {
     ),
     "never-again": Mutant("R7", "a run that has failed is not tried again", _never_again),
     "an-abort-waits": Mutant("R8", "an abort waits for the peer as long as anyone does", _an_abort_waits, 200),
+    "any-digest-is-believed": Mutant(
+        "R2", "the digest in Committed is not compared with one's own", _any_digest_is_believed, lies=True
+    ),
+    "anyone-may-replace-a-copy": Mutant(
+        "R5", "a copy is given up to a primary that has not named it", _anyone_may_replace_a_copy, lies=True
+    ),
 }
 """By name."""

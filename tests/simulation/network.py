@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from offsite.errors import PeerUnreachable
@@ -17,6 +18,7 @@ from offsite.replication import dialing, session
 from offsite.replication.channel import Channel
 from offsite.replication.dialing import Dialer
 from offsite.replication.introductions import Introductions
+from offsite.replication.messages import AnyMessage, Batch
 from tests.simulation.faults import Faults
 from tests.simulation.tasks import Tasks
 
@@ -27,6 +29,7 @@ LATENCY_SECONDS = 0.02
 CLOG_SECONDS = 15.0
 LATE_SECONDS = 8.0
 FOREVER = float("inf")
+_NOTHING = memoryview(b"")
 
 
 class Stream:
@@ -65,11 +68,15 @@ class Socket:
     def __init__(self, network: Network, link: Link, is_server: bool) -> None:
         self.link = link
         self.remote_certificate = b""
+        self.machine = link.ends[is_server]
         self._network = network
         self._inbound = link.streams[0 if is_server else 1]
         self._outbound = link.streams[1 if is_server else 0]
         self._timeout: float | None = None
         self._closed = False
+
+    def what_arrives(self, message: AnyMessage) -> list[AnyMessage]:
+        return self._network.what_arrives(self.machine, message)
 
     def settimeout(self, seconds: float | None) -> None:
         self._timeout = seconds
@@ -144,6 +151,10 @@ class SimulatedChannel(Channel):
         self._body = memoryview(bytearray(0))
         self._payload = memoryview(bytearray(0))
 
+    def send(self, message: AnyMessage, table: bytes = b"", data: memoryview = _NOTHING) -> None:
+        for said in self._sock.what_arrives(message):
+            super().send(said, *((table, data) if isinstance(said, Batch) else ()))
+
     def readable(self) -> bool:
         return self._sock.has_something()
 
@@ -209,6 +220,7 @@ class Network:
         self.machines: dict[str, list[Machine]] = {}  # by their host; two, when one system lives twice
         self.links: list[Link] = []
         self.parted_until = 0.0
+        self.what_arrives: Callable[[Machine, AnyMessage], list[AnyMessage]] = lambda _sender, message: [message]
         dialing.__dict__["_connect"] = self.connect
         dialing.__dict__["Channel"] = SimulatedChannel
 

@@ -58,10 +58,12 @@ def _prepared(within: Path) -> tuple[Path, dict[str, Authority]]:
     return directory, authorities
 
 
-def run(seed: int, within: Path, tell: Callable[[str], None] | None = None) -> Result | Failed:
+def run(
+    seed: int, within: Path, tell: Callable[[str], None] | None = None, world_of: type[World] = World
+) -> Result | Failed:
     """One life, whose files are in a directory of `within`."""
     directory, authorities = _prepared(within)
-    world = World(seed, directory / f"seed-{seed}", directory, authorities)
+    world = world_of(seed, directory / f"seed-{seed}", directory, authorities)
     if tell is not None:
         world.tell = tell
     if not seed % SEEDS_BETWEEN_COLLECTIONS:

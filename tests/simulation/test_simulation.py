@@ -100,7 +100,7 @@ def test_a_seed_replays_exactly() -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_product_that_is_broken_is_caught(name: str) -> None:
     """Each invariant is broken once; see docs/decisions/0014-simulator.md."""
-    for outcome in outcomes(1, MUTANTS[name].seeds, name):
+    for outcome in outcomes(1, MUTANTS[name].seeds, name, lies=MUTANTS[name].lies):
         if "failed" in outcome:
             assert "Violation" in outcome["failed"].splitlines()[0], outcome["failed"]
             return

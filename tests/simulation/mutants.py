@@ -260,7 +260,7 @@ MUTANTS = {
         "R2", "the digest in Committed is not compared with one's own", _any_digest_is_believed, lies=True
     ),
     "anyone-may-replace-a-copy": Mutant(
-        "R5", "a copy is given up to a primary that has not named it", _anyone_may_replace_a_copy, lies=True
+        "R5", "a copy is given up to a primary that has not named it", _anyone_may_replace_a_copy, 150, lies=True
     ),
 }
 """By name."""

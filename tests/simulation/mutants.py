@@ -43,8 +43,9 @@ class Mutant:
     invariant: str
     what: str
     break_it: Callable[[], None]
-    seeds: int = 60  # of so many from 1 on, at least one sees it
+    seeds: int = 60  # of so many from `first` on, at least one sees it
     lies: bool = False  # in lives in which one of the systems lies
+    first: int = 1
 
 
 def _put(where: Any, name: str, value: object) -> None:
@@ -255,7 +256,9 @@ MUTANTS = {
         "R6", "blocks of a changed page that are equal are sent, too", _whole_pages_are_sent
     ),
     "never-again": Mutant("R7", "a run that has failed is not tried again", _never_again),
-    "an-abort-waits": Mutant("R8", "an abort waits for the peer as long as anyone does", _an_abort_waits, 200),
+    "an-abort-waits": Mutant(
+        "R8", "an abort waits for the peer as long as anyone does", _an_abort_waits, 120, first=201
+    ),
     "any-digest-is-believed": Mutant(
         "R2", "the digest in Committed is not compared with one's own", _any_digest_is_believed, lies=True
     ),

@@ -19,8 +19,9 @@ from benchmarks.fio import Job
 from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, at_most
 from benchmarks.processes import require, run
 from benchmarks.systems import System
-from offsite.units import KIB, MIB
+from offsite.units import GIB, KIB, MIB
 
+DISCARD_BYTES = GIB  # qemu-io takes less than 2 GiB at once
 _HOST_SHARE = 8  # of a volume's size, for what the host writes to
 _BEFORE_SECONDS, _AFTER_SECONDS = 1.0, 6.0
 _FILL_SECONDS = 300.0
@@ -64,7 +65,10 @@ def _while_trimmed(bench: Bench, london: System, size_bytes: int) -> float:
     _filled(london, "Gone", size_bytes)
 
     def trim() -> None:
-        run(["qemu-io", "-f", "raw", "-d", "unmap", "-c", f"discard 0 {size_bytes}", london.uri("Gone")])
+        pieces = range(0, size_bytes, DISCARD_BYTES)
+        commands = [f"discard {at} {min(DISCARD_BYTES, size_bytes - at)}" for at in pieces]
+        words = [word for command in commands for word in ("-c", command)]
+        run(["qemu-io", "-f", "raw", "-d", "unmap", *words, london.uri("Gone")])
 
     return _longest(bench, london, trim)
 

@@ -60,6 +60,7 @@ class Contacts:
         monotonic = self._clock.monotonic()
         with self._database.read() as transaction:
             record = contact_records.contact_record(transaction, peer.id)
+            skew_limit_seconds = self._settings.read(transaction, CLOCK_SKEW_WARNING)
         with self._lock:
             contact = self._contacts.setdefault(peer.system_uuid, _Contact())
             contact.silent_since = None
@@ -68,7 +69,7 @@ class Contacts:
         if record.gone_since is not None:
             self._tell_back(peer)
         if stamp is not None:
-            self._note_skew(peer, record)
+            self._note_skew(peer, record, skew_limit_seconds)
 
     def is_silent(self, peer: PeerRecord) -> bool:
         """Whether the last visit failed."""
@@ -136,12 +137,12 @@ class Contacts:
     def _skew(self, clock: PeerClock) -> Skew:
         return Skew(clock.time_at(self._clock.monotonic()) - self._clock.now(), clock.uncertainty_seconds)
 
-    def _note_skew(self, peer: PeerRecord, record: ContactRecord) -> None:
+    def _note_skew(self, peer: PeerRecord, record: ContactRecord, limit_seconds: float) -> None:
         clock = self._clock_of(peer, record)
         assert clock is not None  # it was measured just now
-        skew, limit = self._skew(clock), self._settings.get(CLOCK_SKEW_WARNING)
-        begins = not record.skew_told and skew.is_beyond(limit)
-        is_over = record.skew_told and skew.is_over(limit)
+        skew = self._skew(clock)
+        begins = not record.skew_told and skew.is_beyond(limit_seconds)
+        is_over = record.skew_told and skew.is_over(limit_seconds)
         old = record.skew
         if begins or is_over or old is None or abs(old.seconds - skew.seconds) > KEPT_WITHIN_SECONDS:
             told = begins or (record.skew_told and not is_over)

@@ -208,7 +208,7 @@ class Introductions:
 
     def _find(self, certificate: bytes) -> tuple[PeerRecord, PeerIncarnation] | None:
         with self._database.read() as transaction:
-            peer = next((each for each in records.all_peers(transaction) if each.certificate == certificate), None)
+            peer = records.find_peer(transaction, certificate)
             return None if peer is None else (peer, incarnation_records.peer_incarnation(transaction, peer.id))
 
 

@@ -23,7 +23,7 @@ from offsite.replication.other_halves import OtherHalves, diverged_sentence
 from offsite.replication.plan import Adopt, Diverged, Forget, Outdated, PrimaryHolds, Relation
 from offsite.replication.point_records import PointRecord
 from offsite.replication.primary_run import PointDescription
-from offsite.replication.records import SetRecord
+from offsite.replication.records import RunRecord, SetRecord
 from offsite.replication.recovery_points import find_recovery_point
 from offsite.store.database import Database
 
@@ -91,13 +91,16 @@ class PrimaryEnd:
 
     def _adopt(self, uuid: str, outcome: Outcome | None) -> None:
         """The point becomes the base; older points, and the run that took it, are done with."""
-        held = self._points()
+        with self._database.read() as connection:
+            held = point_records.set_points(connection, self._set.id)
+            run = records.find_run(connection, uuid)
+            following = self._following(connection, run, outcome)
         adopted = next((point for point in held if point.uuid == uuid), None)
         if adopted is None:
             raise ObjectNotFound(f"point {uuid} is gone; the run was aborted")
         if adopted.state == "base":
             return
-        differing = self._differing(uuid, outcome)
+        differing = self._differing(run, outcome)
         if differing is not None and adopted.state == "aborted":
             self._drop([adopted])  # nobody waits for it: what the secondary holds is none of ours
             return
@@ -113,7 +116,6 @@ class PrimaryEnd:
                 "changed_bytes": outcome.changed_bytes,
                 "wire_bytes": outcome.wire_bytes,
             }
-        following = self._following(uuid, outcome)
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in older])
@@ -129,31 +131,27 @@ class PrimaryEnd:
         if following is not None:
             self._report(events.HISTORY_NAME_IN_USE, following.sentence(self._set.name))
 
-    def _differing(self, uuid: str, outcome: Outcome | None) -> str | None:
+    def _differing(self, run: RunRecord | None, outcome: Outcome | None) -> str | None:
         """Tells when the secondary has committed something else than what was sent."""
-        with self._database.read() as connection:
-            run = records.find_run(connection, uuid)
         if outcome is None or run is None or run.digest is None or run.digest == outcome.digest.hex():
             return None
         sentence = (
-            f"the secondary has committed run {uuid} with the digest {outcome.digest.hex()}, and all that was sent has "
-            f"{run.digest}: it is not a copy"
+            f"the secondary has committed run {run.uuid} with the digest {outcome.digest.hex()}, and all that was sent "
+            f"has {run.digest}: it is not a copy"
         )
         if run.error != sentence:
             told = f"Of replication set name: {self._set.name}, {sentence}."
             self._report(events.DIGESTS_DIFFER, told)
         return sentence
 
-    def _following(self, uuid: str, outcome: Outcome | None) -> Following | None:
+    def _following(self, connection: Connection, run: RunRecord | None, outcome: Outcome | None) -> Following | None:
         """What to do when the secondary has kept the run under another number than it was to have."""
-        with self._database.read() as connection:
-            run = records.find_run(connection, uuid)
-            of = records.find_set(connection, self._set.uuid)
-            if outcome is None or run is None or run.snapshot_number is None or of is None:
-                return None
-            if of.snapshot_history == "disabled" or outcome.snapshot_number == run.snapshot_number:
-                return None
-            return find_following(connection, self.pool, run, outcome.snapshot_number)
+        of = records.find_set(connection, self._set.uuid)
+        if outcome is None or run is None or run.snapshot_number is None or of is None:
+            return None
+        if of.snapshot_history == "disabled" or outcome.snapshot_number == run.snapshot_number:
+            return None
+        return find_following(connection, self.pool, run, outcome.snapshot_number)
 
     def _drop(self, points: Sequence[PointRecord]) -> None:
         self.pool.apply(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
 from offsite.replication.snapshot_numbers import later_number, number_after
 from offsite.store.tables.pools import images, volume_groups
@@ -93,9 +93,18 @@ class RunRecord:
 # Peers
 
 
+# Asked all the time, as those of sets and runs below: to put them together anew would take as long as SQLite does.
+_ALL_PEERS = select(peers).order_by(peers.c.name)
+_PEER_OF_CERTIFICATE = select(peers).where(peers.c.certificate == bindparam("certificate"))
+
+
 def all_peers(connection: Connection) -> list[PeerRecord]:
-    rows = connection.execute(select(peers).order_by(peers.c.name)).mappings()
-    return [PeerRecord(**row) for row in rows]
+    return [PeerRecord(**row) for row in connection.execute(_ALL_PEERS).mappings()]
+
+
+def find_peer(connection: Connection, certificate: bytes) -> PeerRecord | None:
+    row = connection.execute(_PEER_OF_CERTIFICATE, {"certificate": certificate}).mappings().first()
+    return PeerRecord(**row) if row else None
 
 
 def insert_peer(connection: Connection, values: dict[str, Any]) -> None:
@@ -131,9 +140,15 @@ def busy_sets(connection: Connection, peer_id: int) -> list[str]:
 # Sets
 
 
-# Asked all the time: to put them together anew would take as long as SQLite does.
 _ALL_MEMBERS = select(set_members).order_by(set_members.c.position)
 _ALL_SETS = select(replication_sets).order_by(replication_sets.c.name)
+_RUN_OF_UUID = select(runs).where(runs.c.uuid == bindparam("uuid"))
+_NEWEST_RUN_IN = (
+    select(runs)
+    .where(runs.c.set_id == bindparam("set"), runs.c.state == bindparam("state"))
+    .order_by(runs.c.id.desc())
+    .limit(1)
+)
 _UNFINISHED_RUNS = select(runs).where(runs.c.state.in_(("preparing", "queued", "running"))).order_by(runs.c.id)
 
 
@@ -194,7 +209,7 @@ def set_runs(connection: Connection, set_id: int, limit: int = 100) -> list[RunR
 
 
 def find_run(connection: Connection, uuid: str) -> RunRecord | None:
-    row = connection.execute(select(runs).where(runs.c.uuid == uuid)).mappings().first()
+    row = connection.execute(_RUN_OF_UUID, {"uuid": uuid}).mappings().first()
     return _run(row) if row else None
 
 
@@ -223,8 +238,7 @@ def last_ended_run(connection: Connection, set_id: int) -> RunRecord | None:
 
 def set_run_in(connection: Connection, set_id: int, state: RunState) -> RunRecord | None:
     """The newest run of a set that is in this state."""
-    chosen = select(runs).where(runs.c.set_id == set_id, runs.c.state == state).order_by(runs.c.id.desc()).limit(1)
-    row = connection.execute(chosen).mappings().first()
+    row = connection.execute(_NEWEST_RUN_IN, {"set": set_id, "state": state}).mappings().first()
     return _run(row) if row else None
 
 

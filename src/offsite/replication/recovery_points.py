@@ -8,7 +8,7 @@ As in `records`, every function works within the transaction of the connection t
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from offsite.replication.messages import RecoveryPoint
 from offsite.store.tables.replication import points, recovery_points
@@ -31,10 +31,15 @@ def insert_recovery_point(
     connection.execute(delete(recovery_points).where(mine, recovery_points.c.number <= number - KEPT))
 
 
+# Asked in each run: to put it together anew would take as long as SQLite does.
+_OF_SET = select(recovery_points).where(
+    recovery_points.c.set_id == bindparam("set"), recovery_points.c.uuid == bindparam("uuid")
+)
+
+
 def find_recovery_point(connection: Connection, set_id: int, uuid: str | None) -> RecoveryPoint | None:
     """One that the set is known to have had."""
-    mine = (recovery_points.c.set_id == set_id) & (recovery_points.c.uuid == uuid)
-    row = connection.execute(select(recovery_points).where(mine)).mappings().first()
+    row = connection.execute(_OF_SET, {"set": set_id, "uuid": uuid}).mappings().first()
     if row is None:
         return None
     digest = bytes.fromhex(row["digest"]) if row["digest"] else None

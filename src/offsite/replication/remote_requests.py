@@ -95,7 +95,8 @@ class RemoteRequests:
         return [peer.certificate for peer in self._peers()]
 
     def find_peer(self, certificate: bytes) -> PeerRecord | None:
-        return next((peer for peer in self._peers() if peer.certificate == certificate), None)
+        with self._database.read() as connection:
+            return records.find_peer(connection, certificate)
 
     def pair(self, pair: Pair, hello: Hello, host: str) -> None:
         self._log_in(pair, host)

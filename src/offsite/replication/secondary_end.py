@@ -112,10 +112,9 @@ class SecondarySide:
         self._fence.take(self)
         return holds(self._database, self._pool, self._set)
 
-    def _check_still_secondary(self) -> None:
+    def _check_still_secondary(self, connection: Connection) -> None:
         """Roles may have changed since the Ask."""
-        with self._database.read() as connection:
-            now = records.find_set(connection, self._set.uuid)
+        now = records.find_set(connection, self._set.uuid)
         if now is None or now.role != "secondary":
             raise ObjectNotFound(f"replication set {self._set.name} is no secondary here any more")
         check_generation(now, self._generation)
@@ -125,9 +124,11 @@ class SecondarySide:
     def prepare(self, begin: Begin) -> Ready:
         self.close()
         with self._fence.held_by(self):
-            self._check_still_secondary()
-            held = self._points()
-            self._check(begin, held)
+            with self._database.read() as connection:
+                self._check_still_secondary(connection)
+                held = point_records.set_points(connection, self._set.id)
+                run = records.find_run(connection, begin.run)
+            self._check(begin, held, run)
             if begin.keep and begin.replaces is not None:
                 self._keep(begin.replaces)
             partial = next((point for point in held if point.state == "partial"), None)
@@ -138,8 +139,8 @@ class SecondarySide:
                     self._write_run(connection, begin)
         with self._database.read() as connection:
             point = point_records.find_point(connection, self._set.id, begin.point)
-        run = self._find_run(begin.run)
-        assert run is not None
+            run = records.find_run(connection, begin.run)
+        assert run is not None and run.set_id == self._set.id
         self._begun = begin
         self._filling = Filling(
             self._pool, point, run, self._fence, self, self._background, self._clock, self._wire_bytes
@@ -150,7 +151,7 @@ class SecondarySide:
             wire_bytes=run.wire_bytes,
         )
 
-    def _check(self, begin: Begin, held: list[PointRecord]) -> None:
+    def _check(self, begin: Begin, held: list[PointRecord], known: RunRecord | None) -> None:
         if len(begin.sizes_bytes) != len(self._set.members):
             raise BadParameter(
                 f"point {begin.point} has {len(begin.sizes_bytes)} members, "
@@ -162,8 +163,6 @@ class SecondarySide:
         if begin.point == base:
             raise PeerRefused(f"replication set {self._set.name} holds point {begin.point} already")
         self._check_replaces(begin, base)
-        with self._database.read() as connection:
-            known = records.find_run(connection, begin.run)
         if known is not None and known.set_id != self._set.id:
             raise PeerRefused(f"run {begin.run} is not one of replication set {self._set.name}")
         check_sizes(begin.sizes_bytes)
@@ -251,8 +250,10 @@ class SecondarySide:
         self.close()
         outcome = Outcome(digest=commit.digest, changed_bytes=filling.changed_bytes, wire_bytes=filling.wire_bytes)
         with self._fence.held_by(self):
-            self._check_still_secondary()
-            old = [point for point in self._points() if point.state == "base"]
+            with self._database.read() as connection:
+                self._check_still_secondary(connection)
+                held = point_records.set_points(connection, self._set.id)
+            old = [point for point in held if point.state == "base"]
             assert self._begun is not None
             self._check_replaces(self._begun, old[0].uuid if old else None)
             volumes = [member.image_id for member in self._set.members]
@@ -364,7 +365,8 @@ class SecondarySide:
 
     def keep(self, keep: Keep) -> Kept:
         with self._fence.held_by(self):
-            self._check_still_secondary()
+            with self._database.read() as connection:
+                self._check_still_secondary(connection)
             return Kept(snapshots=self._keep(keep.base))
 
     def _keep(self, base: str) -> list[str]:
@@ -381,9 +383,12 @@ class SecondarySide:
         """What there is of an aborted run's point goes. Harmless for a run that is not known, or has ended."""
         self.close()
         with self._fence.held_by(self):
-            partial = [p for p in self._points() if p.state == "partial" and p.uuid == discard.run]
-            run = self._find_run(discard.run)
-            is_under_way = run is not None and run.state == "running"
+            with self._database.read() as connection:
+                held = point_records.set_points(connection, self._set.id)
+                run = records.find_run(connection, discard.run)
+            partial = [point for point in held if point.state == "partial" and point.uuid == discard.run]
+            is_ours = run is not None and run.set_id == self._set.id  # a peer may name a run of another set
+            is_under_way = is_ours and run is not None and run.state == "running"
             if not partial and not is_under_way:
                 return
 
@@ -407,13 +412,3 @@ class SecondarySide:
         if self._filling is None:
             raise ProtocolError("no point was begun")
         return self._filling
-
-    def _points(self) -> list[PointRecord]:
-        with self._database.read() as connection:
-            return point_records.set_points(connection, self._set.id)
-
-    def _find_run(self, uuid: str) -> RunRecord | None:
-        """Of this set: a peer may name a run of another one."""
-        with self._database.read() as connection:
-            run = records.find_run(connection, uuid)
-        return run if run is not None and run.set_id == self._set.id else None

@@ -181,11 +181,23 @@ class Sets:
             raise ObjectNotFound(f"there is no replication set {name[:100]!r}")
         return of
 
-    def runs(self, name: str) -> list[RunRecord]:
-        """Newest first."""
+    def runs(self, name: str, run: str | None = None) -> list[RunRecord]:
+        """Newest first; or only this one, if the set has it."""
         of = self.record(name)
         with self._database.read() as connection:
-            return records.set_runs(connection, of.id)
+            if run is None:
+                return records.set_runs(connection, of.id)
+            found = records.find_run(connection, run)
+        return [found] if found is not None and found.set_id == of.id else []
+
+    def waits_for_decision(self, name: str) -> str | None:
+        """What is to be told of a set that sends nothing until an operator of its primary, which is here, decides."""
+        of = self.record(name)
+        if of.role != "primary":
+            return None
+        with self._database.read() as connection:
+            half = other_halves.find_other_half(connection, of.id)
+            return other_halves.sentence_of(connection, of, half) if half is not None and half.is_diverged else None
 
     def _info(self, of: SetRecord) -> SetInfo:
         with self._database.read() as connection:

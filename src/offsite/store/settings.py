@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from dateutil import tz
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from offsite.errors import BadParameter
@@ -174,11 +174,15 @@ class Settings:
     def get(self, setting: Setting[V]) -> V:
         return setting.parse(self.text(setting))
 
+    @staticmethod
+    def read(connection: Connection, setting: Setting[V]) -> V:
+        """The value within a transaction, for who reads more in it."""
+        return setting.parse(_text(connection, setting))
+
     def text(self, setting: Setting[V]) -> str:
         """The value as it was written."""
         with self._database.read() as connection:
-            text = connection.execute(select(table.c.value).where(table.c.name == setting.name)).scalar()
-        return setting.default if text is None else str(text)
+            return _text(connection, setting)
 
     def set(self, setting: Setting[V], text: str) -> None:
         """Durably. Raises BadParameter, with nothing changed."""
@@ -189,3 +193,12 @@ class Settings:
                 return
             statement = insert(table).values(name=setting.name, value=text)
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": text}))
+
+
+# Asked all the time: to put it together anew would take as long as SQLite does.
+_VALUE = select(table.c.value).where(table.c.name == bindparam("name"))
+
+
+def _text(connection: Connection, setting: Setting[Any]) -> str:
+    text = connection.execute(_VALUE, {"name": setting.name}).scalar()
+    return setting.default if text is None else str(text)

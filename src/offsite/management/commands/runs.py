@@ -13,7 +13,6 @@ from offsite.replication.history import history_of
 from offsite.replication.progress import RunProgress
 from offsite.replication.records import RunRecord
 from offsite.replication.set_info import SetInfo
-from offsite.replication.status import Status
 
 COMMANDS = Subject("Replication")
 
@@ -81,8 +80,8 @@ _REQUESTED = {
 )
 def replicate(context: Context, name: str, snapshot: str | None = None) -> Reply:
     requested = context.system.replication.replicate(name, snapshot=snapshot)
-    started = [each for each in _runs(context, name) if each["run"] == requested.run]
-    return Reply(_REQUESTED[requested.state].format(name), tuple(started))
+    started = tuple(_runs(context, name, requested.run))
+    return Reply(_REQUESTED[requested.state].format(name), started)
 
 
 @COMMANDS.command(
@@ -205,11 +204,11 @@ def _history(context: Context, of: SetInfo) -> list[Row]:
     ]
 
 
-def _runs(context: Context, name: str) -> list[Row]:
+def _runs(context: Context, name: str, run: str | None = None) -> list[Row]:
+    """Those of a set, or this one of them."""
     replication = context.system.replication
     progress = replication.progress(name)
-    info = replication.sets.get(name)
-    waits_for_decision = info.difference if info.status is Status.DIVERGED and info.role == "primary" else None
+    waits_for_decision = replication.sets.waits_for_decision(name)
     now = context.system.clock.now()
     return [
         _run_row(
@@ -219,7 +218,7 @@ def _runs(context: Context, name: str) -> list[Row]:
             now,
             waits_for_decision,
         )
-        for each in replication.sets.runs(name)
+        for each in replication.sets.runs(name, run)
     ]
 
 

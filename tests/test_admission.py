@@ -110,6 +110,9 @@ def test_nobody_is_displaced_before_having_had_a_moment(listener: Listener) -> N
         listener.arrive("10.0.0.1")
     assert listener.ended == []
     assert listener.admission.counts() == (3, 0)
+    listener.clock.seconds = 1000.0 + PATIENCE_SECONDS
+    listener.arrive("10.0.0.1")
+    assert listener.ended == ["10.0.0.1"], "the moment is over"
 
 
 def test_strangers_from_the_network_take_no_place_of_the_unix_socket(listener: Listener) -> None:
@@ -133,6 +136,16 @@ def test_no_holder_takes_all_places(listener: Listener, greedy: str) -> None:
     with pytest.raises(NoPlace, match="kept for others"):
         listener.settle("tls:web")
     assert len(listener.settle("tls:mail", 4)) == 4
+
+
+@pytest.mark.parametrize(("known_max", "most"), [(8, 6), (3, 2)])
+def test_of_few_places_the_last_ones_are_kept_for_others_too(listener: Listener, known_max: int, most: int) -> None:
+    """A sixteenth of them, or a quarter, is less than one."""
+    listener.known_max = known_max
+    listener.settle("tls:db", most)
+    with pytest.raises(NoPlace, match="kept for others"):
+        listener.settle("tls:db")
+    assert listener.settle("tls:web")
 
 
 def test_the_very_last_places_are_the_unix_sockets(listener: Listener) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from offsite.errors import OffsiteError, ProtocolError
+from offsite.errors import BadParameter, OffsiteError, ProtocolError
 from offsite.interfaces.conversation import ASKED_BY, VARIABLES, Conversation, Declined
 from offsite.management.commands import TABLE
 from offsite.management.reply import Question, Reply
@@ -41,12 +41,15 @@ def test_the_command_line_knows_the_secrets_of_the_table_and_which_command_needs
     }
 
 
-@pytest.mark.parametrize("secret", ["AWS_SECRET_ACCESS_KEY", "aws-secret-access-key", "remote-password", "url", "x"])
+@pytest.mark.parametrize(
+    "secret", ["AWS_SECRET_ACCESS_KEY", "aws-secret-access-key", "remote-password", "url", "x\x1b[2J"]
+)
 def test_a_system_gets_no_secret_that_the_command_does_not_need(secret: str) -> None:
     """Whatever it calls what it wants, or whatever variable that would be."""
     hostile = Hostile(Question("Your password, please.", secret))
-    with pytest.raises(ProtocolError, match="does not need; nothing was sent"):
+    with pytest.raises(ProtocolError, match="does not need; nothing was sent") as refusal:
         Conversation(hostile, asks=False, environment=SECRETS).command(["show", "volumes"])
+    assert str(refusal.value).isprintable()
     assert hostile.given == [{}]
 
 
@@ -70,6 +73,10 @@ def test_what_a_system_asks_cannot_steer_the_terminal(
     with pytest.raises(Declined):
         Conversation(Hostile(Question("Delete \x1b[2Jnothing?")), asks=True).command(["delete", "volumes", "x"])
     assert "\x1b" not in capsys.readouterr().err
+    hostile = Hostile(Question("Your \x1b[2Jpassword.", "remote-password"))
+    with pytest.raises(BadParameter, match="no terminal") as refusal:
+        Conversation(hostile, asks=True, environment={}).command(["create", "peer-connection", "Newark"])
+    assert "Your \\x1b[2Jpassword." in str(refusal.value)
 
 
 def test_a_question_where_nobody_can_answer_changes_nothing() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from offsite.interfaces import replicate_wait
 from offsite.interfaces.options import parse_options
+from offsite.interfaces.progress_bar import bar
 from offsite.interfaces.replicate_wait import RunDropped, RunFailed, replicate, state, summary
 from offsite.management.commands.runs import RUN
 from offsite.management.reply import Reply, Row, Value, row
@@ -54,6 +57,25 @@ def test_it_asks_until_the_run_has_ended_and_sums_up() -> None:
     assert system.asked[0] == ("replicate", "Sales DR")
     assert system.asked[1] == ["show", "replication-runs", '"Sales DR"'], "a name with a space stays one word"
     assert len(system.asked) == 4
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_nothing_of_a_run_or_of_a_title_steers_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names come from a system, which may be a hostile one."""
+    evil, shown = "a\nb\x1b[2J\u202e", "a\\nb\\x1b[2J\\u202e"
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    done = run(run=evil, replication_set=evil, state="success", changed_bytes=0, wire_bytes=0, duration=1.0)
+    replicate(Scripted(run(run=evil, replication_set=evil, state="queued"), done), LINE)
+    assert f"Run {shown} is queued" in screen.getvalue()
+    assert f"Replicating {shown}" in screen.getvalue()
+    with bar(evil, 1) as advance:
+        advance(1)
+    assert screen.getvalue().count(shown) > 2
+    assert "\x1b[2J" not in screen.getvalue() and "\u202e" not in screen.getvalue()
 
 
 @pytest.mark.parametrize("ended", ["failed", "aborted"])

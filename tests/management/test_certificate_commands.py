@@ -34,7 +34,7 @@ def test_certificates_are_listed_and_revoked_by_serial_or_initiator(bench: Bench
     bench.do("set initiator id tls:web1 nickname shop")
     first, second = bench.do("show initiator-certificates initiator shop", MONITOR).rows
     assert [first["status"], second["status"]] == ["good", "good"]
-    bench.do(f"revoke initiator-certificate serial {first['serial']}")
+    bench.do(f"revoke initiator-certificate serial {str(first['serial']).upper()}")
     assert bench.target.rechecks == 1, "who is connected with it is cut"
     by_serial = {row["serial"]: row["status"] for row in bench.rows("show initiator-certificates initiator tls:web1")}
     assert by_serial == {first["serial"]: "revoked", second["serial"]: "good"}
@@ -45,6 +45,23 @@ def test_certificates_are_listed_and_revoked_by_serial_or_initiator(bench: Bench
     assert [row["status"] for row in bench.rows("show initiator-certificates")] == ["revoked", "revoked", "good"]
     newest = bench.rows("show events")[0]
     assert (newest["event-code"], str(newest["message"])[-13:]) == (608, "by user anna.")
+    made = f"Certificate {second['serial']} for initiator tls:web1 was made, good for 365 days, by user anna."
+    assert made in [row["message"] for row in bench.rows("show events")]
+
+
+def test_a_certificate_that_has_ended_is_shown_so(bench: Bench) -> None:
+    bench.do("create initiator-certificate web1")
+    with bench.system.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE initiator_certificates SET ends_at = 1")
+    (row,) = bench.rows("show initiator-certificates")
+    assert row["status"] == "ended"
+
+
+def test_connections_that_a_revocation_has_not_cut_yet_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.do("create initiator-certificate web1")
+    monkeypatch.setattr(bench.target, "recheck", lambda: 2)
+    reply = bench.do("revoke initiator-certificate initiator tls:web1")
+    assert reply.message.endswith(" 2 connections have not ended yet: the disk holds them up.")
 
 
 def test_a_revocation_is_asked_about_and_needs_one_of_two(bench: Bench) -> None:
@@ -52,6 +69,8 @@ def test_a_revocation_is_asked_about_and_needs_one_of_two(bench: Bench) -> None:
     assert isinstance(question, Question)
     assert "all certificates of initiator tls:web1" in question.text
     bench.refused("revoke initiator-certificate", BadParameter, "give either")
+    with pytest.raises(BadParameter, match="give either"):
+        bench.answer("revoke initiator-certificate", asks=True)
     bench.refused("revoke initiator-certificate serial 1f initiator tls:web1", BadParameter, "give either")
     bench.refused("revoke initiator-certificate serial 1f", ObjectNotFound, "'1f' is not on record")
     bench.refused("revoke initiator-certificate initiator nobody", InitiatorNotFound, "'nobody'")

@@ -137,6 +137,8 @@ def test_an_event_is_logged_with_its_level_and_a_long_one_is_cut(log: EventLog) 
         log.report(kinds.RUN_FAILED, "x" * 5000)
     assert [(line["log_level"], line["code"], len(line["event"])) for line in lines] == [("error", 583, 1000)]
     assert len(log.newest(1)[0].message) == 1000
+    log.report(kinds.RUN_FAILED, "\x1b" * 900)
+    assert len(log.newest(1)[0].message) == 1000, "also when it grows by its escapes"
 
 
 @pytest.fixture

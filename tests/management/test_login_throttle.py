@@ -53,7 +53,9 @@ def test_the_window_slides_and_a_success_clears_only_its_own_pair() -> None:
     throttle = Throttle()
     for second in range(module.PAIR_MAX):
         assert attempt(throttle, "anna", "192.0.2.7", second)
-    assert not attempt(throttle, "anna", "192.0.2.7", 59.9)
+    refusal = throttle.ask("anna", "192.0.2.7", 59.5)
+    assert isinstance(refusal, Refusal)
+    assert refusal.wait_seconds == pytest.approx(0.5), "until the oldest attempt counts no more"
     assert attempt(throttle, "anna", "192.0.2.7", 60)
     assert not attempt(throttle, "anna", "192.0.2.7", 60)
     assert attempt(throttle, "otto", "192.0.2.7", 60, "succeeded")
@@ -72,6 +74,14 @@ def test_one_address_that_tries_many_names_has_a_limit() -> None:
     throttle = Throttle()
     assert sum(attempt(throttle, f"name {number}", "192.0.2.7", 0) for number in range(1000)) == module.NETWORK_MAX
     assert attempt(throttle, "anna", "192.0.2.8", 0), "others have not"
+
+
+def test_a_guessers_own_login_gives_no_new_guesses_at_many_names_either() -> None:
+    throttle = Throttle()
+    guesses = sum(attempt(throttle, f"name {number}", "192.0.2.7", 0) for number in range(10))
+    assert attempt(throttle, "otto", "192.0.2.7", 0, "succeeded")
+    guesses += sum(attempt(throttle, f"name {number}", "192.0.2.7", 0) for number in range(10, 1000))
+    assert guesses == module.NETWORK_MAX
 
 
 def test_a_handful_of_addresses_take_nothing_from_who_comes_from_a_new_one() -> None:
@@ -123,9 +133,38 @@ def test_where_users_are_known_is_bounded_and_nobody_pushes_out_where_others_are
     assert isinstance(late, Ticket) and not late.is_known
 
 
+def test_all_that_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("NETWORKS_MAX", "KNOWN_USERS_MAX", "REFUSALS_MAX"):
+        monkeypatch.setattr(module, bound, 3)
+    throttle = Throttle()
+    for number in range(9):
+        for _ in range(module.PAIR_MAX + 1):
+            attempt(throttle, f"name {number}", f"192.0.2.{number}", 0)
+        assert attempt(throttle, f"name {number}", f"198.51.100.{number}", 0, "succeeded")
+    assert (len(throttle._failed), len(throttle._known), len(throttle._told)) == (3, 3, 3)
+
+
+def test_the_login_that_is_longest_ago_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the first one: that may be where a user logs in every day."""
+    monkeypatch.setattr(module, "KNOWN_USERS_MAX", 2)
+    monkeypatch.setattr(module, "KNOWN_OF_USER_MAX", 2)
+    throttle = Throttle()
+    for name in ("anna", "otto", "anna", "carl"):
+        assert attempt(throttle, name, "192.0.2.1", 0, "succeeded")
+    assert list(throttle._known) == ["anna", "carl"]
+    for last in (2, 1, 3):
+        assert attempt(throttle, "anna", f"192.0.2.{last}", 0, "succeeded")
+    assert list(throttle._known["anna"]) == ["192.0.2.1", "192.0.2.3"]
+
+
 def test_that_attempts_are_refused_is_told_once_in_a_while() -> None:
     throttle = Throttle()
     for _ in range(module.PAIR_MAX):
         attempt(throttle, "anna", "192.0.2.1", 0)
     refusals = [throttle.ask("anna", "192.0.2.1", second) for second in (1, 2, 3)]
     assert [each.is_first for each in refusals if isinstance(each, Refusal)] == [True, False, False]
+    later = 1 + module.TELL_SECONDS
+    for _ in range(module.PAIR_MAX):
+        attempt(throttle, "anna", "192.0.2.1", later)
+    again = throttle.ask("anna", "192.0.2.1", later)
+    assert isinstance(again, Refusal) and again.is_first

@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import threading
+import traceback
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -54,6 +55,7 @@ def test_urls_of_mail_hooks_and_chats_are_taken_and_shown_without_secrets(url: s
     [
         ("", "1 to 4096 bytes"),
         ("json://h/" + "x" * 5000, "1 to 4096 bytes"),
+        ("json://h/" + "ä" * 3000, "1 to 4096 bytes"),
         (f"json://{SECRET} json://b", "no space"),
         (f"json://h/\n{SECRET}", "cannot be printed"),
         (SECRET, "does not begin with one of the schemes"),
@@ -70,6 +72,10 @@ def test_other_urls_are_refused_without_being_repeated(url: str, rule: str) -> N
     with pytest.raises(BadParameter, match=rule) as refusal:
         check_url(url)
     assert SECRET not in str(refusal.value)
+
+
+def test_the_longest_url_is_taken() -> None:
+    check_url("json://h/".ljust(notice_urls.URL_BYTES_MAX, "x"))
 
 
 @pytest.mark.parametrize("url", ["syslog://", "dbus://", "gnome://", "macosx://", "windows://", "blink1://", "glib://"])
@@ -203,6 +209,12 @@ def test_nothing_is_kept_on_disk_and_no_plugins_are_loaded_from_it() -> None:
     assert service.asset.storage_path in (None, "")
 
 
+def test_a_matrix_server_is_not_asked_where_to_send_instead() -> None:
+    """That is as good as a redirect."""
+    for url in ("matrix://u:p@h.example/#room", "matrixs://u:p@h.example/#room"):
+        assert Service(url)._service.discovery is False  # type: ignore[attr-defined]
+
+
 def test_a_redirect_is_not_followed() -> None:
     """The other end could have this system fetch any address otherwise."""
     asked: list[str] = []
@@ -301,7 +313,7 @@ def test_a_plugin_that_raises_is_a_message_not_sent(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(service._service, "notify", broken)
     with pytest.raises(NoticeNotSent, match="failed with RuntimeError") as refusal:
         service.send("title", "body", Severity.ERROR)
-    assert SECRET not in str(refusal.value)
+    assert SECRET not in "".join(traceback.format_exception(refusal.value)), "whoever logs it logs its causes"
 
 
 def test_only_what_the_own_thread_logs_is_a_reason() -> None:
@@ -324,18 +336,27 @@ def test_a_reason_with_parts_of_the_url_is_told_without_them(monkeypatch: pytest
     service = Service(f"json://anna:p%40ss{SECRET}@hooks.example/way/{SECRET}?+X-Key=k3yk3y")
 
     def refuse(**_: object) -> bool:
-        words = ["hooks.example", "anna", f"p@ss{SECRET}", f"/way/{SECRET}", "k3yk3y", "X-Key", "said\nno"]
+        words = ["hooks.example", "anna", f"p@ss{SECRET}", f"/way/{SECRET}", "k3yk3y", "X-Key", "said\nno\x1b[2J"]
         logging.getLogger("apprise").warning(" ".join(words))
         return False
 
     monkeypatch.setattr(service._service, "notify", refuse)
     with pytest.raises(NoticeNotSent) as refusal:
         service.send("title", "body", Severity.ERROR)
-    assert str(refusal.value) == "the message was not taken: hooks.example … … /… … X-Key said no"
+    assert str(refusal.value) == "the message was not taken: hooks.example … … /… … X-Key said no [2J"
+
+
+def test_a_long_reason_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a whole page of the other end."""
+    service = Service("json://127.0.0.1:1/")
+    monkeypatch.setattr(service._service, "notify", lambda **_: logging.getLogger("apprise").warning("x" * 5000))
+    with pytest.raises(NoticeNotSent) as refusal:
+        service.send("title", "body", Severity.ERROR)
+    assert str(refusal.value).count("x") == notice_urls.REASON_CHARACTERS_MAX
 
 
 def test_a_host_that_is_a_token_is_hidden_in_reasons_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Service(f"ntfy://{SECRET}")
+    service = Service(f"ntfy://{SECRET}/another")
 
     def refuse(**_: object) -> bool:
         logging.getLogger("apprise").warning("cannot reach https://ntfy.sh/%s", SECRET)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +84,24 @@ def test_a_command_that_waited_for_its_turn_is_not_done_for_a_user_who_was_demot
     waiting.join(30)
     assert refused == ["user 'berta' was changed or deleted after the login; log in again"]
     assert bench.rows("show volumes") == ()
+
+
+def test_the_first_password_goes_with_its_user_and_when_it_cannot_that_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.do("create user roles manage berta", secrets=NEW)
+    path = bench.system.state_directory / "first-password"
+    path.write_text("an old one")
+
+    def fails(_path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", fails)
+        reply = bench.do("set password manage", secrets=NEW)
+    assert reply.message.endswith("cannot be removed (Read-only file system): remove it.")
+    assert bench.do("delete user manage").message == f"User manage was deleted. {path} was removed."
+    assert not path.exists()
 
 
 def test_bad_users_are_refused(bench: Bench) -> None:

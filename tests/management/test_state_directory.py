@@ -322,11 +322,12 @@ def test_a_second_directory_on_the_same_data_file_is_refused(state: Path) -> Non
 # -- nobody else may use it ------------------------------------------------------------------------------------------
 
 OPEN_TO_OTHERS = [(".", 0o755), (".", 0o770), ("keys", 0o750), ("keys/ca-key.pem", 0o644), ("state.db", 0o640)]
-OPEN_TO_OTHERS += [("pool-A.data", 0o604)]
+OPEN_TO_OTHERS += [("pool-A.data", 0o604), ("first-password", 0o604), ("lock", 0o620)]
 
 
 @pytest.mark.parametrize(("name", "mode"), OPEN_TO_OTHERS)
 def test_what_others_may_use_is_refused(state: Path, name: str, mode: int) -> None:
+    (state / name).touch()  # there is not always a first password
     (state / name).chmod(mode)
     before = contents(state)
     with pytest.raises(StateDirectoryError, match=f"mode {mode:04o}.*chmod -R go= {state}"):

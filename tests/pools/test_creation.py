@@ -143,6 +143,10 @@ def damage_file(bench: Bench, change: Callable[[bytearray], object]) -> None:
     path.write_bytes(data)
 
 
+def data_path(bench: Bench) -> Path:
+    return bench.directory / "pool-A.data"
+
+
 def change_header(bench: Bench, **changes: object) -> None:
     path = bench.directory / "pool-A.data"
     header = Header.unpacked(path.read_bytes()[:HEADER_BYTES])
@@ -153,6 +157,7 @@ def change_header(bench: Bench, **changes: object) -> None:
 DAMAGED: list[tuple[str, Callable[[Bench], object], str]] = [
     ("the data file is gone", lambda b: (b.directory / "pool-A.data").unlink(), "cannot be opened"),
     ("the data file is cut", lambda b: os.truncate(b.directory / "pool-A.data", 10 * PAGE), "cut off"),
+    ("the last byte is cut", lambda b: os.truncate(data_path(b), data_path(b).stat().st_size - 1), "cut off"),
     ("the data file is empty", lambda b: os.truncate(b.directory / "pool-A.data", 0), "cut off"),
     ("another file", lambda b: damage_file(b, lambda d: d.__setitem__(slice(0, 4), b"GIF8")), "header"),
     ("another pool", lambda b: change_header(b, pool=bytes(16)), "another pool"),

@@ -31,9 +31,11 @@ def test_a_closer_measurement_is_kept_until_it_is_old_or_the_clock_was_set() -> 
 def test_a_skew_is_told_when_it_is_certain_and_over_when_that_is() -> None:
     assert Skew(5.1, 0.05).is_beyond(5)
     assert Skew(-5.1, 0.05).is_beyond(5)
+    assert Skew(5.0, 0.0).is_beyond(5), "the setting is the least that is told"
     assert not Skew(5.1, 0.2).is_beyond(5), "the wait may be all of it"
     assert Skew(0.3, 0.05).is_over(5)
     assert not Skew(0.3, 5.0).is_over(5)
+    assert not Skew(4.5, 0.0).is_over(5)
     assert not Skew(4.9, 0.05).is_over(5), "it would be told and taken back all the time"
     assert (str(Skew(7.26, 0)), str(Skew(-7.26, 0))) == ("7.3 s ahead", "7.3 s behind")
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from offsite import events
 from offsite.events import EventKind
+from offsite.replication.contact_records import ContactRecord
 from offsite.replication.messages import Done, Ping
 from offsite.store.settings import CLOCK_SKEW_WARNING, PEER_GONE_AFTER, Settings
 from tests.replication.sites import Site, pair
+from tests.replication.test_conductor import Quiet
 from tests.systems import wait_until
 
 MIB = 1 << 20
@@ -38,7 +43,38 @@ def visits(site: Site, peer: str) -> None:
         connection.channel.ask(connection.asking, Ping(), Done)
 
 
+@pytest.fixture
+def quiet(tmp_path: Path) -> Iterator[Quiet]:
+    """A system that visits nobody: a test says how its visits go, and when."""
+    site = Quiet(tmp_path / "quiet", "London")
+    site.add_peer()
+    yield site
+    site.database.close()
+
+
 # -- gone and back
+
+
+def test_an_outage_is_told_once_with_the_instant_of_the_first_visit_that_failed(quiet: Quiet) -> None:
+    peer, contacts, began = quiet.replication.peers.record("Newark"), quiet.replication.contacts, quiet.clock.time
+    for seconds, told_by_then in ((0, 0), (299, 0), (300, 1), (600, 1), (86400, 1)):
+        quiet.clock.time = began + seconds
+        contacts.failed(peer, "no way there")
+        assert [kind for kind, _ in quiet.told] == [events.PEER_GONE] * told_by_then, seconds
+    assert contacts.about(peer).gone_since == began
+
+
+def test_of_two_connections_only_one_tells(quiet: Quiet) -> None:
+    """The other one has looked at the record just before."""
+    peer, contacts = quiet.replication.peers.record("Newark"), quiet.replication.contacts
+    contacts.failed(peer, "no way there")
+    quiet.clock.time += 300
+    contacts.failed(peer, "no way there")
+    for _ in range(2):
+        contacts._tell_back(peer)
+    contacts.heard(peer, quiet.clock.time + 3600, 0.0)
+    contacts._note_skew(peer, ContactRecord())
+    assert [kind for kind, _ in quiet.told] == [events.PEER_GONE, events.PEER_BACK, events.CLOCKS_DIFFER]
 
 
 @pytest.mark.usefixtures("pairs")

@@ -138,6 +138,16 @@ def test_no_more_go_at_a_time_than_the_terms_say(site: Quiet) -> None:
     assert kept(site) == [2, 3, 4, 5, 6, 7]
 
 
+def test_what_something_needs_takes_no_place_among_what_may_go(site: Quiet) -> None:
+    """Else a few maps would keep the secondary's history from ever getting shorter."""
+    site.add_set("S")
+    ids = [keep(site, number) for number in range(6)]
+    for image_id in ids[:3]:
+        need_map(site, image_id or 0)
+    rotated(site, Terms(1, let_go_max=2))
+    assert kept(site) == [0, 1, 2, 5]
+
+
 def test_what_is_younger_than_the_minimum_age_stays(site: Quiet) -> None:
     site.add_set("S")
     for number in range(4):
@@ -148,13 +158,23 @@ def test_what_is_younger_than_the_minimum_age_stays(site: Quiet) -> None:
     assert kept(site) == [2, 3], "a clock that was put back makes none older"
 
 
+def test_without_a_minimum_age_no_clock_matters(site: Quiet) -> None:
+    site.add_set("S")
+    for number in range(3):
+        keep(site, number)
+    rotated(site, Terms(1), MIDNIGHT - 86400)
+    assert kept(site) == [2]
+
+
 def test_the_secondary_keeps_what_its_users_say_and_lets_two_go_at_a_time(site: Quiet) -> None:
     of = replace(site.add_set("S"), role="secondary", snapshot_count=4)
     assert terms_of(of, 1) == Terms(4, 0.0, 2), "a Commit lowers nothing"
     assert terms_of(of, 16) == Terms(16, 0.0, 2), "but may raise it"
     assert terms_of(replace(of, snapshot_count=1, minimum_snapshot_count=7), 1).count == 7
     assert terms_of(replace(of, minimum_snapshot_age_hours=48), 1).age_seconds == 48 * 3600
-    assert terms_of(replace(of, role="primary", snapshot_count=4), 2) == Terms(2)
+    primary = replace(of, role="primary", snapshot_count=4)
+    assert terms_of(primary, 2) == Terms(2)
+    assert terms_of(replace(primary, minimum_snapshot_age_hours=48), 2) == Terms(2, 48 * 3600)
 
 
 def need_map(site: Quiet, image_id: int) -> str:
@@ -291,5 +311,17 @@ def test_numbers_go_round() -> None:
     assert later_number(0, 99_999) == 0 and later_number(99_999, 0) == 0
     assert later_number(7, 7) == 7
     assert is_behind(6, 7) and not is_behind(8, 7)
+    assert is_behind(50_000, 0) and not is_behind(49_999, 0), "ahead is less than half a round"
     assert renumbered("a_b_0007-2", 7, 12) == "a_b_0012-2"
     assert renumbered("mine", 7, 12) is None
+
+
+def test_requests_that_wait_go_on_after_the_number_that_was_used(site: Quiet) -> None:
+    of = site.add_set("S")
+    with site.database.transaction() as connection:
+        for run, number in (("one", 99_997), ("two", 99_998), ("three", 7)):
+            state: records.RunState = "running" if run == "one" else "queued"
+            records.insert_run(connection, of.id, run, 0.0, state, snapshot_number=number)
+        records.number_used(connection, of.id, "one", 99_999)
+        found = [records.find_run(connection, run) for run in ("one", "two", "three")]
+    assert [each and each.snapshot_number for each in found] == [99_999, 0, 7]

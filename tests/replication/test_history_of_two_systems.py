@@ -208,6 +208,21 @@ def test_numbers_go_on_above_the_primarys_when_the_secondary_was_restored(
     assert history(london) == history(newark) == ["h_0000", "h_0020"]
 
 
+def test_after_the_last_number_comes_the_first_on_both(london: Site, newark: Site, volume: int) -> None:
+    def set_next(site: Site, number: int) -> None:
+        with site.database.transaction() as connection:
+            connection.exec_driver_sql(f"UPDATE replication_sets SET next_snapshot_number = {number}")
+
+    for site in (london, newark):
+        set_next(site, 99_999)
+    for byte in range(2):
+        run(london, volume, byte)
+    assert told(london, 661) + told(newark, 661) == [], "none took the place of another"
+    set_next(newark, 99_998)  # it was restored: what the primary says is ahead of that
+    run(london, volume, 2)
+    assert history(london) == history(newark) == ["h_99999", "h_0000", "h_0001"]
+
+
 def test_a_history_snapshot_shows_the_instant_of_its_data_on_both_sides(
     london: Site, newark: Site, volume: int
 ) -> None:

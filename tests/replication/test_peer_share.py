@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from offsite import events
 from offsite.errors import PeerLimitReached, SecondarySetsDisabled
 from offsite.events import Source
+from offsite.pools.groups import Groups
 from offsite.pools.protocol import Delete, Resize
 from offsite.replication import peer_share
 from offsite.replication.peer_changes import NO_LIMIT, PeerChange
 from offsite.replication.peer_share import PeerPace
+from offsite.replication.set_creation import NewSet
 from offsite.replication.set_settings import Settings as SetSettings
 from offsite.store.settings import MAXIMUM_IMAGES_PER_PEER, Settings
 from tests.replication.sites import Site, pair
@@ -93,8 +96,22 @@ def test_one_peers_share_is_no_one_elses(london: Site, newark: Site, mallory: Si
     make_set(mallory, "Loot")
     with pytest.raises(PeerLimitReached):
         make_set(mallory, "More")
+    newark.replication.peers.change("London", PeerChange(secondary_size_limit=MIB))
     make_set(london, "Sales")
     assert london.run_to_end("SalesDR").state == "success"
+
+
+def test_each_volume_and_snapshot_of_a_group_counts(london: Site, newark: Site) -> None:
+    ids = [london.create_volume(name, MIB) for name in ("Data", "Log")]
+    history = SetSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=9)
+    wanted = NewSet("GroupDR", "Newark", tuple(ids), Groups(london.database).create("Office", ids), settings=history)
+    allow(newark, 1)
+    with pytest.raises(PeerLimitReached, match="2 more volumes"):
+        london.replication.sets.create(wanted)
+    allow(newark, 3)
+    london.replication.sets.create(wanted)
+    assert london.run_to_end("GroupDR").state == "success"
+    assert [image.name for image in newark.pool.images() if image.kind == "snapshot"] == []
 
 
 def test_a_run_without_room_for_its_snapshot_is_a_run_all_the_same(london: Site, newark: Site) -> None:
@@ -112,7 +129,10 @@ def test_the_size_of_a_peers_volumes_together_is_limited(london: Site, newark: S
     make_set(london, "One")
     with pytest.raises(PeerLimitReached, match=r"secondary-size-limit of 2 MiB"):
         london.create_set("BigDR", london.create_volume("Big", 2 * MIB), "Newark")
-    make_set(london, "Two")
+    history = SetSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=9)
+    make_set(london, "Two", settings=history)
+    for _ in range(2):
+        assert london.run_to_end("TwoDR").state == "success", "neither its own size nor its snapshots come on top"
     london.pool.apply([Resize(london.image_id("Two"), 2 * MIB)])
     london.replication.replicate("TwoDR")
     london.await_trouble("TwoDR", "secondary-size-limit")
@@ -143,6 +163,10 @@ def test_requests_that_come_too_fast_wait_for_their_turn(newark: Site) -> None:
     clock.time += 3600
     pace.take_turn(peer)
     assert len(waits) == 1
+    pace.take_turn(replace(peer, id=peer.id + 1))
+    for _ in range(peer_share.REQUESTS_AT_ONCE):
+        pace.take_turn(peer)
+    assert len(waits) == 2, "an hour without requests is no reason for more of them, nor is another peer"
 
 
 def test_what_a_peer_causes_is_told_as_caused_by_a_peer(london: Site, newark: Site) -> None:

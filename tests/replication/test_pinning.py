@@ -183,6 +183,30 @@ def test_what_may_sign_others_is_not_pinned(tmp_path: Path, london: Site, newark
     assert london.replication.peers.all() == []
 
 
+def of_version_1(certificate_der: bytes) -> bytes:
+    """Without the field that says version 3, and without a good signature, which a pin does not need."""
+    version = bytes.fromhex("a003020102")
+    at = certificate_der.index(version)
+    heads = [certificate_der[:4], certificate_der[4:at]]  # of the certificate, and of what is signed
+    shorter = [head[:2] + (int.from_bytes(head[2:]) - len(version)).to_bytes(2) for head in heads]
+    return b"".join(shorter) + certificate_der[at + len(version) :]
+
+
+def test_one_of_version_1_which_cannot_say_that_it_signs_nothing_is_not_pinned(tmp_path: Path) -> None:
+    shown = make(tmp_path / "old", name("x" * 64))
+    check_pinnable(shown.certificate_der, "system Mallory")
+    with pytest.raises(BadParameter, match="is that of an authority"):
+        check_pinnable(of_version_1(shown.certificate_der), "system Mallory")
+
+
+def test_no_session_is_resumed(london: Site, newark: Site) -> None:
+    """Who was pinned once may be so no more: each connection shows its certificate."""
+    pair(london, newark)
+    with london.replication.peers.connect(london.replication.peers.record("Newark")) as connection:
+        session = connection.channel._socket.session
+        assert session is None or not session.has_ticket
+
+
 @pytest.mark.parametrize("junk", [b"junk", b"\x30\x82", b""])
 def test_what_is_no_certificate_is_not_pinned(junk: bytes) -> None:
     with pytest.raises(ProtocolError, match="what system Mallory sent as its certificate is none"):

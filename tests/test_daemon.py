@@ -98,6 +98,7 @@ def test_the_first_start_tells_a_password_once_and_the_next_does_not(tmp_path: P
     announced: list[str] = []
     with here(tmp_path / "state", announced):
         pass
+    assert not (tmp_path / "state" / "first-password").exists(), "who is at the terminal has seen it"
     with here(tmp_path / "state", announced) as system:
         (said,) = announced
         password = said.split("has the password ")[1].split(" ")[0]

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from offsite import __version__
+from offsite.errors import OffsiteError
+from offsite.interfaces import command_line
+from offsite.interfaces.options import CommandLine
 from tests.interfaces.live_system import PASSWORD, LiveSystem, offsite, quickly
 from tests.interfaces.terminal import at_a_terminal
 
@@ -83,6 +86,19 @@ def test_a_full_disk_is_an_error(live: LiveSystem) -> None:
             stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert (done.returncode, "No space left" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("kind", [OffsiteError, OSError])
+def test_what_an_error_quotes_cannot_steer_the_terminal(
+    kind: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be what another system has said."""
+
+    def fails(_line: CommandLine) -> int:
+        raise kind("Newark: \x1b[2J\u202e")
+
+    assert command_line.run(["serve"], {"serve": fails}) == 1
+    assert capsys.readouterr().err == "offsite: Newark: \\x1b[2J\\u202e\n"
 
 
 # -- which system -------------------------------------------------------------------------------------------------

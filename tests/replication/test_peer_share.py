@@ -14,7 +14,8 @@ from offsite.errors import PeerLimitReached, SecondarySetsDisabled
 from offsite.events import Source
 from offsite.pools.groups import Groups
 from offsite.pools.protocol import Delete, Resize
-from offsite.replication import peer_share
+from offsite.replication import peer_share, point_records
+from offsite.replication.keeping_copies import keep_copy
 from offsite.replication.peer_changes import NO_LIMIT, PeerChange
 from offsite.replication.peer_share import PeerPace
 from offsite.replication.set_creation import NewSet
@@ -122,6 +123,21 @@ def test_a_run_without_room_for_its_snapshot_is_a_run_all_the_same(london: Site,
         assert london.run_to_end("SalesDR").state == "success"
     assert [image.name for image in newark.pool.images() if image.kind == "snapshot"] == ["keep_0000"]
     assert len(told(newark, events.PEER_LIMIT_REACHED)) == 2
+
+
+def test_copies_that_are_kept_before_they_are_replaced_count(london: Site, newark: Site) -> None:
+    make_set(london, "Sales")
+    assert london.run_to_end("SalesDR").state == "success"
+    of = newark.replication.sets.record("SalesDR")
+    with newark.database.read() as connection:
+        (base,) = [point.uuid for point in point_records.set_points(connection, of.id) if point.state == "base"]
+    allow(newark, 1)
+    with pytest.raises(PeerLimitReached, match="maximum-images-per-peer"):
+        keep_copy(newark.database, newark.pool, of, base)
+    allow(newark, 2)
+    keep_copy(newark.database, newark.pool, of, base)
+    with pytest.raises(PeerLimitReached):
+        make_set(london, "More")
 
 
 def test_the_size_of_a_peers_volumes_together_is_limited(london: Site, newark: Site) -> None:

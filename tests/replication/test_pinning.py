@@ -23,7 +23,8 @@ from offsite.errors import BadParameter, PeerUnreachable, PoolFailed, ProtocolEr
 from offsite.replication.dialing import Dialer
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.messages import Done, Pair, Ping
-from offsite.replication.pairing import ping
+from offsite.replication.pairing import Login, ping
+from offsite.replication.peer_changes import PeerChange
 from offsite.replication.pinning import check_pinnable, client_context, server_name_of
 from offsite.replication.remote_errors import NotPaired
 from offsite.replication.remote_requests import RemoteRequests
@@ -181,6 +182,20 @@ def test_what_may_sign_others_is_not_pinned(tmp_path: Path, london: Site, newark
         pair(london, newark)
     assert newark.events == [], "no password was sent"
     assert london.replication.peers.all() == []
+
+
+def test_what_may_sign_others_does_not_replace_a_pinned_one(tmp_path: Path, london: Site, newark: Site) -> None:
+    pair(london, newark)
+    pinned, asked = london.replication.peers.record("Newark").certificate, list(newark.asked)
+    newark.replication.stop()
+    shown = make(tmp_path / "authority", name("Newark"), x509.BasicConstraints(ca=True, path_length=0))
+    newark.authority = shown  # type: ignore[assignment]  # as much of one as a peer port needs
+    newark.open()
+    newark.start()
+    with pytest.raises(BadParameter, match="is that of an authority"):
+        london.replication.peers.change("Newark", PeerChange(login=Login("manage", PASSWORD)))
+    assert newark.asked == asked, "no password was sent"
+    assert london.replication.peers.record("Newark").certificate == pinned
 
 
 def of_version_1(certificate_der: bytes) -> bytes:

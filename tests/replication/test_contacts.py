@@ -10,6 +10,7 @@ import pytest
 from offsite import events
 from offsite.events import EventKind
 from offsite.replication.contact_records import ContactRecord
+from offsite.replication.contacts import Contacts
 from offsite.replication.messages import Done, Ping
 from offsite.store.settings import CLOCK_SKEW_WARNING, PEER_GONE_AFTER, Settings
 from tests.replication.sites import Site, pair
@@ -131,6 +132,16 @@ def test_a_peer_that_speaks_with_us_is_not_gone_though_we_cannot_reach_it(london
 
 
 # -- clocks
+
+
+def test_a_skew_that_changes_is_told_once_and_so_is_its_end(quiet: Quiet) -> None:
+    peer, contacts = quiet.replication.peers.record("Newark"), quiet.replication.contacts
+    for ahead_seconds in (3600.0, 3600.0, 7200.0, 3600.0, 0.0, 0.0, 2.0, 2.9):
+        contacts.heard(peer, quiet.clock.time + ahead_seconds, 0.0)
+    assert [kind for kind, _ in quiet.told] == [events.CLOCKS_DIFFER, events.CLOCKS_AGREE]
+    after_a_start = Contacts(quiet.database, quiet.report, quiet.clock).about(peer).skew
+    assert after_a_start is not None, "also one that is not told is on record, though not each change of it"
+    assert abs(after_a_start.seconds - 2.9) <= after_a_start.uncertainty_seconds
 
 
 @pytest.mark.usefixtures("pairs")

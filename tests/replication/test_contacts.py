@@ -74,7 +74,7 @@ def test_of_two_connections_only_one_tells(quiet: Quiet) -> None:
     for _ in range(2):
         contacts._tell_back(peer)
     contacts.heard(peer, quiet.clock.time + 3600, 0.0)
-    contacts._note_skew(peer, ContactRecord())
+    contacts._note_skew(peer, ContactRecord(), 30.0)
     assert [kind for kind, _ in quiet.told] == [events.PEER_GONE, events.PEER_BACK, events.CLOCKS_DIFFER]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -50,6 +50,9 @@ class User:
 
 LOCAL_USER = User("local", Role.MANAGE)
 """Whoever may use the control socket: the kernel says so, and no record."""
+
+
+Kept = Callable[[], User | None]
 
 
 class UserChanged(AuthenticationFailed):
@@ -144,12 +147,17 @@ class Users:
             raise UserChanged(f"user {shown(user.name)} was changed or deleted after the login; log in again")
         return found
 
-    def authenticate(self, name: str, password: str, address: str) -> User:
+    def authenticate(self, name: str, password: str, address: str, kept: Kept | None = None) -> User:
         """The user with this name and password, or AuthenticationFailed, which does not say what was wrong.
 
-        `address` is where the attempt came from, for the limits on guessing, and for the event.
+        `address` is where the attempt came from, for the limits on guessing, and for the event. `kept` gives the user
+        when the same login was checked before, which spares the check of the password.
         """
         with self._attempt(name, address) as attempt:
+            if kept is not None:
+                if (user := kept()) is not None:
+                    return user  # it counts for nothing: not as a failure, and forgives none
+                attempt.outcome = "failed"  # also if its password is not checked: it was compared with kept ones
             user = self._check(name, password, attempt.ticket.is_known)
             attempt.outcome = "failed" if user is None else "succeeded"
         if user is None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from offsite.access import initiator_certificates as module
 from offsite.access.certificates import Authority
-from offsite.access.initiator_certificates import CertificateRevoked, InitiatorCertificates
+from offsite.access.initiator_certificates import CertificateRevoked, InitiatorCertificate, InitiatorCertificates
 from offsite.errors import BadParameter, InUse, ObjectNotFound, StateDirectoryError
 from offsite.store.database import Database
 from tests.management.management_bench import new_database
@@ -105,3 +105,24 @@ def test_a_database_that_cannot_be_written_keeps_no_host_out(place: Place, monke
     with capture_logs() as lines:
         assert place.is_good(der(place.authority.issue("old")[0]))
     assert [line["event"] for line in lines] == ["a certificate could not be put on record"]
+
+
+@pytest.mark.parametrize("how", ["all of its initiator", "by its serial"])
+def test_a_revocation_while_a_certificate_is_being_put_on_record_is_not_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    unseen = der(place.authority.issue("old")[0])
+    note = InitiatorCertificates._note
+
+    def revoked_before(record: InitiatorCertificates, found: InitiatorCertificate) -> None:
+        if how == "by its serial":
+            note(record, found)  # for another connection of the same host
+            record.revoke(found.serial, 9.0)
+        else:
+            record.revoke_all("old", 9.0)
+        note(record, found)
+
+    monkeypatch.setattr(InitiatorCertificates, "_note", revoked_before)
+    assert not place.is_good(unseen)
+    monkeypatch.undo()
+    assert not place.is_good(unseen)

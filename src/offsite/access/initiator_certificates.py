@@ -67,12 +67,8 @@ class InitiatorCertificates:
         """Raises CertificateRevoked. `der` is a certificate that the authority has signed."""
         found = _read(x509.load_der_x509_certificate(der), None)
         with self._database.read() as connection:
-            known = connection.execute(select(table.c.revoked_at).where(table.c.serial == found.serial)).first()
-            others = select(revoked_initiators).where(revoked_initiators.c.name == found.name)
-            revoked = known.revoked_at is not None if known else connection.execute(others).first() is not None
-        if revoked:
-            raise CertificateRevoked(f"certificate {found.serial} of initiator tls:{escaped(found.name)} was revoked")
-        if known is None:
+            is_known = _check(connection, found)
+        if not is_known:
             self._note(found)
 
     def all(self, name: str | None = None) -> list[InitiatorCertificate]:
@@ -105,11 +101,23 @@ class InitiatorCertificates:
             return connection.execute(update(table).where(good).values(revoked_at=now)).rowcount
 
     def _note(self, found: InitiatorCertificate) -> None:
+        """Raises CertificateRevoked: a revocation may have come since it was looked for."""
         try:
             with self._database.transaction() as connection:
-                _insert(connection, found)
+                if not _check(connection, found):
+                    _insert(connection, found)
         except StateDirectoryError as error:  # hosts get in on a full disk, too; it is noted another time
             _log.warning("a certificate could not be put on record", initiator=found.name, reason=str(error))
+
+
+def _check(connection: Connection, found: InitiatorCertificate) -> bool:
+    """Whether it is on record, and good. Raises CertificateRevoked."""
+    known = connection.execute(select(table.c.revoked_at).where(table.c.serial == found.serial)).first()
+    others = select(revoked_initiators).where(revoked_initiators.c.name == found.name)
+    revoked = known.revoked_at is not None if known else connection.execute(others).first() is not None
+    if revoked:
+        raise CertificateRevoked(f"certificate {found.serial} of initiator tls:{escaped(found.name)} was revoked")
+    return known is not None
 
 
 def _insert(connection: Connection, found: InitiatorCertificate) -> None:

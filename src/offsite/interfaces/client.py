@@ -169,6 +169,26 @@ class _Remote:
         self._trust = trust
 
     def connect(self) -> http.client.HTTPConnection:
+        secure, was_asked = self._trusted()
+        if was_asked:  # meanwhile the system has given up waiting; what was said yes to is written down now
+            secure.close()
+            secure, _ = self._trusted()
+        secure.settimeout(ANSWER_SECONDS)
+        connection = http.client.HTTPConnection(*self._address)
+        connection.sock = secure
+        return connection
+
+    def _trusted(self) -> tuple[ssl.SSLSocket, bool]:
+        """A connection to the system that is meant, and whether somebody was asked about it."""
+        secure = self._shake_hands()
+        try:
+            was_asked = self._trust.check(self.place, secure.getpeercert(binary_form=True) or b"")
+        except BaseException:
+            secure.close()
+            raise
+        return secure, was_asked
+
+    def _shake_hands(self) -> ssl.SSLSocket:
         try:
             channel = socket.create_connection(self._address, CONNECT_SECONDS)
         except OSError as error:
@@ -177,18 +197,13 @@ class _Remote:
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
         try:
-            secure = self._trust.context().wrap_socket(channel, server_hostname=self._address[0])
+            return self._trust.context().wrap_socket(channel, server_hostname=self._address[0])
         except ssl.SSLCertVerificationError as error:
             channel.close()
             raise self._trust.refusal(self.place, error) from error
         except OSError as error:
             channel.close()
             raise Unreachable(f"{self.place} does not speak TLS: {error}") from error
-        self._trust.check(self.place, secure.getpeercert(binary_form=True) or b"")
-        secure.settimeout(ANSWER_SECONDS)
-        connection = http.client.HTTPConnection(*self._address)
-        connection.sock = secure
-        return connection
 
 
 def local(state_directory: Path) -> Client:

@@ -43,8 +43,11 @@ class Trust(Protocol):
         """What to say when the handshake found a certificate bad."""
         ...
 
-    def check(self, place: str, certificate: bytes) -> None:
-        """Raises CertificateChanged, before anything was sent to `place`. `certificate` is of DER form."""
+    def check(self, place: str, certificate: bytes) -> bool:
+        """Raises CertificateChanged, before anything was sent to `place`. `certificate` is of DER form.
+
+        Returns whether somebody was asked, which takes longer than a system waits for a request.
+        """
         ...
 
 
@@ -76,13 +79,14 @@ class TrustFile:
 
     def refusal(self, place: str, error: ssl.SSLCertVerificationError) -> OffsiteError:
         why = error.verify_message + _by_which_clock(error)
-        why = error.verify_message + _by_which_clock(error)
         return CertificateChanged(
             f"the certificate of {place} does not go with {self._path}: {why}; nothing was sent to it"
         )
 
-    def check(self, place: str, certificate: bytes) -> None:
+    def check(self, place: str, certificate: bytes) -> bool:
         """The handshake has checked it."""
+        del place, certificate
+        return False
 
 
 class UnknownCertificate(OffsiteError):
@@ -110,7 +114,7 @@ class TrustKnown:
     def refusal(self, place: str, error: ssl.SSLCertVerificationError) -> OffsiteError:
         return CertificateChanged(f"the certificate of {place} is refused: {error.verify_message}")
 
-    def check(self, place: str, certificate: bytes) -> None:
+    def check(self, place: str, certificate: bytes) -> bool:
         seen = hashlib.sha256(certificate).hexdigest()
         known = self._known()
         if self._expected is not None:
@@ -124,12 +128,14 @@ class TrustKnown:
         elif place not in known:
             self._ask(place, seen)
             self._write(known | {place: seen})
+            return True
         elif known[place] != seen:
             raise CertificateChanged(
                 f"the certificate of {place} has changed: it is {seen} now and was {known[place]}. Either the system "
                 "was set up anew, or somebody else answers in its place. Nothing was sent to it. If the change is "
                 f"right, give --fingerprint {seen} once, or remove its line from {self._path}"
             )
+        return False
 
     def _ask(self, place: str, seen: str) -> None:
         """Raises UnknownCertificate unless somebody says that it is the right one."""

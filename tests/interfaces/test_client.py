@@ -1,0 +1,90 @@
+"""The command line's end of HTTP, against a server in this process: what it makes of what a system does."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offsite.access.certificates import Authority
+from offsite.admission import Admission
+from offsite.clock import SystemClock
+from offsite.events import ignore
+from offsite.interfaces import client as clients
+from offsite.interfaces import http_protocols
+from offsite.interfaces.http_protocols import tls
+from offsite.interfaces.http_server import HttpServer, Listener
+from offsite.interfaces.known_systems import TrustKnown
+from offsite.management.reply import Reply
+
+DONE = {"message": "Done.", "objects": []}
+
+
+class Server:
+    """Answers commands and logins; `answers` are used up first, each with its status."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = Authority(directory / "keys", "London", ["127.0.0.1"])
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.certificate_path, authority.key_path)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        self.admission = Admission("to the API", lambda: 32, ignore, SystemClock())
+        self.known_systems = directory / "known_systems"
+        self.asked: list[tuple[str, str]] = []  # path, and how it was logged in
+        self.answers: list[tuple[int, Any]] = []
+
+        async def application(scope: Any, _receive: Any, send: Any) -> None:
+            await self._answer(scope, send)
+
+        self._http = HttpServer([Listener(listener, tls(context, self.admission), application)])
+        self._http.start(10)
+
+    def client(self, asks: Callable[[str], bool] = lambda _: True) -> clients.Client:
+        return clients.remote("127.0.0.1", self.port, "manage", "secret", TrustKnown(self.known_systems, asks=asks))
+
+    def stop(self) -> None:
+        self._http.stop(10)
+
+    async def _answer(self, scope: Any, send: Any) -> None:
+        headers = dict(scope["headers"])
+        self.asked.append((scope["path"].rpartition("/")[2], "key" if b"sessionkey" in headers else "password"))
+        default = {"key": "key"} if scope["path"].endswith("login") else DONE
+        status, answer = self.answers.pop(0) if self.answers else (200, default)
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    yield made
+    made.stop()
+
+
+def test_who_takes_long_to_compare_the_fingerprint_gets_in_all_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system closes a connection on which nothing comes."""
+    monkeypatch.setattr(http_protocols, "HEADERS_SECONDS", 0.1)
+    questions: list[str] = []
+
+    def asks(question: str) -> bool:
+        questions.append(question)
+        deadline = time.monotonic() + 20
+        while server.admission.counts() != (0, 0):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        monkeypatch.undo()
+        return True
+
+    client = server.client(asks)
+    client.log_in()
+    assert client.command(["show", "pools"], {}, asks=False) == Reply("Done.")
+    assert len(questions) == 1

@@ -314,3 +314,35 @@ def test_a_certificate_is_written_where_qemu_looks_and_never_over_another(live: 
     assert (tmp_path / "web1" / "client-key.pem").read_bytes() == before
     shown = live.json("create", "initiator-certificate", "web2")["initiator-certificate"][0]
     assert shown["private-key"].startswith("-----BEGIN PRIVATE KEY-----")
+
+
+@pytest.mark.parametrize(
+    ("words", "directory"),
+    [
+        ("web3 days 90", "web3"),
+        ("days 90 web4", "web4"),
+        ("name web5 days 90", "web5"),
+        ('"days" days 90', "days"),
+        ("a/b days 90", "a_b"),
+    ],
+)
+def test_the_directory_of_a_certificate_has_the_name_of_the_initiator(
+    live: LiveSystem, tmp_path: Path, words: str, directory: str
+) -> None:
+    done = live.offsite("create", "initiator-certificate", *words.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [directory]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [("..", 1, "give one with --directory"), ("days 90", 2, "name is missing"), ("web6 days", 2, "has no value")],
+)
+def test_a_certificate_without_a_directory_is_refused_before_it_is_made(
+    live: LiveSystem, tmp_path: Path, words: str, status: int, sentence: str
+) -> None:
+    before = live.json("show", "initiator-certificates")
+    done = live.offsite("create", "initiator-certificate", *words.split(), cwd=tmp_path)
+    assert (done.returncode, sentence in done.stderr) == (status, True), done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert live.json("show", "initiator-certificates") == before

@@ -14,7 +14,7 @@ FILES = {"ca-certificate": "ca-cert.pem", "certificate": "client-cert.pem", "pri
 
 def check(line: CommandLine) -> None:
     """Before the certificate is made: raises BadParameter when a file is there already, which is never replaced."""
-    directory = _directory(line, line.words[-1])
+    directory = _directory(line)
     there = next((directory / name for name in FILES.values() if (directory / name).exists()), None)
     if there is not None:
         raise BadParameter(f"{there} is there already; give another directory with --directory")
@@ -25,7 +25,7 @@ def write(reply: Reply, line: CommandLine) -> Reply:
     issued = next((row for row in reply.rows if row.type.basetype == "initiator-certificate"), None)
     if issued is None:
         raise ProtocolError("the system made no certificate")
-    directory = _directory(line, line.words[-1])
+    directory = _directory(line)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, file_name in FILES.items():
         descriptor = os.open(directory / file_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -35,5 +35,15 @@ def write(reply: Reply, line: CommandLine) -> Reply:
     return Reply(f"{reply.message} {names} are in {directory}; keep client-key.pem secret.")
 
 
-def _directory(line: CommandLine, initiator: str) -> Path:
-    return Path(line.options.get("directory") or initiator.replace("/", "_"))
+def _directory(line: CommandLine) -> Path:
+    """As the option says, or by the initiator's name among the words: never as a system says. Raises UsageError."""
+    given = line.options.get("directory")
+    if given:
+        return Path(given)
+    from offsite.management.commands import TABLE
+    from offsite.management.grammar import parse
+
+    name = str(parse(TABLE, line.words).arguments["name"])
+    if name in (".", ".."):
+        raise BadParameter(f"initiator name {name!r} is no name for a directory; give one with --directory")
+    return Path(name.replace("/", "_"))

@@ -34,6 +34,7 @@ class UsageError(BadParameter):
     """Words that are no command: an unknown one, one too many, or a parameter missing."""
 
     code = -10007
+    usage = True  # the command line, which reads some commands itself, tells it by this, as from a system's answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,21 @@ def test_a_user_deleted_and_made_anew_is_another_one(bench: Bench, role: str) ->
         bench.system.sessions.user(key)
 
 
+@pytest.mark.parametrize("line", CHANGES)
+@pytest.mark.parametrize("command", ["copy volume name Copy Sales", "create volume pool A size 1MiB X", "show pools"])
+def test_no_command_is_begun_for_a_user_who_was_changed_after_they_were_let_in(
+    bench: Bench, command: str, line: str
+) -> None:
+    """Its words may come long after that; a command that is long looks at the user no more once it has begun."""
+    bench.do("create volume pool A size 1MiB Sales")
+    bench.do("create user roles manage berta", secrets=NEW)
+    user = bench.system.users.authenticate("berta", NEW["password"], "here")
+    change_berta(bench, line)
+    with pytest.raises(UserChanged):
+        bench.do(command, user)
+    assert [row["volume-name"] for row in bench.rows("show volumes")] == ["Sales"]
+
+
 def test_a_command_that_waited_for_its_turn_is_not_done_for_a_user_who_was_demoted_meanwhile(bench: Bench) -> None:
     bench.do("create user roles manage berta", secrets=NEW)
     user = bench.system.users.authenticate("berta", NEW["password"], "here")

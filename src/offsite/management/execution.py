@@ -34,9 +34,10 @@ class Request:
 
 
 def execute(system: System, request: Request, user: User) -> Reply | Question:
-    """Does what `request` says, as `user`. Raises OffsiteError, with nothing changed."""
+    """Does what `request` says, as `user`. Raises OffsiteError, with nothing changed; UserChanged if they were."""
     if len(request.words) > WORDS_MAX or any(len(word) > WORD_CHARACTERS_MAX for word in request.words):
         raise BadParameter(f"a command has at most {WORDS_MAX} words of at most {WORD_CHARACTERS_MAX} characters")
+    user = system.users.current(user)  # whoever was let in may have taken half a minute to send the words
     call = parse(TABLE, request.words)
     _check_role(call.command, user)
     _check_secrets(call, request)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from offsite.errors import BadParameter, OffsiteError, ProtocolError
-from offsite.interfaces.conversation import ASKED_BY, VARIABLES, Conversation, Declined
+from offsite.interfaces.conversation import ASKED_BY, NEEDED_WITH, VARIABLES, Conversation, Declined
 from offsite.management.commands import TABLE
 from offsite.management.reply import Question, Reply
 
@@ -39,6 +39,7 @@ def test_the_command_line_knows_the_secrets_of_the_table_and_which_command_needs
     assert {name: set(commands) for name, commands in ASKED_BY.items()} == {
         each.name: {text for text, other in secrets if other.name == each.name} for _, each in secrets
     }
+    assert {(text, each.name): each.along_with for text, each in secrets if each.along_with} == NEEDED_WITH
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,34 @@ def test_a_secret_that_the_command_needs_comes_from_its_own_variable() -> None:
     system = Hostile(Question("The password there.", "remote-password"))
     Conversation(system, asks=False, environment=SECRETS).command(["create", "peer-connection", "Newark"])
     assert system.given == [{}, {"remote-password": "of Newark"}]
+
+
+def test_a_change_of_a_peer_connection_needs_a_password_only_for_a_login() -> None:
+    words = ["set", "peer-connection", "Bandwidth-Limit", "10MB", "Newark"]
+    hostile = Hostile(Question("The password there.", "remote-password"))
+    with pytest.raises(ProtocolError, match="does not need; nothing was sent"):
+        Conversation(hostile, asks=False, environment=SECRETS).command(words)
+    assert hostile.given == [{}]
+    system = Hostile(Question("The password there.", "remote-password"))
+    Conversation(system, asks=False, environment=SECRETS).command([*words, "Remote-Username", "manage"])
+    assert system.given == [{}, {"remote-password": "of Newark"}]
+
+
+@pytest.mark.parametrize("adds", [("remote-username", "manage"), ("set", "peer-connection", "remote-username")])
+def test_words_that_a_system_adds_make_no_command_need_a_secret(
+    monkeypatch: pytest.MonkeyPatch, adds: tuple[str, ...]
+) -> None:
+    given: list[Mapping[str, str]] = []
+
+    def hostile(words: Sequence[str], secrets: Mapping[str, str], *, asks: bool) -> Question:
+        given.append(secrets)
+        return Question("Go on?", adds=adds) if asks else Question(f"The password for {words}.", "remote-password")
+
+    monkeypatch.setattr("builtins.input", lambda _prompt: "yes")
+    for words in (["set", "peer-connection", "bandwidth-limit", "1MB", "Newark"], []):
+        with pytest.raises(ProtocolError, match="does not need; nothing was sent"):
+            Conversation(hostile, asks=True, environment=SECRETS).command(words)
+    assert not any(given)
 
 
 def test_a_system_that_asks_again_and_again_is_left() -> None:

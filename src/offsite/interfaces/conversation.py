@@ -11,6 +11,7 @@ from offsite.errors import BadParameter, OffsiteError, ProtocolError
 from offsite.escaping import escaped, escaped_lines
 from offsite.interfaces.options import CommandLine
 from offsite.management.reply import Question, Reply
+from offsite.management.table import singular
 
 
 class Declined(OffsiteError):
@@ -31,6 +32,9 @@ ASKED_BY = {
 }
 """The commands that need it: a system that asks for a password of another command is not what it should be."""
 
+NEEDED_WITH = {("set peer-connection", "remote-password"): "remote-username"}
+"""Commands that need a secret only when this keyword is among their words."""
+
 
 class Conversation:
     """A command, the questions that the system has about it, and the answers of whoever sits here."""
@@ -48,26 +52,32 @@ class Conversation:
 
     def command(self, words: Sequence[str]) -> Reply:
         """Raises Declined when a question was answered with no."""
-        asks, secrets = self._asks, dict[str, str]()
+        given, asks, secrets = CommandLine(tuple(words), {}), self._asks, dict[str, str]()
         while isinstance(answer := self._send(words, secrets, asks=asks), Question):
             if answer.secret in secrets:
                 raise ProtocolError(f"the system asks for {escaped(answer.secret)} again and again")
             if answer.secret:
-                secrets[answer.secret] = self._secret(words, answer)
+                secrets[answer.secret] = self._secret(given, answer)
             elif not asks or not yes_or_no(answer.text):
                 raise Declined("answered with no; nothing was changed")
             else:
                 words, asks = [*words, *answer.adds], False
         return answer
 
-    def _secret(self, words: Sequence[str], question: Question) -> str:
-        command = CommandLine(tuple(words), {})
-        if not any(command.begins_with(each) for each in ASKED_BY.get(question.secret, ())):
+    def _secret(self, given: CommandLine, question: Question) -> str:
+        """`given` are the words as they were typed: a system that asks can have words of its own added to them."""
+        if not any(_needs(given, each, question.secret) for each in ASKED_BY.get(question.secret, ())):
             raise ProtocolError(
                 f"the system asks for {escaped(question.secret)[:64]!r}, a secret that this command does not need; "
                 "nothing was sent"
             )
         return secret(escaped_lines(question.text), VARIABLES[question.secret], self._environment, new=question.new)
+
+
+def _needs(given: CommandLine, command: str, secret: str) -> bool:
+    keyword = NEEDED_WITH.get((command, secret))
+    typed = {singular(word) for word in given.words[len(command.split()) :]}
+    return given.begins_with(command) and (keyword is None or keyword in typed)
 
 
 def secret(text: str, variable: str, environment: Mapping[str, str], *, new: bool = False) -> str:

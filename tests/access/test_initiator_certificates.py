@@ -25,10 +25,10 @@ class Place:
         self.authority = Authority(directory / "keys", "London", [])
         self.record = InitiatorCertificates(self.database)
 
-    def issue(self, name: str) -> tuple[str, bytes]:
+    def issue(self, name: str, at: float = 5.0) -> tuple[str, bytes]:
         """Serial and DER of one that is on record."""
         pem, _ = self.authority.issue(name)
-        return self.record.add(pem, 5.0).serial, der(pem)
+        return self.record.add(pem, at).serial, der(pem)
 
     def is_good(self, certificate: bytes) -> bool:
         try:
@@ -95,6 +95,26 @@ def test_the_record_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) ->
     place.issue("web1")
     with pytest.raises(InUse, match="1 certificates of initiators are on record"):
         place.issue("web2")
+
+
+def test_a_full_record_lets_go_of_what_it_can_do_without(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was revoked is refused all the same, also with a clock that was put back."""
+    _, ended = place.issue("ended")
+    serial, revoked_alone = place.issue("alone")
+    _, revoked_together = place.issue("together")
+    place.record.revoke(serial, 6.0)
+    place.record.revoke_all("together", 6.0)
+    end = place.record.all("ended")[0].ends_at
+    monkeypatch.setattr(module, "CERTIFICATES_MAX", 3)
+    assert place.issue("new")
+    assert [each.name for each in place.record.all()] == ["alone", "ended", "new"]
+    with pytest.raises(InUse, match="revoke all those of an initiator"):
+        place.issue("late", end + module.ENDED_LONG_SECONDS)
+    place.issue("late", end + module.ENDED_LONG_SECONDS + 60)
+    assert [each.name for each in place.record.all()] == ["alone", "late"]
+    monkeypatch.undo()
+    assert not place.is_good(revoked_alone) and not place.is_good(revoked_together)
+    assert place.is_good(ended), "who was never revoked gets in, if TLS lets them"
 
 
 def test_a_database_that_cannot_be_written_keeps_no_host_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from cryptography import x509
 
+from offsite.access.initiator_certificates import ENDED_LONG_SECONDS
 from offsite.errors import BadParameter, InitiatorNotFound, ObjectNotFound
 from offsite.events import CERTIFICATE_ENDS, EventKind
 from offsite.management.certificate_watch import (
@@ -135,6 +136,19 @@ def test_of_an_initiator_only_the_certificate_that_lasts_longest_matters(bench: 
     assert "--new-keys" in system.renewal and "--new-keys" in authority.renewal
     assert web1.ends_at == pytest.approx(bench.system.clock.now() + 90 * DAY_SECONDS, abs=3600)
     assert "create initiator-certificate web1" in web1.renewal
+
+
+def test_a_restart_tells_nothing_of_a_certificate_that_ended_long_ago(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.do("create initiator-certificate days 5 web1")
+    (record,) = bench.system.certificates.all()
+    *_, web1 = certificates_in_use(bench.system)
+    assert record.serial in web1.what
+    clock = OwnedClock()
+    clock.seconds = record.ends_at + ENDED_LONG_SECONDS + 60
+    monkeypatch.setattr(bench.system, "clock", clock)
+    assert not any(record.serial in each.what for each in certificates_in_use(bench.system))
 
 
 def test_a_database_that_cannot_be_read_does_not_end_the_watch(

@@ -10,6 +10,10 @@
 The authority's signature and the dates are checked by TLS before anything here is asked. No clock decides here: what
 was revoked stays so when the clock is put back. Revoking an initiator revokes also what is not on record, and what is
 issued after that is good again, for it is on record.
+
+A full record lets go of what it can do without: certificates that ended long ago, which TLS refuses, and revoked ones
+of initiators that were revoked, which are refused without being on record. One that was revoked by itself stays: it
+would be put on record again as a good one, by a host that comes with it while the clock is wrong.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 import structlog
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from offsite.errors import BadParameter, InUse, NotAllowed, ObjectNotFound, StateDirectoryError
@@ -29,6 +33,7 @@ from offsite.store.tables.access import initiator_certificates as table
 from offsite.store.tables.access import revoked_initiators
 
 CERTIFICATES_MAX = 10_000
+ENDED_LONG_SECONDS = 90 * 86400.0
 
 _log = structlog.get_logger("offsite.certificates")
 
@@ -58,8 +63,13 @@ class InitiatorCertificates:
         """Durably, before anybody gets the certificate. Raises InUse for one too many."""
         found = _read(x509.load_pem_x509_certificate(pem.encode()), issued_at)
         with self._database.transaction() as connection:
-            if connection.execute(select(func.count()).select_from(table)).scalar_one() >= CERTIFICATES_MAX:
-                raise InUse(f"{CERTIFICATES_MAX} certificates of initiators are on record, and no more may be")
+            if _is_full(connection):
+                _let_go(connection, issued_at)
+            if _is_full(connection):
+                raise InUse(
+                    f"{CERTIFICATES_MAX} certificates of initiators are on record, and no more may be; revoke all "
+                    "those of an initiator that is gone"
+                )
             _insert(connection, found)
         return found
 
@@ -118,6 +128,16 @@ def _check(connection: Connection, found: InitiatorCertificate) -> bool:
     if revoked:
         raise CertificateRevoked(f"certificate {found.serial} of initiator tls:{escaped(found.name)} was revoked")
     return known is not None
+
+
+def _is_full(connection: Connection) -> bool:
+    return bool(connection.execute(select(func.count()).select_from(table)).scalar_one() >= CERTIFICATES_MAX)
+
+
+def _let_go(connection: Connection, now: float) -> None:
+    revoked = table.c.revoked_at.is_not(None)
+    over = ~revoked & (table.c.ends_at < now - ENDED_LONG_SECONDS)
+    connection.execute(delete(table).where(over | (revoked & table.c.name.in_(select(revoked_initiators.c.name)))))
 
 
 def _insert(connection: Connection, found: InitiatorCertificate) -> None:

@@ -1,6 +1,7 @@
 """Tells before a certificate ends: one of an initiator, the system's own, or its authority's.
 
-Each is told of three times at most: 30 days before, 7 days before, and when it has ended; again after a restart.
+Each is told of three times at most: 30 days before, 7 days before, and when it has ended; again after a restart, but
+not of an initiator's that ended long ago.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from offsite.access.initiator_certificates import ENDED_LONG_SECONDS
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
 from offsite.events import CERTIFICATE_ENDS, Report
@@ -54,6 +56,8 @@ def certificates_in_use(system: System) -> Iterator[Ending]:
         if each.revoked_at is None and (each.name not in newest or newest[each.name].ends_at < each.ends_at):
             newest[each.name] = each
     for each in newest.values():
+        if each.ends_at < system.clock.now() - ENDED_LONG_SECONDS:
+            continue  # its host is gone, or gets in as another
         yield Ending(
             f"Certificate {each.serial} of initiator tls:{each.name}",
             each.ends_at,

@@ -22,6 +22,7 @@ from offsite.interfaces.http_protocols import tls
 from offsite.interfaces.http_server import HttpServer, Listener
 from offsite.interfaces.known_systems import TrustKnown
 from offsite.management.reply import Reply
+from offsite.management.sessions import SessionExpired
 
 DONE = {"message": "Done.", "objects": []}
 
@@ -88,3 +89,40 @@ def test_who_takes_long_to_compare_the_fingerprint_gets_in_all_the_same(
     client.log_in()
     assert client.command(["show", "pools"], {}, asks=False) == Reply("Done.")
     assert len(questions) == 1
+
+
+ENDED = (401, {"error": {"text": "Invalid sessionkey", "code": SessionExpired.code}})
+
+
+def test_a_session_that_has_ended_is_followed_by_another(server: Server) -> None:
+    """As in a `replicate --wait` of more than twelve hours."""
+    client = server.client()
+    client.log_in()
+    server.answers = [ENDED]
+    assert client.command(["show", "pools"], {}, asks=False) == Reply("Done.")
+    assert client.command(["show", "pools"], {}, asks=False) == Reply("Done.")
+    server.answers = [ENDED]
+    assert client.receive("/offsite/v1/export", {"name": "x"}).read()
+    first, again = ("command", "key"), ("login", "password")
+    export = ("export", "key")
+    assert server.asked == [again, first, again, first, first, export, again, export]
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "asked"),
+    [
+        ([ENDED, (200, {"key": "k"}), ENDED], SessionExpired.code, ["login", "command", "login", "command"]),
+        ([ENDED, (401, {"error": {"text": "wrong", "code": 2}})], 2, ["login", "command", "login"]),
+        ([(400, {"error": {"text": "no", "code": -1}})], -1, ["login", "command"]),
+    ],
+)
+def test_it_logs_in_once_more_and_not_again_and_again(
+    server: Server, answers: list[tuple[int, Any]], code: int, asked: list[str]
+) -> None:
+    client = server.client()
+    client.log_in()
+    server.answers = answers
+    with pytest.raises(clients.Refused) as refusal:
+        client.command(["show", "pools"], {}, asks=False)
+    assert refusal.value.code == code
+    assert [path for path, _ in server.asked] == asked

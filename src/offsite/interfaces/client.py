@@ -25,6 +25,7 @@ API_PORT = 8443
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 3600.0  # a digest of a large volume takes its time
 KEEPALIVE_SECONDS = 30  # a system that is gone is noticed after some of these
+SESSION_ENDED = -10027  # the code of management.sessions.SessionExpired, which would be slow to load
 _ANSWER_BYTES_MAX = 64 << 20
 
 T = TypeVar("T")
@@ -47,17 +48,23 @@ class Client:
     """One system, as a command line speaks to it. Each call is a connection of its own."""
 
     def __init__(self, connection: _Connector, headers: Mapping[str, str]) -> None:
+        """`headers` go with each call, until `log_in`."""
         self._connector = connection
-        self._headers = dict(headers)
+        self._credentials = dict(headers)
+        self._headers = self._credentials
 
     def command(self, words: Sequence[str], secrets: Mapping[str, str], *, asks: bool) -> Reply | Question:
         """Raises Refused, Unreachable, or CertificateChanged."""
         body = json.dumps({"words": list(words), "secrets": dict(secrets), "asks": asks}).encode()
-        answer = self._exchange("POST", "/offsite/v1/command", body, {"Content-Type": "application/json"})
-        return self._decoded(answer, decode_answer)
+
+        def ask() -> dict[str, Any]:
+            return self._exchange("POST", "/offsite/v1/command", body, {"Content-Type": "application/json"})
+
+        return self._decoded(self._logged_in(ask), decode_answer)
 
     def log_in(self) -> None:
         """From now on the key of a session goes with each call, instead of a password that is slow to check."""
+        self._headers = self._credentials
         answer = self._exchange("POST", "/offsite/v1/login", b"", {})
         self._headers = {"sessionKey": str(answer.get("key", ""))}
 
@@ -70,10 +77,25 @@ class Client:
 
     def receive(self, path: str, query: Mapping[str, str]) -> http.client.HTTPResponse:
         """A response whose body the caller reads."""
-        response = self._request("GET", f"{path}?{urlencode(query)}", None, {})
-        if response.status != 200:
-            self._raise(response)
-        return response
+
+        def ask() -> http.client.HTTPResponse:
+            response = self._request("GET", f"{path}?{urlencode(query)}", None, {})
+            if response.status != 200:
+                self._raise(response)
+            return response
+
+        return self._logged_in(ask)
+
+    def _logged_in(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns; after another login when the session has ended, for then nothing was done. Once: what
+        is refused again is refused."""
+        try:
+            return ask()
+        except Refused as error:
+            if error.code != SESSION_ENDED or self._headers is self._credentials:
+                raise
+            self.log_in()
+            return ask()
 
     def _decoded(self, answer: dict[str, Any], how: Callable[[Mapping[str, Any]], T]) -> T:
         try:

@@ -120,7 +120,7 @@ class DeviceNotEmpty(OffsiteError):
 class StateDirectoryFull(StateDirectoryError):
     """The file system of the state directory is full, and so nothing can be committed."""
 
-    code = -20040
+    code = -20032
 
 
 class PeerUnreachable(OffsiteError):
@@ -145,7 +145,7 @@ class CertificateChanged(OffsiteError):
 class IncarnationRefused(OffsiteError):
     """One of two systems that are peers is an older or a second copy of the one that the other side has met."""
 
-    code = -20020
+    code = -20017
     error_class = ErrorClass.OPERATOR
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from offsite.admission import LOCAL, PATIENCE_SECONDS, Admission, Place, network_of
+from offsite.admission import LOCAL, PATIENCE_SECONDS, Admission, Listens, Place, network_of
 from offsite.errors import NoPlace
 from offsite.events import CONNECTIONS_REFUSED, EventKind
 
@@ -26,13 +26,19 @@ class ManualClock:
 class Listener:
     """An Admission with 64 places for the known, 8 for strangers, 3 of them for one network."""
 
-    def __init__(self) -> None:
+    def __init__(self, listens: Listens = "port and Unix socket") -> None:
         self.clock = ManualClock()
         self.events: list[str] = []
         self.ended: list[str] = []
         self.known_max = 64
         self.admission = Admission(
-            "over NBD", lambda: self.known_max, self._report, self.clock, strangers_max=8, strangers_of_network_max=3
+            "over NBD",
+            lambda: self.known_max,
+            self._report,
+            self.clock,
+            listens=listens,
+            strangers_max=8,
+            strangers_of_network_max=3,
         )
 
     def _report(self, kind: EventKind, message: str) -> None:
@@ -158,6 +164,28 @@ def test_the_very_last_places_are_the_unix_sockets(listener: Listener) -> None:
     for place in held[:5]:
         place.leave()
     assert listener.settle("tls:late")
+
+
+def test_a_port_without_a_unix_socket_keeps_no_places_for_one() -> None:
+    listener = Listener("port")
+    for number in range(16):
+        listener.settle(f"user {number}", 4)
+    with pytest.raises(NoPlace, match="there are 64 connections"):
+        listener.settle("user late")
+
+
+def test_a_port_without_a_unix_socket_keeps_places_for_others() -> None:
+    listener = Listener("port")
+    listener.settle("user greedy", 48)
+    with pytest.raises(NoPlace, match="kept for others"):
+        listener.settle("user greedy")
+
+
+def test_a_unix_socket_alone_gives_all_its_places() -> None:
+    listener = Listener("Unix socket")
+    listener.settle(LOCAL, 64)
+    with pytest.raises(NoPlace, match="there are 64 connections over NBD, as many as may be"):
+        listener.settle(LOCAL)
 
 
 def test_who_may_not_settle_is_a_stranger_as_before(listener: Listener) -> None:

@@ -9,7 +9,8 @@ there is none left, the newest takes the place of the one that has been a strang
 moment only, and so gets in, also where others from the same address hold all places.
 
 A holder is who was made out: an initiator, a peer, a user. The last quarter of the places for the known is kept for
-holders that have few; the last sixteenth for this machine's Unix socket.
+holders that have few; the last sixteenth for this machine's Unix socket, where the listener has one beside its port. A
+listener that is a Unix socket alone has one holder, who may have all places.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 import structlog
 
@@ -26,6 +28,8 @@ from offsite.events import CONNECTIONS_REFUSED, Report
 
 LOCAL = "unix"
 """The address of all that comes over a Unix socket, and the holder that has a reserve of its own."""
+
+Listens = Literal["port", "port and Unix socket", "Unix socket"]
 
 STRANGERS_MAX, STRANGERS_OF_NETWORK_MAX = 64, 16
 PATIENCE_SECONDS = 1.0  # so long nobody is displaced: a flood would displace whoever means well before he gets on
@@ -63,12 +67,14 @@ class Admission:
         report: Report,
         clock: Clock,
         *,
+        listens: Listens = "port and Unix socket",
         strangers_max: int = STRANGERS_MAX,
         strangers_of_network_max: int = STRANGERS_OF_NETWORK_MAX,
     ) -> None:
         """`what` names the listener in sentences. `known_max` is asked each time, in the thread of who settles."""
         self._what = what
         self._known_max = known_max
+        self._listens = listens
         self._strangers_max = strangers_max
         self._strangers_of_network_max = strangers_of_network_max
         self._clock = clock
@@ -146,8 +152,11 @@ class Admission:
     def _refusal(self, holder: str, known_max: int) -> str:
         """Why `holder` may have no place more; empty if it may."""
         has, taken = len(self._held.get(holder, ())), sum(map(len, self._held.values()))
-        if taken >= (known_max if holder == LOCAL else known_max - known_max // 16):
+        reserve = known_max // 16 if self._listens == "port and Unix socket" and holder != LOCAL else 0
+        if taken >= known_max - reserve:
             return f"there are {taken} connections {self._what}, as many as may be"
+        if self._listens == "Unix socket":
+            return ""
         if has >= max(1, known_max // 16) and taken >= known_max - max(1, known_max // 4):
             return f"{holder} has {has} of {taken} connections {self._what}; the last ones are kept for others"
         return ""

@@ -42,7 +42,7 @@ from offsite.events import (
 )
 from offsite.interfaces import control_socket
 from offsite.interfaces.api import local_application, remote_application
-from offsite.interfaces.http_protocols import CONNECTIONS_MAX, control, tls
+from offsite.interfaces.http_protocols import control, places_of_api, places_of_control, tls
 from offsite.interfaces.http_server import HttpServer, Listener
 from offsite.management import first_password, first_start, state_directory, transfer
 from offsite.management.certificate_watch import CertificateWatch, certificates_in_use
@@ -340,13 +340,11 @@ class Daemon:
         socket_of_control = control_socket.listen(path)
         self._parts.callback(path.unlink, missing_ok=True)
 
-        def places(what: str) -> Admission:
-            return Admission(what, lambda: CONNECTIONS_MAX, system.events.report, system.clock)
-
+        told = system.events.report, system.clock
         server = HttpServer(
             [
-                Listener(api, tls(_tls_context(authority), places("to the API")), remote_application(system)),
-                Listener(socket_of_control, control(places("to the control socket")), local_application(system)),
+                Listener(api, tls(_tls_context(authority), places_of_api(*told)), remote_application(system)),
+                Listener(socket_of_control, control(places_of_control(*told)), local_application(system)),
             ]
         )
         self._parts.callback(server.stop, 2 * STOP_SECONDS)

@@ -20,12 +20,20 @@ from fastapi import FastAPI
 
 from offsite import admission as admission_module
 from offsite.access.certificates import Authority
-from offsite.admission import Admission
+from offsite.admission import LOCAL, Admission
 from offsite.clock import SystemClock
-from offsite.errors import OffsiteError, StateDirectoryError
+from offsite.errors import NoPlace, OffsiteError, StateDirectoryError
 from offsite.events import ignore
 from offsite.interfaces import control_socket, http_protocols
-from offsite.interfaces.http_protocols import HttpProtocol, control, peer_uid, tls
+from offsite.interfaces.http_protocols import (
+    CONNECTIONS_MAX,
+    HttpProtocol,
+    control,
+    peer_uid,
+    places_of_api,
+    places_of_control,
+    tls,
+)
 from offsite.interfaces.http_server import HttpServer, Listener
 
 Serve = Callable[..., HttpServer]
@@ -89,7 +97,7 @@ def tls_context(tmp_path: Path) -> ssl.SSLContext:
     return context
 
 
-def places(known_max: int = 32, **bounds: int) -> Admission:
+def places(known_max: int = 32, **bounds: Any) -> Admission:
     return Admission("to the API", lambda: known_max, ignore, SystemClock(), **bounds)
 
 
@@ -337,3 +345,16 @@ def test_a_defect_is_answered_without_its_details(serve: Serve, short_directory:
     assert found.startswith(b"HTTP/1.1 500")
     assert b"ZeroDivisionError" in found
     assert b"a secret detail" not in found
+
+
+def test_as_many_connections_to_the_api_and_the_control_socket_may_be_as_is_documented() -> None:
+    clock = SystemClock()
+    per_user = CONNECTIONS_MAX // 16
+    for admission, holders in (
+        (places_of_control(ignore, clock), [LOCAL] * CONNECTIONS_MAX),
+        (places_of_api(ignore, clock), [f"user {number // per_user}" for number in range(CONNECTIONS_MAX)]),
+    ):
+        for holder in holders:
+            admission.arrive(holder, lambda: None).settle(holder)
+        with pytest.raises(NoPlace, match="as many as may be"):
+            admission.arrive("late", lambda: None).settle("late")

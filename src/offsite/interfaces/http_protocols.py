@@ -27,9 +27,9 @@ import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from offsite.admission import LOCAL, Admission, Place
-from offsite.clock import SystemClock
+from offsite.clock import Clock, SystemClock
 from offsite.errors import NoPlace
-from offsite.events import ignore
+from offsite.events import Report, ignore
 
 HANDSHAKE_SECONDS = 10.0
 HEADERS_SECONDS = 15.0  # of each request, from accept or from the answer before
@@ -225,16 +225,23 @@ class TlsProtocol(asyncio.Protocol):
 
 def tls(context: ssl.SSLContext, admission: Admission | None = None) -> type[asyncio.Protocol]:
     """The protocol class of a port that speaks HTTP over TLS with `context`."""
-    return type("TlsProtocol", (TlsProtocol,), {"context": context, "admission": admission or _admission("to the API")})
+    places = admission or places_of_api(ignore, SystemClock())
+    return type("TlsProtocol", (TlsProtocol,), {"context": context, "admission": places})
 
 
 def control(admission: Admission | None = None) -> type[asyncio.Protocol]:
     """The protocol class of the control socket."""
-    return type("ControlProtocol", (ControlProtocol,), {"admission": admission or _admission("to the control socket")})
+    return type(
+        "ControlProtocol", (ControlProtocol,), {"admission": admission or places_of_control(ignore, SystemClock())}
+    )
 
 
-def _admission(what: str) -> Admission:
-    return Admission(what, lambda: CONNECTIONS_MAX, ignore, SystemClock())
+def places_of_api(report: Report, clock: Clock) -> Admission:
+    return Admission("to the API", lambda: CONNECTIONS_MAX, report, clock, listens="port")
+
+
+def places_of_control(report: Report, clock: Clock) -> Admission:
+    return Admission("to the control socket", lambda: CONNECTIONS_MAX, report, clock, listens="Unix socket")
 
 
 def source_of(transport: asyncio.BaseTransport) -> str:

@@ -70,7 +70,7 @@ class Replication:
         )
         self.contacts = Contacts(database, report, clock)
         self.introductions = Introductions(database, system, self.contacts, report, clock)
-        admission = Admission("to the peer port", lambda: SESSIONS_MAX, report, clock)
+        admission = Admission("to the peer port", lambda: SESSIONS_MAX, report, clock, listens="port")
         self._server = PeerServer(listen, authority, self.introductions, self.remote_requests, admission)
         dialer = dialer or Dialer(authority, self.introductions, clock)
         self.peers = Peers(

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -267,7 +268,7 @@ def test_a_slow_client_that_goes_on_taking_is_not_dropped(bench: NbdBench) -> No
     assert slow.read(0, 1) == b"\0"
 
 
-def admission(known_max: int, **bounds: int) -> Admission:
+def admission(known_max: int, **bounds: Any) -> Admission:
     return Admission("over NBD", lambda: known_max, ignore, SystemClock(), **bounds)
 
 

@@ -15,14 +15,17 @@ import pytest
 from offsite.access.certificates import Authority
 from offsite.admission import Admission
 from offsite.clock import SystemClock
+from offsite.errors import BadParameter, ProtocolError
 from offsite.events import ignore
 from offsite.interfaces import client as clients
-from offsite.interfaces import http_protocols
+from offsite.interfaces import http_protocols, image_files
 from offsite.interfaces.http_protocols import tls
 from offsite.interfaces.http_server import HttpServer, Listener
 from offsite.interfaces.known_systems import TrustKnown
+from offsite.interfaces.options import CommandLine
 from offsite.management.reply import Reply
 from offsite.management.sessions import SessionExpired
+from tests.interfaces.live_system import quickly
 
 DONE = {"message": "Done.", "objects": []}
 
@@ -40,6 +43,7 @@ class Server:
         self.known_systems = directory / "known_systems"
         self.asked: list[tuple[str, str]] = []  # path, and how it was logged in
         self.answers: list[tuple[int, Any]] = []
+        self.headers: list[tuple[bytes, bytes]] = []
 
         async def application(scope: Any, _receive: Any, send: Any) -> None:
             await self._answer(scope, send)
@@ -58,7 +62,7 @@ class Server:
         self.asked.append((scope["path"].rpartition("/")[2], "key" if b"sessionkey" in headers else "password"))
         default = {"key": "key"} if scope["path"].endswith("login") else DONE
         status, answer = self.answers.pop(0) if self.answers else (200, default)
-        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.start", "status": status, "headers": self.headers})
         await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
 
@@ -126,3 +130,41 @@ def test_it_logs_in_once_more_and_not_again_and_again(
         client.command(["show", "pools"], {}, asks=False)
     assert refusal.value.code == code
     assert [path for path, _ in server.asked] == asked
+
+
+@pytest.mark.parametrize("command", ["replicate Sales", "create initiator-certificate web1"])
+def test_an_answer_without_what_is_needed_is_no_defect_of_the_command_line(
+    server: Server, tmp_path: Path, command: str
+) -> None:
+    type = {"basetype": command.split()[-2], "name": "x", "record": False, "joined": False}
+    objects = [type | {"properties": [["id", "", "text", False]], "rows": [[["tls:web1"], []]]}]
+    server.client().log_in()
+    server.answers = [(200, {"key": "k"}), (200, {"message": "Done.", "objects": objects})]
+    variables = {"OFFSITE_PASSWORD": "secret", "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    (tmp_path / "config" / "offsite").mkdir(parents=True)
+    server.known_systems.rename(tmp_path / "config" / "offsite" / "known_systems")
+    system = f"https://127.0.0.1:{server.port}"
+    done = quickly("--system", system, *command.split(), environment=variables, cwd=tmp_path)
+    if command.startswith("replicate"):
+        assert done.returncode == 0, done.stderr
+    else:
+        assert (done.returncode, "does not show all of it" in done.stderr) == (1, True), done.stderr
+        assert not (tmp_path / "web1").exists()
+
+
+def test_a_password_or_a_name_that_is_not_utf_8_is_refused_in_words(server: Server) -> None:
+    with pytest.raises(BadParameter, match="the password is not UTF-8"):
+        clients.remote("127.0.0.1", server.port, "manage", "p\udcff", TrustKnown(server.known_systems))
+    with pytest.raises(BadParameter, match="is not UTF-8"):
+        server.client().receive("/offsite/v1/export", {"name": "x\udcff"})
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("size", ["9999999999999999999", "9223372036854775808", "-1", "", "x"])
+def test_an_image_of_an_impossible_size_is_refused_in_words(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    monkeypatch.setattr(server, "headers", [(b"size-bytes", size.encode()), (b"data-bytes", b"0")])
+    with pytest.raises(ProtocolError, match="says that the image has"):
+        image_files.export_image(server.client(), CommandLine(("export", "x", str(tmp_path / "x.img")), {}))
+    assert not (tmp_path / "x.img").exists()

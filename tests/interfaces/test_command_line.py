@@ -123,6 +123,8 @@ def test_the_system_may_come_from_the_environment_and_an_option_goes_before_it(
         (["--system", "https://a:b@127.0.0.1", "show", "pools"], 1, "a password does not belong in --system"),
         (["--system", "https://127.0.0.1:x", "show", "pools"], 1, "has no port"),
         (["--system", "https://127.0.0.1:1", "show", "pools"], 1, "no system answers at 127.0.0.1:1"),
+        (["--system", "https://" + "x" * 64, "show", "pools"], 1, "is no name of a host"),
+        (["--system", "https://[x", "show", "pools"], 1, "is no URL"),
         (["--state", "x" * 300, "show", "pools"], 1, "cannot be reached: File name too long"),
     ],
 )  # fmt: skip

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from offsite.errors import ProtocolError
 from offsite.interfaces import replicate_wait
 from offsite.interfaces.options import parse_options
 from offsite.interfaces.progress_bar import bar
 from offsite.interfaces.replicate_wait import RunDropped, RunFailed, replicate, state, summary
 from offsite.management.commands.runs import RUN
-from offsite.management.reply import Reply, Row, Value, row
+from offsite.management.reply import ObjectType, Property, Reply, Row, Value, row
 
 MIB = 1 << 20
 
@@ -126,6 +127,15 @@ def test_a_request_that_is_dropped_is_told_apart_from_a_run_that_failed(first: s
 def test_a_run_that_is_no_longer_on_record_is_not_waited_for_for_ever() -> None:
     with pytest.raises(RunFailed, match="run r1 of replication set Sales DR is no longer on record"):
         replicate(Scripted(run(), (run(run="another"),)), LINE)
+
+
+BARE = ObjectType("runs", "run", (Property("run"), Property("replication-set")))
+
+
+@pytest.mark.parametrize("answers", [[()], [(run(), run())], [Row(BARE, ("r1", "x"))], [run(), Row(BARE, ("r1", "x"))]])
+def test_a_system_that_tells_of_no_run_is_an_error_in_words(answers: list[Row | tuple[Row, ...]]) -> None:
+    with pytest.raises(ProtocolError, match=r"with \d runs in place of one|a run without its .*state"):
+        replicate(Scripted(*answers), LINE)
 
 
 def test_what_is_shown_has_bytes_rate_and_expected_end() -> None:

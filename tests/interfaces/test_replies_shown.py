@@ -100,7 +100,15 @@ def encoded(**values: Value) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("size", math.nan), ("size", math.inf), ("size", 1 << 80), ("made", 1e15), ("made", -math.inf), ("name", ["x"])],
+    [
+        ("size", math.nan),
+        ("size", math.inf),
+        ("size", 1 << 80),
+        ("made", 1e15),
+        ("made", -math.inf),
+        ("made", -1e11),
+        ("name", ["x"]),
+    ],
 )
 def test_a_value_that_cannot_be_shown_is_refused_when_it_arrives(name: str, value: Any) -> None:
     """From a system that means ill, or is broken: an error in one line, and no traceback."""

@@ -25,12 +25,15 @@ def write(reply: Reply, line: CommandLine) -> Reply:
     issued = next((row for row in reply.rows if row.type.basetype == "initiator-certificate"), None)
     if issued is None:
         raise ProtocolError("the system made no certificate")
+    contents = {file_name: issued.get(name) for name, file_name in FILES.items()}
+    if not all(contents.values()):
+        raise ProtocolError("the system made a certificate, and does not show all of it")
     directory = _directory(line)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, file_name in FILES.items():
+    for file_name, content in contents.items():
         descriptor = os.open(directory / file_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w") as file:
-            file.write(str(issued[name]))
+            file.write(str(content))
     names = ", ".join(FILES.values())
     return Reply(f"{reply.message} {names} are in {directory}; keep client-key.pem secret.")
 

@@ -73,13 +73,13 @@ class Client:
 
     def send(self, path: str, query: Mapping[str, str], body: Iterable[bytes]) -> Reply:
         """Posts a body of unknown length."""
-        return self._decoded(self._exchange("POST", f"{path}?{urlencode(query)}", body, {}), decode)
+        return self._decoded(self._exchange("POST", _with_query(path, query), body, {}), decode)
 
     def receive(self, path: str, query: Mapping[str, str]) -> http.client.HTTPResponse:
         """A response whose body the caller reads."""
 
         def ask() -> http.client.HTTPResponse:
-            response = self._request("GET", f"{path}?{urlencode(query)}", None, {})
+            response = self._request("GET", _with_query(path, query), None, {})
             if response.status != 200:
                 self._raise(response)
             return response
@@ -215,6 +215,8 @@ class _Remote:
             channel = socket.create_connection(self._address, CONNECT_SECONDS)
         except OSError as error:
             raise Unreachable(f"no system answers at {self.place}: {error.strerror or error}") from error
+        except UnicodeError as error:  # of a name that DNS cannot have, as one with a part of 64 letters
+            raise Unreachable(f"{self.place} is no name of a host: {error}") from error
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
@@ -234,13 +236,26 @@ def local(state_directory: Path) -> Client:
 
 
 def remote(host: str, port: int, user: str, password: str, trust: Trust) -> Client:
-    credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+    try:
+        credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+    except UnicodeEncodeError as error:
+        raise BadParameter("the user name or the password is not UTF-8; no system has such a one") from error
     return Client(_Remote(host, port, trust), {"Authorization": f"Basic {credentials}"})
+
+
+def _with_query(path: str, query: Mapping[str, str]) -> str:
+    try:
+        return f"{path}?{urlencode(query)}"
+    except UnicodeEncodeError as error:
+        raise BadParameter(f"{error.object!r} is not UTF-8; no name has such bytes") from error
 
 
 def parse_system(url: str) -> tuple[str, str, int]:
     """User, host and port of https://USER@HOST[:PORT]."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # as with a bracket that is not closed
+        raise BadParameter(f"{url!r} is no URL: {error}") from error
     try:
         port = parts.port or API_PORT
     except ValueError as error:

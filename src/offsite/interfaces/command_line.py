@@ -14,10 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from offsite.errors import OffsiteError
 from offsite.escaping import escaped, escaped_lines
 from offsite.interfaces.conversation import Conversation, is_terminal
+from offsite.interfaces.exit_status import DONE, DROPPED, INTERRUPTED, REFUSED, WRONG_USAGE
 from offsite.interfaces.options import CommandLine, OptionError, parse_options
 from offsite.management.reply import Reply
-
-DONE, REFUSED, WRONG_USAGE, DROPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 Verb = Callable[[CommandLine], int]
 """Something that this program does by itself. Returns the exit status."""
@@ -115,7 +114,7 @@ def _ask_system(line: CommandLine) -> int:
 
 def _is_dropped(reply: Reply, line: CommandLine) -> bool:
     """A request that the queue policy dropped was answered, not done: a script must be able to tell."""
-    return line.verb == "replicate" and any(row["state"] == "dropped" for row in reply.rows)
+    return line.verb == "replicate" and any(row.get("state") == "dropped" for row in reply.rows)
 
 
 def show(reply: Reply, line: CommandLine) -> None:

@@ -17,6 +17,7 @@ from offsite.management.reply import Reply
 from offsite.units import format_size
 
 SIZE_STEP_BYTES = 4096
+SIZE_BYTES_MAX = 2**63 - 1  # off_t of the kernel
 
 
 def import_image(client: Client, line: CommandLine) -> Reply:
@@ -72,6 +73,7 @@ def _opened_to_write(raw: Path) -> int:
 
 
 def _size(header: str | None) -> int:
-    if header is None or not header.isascii() or not header.isdigit() or len(header) > 19:
+    digits = header if header is not None and header.isascii() and header.isdigit() and len(header) <= 19 else ""
+    if not digits or int(digits) > SIZE_BYTES_MAX:
         raise ProtocolError(f"the system says that the image has {str(header)[:40]!r} bytes")
-    return int(header)
+    return int(digits)

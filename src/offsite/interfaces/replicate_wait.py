@@ -14,16 +14,20 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from offsite.errors import ErrorClass, OffsiteError
+from offsite.errors import ErrorClass, OffsiteError, ProtocolError
 from offsite.escaping import escaped
+from offsite.interfaces.exit_status import DROPPED
 from offsite.interfaces.options import CommandLine
 from offsite.interfaces.values_shown import format_duration
 from offsite.management.reply import Reply, Row
 from offsite.units import format_size
 
 POLL_SECONDS = 0.2
-EXIT_DROPPED = 3
 UNDER_WAY = ("preparing", "queued", "running")
+NEEDED = {
+    "run", "replication-set", "state", "phase", "error", "error-class", "progress", "total-bytes", "left-bytes", "rate",
+    "estimated-time", "changed-bytes", "wire-bytes", "duration",
+}  # fmt: skip
 
 
 class RunFailed(OffsiteError):
@@ -33,7 +37,7 @@ class RunFailed(OffsiteError):
 class RunDropped(OffsiteError):
     """The queue policy dropped the request, or a newer request took its place in the queue: nothing was sent for it."""
 
-    exit_status = EXIT_DROPPED
+    exit_status = DROPPED
 
 
 class Asks(Protocol):
@@ -42,7 +46,7 @@ class Asks(Protocol):
 
 def replicate(asked: Asks, line: CommandLine) -> Reply:
     """Returns what to say at the end. Raises RunFailed, or RunDropped."""
-    (run,) = asked.command(line.words).rows
+    run = _begun(asked.command(line.words))
     name = str(run["replication-set"])
     was_queued = run["state"] == "queued"
     if was_queued:
@@ -71,9 +75,25 @@ def replicate(asked: Asks, line: CommandLine) -> Reply:
     return Reply(waited + summary(name, run), (run,))
 
 
+def _begun(reply: Reply) -> Row:
+    rows = _checked(reply)
+    if len(rows) != 1:
+        raise ProtocolError(f"the system answers `replicate` with {len(rows)} runs in place of one")
+    return rows[0]
+
+
+def _checked(reply: Reply) -> tuple[Row, ...]:
+    """The runs of an answer. Raises ProtocolError for one that lacks what is needed of a run."""
+    for row in reply.rows:
+        missing = NEEDED - {each.name for each in row.type.properties}
+        if missing:
+            raise ProtocolError(f"the system tells of a run without its {', '.join(sorted(missing))}")
+    return reply.rows
+
+
 def _look(asked: Asks, name: str, run: Row) -> tuple[Row, Row | None]:
     """The run as it is now; and, while it is queued, the one that it is queued behind."""
-    rows = asked.command(["show", "replication-runs", f'"{name}"']).rows
+    rows = _checked(asked.command(["show", "replication-runs", f'"{name}"']))
     now = next((each for each in rows if each["run"] == run["run"]), None)
     if now is None:
         raise RunFailed(f"run {run['run']} of replication set {name} is no longer on record; how it ended is not known")

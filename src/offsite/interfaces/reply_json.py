@@ -115,6 +115,14 @@ def _value(property: Property, value: object) -> Value:
     """One that can be shown: a system that means ill sends a number that is none, or a time in no year."""
     if value is None or isinstance(value, (str, bool)):
         return value
-    if isinstance(value, (int, float)) and abs(value) <= (_TIME_MAX if property.kind is Kind.TIME else _NUMBER_MAX):
+    if isinstance(value, (int, float)) and _least(property) <= value <= _most(property):
         return value  # nor is NaN, which no comparison holds for
     raise ValueError(f"{value!r} is no value of {property.name}")
+
+
+def _least(property: Property) -> float:
+    return 0 if property.kind is Kind.TIME else -_NUMBER_MAX
+
+
+def _most(property: Property) -> float:
+    return _TIME_MAX if property.kind is Kind.TIME else _NUMBER_MAX

@@ -60,6 +60,10 @@ class Row:
     values: tuple[Value, ...]
     parts: tuple[Row, ...] = ()
 
+    def get(self, property_name: str) -> Value:
+        """As with brackets; none where the type has no such property, as an answer from elsewhere may."""
+        return next((self[each.name] for each in self.type.properties if each.name == property_name), None)
+
     def __getitem__(self, property_name: str) -> Value:
         return self.values[[each.name for each in self.type.properties].index(property_name)]
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from offsite.interfaces.options import OptionError, parse_options
 from offsite.interfaces.reply_json import for_programs
 from offsite.management import first_password
 from offsite.management.reply import Reply
+from offsite.management.users import Users
 from offsite.serve import settings_of
 from tests.interfaces.live_system import PASSWORD, LiveSystem, offsite, quickly, start, stop
 
@@ -153,6 +155,33 @@ def test_a_first_password_that_cannot_be_put_in_its_file_makes_no_user(
         password = (state / "first-password").read_text().strip()
         assert found.system is not None
         assert found.system.users.authenticate("manage", password, "here").name == "manage"
+    finally:
+        found.stop()
+
+
+@pytest.mark.parametrize("by", ["terminal", "environment"])
+def test_a_first_start_that_was_cut_leaves_no_file_with_a_password_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """The next start has the password from elsewhere, and the file would name another."""
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    state = tmp_path / "state"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Users, "create", cut)
+        Daemon(settings_for(state), None).start()
+    assert (state / "first-password").exists()
+    said: list[str] = []
+    settings = settings_for(state)
+    if by == "environment":
+        settings = replace(settings, password=PASSWORD)
+    found = Daemon(settings, said.append if by == "terminal" else None)
+    found.start()
+    try:
+        assert not (state / "first-password").exists()
+        assert bool(said) is (by == "terminal")
     finally:
         found.stop()
 

@@ -222,6 +222,8 @@ class Daemon:
             events.report(KEYS_MADE_ANEW, lost_keys.sentence(name, lost, authority.fingerprint))
         if known is not None:
             return known, authority
+        if settings.password is not None or self._announce is not None:  # a first start that was cut may have left one
+            first_password.forget(directory.path, FIRST_USER)
         made = first_start.start_first(
             database, users, SystemClock(), name, settings.pool_bytes, settings.password, self._tell_password
         )

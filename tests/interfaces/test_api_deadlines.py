@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from offsite.admission import Admission, Place
 from offsite.clock import SystemClock
 from offsite.events import ignore
-from offsite.interfaces import api, api_transfer, control_socket, frames
+from offsite.interfaces import api, api_transfer, control_socket, frames, http_protocols
 from offsite.interfaces.http_protocols import PLACE, control
 from offsite.interfaces.http_server import HttpServer, Listener
 from offsite.management.table import Role
@@ -30,6 +30,7 @@ def served(tmp_path: Path, short_directory: Path, monkeypatch: pytest.MonkeyPatc
     """A system whose deadlines are short, and its control socket."""
     monkeypatch.setattr(api, "BODY_SECONDS", 0.3)
     monkeypatch.setattr(api_transfer, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(http_protocols, "SEND_SECONDS", 0.3)
     path = short_directory / "control.sock"
     with bench_in(tmp_path / "London", "London") as bench:
         application = api.local_application(bench.system)

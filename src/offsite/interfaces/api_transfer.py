@@ -24,7 +24,7 @@ from offsite.management.users import User
 from offsite.names import check_name
 from offsite.units import format_size
 
-SILENCE_SECONDS = 60.0  # a client that was waited for so long is given up,
+SILENCE_SECONDS = 60.0  # an import that was waited for so long is given up,
 PROGRESS_BYTES = 64 << 10  # unless so much came meanwhile
 RECHECK_SECONDS = 1.0
 TRANSFERS_MAX = 8
@@ -76,8 +76,8 @@ class Permission:
 class ExportResponse(Response):
     """The content of an image, with its sizes in headers of their own.
 
-    It ends by itself when the client goes away or reads nothing any more, and in any case deletes the
-    snapshot that it reads.
+    It ends by itself when the client goes away, or is cut off because it does not take the answer in time
+    (http_protocols), and in any case deletes the snapshot that it reads.
     """
 
     def __init__(self, system: System, request: Request, at_work: asyncio.Semaphore, permission: Permission) -> None:
@@ -111,12 +111,9 @@ class ExportResponse(Response):
             if await self._request.is_disconnected():
                 return
             offset, data = piece
-            await self._send_body(send, frames.head(offset, len(data)) + data, more=True)
-        await self._send_body(send, frames.end(export.size_bytes), more=False)
-
-    async def _send_body(self, send: Send, body: bytes, *, more: bool) -> None:
-        async with asyncio.timeout(SILENCE_SECONDS):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
+            body = frames.head(offset, len(data)) + data
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": frames.end(export.size_bytes), "more_body": False})
 
 
 async def _receive(system: System, request: Request, permission: Permission) -> Reply:

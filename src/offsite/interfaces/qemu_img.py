@@ -2,6 +2,9 @@
 
 What a header says is read here before qemu-img is let at the file, since already `qemu-img info` opens what an image
 names as its data file (CVE-2024-4467). Then `info` tells of every other format; only then is anything converted.
+
+Who can write to the image, or to its directory, can exchange what was looked at before it is converted: that is not
+found out.
 """
 
 from __future__ import annotations

@@ -324,6 +324,12 @@ PEER_GONE: list[Case] = [
         PeerUnreachable,
         ["cannot reach 127.0.0.1:", "refused"],
     ),
+    (
+        "London",
+        f"create peer-connection remote-port-address {64 * 'x'} remote-username manage Boston",
+        PeerUnreachable,
+        ["is no name of a host"],
+    ),
     ("London", f"create peer-connection {ADDRESS} remote-username manage Boston", PeerUnreachable, ["127.0.0.1:1"]),
 ]
 

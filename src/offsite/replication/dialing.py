@@ -105,6 +105,8 @@ def _connect(host: str, port: int, connect_seconds: float) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise PeerUnreachable(f"cannot reach {format_address(host, port)}: {reason}") from error
+    except UnicodeError as error:  # a part of the name is longer than DNS allows
+        raise PeerUnreachable(f"cannot reach {format_address(host, port)}: it is no name of a host: {error}") from error
     prepare_socket(raw)
     return raw
 

@@ -229,7 +229,8 @@ HISTORY_NAME_IN_USE = EventKind(
 DIGESTS_DIFFER = EventKind(
     662,
     Severity.ERROR,
-    "- Check memory and disks of both systems. Abort the run and replicate again: everything is sent then.",
+    "- Check memory and disks of both systems. Abort the run: the set is diverged then, and resolve replication-set "
+    "use primary keeps what the secondary holds as a snapshot there and sends everything.",
 )
 HISTORY_LOWERED = EventKind(
     663,

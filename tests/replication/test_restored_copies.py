@@ -15,9 +15,10 @@ from offsite.replication import other_halves, point_records, primary_run, record
 from offsite.replication.asking import Asking
 from offsite.replication.messages import START, Begin
 from offsite.replication.other_halves import OtherHalves
-from offsite.replication.plan import PrimaryHolds, Relation, SecondaryHolds, Send, Step
+from offsite.replication.plan import Adopt, PrimaryHolds, Relation, SecondaryHolds, Send, Step
 from offsite.replication.primary_driver import PrimaryDriver
 from offsite.replication.progress import Progress
+from offsite.replication.taking import Taking
 from offsite.store.tables.replication import replication_sets
 from tests.replication.lockstep import SET_UUID, End, Link, Nth, World
 from tests.replication.sites import random_bytes, template_database
@@ -239,6 +240,40 @@ def test_both_restored_to_one_point_go_on_and_the_older_of_two_gives_way(world: 
     with pytest.raises(errors.Diverged):
         world.attempt(world.request())
     assert world.secondary_content() == content
+
+
+def test_a_copy_of_an_aborted_run_whose_images_are_gone_takes_the_place_of_no_base(world: World) -> None:
+    """R3. A primary that was put back with its memory does not know that the run was committed; or its secondary
+    lies. Either way the only base that it has stays, and an operator decides."""
+    base = replicate(world, 1)
+    write(world, 2)
+    run = world.request()
+    saved = world.primary.save()
+    world.attempt(run)
+    content = world.secondary_content()
+    world.primary.put_back(saved)
+    with world.primary.database.read() as connection:
+        aborted = records.find_run(connection, run)
+    assert aborted is not None
+    taking = Taking(world.primary.database, world.primary.pools, world.clock)
+    taking.abort(world.primary.of, aborted, "aborted", may_be_committed=False)
+    before = world.primary.save()
+    with pytest.raises(errors.Diverged):
+        world.attempt(world.request())
+    assert world.secondary_content() == content
+    world.primary.put_back(before)
+    assert not world._primary_end("").do(Adopt(run), None)
+    with world.primary.database.read() as connection:
+        held = point_records.set_points(connection, world.primary.of.id)
+    assert [(point.uuid, point.state) for point in held] == [(base, "base")]
+    assert len(world.primary.internal_names()) == world.members
+    second = world.request()
+    with pytest.raises(errors.Diverged):
+        world.attempt(second)
+    decide(world, run)
+    world.attempt(second)
+    world.check_done(second)
+    assert kept(world) == content
 
 
 def test_a_primary_restored_to_where_the_copy_was_a_run_that_waited_adopts_it(world: World) -> None:

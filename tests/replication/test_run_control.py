@@ -50,6 +50,20 @@ def point_states(site: Site) -> list[str]:
         return [point.state for point in point_records.set_points(connection, 1)]
 
 
+def cut_off_at_commit(monkeypatch: pytest.MonkeyPatch, link: Proxy) -> threading.Event:
+    """The secondary commits, and its answer does not get through. Set when that has happened."""
+    commit, committed = SecondarySide.commit, threading.Event()
+
+    def commit_and_be_cut_off(side: SecondarySide, message: Commit) -> Committed:
+        answer = commit(side, message)
+        link.stalled.set()
+        committed.set()
+        return answer
+
+    monkeypatch.setattr(SecondarySide, "commit", commit_and_be_cut_off)
+    return committed
+
+
 def test_an_abort_half_way_leaves_nothing_on_either_side(london: Site, newark: Site, link: Proxy) -> None:
     link.stall_at = link.bytes_there + 3 * MIB
     london.replication.replicate("SalesDR")
@@ -121,16 +135,7 @@ def test_an_abort_that_comes_after_the_commit_keeps_the_base(
 ) -> None:
     """R3: the secondary has made the point its base, and the answer is on its way. Were the point gone here, the
     next run would have to send everything again."""
-    commit = SecondarySide.commit
-    committed = threading.Event()
-
-    def commit_and_be_cut_off(side: SecondarySide, message: Commit) -> Committed:
-        answer = commit(side, message)
-        link.stalled.set()
-        committed.set()
-        return answer
-
-    monkeypatch.setattr(SecondarySide, "commit", commit_and_be_cut_off)
+    committed = cut_off_at_commit(monkeypatch, link)
     london.replication.replicate("SalesDR")
     assert committed.wait(20)
     assert not london.replication.abort("SalesDR")
@@ -144,6 +149,48 @@ def test_an_abort_that_comes_after_the_commit_keeps_the_base(
     london.write(london.image_id("Sales"), 0, b"x" * 4096)
     ended = london.run_to_end("SalesDR")
     assert (ended.state, ended.changed_bytes) == ("success", 4096)
+
+
+def test_an_abort_of_a_run_that_was_suspended_before_a_restart_keeps_the_base(
+    london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R3: of a run that a start has found under way nobody knows whether the secondary has committed it."""
+    london.run_to_end("SalesDR")
+    london.write(london.image_id("Sales"), 0, b"x" * 4096)
+    committed = cut_off_at_commit(monkeypatch, link)
+    london.replication.replicate("SalesDR")
+    assert committed.wait(20)
+    london.replication.suspend("SalesDR")
+    london.await_progress("SalesDR", lambda now: now.state == "stopped")
+    monkeypatch.undo()
+    link.cut()
+    link.stalled.clear()
+    london.restart()
+    assert london.replication.abort("SalesDR")
+    assert point_states(london) == ["base"] and len(london.internal_names()) == 1
+    london.write(london.image_id("Sales"), MIB, b"y" * 4096)
+    ended = london.run_to_end("SalesDR")
+    assert (ended.state, ended.changed_bytes) == ("success", 4096)
+    assert newark.content("Sales") == london.content("Sales")
+
+
+def test_an_aborted_run_whose_digest_differs_is_not_told_as_a_success(
+    london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = cut_off_at_commit(monkeypatch, link)
+    london.replication.replicate("SalesDR")
+    assert committed.wait(20)
+    assert not london.replication.abort("SalesDR")
+    monkeypatch.undo()
+    with newark.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE runs SET digest = ?", ("ab" * 16,))
+    link.stalled.clear()
+    wait_until("it is told", lambda: london.replication.sets.get("SalesDR").status is Status.DIVERGED)
+    kinds = [kind for kind, _ in london.events]
+    assert events.RUN_SETTLED not in kinds
+    assert kinds.index(events.DIGESTS_DIFFER) < kinds.index(events.SET_DIVERGED)
+    assert "resolve replication-set" in events.DIGESTS_DIFFER.recommended_action
+    assert states(london) == ["aborted"] and london.internal_names() == []
 
 
 def test_a_run_after_an_abort_settles_it_by_its_plan(

@@ -294,16 +294,21 @@ class Conductor:
             life = self._lives.get(set_uuid)
             return life is not None and life.peer_gone and life.attempt is None
 
-    def stop_attempt(self, set_uuid: str) -> bool:
-        """Makes what is under way leave off. Returns whether the secondary may have the run's point as its base:
-        to be asked only after it was stopped (see PrimaryDriver)."""
+    def stop_attempt(self, set_uuid: str) -> None:
+        """Makes what is under way leave off."""
         with self._lock:
             self._stirred += 1
             life = self._lives.get(set_uuid)
             attempt = life.attempt if life is not None else None
         if attempt is not None:
             attempt.stop()
-        return life.progress.may_be_committed if life is not None else True
+
+    def may_be_committed(self, set_uuid: str, run: str) -> bool:
+        """Whether the secondary may have the run's point as its base: to be asked only after it was stopped (see
+        PrimaryDriver). Only what this start itself has done with this run can tell that it has not."""
+        with self._lock:
+            life = self._lives.get(set_uuid)
+            return life is None or life.progress.run != run or life.progress.may_be_committed
 
     @contextmanager
     def standing_still(self, set_uuid: str, timeout_seconds: float) -> Iterator[bool]:
@@ -311,7 +316,8 @@ class Conductor:
         with self._lock:
             life = self._lives.get(set_uuid)
             if life is None:
-                life = self._lives[set_uuid] = _Life(Progress("", 0.0, self._clock))
+                nothing = Progress("", 0.0, self._clock, may_be_committed=True)
+                life = self._lives[set_uuid] = _Life(nothing)
             life.holds += 1
             self._stirred += 1
             still = self._idle.wait_for(lambda: self._lives[set_uuid].attempt is None, timeout_seconds)

@@ -3,8 +3,8 @@
 A *point* is an instant of all members of a set, named by the uuid of the run that took it. The primary holds
 a base (the newest point that it knows both ends have), and pending points, oldest first: the last one is that
 of the run; one before it is left from an older one. Points of aborted runs are there until it is known that the
-secondary has not made one of them its base. The secondary holds a base (the point that its volumes are) and
-perhaps a partial point.
+secondary has not made one of them its base; without their images when it was certain before that it has not. The
+secondary holds a base (the point that its volumes are) and perhaps a partial point.
 
 A base that the primary knows as an older one of its own, or none at all, is that of a secondary that was restored
 from a copy, or made anew: it is filled from nothing. A base that the primary has never had is *diverged*: it may be
@@ -28,6 +28,7 @@ class PrimaryHolds:
     base: str | None
     pending: tuple[str, ...]
     aborted: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()  # points of aborted runs that are not held any more: no base can be made of them
     queued: tuple[str, ...] = ()  # points of runs behind this one
     past: frozenset[str] = frozenset()  # which of the points asked about were the base here once
     replaceable: str | None = None  # the secondary's base of which an operator has decided that it is to be replaced
@@ -113,6 +114,7 @@ def plan(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
 
     steps: list[Step] = [Outdated(secondary.base, secondary.complete)] if relation is Relation.OLDER else []
     steps += [Forget(point) for point in primary.aborted if point != secondary.base]
+    steps += [Forget(point) for point in primary.gone]
     base, pending = primary.base, list(primary.pending)
     if secondary.base in primary.queued:
         # Sent before this system was restored to where its run was still waiting.

@@ -125,7 +125,9 @@ def primary_holds(held: Sequence[PointRecord], run: str) -> PrimaryHolds:
     own = next((p.id for p in held if p.uuid == run), 0)
     pending = tuple(p.uuid for p in held if p.state == "pending" and p.id <= own)
     queued = tuple(p.uuid for p in held if p.state == "pending" and p.id > own)
-    return PrimaryHolds(base, pending, tuple(p.uuid for p in held if p.state == "aborted"), queued)
+    aborted = tuple(p.uuid for p in held if p.state == "aborted" and p.image_ids)
+    gone = tuple(p.uuid for p in held if p.state == "aborted" and not p.image_ids)
+    return PrimaryHolds(base, pending, aborted, gone, queued)
 
 
 def secondary_holds(held: Sequence[PointRecord]) -> SecondaryHolds:

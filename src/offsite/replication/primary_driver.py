@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
+from offsite.errors import PeerRefused
 from offsite.replication.asking import Receive, Transmit
 from offsite.replication.bandwidth import Flow
 from offsite.replication.batches import Changes, digest_of
@@ -93,7 +94,8 @@ class PrimaryDriver:
             case OpenChanges():
                 self._open(action)
             case Do(step, outcome):
-                self._end.do(step, outcome)
+                if not self._end.do(step, outcome):
+                    raise PeerRefused("what the secondary holds cannot be the base here; it is asked again")
         return None
 
     def _about_to_commit(self, commit: Commit) -> None:

@@ -73,11 +73,12 @@ class PrimaryEnd:
         old: Sequence[int | None] = self._point(base).image_ids if base else [None] * len(new)
         return [MemberDifference(o, n) for o, n in zip(old, new, strict=True)]
 
-    def do(self, step: Adopt | Forget | Outdated | Diverged, outcome: Outcome | None) -> None:
-        """Raises errors.Diverged for that step, once it is on record."""
+    def do(self, step: Adopt | Forget | Outdated | Diverged, outcome: Outcome | None) -> bool:
+        """Returns whether it is done: a point of which there are no images, or of whose aborted run the secondary holds
+        something else, is not adopted, but forgotten. Raises errors.Diverged for that step, once it is on record."""
         if isinstance(step, Outdated):
             self._other_halves.found(self._set, Relation.OLDER, step.base, step.theirs)
-            return
+            return True
         if isinstance(step, Diverged):
             self._other_halves.found(self._set, Relation.DIVERGED, step.base, step.theirs)
             with self._database.read() as connection:
@@ -85,11 +86,11 @@ class PrimaryEnd:
             raise DivergedError(diverged_sentence(self._set, peer, step.ours, step.theirs))
         with self._locks.recording(self._set.uuid, self._set.name):
             if isinstance(step, Adopt):
-                self._adopt(step.point, outcome)
-            else:
-                self._drop([point for point in self._points() if point.uuid == step.point])
+                return self._adopt(step.point, outcome)
+            self._drop([point for point in self._points() if point.uuid == step.point])
+            return True
 
-    def _adopt(self, uuid: str, outcome: Outcome | None) -> None:
+    def _adopt(self, uuid: str, outcome: Outcome | None) -> bool:
         """The point becomes the base; older points, and the run that took it, are done with."""
         with self._database.read() as connection:
             held = point_records.set_points(connection, self._set.id)
@@ -99,11 +100,14 @@ class PrimaryEnd:
         if adopted is None:
             raise ObjectNotFound(f"point {uuid} is gone; the run was aborted")
         if adopted.state == "base":
-            return
+            return True
+        if not adopted.image_ids:
+            self._drop([adopted])  # it can be no base, and the base that there is must stay
+            return False
         differing = self._differing(run, outcome)
         if differing is not None and adopted.state == "aborted":
             self._drop([adopted])  # nobody waits for it: what the secondary holds is none of ours
-            return
+            return False
         if differing is not None:
             raise DigestsDiffer(differing)
         older = [point for point in held if point.state == "base" or point.id < adopted.id]
@@ -130,6 +134,7 @@ class PrimaryEnd:
         self.pool.apply([*_deletions(older), *renames], write)
         if following is not None:
             self._report(events.HISTORY_NAME_IN_USE, following.sentence(self._set.name))
+        return True
 
     def _differing(self, run: RunRecord | None, outcome: Outcome | None) -> str | None:
         """Tells when the secondary has committed something else than what was sent."""

@@ -88,10 +88,11 @@ class RunControl:
         of = self._record(set_uuid, "aborted")
         with self._conductor.standing_still(of.uuid, 0.0):
             with self._locks.recording(of.uuid, of.name, ABORT_LOCK_SECONDS):
-                may_be_committed = self._conductor.stop_attempt(of.uuid)
+                self._conductor.stop_attempt(of.uuid)
                 with self._database.read() as connection:
                     run = records.set_run_in(connection, of.id, "running")
                 if run is not None:
+                    may_be_committed = self._conductor.may_be_committed(of.uuid, run.uuid)
                     self._taking.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
                 elif not self._preparation.abort(of):
                     raise NotAllowed(f"replication set {of.name} has no run to abort")

@@ -249,12 +249,12 @@ class Upkeep:
         end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "", self._report)
         for point in aborted:
             if held.base == point.uuid:
-                end.do(Adopt(point.uuid), held.outcome)
-                self._report(
-                    events.RUN_SETTLED,
-                    f"The aborted run of replication set name: {of.name}, had completed on the secondary before the "
-                    "abort: it counts as a success.",
-                )
+                if end.do(Adopt(point.uuid), held.outcome):
+                    self._report(
+                        events.RUN_SETTLED,
+                        f"The aborted run of replication set name: {of.name}, had completed on the secondary before "
+                        "the abort: it counts as a success.",
+                    )
                 continue
             discard = Discard(run=point.uuid, sentence="aborted by a user of the primary")
             connection.channel.ask(connection.asking, discard, Done)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from offsite import events
@@ -13,7 +15,7 @@ from offsite.replication.contact_records import ContactRecord
 from offsite.replication.contacts import Contacts
 from offsite.replication.messages import Done, Ping
 from offsite.store.settings import CLOCK_SKEW_WARNING, PEER_GONE_AFTER, Settings
-from tests.replication.sites import Site, pair
+from tests.replication.sites import WAIT_SECONDS, Site, pair
 from tests.replication.test_conductor import Quiet
 from tests.systems import wait_until
 
@@ -225,3 +227,53 @@ def test_a_clock_that_shows_no_date_ends_no_connection(london: Site, newark: Sit
     london.wall_clock.ahead_seconds = ahead_seconds
     visits(london, "Newark")
     visits(newark, "London")
+
+
+def test_what_is_heard_of_a_peer_that_was_deleted_just_now_is_no_fault(london: Site, newark: Site) -> None:
+    """Its records would break a rule of the database."""
+    pair(london, newark)
+    peer, contacts = london.replication.peers.record("Newark"), london.replication.contacts
+    london.replication.peers.delete("Newark", local_only=True)
+    contacts.heard(peer, 1_000_000.0, 0.0)
+    Settings(london.database).set(PEER_GONE_AFTER, "1")
+    contacts.failed(peer, "gone")
+    contacts._contacts[peer.system_uuid].silent_since = -1e9
+    contacts.failed(peer, "gone")
+    assert not told(london, events.CLOCKS_DIFFER) and not told(london, events.PEER_GONE)
+
+
+class SteppedClock:
+    """Stands still but for what a test lets pass."""
+
+    time = 1_800_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time - 1_700_000_000.0
+
+
+def test_what_a_hello_waits_for_here_is_no_skew_of_the_clocks(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its time is looked at, a commit may hold up what is put on record of the peer's start."""
+    pair(london, newark)
+    for ticker in (*london.replication._tickers, *newark.replication._tickers):
+        ticker.stop(WAIT_SECONDS)
+    of, contacts, clock = newark.replication.introductions, newark.replication.contacts, SteppedClock()
+    hello = london.replication.introductions.hello(newark.authority.certificate_der)
+    hello = msgspec.structs.replace(hello, now=clock.now() - 0.1)
+    peer, check = newark.replication.peers.record("London"), of._check_peer
+
+    def check_and_wait(*arguments: Any) -> None:
+        check(*arguments)
+        clock.time += 30.0
+
+    monkeypatch.setattr(of, "_check_peer", check_and_wait)
+    monkeypatch.setattr(of, "_clock", clock)
+    monkeypatch.setattr(contacts, "_clock", clock)
+    contacts._contacts.clear()
+    of.meet(peer.certificate, hello, 0.2)
+    skew = contacts.about(peer).skew
+    assert skew is not None and abs(skew.seconds) <= 0.2

@@ -6,16 +6,19 @@ import copy
 import sqlite3
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from offsite import events
 from offsite.clock import SystemClock
 from offsite.errors import BadParameter, IncarnationRefused
 from offsite.events import EventKind
+from offsite.replication import incarnation_records
 from offsite.replication.dialing import Dialer
-from offsite.replication.incarnation import EARLIER_MAX
+from offsite.replication.incarnation import EARLIER_MAX, Start
 from offsite.replication.introductions import Introductions
-from offsite.replication.messages import Done, Ping
+from offsite.replication.messages import Done, Ping, ToldAcquaintance, ToldStart
+from offsite.replication.remote_errors import NotPaired
 from tests.replication.sites import Site, Unintroduced, pair
 from tests.systems import wait_until
 
@@ -249,3 +252,40 @@ def test_who_does_not_tell_its_start_any_more_is_refused(london: Site, newark: S
 def test_strangers_are_told_nothing_of_starts(london: Site, newark: Site) -> None:
     with Dialer(london.authority, Unintroduced(london.identity), SystemClock()).dial(newark.address) as connection:
         assert (connection.hello.incarnation, connection.hello.known, connection.hello.now) == (None, None, None)
+
+
+STRANGE = ToldStart(1 << 40, "0" * 16)
+OLD = ToldStart(1, "0" * 16)
+
+
+@pytest.mark.parametrize("what", ["newer", "refused", "confirmed", "refuses us"])
+def test_a_peer_connection_that_is_deleted_while_the_peer_says_who_it_is_is_no_fault(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What would be put on record of it breaks a rule of the database: that ended the thread of all visits."""
+    pair(london, newark)
+    speak(london, "Newark")
+    speak(newark, "London")
+    peer, of = newark.replication.peers.record("London"), newark.replication.introductions
+    hello = london.replication.introductions.hello(newark.authority.certificate_der)
+    told, change = hello.incarnation, msgspec.structs.replace
+    assert told is not None
+    if what == "newer":
+        hello = change(hello, incarnation=change(told, current=STRANGE, earlier=[told.current]))
+    elif what == "refused":
+        hello = change(hello, incarnation=change(told, current=OLD, earlier=[]))
+    elif what == "confirmed":
+        with newark.database.transaction() as connection:
+            incarnation_records.put_confirmed(connection, peer.id, Start(7, "0" * 16))
+    else:
+        hello = change(hello, known=ToldAcquaintance(newest=STRANGE))
+    find = of._find
+
+    def find_and_delete(certificate: bytes) -> object:
+        found = find(certificate)
+        newark.replication.peers.delete("London", local_only=True)
+        return found
+
+    monkeypatch.setattr(of, "_find", find_and_delete)
+    with pytest.raises(NotPaired, match="peer connection London was deleted"):
+        of.meet(peer.certificate, hello, 0.0)

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 from offsite.clock import SystemClock
 from offsite.errors import PeerUnreachable
 from offsite.replication.presence import PATIENCE_SECONDS, Presence
@@ -47,3 +49,24 @@ def test_many_questions_wait_for_a_silent_peer_as_long_as_one() -> None:
     assert time.perf_counter() - begun < 4 * PATIENCE_SECONDS
     assert dialer.dials == 1
     dialer.gone.set()
+
+
+class FaultyDialer:
+    """A fault of the program, or a database that breaks a rule of its own."""
+
+    dials = 0
+
+    def dial(self, *_: object) -> Any:
+        self.dials += 1
+        raise RuntimeError("a fault")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_after_a_fault_it_is_asked_again() -> None:
+    """Were the question still open, nobody would ask any more, and the peer count as gone for good."""
+    dialer = FaultyDialer()
+    presence = Presence(dialer, SystemClock())
+    for _ in range(2):
+        assert not presence.is_online(PEER)
+        presence.forget()
+    assert dialer.dials == 2

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from offsite import events
 from offsite.clock import Clock
 from offsite.events import Report
-from offsite.replication import contact_records
+from offsite.replication import contact_records, records
 from offsite.replication.clock_skew import PeerClock, Skew, better, measure
 from offsite.replication.contact_records import ContactRecord
 from offsite.replication.records import PeerRecord
@@ -55,9 +55,11 @@ class Contacts:
         self._lock = threading.Lock()
         self._contacts: dict[str, _Contact] = {}  # by the uuid of the system
 
-    def heard(self, peer: PeerRecord, stamp: float | None, waited_seconds: float) -> None:
-        """It has said something, and perhaps its time, for which we had waited so long."""
-        monotonic = self._clock.monotonic()
+    def heard(
+        self, peer: PeerRecord, stamp: float | None, waited_seconds: float, arrived_at: float | None = None
+    ) -> None:
+        """It has said something, and perhaps its time, for which we had waited so long when it came (monotonic)."""
+        monotonic = self._clock.monotonic() if arrived_at is None else arrived_at
         with self._database.read() as transaction:
             record = contact_records.contact_record(transaction, peer.id)
             skew_limit_seconds = self._settings.read(transaction, CLOCK_SKEW_WARNING)
@@ -89,7 +91,8 @@ class Contacts:
             return
         since = self._clock.now() - silent_seconds
         with self._database.transaction() as transaction:
-            if contact_records.contact_record(transaction, peer.id).gone_since is not None:
+            known = contact_records.contact_record(transaction, peer.id).gone_since is not None
+            if known or not records.has_peer(transaction, peer.id):
                 return
             contact_records.put_contact(transaction, peer.id, gone_since=since)
         self._report(
@@ -147,6 +150,8 @@ class Contacts:
         if begins or is_over or old is None or abs(old.seconds - skew.seconds) > KEPT_WITHIN_SECONDS:
             told = begins or (record.skew_told and not is_over)
             with self._database.transaction() as transaction:
+                if not records.has_peer(transaction, peer.id):
+                    return  # it was deleted just now
                 if contact_records.contact_record(transaction, peer.id).skew_told != record.skew_told:
                     return  # another connection has told it
                 contact_records.put_contact(transaction, peer.id, skew=skew, skew_told=told)

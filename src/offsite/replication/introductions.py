@@ -12,6 +12,7 @@ Each event is told once for each copy, however often it comes.
 from __future__ import annotations
 
 from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from offsite import events
 from offsite.clock import Clock
@@ -24,6 +25,7 @@ from offsite.replication.incarnation import Acquaintance, Lineage, Start, Verdic
 from offsite.replication.incarnation_records import OwnRefusal, PeerIncarnation, RefusedStart
 from offsite.replication.messages import INSTANT_MAX, Hello, ToldAcquaintance, ToldIncarnation, ToldStart
 from offsite.replication.records import PeerRecord
+from offsite.replication.remote_errors import NotPaired
 from offsite.store.database import Database
 from offsite.units import format_instant
 
@@ -79,7 +81,8 @@ class Introductions:
         return replace(hello, incarnation=incarnation, known=known, now=now if 0 <= now <= INSTANT_MAX else None)
 
     def meet(self, certificate: bytes | None, hello: Hello, waited_seconds: float) -> None:
-        """Hears who is there: see Introduces. Raises IncarnationRefused: then nothing is done for it."""
+        """Hears who is there: see Introduces. Raises IncarnationRefused, or NotPaired: then nothing is done for it."""
+        arrived_at = self._clock.monotonic()  # before anything is waited for, as a lock of the database
         of = self._find(certificate) if certificate is not None else None
         if of is None:
             return
@@ -87,7 +90,7 @@ class Introductions:
         told = _lineage_of(hello)
         self._check_peer(peer, about, hello, told)
         self._check_own(peer, about, hello)
-        self._contacts.heard(peer, hello.now, waited_seconds)
+        self._contacts.heard(peer, hello.now, waited_seconds, arrived_at)
 
     def about(self, peer: PeerRecord) -> PeerIncarnation:
         with self._database.read() as transaction:
@@ -97,6 +100,7 @@ class Introductions:
         """An operator says which of two starts of a peer is to live; from now on the other one, and what descends from
         it, is refused. Raises BadParameter when `wanted` is neither the known nor the refused one."""
         with self._database.transaction() as transaction:
+            _check_still_there(transaction, peer)
             about = incarnation_records.peer_incarnation(transaction, peer.id)
             refused, newest = about.refused, about.known.newest
             if refused is None or newest is None:
@@ -134,6 +138,7 @@ class Introductions:
             return
         started_at, is_new = hello.incarnation.started_at, False
         with self._database.transaction() as transaction:  # another connection may just be telling something else
+            _check_still_there(transaction, peer)
             about = incarnation_records.peer_incarnation(transaction, peer.id)
             verdict = judge(about.known, told)
             if verdict is Verdict.NEWER:
@@ -185,6 +190,7 @@ class Introductions:
     def _note_own_refusal(self, peer: PeerRecord, refusal: OwnRefusal) -> bool:
         """Whether it is another one than before."""
         with self._database.transaction() as transaction:  # another connection may just have been refused, too
+            _check_still_there(transaction, peer)
             before = incarnation_records.peer_incarnation(transaction, peer.id).own_refusal
             if before is not None and before.verdict is refusal.verdict:
                 return False
@@ -193,6 +199,7 @@ class Introductions:
 
     def _taken(self, peer: PeerRecord, confirmed: Start) -> None:
         with self._database.transaction() as transaction:
+            _check_still_there(transaction, peer)
             about = incarnation_records.peer_incarnation(transaction, peer.id)
             incarnation_records.put_confirmed(transaction, peer.id, confirmed)
             incarnation_records.put_own_refusal(transaction, peer.id, None)
@@ -210,6 +217,12 @@ class Introductions:
         with self._database.read() as transaction:
             peer = records.find_peer(transaction, certificate)
             return None if peer is None else (peer, incarnation_records.peer_incarnation(transaction, peer.id))
+
+
+def _check_still_there(transaction: Connection, peer: PeerRecord) -> None:
+    """Raises NotPaired: nothing is put on record of a peer that was deleted since it was looked up."""
+    if not records.has_peer(transaction, peer.id):
+        raise NotPaired(f"peer connection {peer.name} was deleted here just now")
 
 
 def _refusal(peer: PeerRecord, about: PeerIncarnation, told: Start, started_at: float, verdict: Verdict) -> str:

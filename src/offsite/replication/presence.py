@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
@@ -49,15 +50,15 @@ class Presence:
             self._answers.clear()
 
     def _ask(self, peer: PeerRecord) -> None:
+        answer = False
         try:
-            with self._dialer.dial(peer.address, peer.certificate, PING_SECONDS) as connection:
+            with suppress(OffsiteError), self._dialer.dial(peer.address, peer.certificate, PING_SECONDS) as connection:
                 connection.channel.ask(connection.asking, Ping(), Done)
-            answer = True
-        except OffsiteError:
-            answer = False
-        with self._lock:
-            self._answers[_whom(peer)] = (self._clock.monotonic(), answer)
-            del self._asking[_whom(peer)]
+                answer = True
+        finally:  # also after a fault: while somebody is taken to ask, nobody else does
+            with self._lock:
+                self._answers[_whom(peer)] = (self._clock.monotonic(), answer)
+                del self._asking[_whom(peer)]
 
 
 def _whom(peer: PeerRecord) -> _Whom:

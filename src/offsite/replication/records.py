@@ -96,6 +96,7 @@ class RunRecord:
 # Asked all the time, as those of sets and runs below: to put them together anew would take as long as SQLite does.
 _ALL_PEERS = select(peers).order_by(peers.c.name)
 _PEER_OF_CERTIFICATE = select(peers).where(peers.c.certificate == bindparam("certificate"))
+_PEER_OF_ID = select(peers.c.id).where(peers.c.id == bindparam("peer"))
 
 
 def all_peers(connection: Connection) -> list[PeerRecord]:
@@ -105,6 +106,11 @@ def all_peers(connection: Connection) -> list[PeerRecord]:
 def find_peer(connection: Connection, certificate: bytes) -> PeerRecord | None:
     row = connection.execute(_PEER_OF_CERTIFICATE, {"certificate": certificate}).mappings().first()
     return PeerRecord(**row) if row else None
+
+
+def has_peer(connection: Connection, peer_id: int) -> bool:
+    """Asked before what is known of a peer is put on record: its peer connection may have been deleted just now."""
+    return connection.execute(_PEER_OF_ID, {"peer": peer_id}).first() is not None
 
 
 def insert_peer(connection: Connection, values: dict[str, Any]) -> None:

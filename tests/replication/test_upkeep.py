@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from offsite import events
-from offsite.errors import InUse, NotAllowed, OffsiteError, StateDirectoryError
+from offsite.errors import InUse, NotAllowed, OffsiteError, PeerRefused, ProtocolError, StateDirectoryError
 from offsite.pools.protocol import Rename
+from offsite.replication import point_records, wire
 from offsite.replication.attempt import Attempt
-from offsite.replication.messages import ChangeSet, Done, PrimaryNames, SetSettings
+from offsite.replication.channel import Channel
+from offsite.replication.dialing import Connection
+from offsite.replication.messages import AnyMessage, ChangeSet, Done, Holds, PrimaryNames, SetSettings, SetsHeld
 from offsite.replication.records import PeerRecord, SetRecord
+from offsite.replication.remote_errors import NotPaired
 from offsite.replication.set_settings import Settings
 from offsite.replication.status import Status
 from offsite.replication.upkeep import settings_of
@@ -230,6 +237,107 @@ def test_a_peer_that_comes_back_is_noticed_within_seconds(
     newark.open()
     newark.start()
     assert london.await_end("SalesDR", run).state == "success"
+
+
+# -- visits that go wrong: stepped by hand
+
+
+@pytest.fixture
+def still(london: Site) -> Site:
+    """Nothing happens by itself any more on London."""
+    for ticker in london.replication._tickers:
+        ticker.stop(WAIT_SECONDS)
+    return london
+
+
+def visit(site: Site) -> None:
+    upkeep = site.replication.upkeep
+    peers, sets = site.replication.peers._records(), site.replication.sets._records()
+    upkeep._visit(peers[0], sets)
+
+
+@pytest.mark.parametrize(
+    "error", [PeerRefused("no"), ProtocolError("what?"), NotPaired("who?"), StateDirectoryError("the disk"), OSError()]
+)
+def test_a_peer_that_refuses_the_second_connection_of_a_visit_ends_it(
+    still: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What one set is refused ends a connection. The visit goes on with another, and not for ever."""
+    still.create_set("Other", still.create_volume("Other", MIB), "Newark")
+    peers = still.replication.peers
+    connect, dials = peers.connect, list[str]()
+
+    def connect_once(peer: PeerRecord, patience_seconds: float | None = None) -> Connection:
+        dials.append(peer.name)
+        assert len(dials) < 5, "it never ends"
+        if len(dials) > 1:
+            raise error
+        return connect(peer, patience_seconds)
+
+    def refuse(*_arguments: object) -> None:
+        raise NotAllowed("not this one")
+
+    monkeypatch.setattr(peers, "connect", connect_once)
+    monkeypatch.setattr("offsite.replication.remote_requests.RemoteRequests.change_set", refuse)
+    visit(still)
+    assert len(dials) == 2
+
+
+@pytest.mark.parametrize("error", [OSError("the disk"), IntegrityError("INSERT", None, Exception("no such peer"))])
+@pytest.mark.parametrize("where", ["connect", "list"])
+def test_a_visit_that_fails_on_this_side_ends_no_upkeep(
+    still: Site, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    """Its thread would be gone, and with it every visit until the next start."""
+
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    if where == "connect":
+        monkeypatch.setattr(still.replication.peers, "connect", fail)
+    else:
+        monkeypatch.setattr(still.replication.upkeep, "_compare", fail)
+    visit(still)
+    assert not still.replication.contacts.is_silent(still.replication.peers.record("Newark"))
+    assert still.replication.upkeep.settle_now(london_set(still)) is (where == "list")
+
+
+def test_a_peer_that_trickles_holds_up_no_visit(still: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte in time, and the message never: one thread visits all peers."""
+    monkeypatch.setattr("offsite.replication.upkeep.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("offsite.replication.upkeep.VISIT_SECONDS", 0.5)
+    monkeypatch.setattr("offsite.replication.upkeep.SET_SECONDS", 0.1)
+    send, ended = Channel.send, threading.Event()
+
+    def trickle(channel: Channel, message: AnyMessage, *payload: Any) -> None:
+        if not isinstance(message, SetsHeld | Holds):
+            send(channel, message, *payload)
+            return
+        for byte in wire.encode(message):
+            channel._socket.sendall(bytes([byte]))
+            if ended.wait(1.0):
+                return
+
+    monkeypatch.setattr(Channel, "send", trickle)
+    thread = threading.Thread(target=visit, args=(still,), daemon=True)
+    thread.start()
+    thread.join(WAIT_SECONDS / 2)
+    is_over = not thread.is_alive()
+    settled = threading.Thread(
+        target=still.replication.upkeep.settle_now, args=(_with_an_aborted_run(still),), daemon=True
+    )
+    settled.start()
+    settled.join(WAIT_SECONDS / 2)
+    is_settled = not settled.is_alive()
+    ended.set()
+    assert (is_over, is_settled) == (True, True)
+
+
+def _with_an_aborted_run(site: Site) -> SetRecord:
+    of = london_set(site)
+    with site.database.transaction() as connection:
+        point_records.insert_point(connection, of.id, "r" * 36, "aborted", 0.0, [])
+    return of
 
 
 # -- when a peer is visited: on a clock of our own, with nothing started

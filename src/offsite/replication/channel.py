@@ -43,6 +43,11 @@ class Channel:
         self._body = memoryview(bytearray(0))
         self._payload = memoryview(bytearray(0))
 
+    def end_within(self, seconds: float) -> None:
+        """All that is received from now on has to come within that time: a peer that sends each byte just in time
+        would hold up whoever waits for it."""
+        self.deadline = time.monotonic() + seconds
+
     def allow_payloads(self) -> None:
         """From now on batches may come. Nobody gets so much memory before we know who it is."""
         if not len(self._payload):

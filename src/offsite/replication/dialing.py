@@ -16,6 +16,7 @@ from offsite.replication.messages import VERSION_OLDEST, Hello
 from offsite.replication.pinning import client_context, server_name_of
 
 CONNECT_SECONDS = 10.0
+CONVERSATION_PATIENCES = 3  # within so many times the patience with each word all is said
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Dialer:
     def dial(self, address: str, pinned: bytes | None = None, patience_seconds: float | None = None) -> Connection:
         """Connects to the peer port of a system. With the certificate that is `pinned` for it (DER) we show
         our own, and hear only from that system; without we are anonymous, and it may be anyone. `patience_seconds`
-        is how long each word of the other side may take, if that is to be less than usual.
+        is how long each word of the other side may take, if that is to be less than usual; a few times as long is then
+        what all that is received may take, unless the caller sets the channel another end.
 
         Raises BadParameter, PeerUnreachable, PeerRefused, IncarnationRefused, or CertificateChanged; a message of ours
         is sent only once the certificate was found to be the pinned one.
@@ -76,7 +78,9 @@ class Dialer:
                     "in there again: set peer-connection remote-username USER NAME"
                 )
             channel = Channel(sock, address)
-            asking = Asking(address, self._clock, connect_seconds)
+            if patience_seconds is not None:
+                channel.end_within(CONVERSATION_PATIENCES * patience_seconds)
+            asking = Asking(address, self._clock, connect_seconds, connect_seconds)
             asked_at = self._clock.monotonic()
             hello = channel.ask(asking, self._introductions.hello(pinned), Hello)
             waited_seconds = self._clock.monotonic() - asked_at

@@ -19,11 +19,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import SQLAlchemyError
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import IncarnationRefused, OffsiteError, PeerUnreachable
+from offsite.errors import IncarnationRefused, OffsiteError, PeerUnreachable, StateDirectoryError
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication import other_halves, point_records, records
@@ -55,6 +55,10 @@ SOON_SECONDS = 5.0
 SELDOM_SECONDS = 60.0
 SETTLING_SECONDS = 2.0  # that an abort waits for a visit that settles the same
 PATIENCE_SECONDS = 1.0  # for each word of a visit: an abort waits for it
+VISIT_SECONDS = 5.0  # for a whole visit, and so much more for each set: one thread visits all peers
+SET_SECONDS = 2.0
+
+_FAILURES = OffsiteError, OSError, SQLAlchemyError
 
 _log = structlog.get_logger(__name__)
 
@@ -154,7 +158,7 @@ class Upkeep:
             try:
                 with self._peers.connect(self._peers.record_of(of.peer_id), PATIENCE_SECONDS) as connection:
                     self._settle(connection, of)
-            except OffsiteError as error:
+            except _FAILURES as error:
                 _log.info("an abort will be settled later", set=of.name, reason=str(error))
                 self.peer_failed()
                 return False
@@ -163,10 +167,18 @@ class Upkeep:
     # -- a visit -------------------------------------------------------------------------------------------
 
     def _visit(self, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
+        """Never raises what may be expected to happen, and ends in bounded time whatever the peer does."""
         left, compared = list(sets), False
+        until = self._clock.monotonic() + VISIT_SECONDS + SET_SECONDS * len(left)
         while left or not compared:
             try:
-                with self._peers.connect(peer, PATIENCE_SECONDS) as connection:
+                connection = self._peers.connect(peer, PATIENCE_SECONDS)
+            except _FAILURES as error:
+                self._not_visited(peer, error)
+                return
+            connection.channel.end_within(until - self._clock.monotonic())
+            try:
+                with connection:
                     if not compared:
                         self._conductor.peer_is_back(peer.id)
                         self._refusals.accepted(peer)
@@ -177,23 +189,27 @@ class Upkeep:
                         if of.role == "primary" and of.uuid not in self._half_missing:
                             self._tell(connection, of)
                             self._attend_if_idle(connection, of)
-            except PeerUnreachable as error:
-                _log.debug("peer is not there", peer=peer.name, reason=str(error))
-                self._note_silence(peer, error)
-                return
-            except OffsiteError as error:
+            except _FAILURES as error:
+                if isinstance(error, PeerUnreachable) or not compared:
+                    self._not_visited(peer, error)
+                    return
+                # What one set is refused ends the connection, and is no reason to leave the others alone.
                 _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
-                if not compared:
-                    self._refusals.refused(peer, error)
-                    self._note_silence(peer, error)
-                    return  # else what one set is refused is no reason to leave the others alone
 
-    def _note_silence(self, peer: PeerRecord, error: OffsiteError) -> None:
+    def _not_visited(self, peer: PeerRecord, error: Exception) -> None:
+        if isinstance(error, PeerUnreachable):
+            _log.debug("peer is not there", peer=peer.name, reason=str(error))
+        else:
+            _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+        if not isinstance(error, OffsiteError) or isinstance(error, StateDirectoryError):
+            return  # it failed here, whatever the peer is like
+        if not isinstance(error, PeerUnreachable):
+            self._refusals.refused(peer, error)
         if isinstance(error, IncarnationRefused | NotPaired):
             return  # it is there, and was told by an event of its own
         try:
             self._peers.contacts.failed(peer, str(error))
-        except (OffsiteError, IntegrityError) as trouble:  # the disk; or the peer connection was deleted just now
+        except _FAILURES as trouble:
             _log.error("that a peer is gone cannot be recorded", peer=peer.name, reason=str(trouble))
 
     def _owes(self, of: SetRecord, with_aborted: set[int]) -> bool:

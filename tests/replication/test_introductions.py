@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,9 +18,23 @@ from offsite.replication import incarnation_records
 from offsite.replication.dialing import Dialer
 from offsite.replication.incarnation import EARLIER_MAX, Start
 from offsite.replication.introductions import Introductions
-from offsite.replication.messages import Done, Ping, ToldAcquaintance, ToldStart
+from offsite.replication.messages import (
+    AnyMessage,
+    ChangeSet,
+    Done,
+    ListSets,
+    Ping,
+    Position,
+    SetSettings,
+    SetsHeld,
+    ToldAcquaintance,
+    ToldStart,
+    Unpair,
+)
 from offsite.replication.remote_errors import NotPaired
-from tests.replication.sites import Site, Unintroduced, pair
+from offsite.replication.secondary_end import SecondarySide
+from tests.replication.proxy import Proxy
+from tests.replication.sites import WAIT_SECONDS, Site, Unintroduced, pair, random_bytes
 from tests.systems import wait_until
 
 MIB = 1 << 20
@@ -289,3 +304,80 @@ def test_a_peer_connection_that_is_deleted_while_the_peer_says_who_it_is_is_no_f
     monkeypatch.setattr(of, "_find", find_and_delete)
     with pytest.raises(NotPaired, match="peer connection London was deleted"):
         of.meet(peer.certificate, hello, 0.0)
+
+
+# -- connections that are open while an operator chooses
+
+
+def refuse_another_start(site: Site, peer: Site) -> str:
+    """A copy of the peer comes, and is refused. Returns its start."""
+    hello = peer.replication.introductions.hello(site.authority.certificate_der)
+    assert hello.incarnation is not None
+    told = msgspec.structs.replace(hello.incarnation, current=OLD, earlier=[])
+    with pytest.raises(IncarnationRefused):
+        site.replication.introductions.meet(
+            site.replication.peers.record(peer.name).certificate,
+            msgspec.structs.replace(hello, incarnation=told),
+            0.0,
+        )
+    return OLD.id
+
+
+def test_a_run_of_the_start_that_is_given_up_gets_to_no_commit(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection was opened before. The copy that it would replace may be what the chosen one goes on with."""
+    volume = london.create_volume("Sales", MIB)
+    pair(london, newark)
+    london.create_set("SalesDR", volume, "Newark")
+    chosen = refuse_another_start(newark, london)
+    london.write(volume, 0, b"x" * 4096)
+    store, stored = SecondarySide.store, list[str]()
+
+    def store_and_choose(side: SecondarySide, *arguments: Any) -> Position:
+        if not stored:
+            stored.append("once")
+            newark.replication.peers.accept("London", chosen)
+        return store(side, *arguments)
+
+    monkeypatch.setattr(SecondarySide, "store", store_and_choose)
+    london.replication.replicate("SalesDR")
+    london.await_trouble("SalesDR", "Newark")
+    assert stored and newark.content("Sales") == bytes(MIB)
+    assert newark.replication.sets.get("SalesDR").recovery_point_at is None
+
+
+CHANGE = ChangeSet(set_uuid="u" * 36, settings=SetSettings(name="S"))
+
+
+@pytest.mark.parametrize("message", [ListSets(), Unpair(), CHANGE])
+def test_nothing_is_done_any_more_for_a_start_that_is_given_up(london: Site, newark: Site, message: AnyMessage) -> None:
+    pair(london, newark)
+    chosen = refuse_another_start(newark, london)
+    peers = london.replication.peers
+    with peers.connect(peers.record("Newark")) as connection:
+        connection.channel.ask(connection.asking, ListSets(), SetsHeld)
+        newark.replication.peers.accept("London", chosen)
+        with pytest.raises(IncarnationRefused, match="is not the one that is taken"):
+            connection.channel.ask(connection.asking, message, Done)
+    assert newark.replication.peers.record("London")
+
+
+def test_nothing_more_is_sent_to_a_start_that_is_given_up(london: Site, newark: Site) -> None:
+    """A run that is under way would make its copy the base here."""
+    volume = london.create_volume("Sales", 8 * MIB)
+    london.write(volume, 0, random_bytes(6 * MIB))
+    pair(london, newark)
+    london.create_set("SalesDR", volume, "Newark")
+    link = Proxy(newark.port)
+    with london.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE peers SET address = ?", (link.address,))
+    chosen = refuse_another_start(london, newark)
+    link.stall_at = link.bytes_there + 3 * MIB
+    london.replication.replicate("SalesDR")
+    assert link.stalled.wait(WAIT_SECONDS)
+    london.replication.peers.accept("Newark", chosen)
+    london.await_progress("SalesDR", lambda now: now.state == "waiting")
+    link.stalled.clear()
+    london.await_trouble("SalesDR", "and is refused")
+    link.close()

@@ -62,6 +62,10 @@ class Attempt:
         self._stop.set()
         self._cut()
 
+    def cut(self) -> None:
+        """Ends its connection: it fails, and is tried again over another; from any thread."""
+        self._cut()
+
     @property
     def is_stopped(self) -> bool:
         return self._stop.is_set()

@@ -289,6 +289,14 @@ class Conductor:
                     life.retry_at, life.peer_gone = None, False
         self.wake()
 
+    def cut_from(self, peer_id: int) -> None:
+        """The peer is another one from now on: what is sent to it goes over connections that are made anew."""
+        with self._lock:
+            attempts = [life.attempt for life in self._lives.values() if life.attempt is not None]
+        for attempt in attempts:
+            if attempt.set.peer_id == peer_id:
+                attempt.cut()
+
     def waits_for_peer(self, set_uuid: str) -> bool:
         with self._lock:
             life = self._lives.get(set_uuid)

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from offsite.replication.incarnation import EARLIER_MAX, NOBODY, Acquaintance, Start, Verdict
-from offsite.store.tables.replication import incarnations, peer_incarnations
+from offsite.replication.records import PeerRecord
+from offsite.store.tables.replication import incarnations, peer_incarnations, peers
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,24 @@ def peer_incarnation(connection: Connection, peer_id: int) -> PeerIncarnation:
     return PeerIncarnation(
         Acquaintance(newest, denied), row["started_at"], row["met_at"], refused, confirmed, own_refusal
     )
+
+
+# With every message but batches: hence one question for both.
+_PEER_AND_START = (
+    select(peers, peer_incarnations.c.number.label("start_number"), peer_incarnations.c.start_id)
+    .join(peer_incarnations, peer_incarnations.c.peer_id == peers.c.id, isouter=True)
+    .where(peers.c.certificate == bindparam("certificate"))
+)
+
+
+def find_peer_and_start(connection: Connection, certificate: bytes) -> tuple[PeerRecord, Start | None] | None:
+    """The peer, and the newest start of it that was met."""
+    row = connection.execute(_PEER_AND_START, {"certificate": certificate}).mappings().first()
+    if row is None:
+        return None
+    values = dict(row)
+    number, start_id = values.pop("start_number"), values.pop("start_id")
+    return PeerRecord(**values), None if number is None else Start(number, start_id)
 
 
 def put_known(connection: Connection, peer_id: int, known: Acquaintance, started_at: float, met_at: float) -> None:

@@ -95,6 +95,7 @@ class Peers:
         self._introductions = introductions
         self.contacts = contacts
         self.own_address = own_address
+        self.when_start_chosen: Callable[[int], None] = lambda _peer_id: None
         self._report = report
         self._clock = clock
         self.presence = Presence(dialer, clock)
@@ -210,7 +211,9 @@ class Peers:
 
     def accept(self, name: str, start: str) -> Peer:
         """Which of two starts of the peer is to live: see Introductions.accept."""
-        self._introductions.accept(self.record(name), start)
+        peer = self.record(name)
+        self._introductions.accept(peer, start)
+        self.when_start_chosen(peer.id)
         self.presence.forget()
         return self.get(name)
 

@@ -16,6 +16,7 @@ from offsite.errors import (
     AuthenticationFailed,
     BadParameter,
     CertificateChanged,
+    IncarnationRefused,
     InUse,
     NameInUse,
     ObjectNotFound,
@@ -26,11 +27,12 @@ from offsite.errors import (
 from offsite.events import Report
 from offsite.pools.groups import insert_group
 from offsite.pools.protocol import Create, Pool
-from offsite.replication import peer_share, point_records, records
+from offsite.replication import incarnation_records, peer_share, point_records, records
 from offsite.replication.common_sets import CommonSets
 from offsite.replication.fence import Fences
 from offsite.replication.filling import Background
 from offsite.replication.identity import SystemIdentity, fingerprint_of, format_address
+from offsite.replication.incarnation import Start
 from offsite.replication.limits import Limits
 from offsite.replication.locate import find_image
 from offsite.replication.locks import SetLocks
@@ -46,11 +48,13 @@ from offsite.replication.messages import (
     PrimaryNames,
     SetSettings,
     SetsHeld,
+    ToldStart,
 )
 from offsite.replication.other_halves import OtherHalves
 from offsite.replication.pinning import check_pinnable
 from offsite.replication.plan import Relation
 from offsite.replication.records import MemberRecord, PeerRecord, SetRecord
+from offsite.replication.remote_errors import NotPaired
 from offsite.replication.removal import remove_set
 from offsite.replication.secondary_end import SecondarySide, check_generation, holds
 from offsite.replication.set_settings import Settings, check_settings, check_sizes
@@ -97,6 +101,19 @@ class RemoteRequests:
     def find_peer(self, certificate: bytes) -> PeerRecord | None:
         with self._database.read() as connection:
             return records.find_peer(connection, certificate)
+
+    def check_still_peer(self, certificate: bytes, told: ToldStart | None) -> PeerRecord:
+        with self._database.read() as connection:
+            found = incarnation_records.find_peer_and_start(connection, certificate)
+        if found is None:
+            raise NotPaired("the peer connection was deleted here")
+        peer, newest = found
+        if newest is not None and (told is None or Start(told.number, told.id) != newest):
+            raise IncarnationRefused(
+                f"the start of system {peer.system_name} that has opened this connection is not the one that is taken, "
+                f"which is {newest}"
+            )
+        return peer
 
     def pair(self, pair: Pair, hello: Hello, host: str) -> None:
         self._log_in(pair, host)

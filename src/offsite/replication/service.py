@@ -97,6 +97,7 @@ class Replication:
         )
         self.conductor.wake, self.upkeep.wake = (ticker.wake for ticker in self._tickers)
         self.conductor.when_peer_gone = self.upkeep.peer_failed
+        self.peers.when_start_chosen = self.conductor.cut_from
 
     @property
     def port(self) -> int:

@@ -47,6 +47,7 @@ from offsite.replication.messages import (
     Pair,
     Ping,
     SetsHeld,
+    ToldStart,
     Unpair,
     Working,
 )
@@ -72,6 +73,11 @@ class Requests(Protocol):
     def pinned_certificates(self) -> list[bytes]: ...
 
     def find_peer(self, certificate: bytes) -> PeerRecord | None: ...
+
+    def check_still_peer(self, certificate: bytes, told: ToldStart | None) -> PeerRecord:
+        """Whoever has opened a connection, telling that start of itself, may still ask. Raises NotPaired when it is no
+        peer any more, and IncarnationRefused when another start of it is taken by now."""
+        ...
 
     def pair(self, pair: Pair, hello: Hello, host: str) -> None: ...
 
@@ -177,7 +183,7 @@ class Session:
         while True:
             message, payload = self._receive(channel, IDLE_SECONDS)
             if not isinstance(message, Batch | Ping):
-                peer = self._check_still_peer()
+                peer = self._check_still_peer(hello)
             channel.send(self._answer(channel, peer, message, payload))
 
     def _meet(self, pinned: bytes | None, hello: Hello) -> IncarnationRefused | None:
@@ -197,11 +203,10 @@ class Session:
         self._requests.pair(message, hello, self._host)
         channel.send(Done())
 
-    def _check_still_peer(self) -> PeerRecord:
-        peer = self._requests.find_peer(self._certificate) if self._certificate else None
-        if peer is None:
-            raise NotPaired("the peer connection was deleted here")
-        return peer
+    def _check_still_peer(self, hello: Hello) -> PeerRecord:
+        assert self._certificate  # or it would be a stranger
+        told = None if hello.incarnation is None else hello.incarnation.current
+        return self._requests.check_still_peer(self._certificate, told)
 
     def _receive(self, channel: Channel, timeout_seconds: float) -> tuple[AnyMessage, memoryview]:
         received = channel.receive(timeout_seconds)

@@ -396,3 +396,18 @@ def test_a_begin_with_a_time_that_is_none_is_refused() -> None:
         begin = Begin(run="r" * 36, point="p" * 36, base=None, taken_at=taken_at, sizes_bytes=[4096])
         with pytest.raises(ProtocolError):
             wire.decode_message(wire.encode(begin)[wire.HEAD_BYTES :])
+
+
+@pytest.mark.parametrize("wrong", [5e9, -3600.0], ids=["2128", "1969"])
+def test_a_clock_that_was_wrong_once_blocks_no_set(world: World, wrong: float) -> None:
+    """The instants of that time are told ever after: no message that holds one would be taken."""
+    world.clock.time = wrong
+    replicate(world, 1)
+    world.clock.time = 1_800_000_000.0
+    saved = world.primary.save()
+    replicate(world, 2)
+    world.primary.put_back(saved)
+    with pytest.raises(errors.Diverged):
+        world.attempt(world.request())
+    found = half(world)
+    assert found is not None and found.point is not None

@@ -38,6 +38,14 @@ StartId = Annotated[str, Meta(min_length=16, max_length=16, pattern="^[0-9a-f]*$
 INSTANT_MAX = 4_102_444_800
 Instant = Annotated[float, Meta(ge=0, le=INSTANT_MAX)]
 """Seconds since the epoch, up to the year 2100: no NaN, no infinity, nothing that cannot be shown as a date."""
+
+
+def told_instant(instant: float) -> float:
+    """What is told of an instant. One that a clock has shown when it was wrong would end each connection on which it is
+    told, and with that the set, for ever."""
+    return min(max(0.0, instant), float(INSTANT_MAX))
+
+
 SnapshotNumber = Annotated[int, Meta(ge=0, le=99_999)]
 
 

@@ -18,7 +18,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.events import Report
 from offsite.replication import records, recovery_points
-from offsite.replication.messages import RecoveryPoint
+from offsite.replication.messages import RecoveryPoint, told_instant
 from offsite.replication.plan import Relation
 from offsite.replication.records import SetRecord
 from offsite.store.database import Database
@@ -45,8 +45,8 @@ class OtherHalf:
             return None
         return RecoveryPoint(
             point=self.base,
-            taken_at=self.taken_at,
-            completed_at=self.completed_at,
+            taken_at=told_instant(self.taken_at),
+            completed_at=told_instant(self.completed_at),
             digest=bytes.fromhex(self.digest) if self.digest else None,
             data_bytes=self.data_bytes or 0,
         )

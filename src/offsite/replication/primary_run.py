@@ -37,6 +37,7 @@ from offsite.replication.messages import (
     Outcome,
     Ready,
     Working,
+    told_instant,
 )
 from offsite.replication.plan import Adopt, Diverged, Forget, Outdated, PrimaryHolds, SecondaryHolds, Send, plan
 
@@ -126,7 +127,7 @@ class PrimaryRun:
             run=self.run,
             point=step.point,
             base=step.base,
-            taken_at=description.taken_at,
+            taken_at=told_instant(description.taken_at),
             sizes_bytes=list(description.sizes_bytes),
             replaces=step.replaces,
             keep=step.keep,

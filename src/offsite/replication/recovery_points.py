@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
-from offsite.replication.messages import RecoveryPoint
+from offsite.replication.messages import RecoveryPoint, told_instant
 from offsite.store.tables.replication import points, recovery_points
 
 KEPT = 100_000  # of each set: of one that runs every hour, those of 11 years
@@ -43,4 +43,5 @@ def find_recovery_point(connection: Connection, set_id: int, uuid: str | None) -
     if row is None:
         return None
     digest = bytes.fromhex(row["digest"]) if row["digest"] else None
-    return RecoveryPoint(point=row["uuid"], taken_at=row["taken_at"], completed_at=row["completed_at"], digest=digest)
+    taken_at, completed_at = told_instant(row["taken_at"]), told_instant(row["completed_at"])
+    return RecoveryPoint(point=row["uuid"], taken_at=taken_at, completed_at=completed_at, digest=digest)

@@ -22,7 +22,7 @@ from offsite.replication.hooks import HookDirectory
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.messages import Hello
 from offsite.replication.progress import RunProgress
-from offsite.replication.records import RunRecord
+from offsite.replication.records import PeerRecord, RunRecord
 from offsite.replication.service import Replication
 from offsite.replication.set_creation import NewSet
 from offsite.replication.set_info import SetInfo
@@ -206,6 +206,8 @@ class Unintroduced:
         return self._identity.hello()
 
     def meet(self, certificate: bytes | None, hello: Hello, waited_seconds: float) -> None: ...
+
+    def alive(self, peer: PeerRecord) -> None: ...
 
 
 def pair(here: Site, there: Site) -> None:

@@ -13,7 +13,8 @@ from offsite import events
 from offsite.events import EventKind
 from offsite.replication.contact_records import ContactRecord
 from offsite.replication.contacts import Contacts
-from offsite.replication.messages import Done, Ping
+from offsite.replication.messages import Done, Ping, Position
+from offsite.replication.secondary_end import SecondarySide
 from offsite.store.settings import CLOCK_SKEW_WARNING, PEER_GONE_AFTER, Settings
 from tests.replication.sites import WAIT_SECONDS, Site, pair
 from tests.replication.test_conductor import Quiet
@@ -131,6 +132,32 @@ def test_a_peer_that_speaks_with_us_is_not_gone_though_we_cannot_reach_it(london
     contacts.failed(peer, "no way there")
     visits(london, "Newark")
     assert not contacts.is_silent(peer)
+
+
+@pytest.mark.usefixtures("pairs")
+def test_a_peer_that_a_run_goes_on_with_is_not_gone_though_no_visit_gets_through(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both sides: a visit gives each word a second, which a link that a run fills may not have left."""
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    london.write(london.image_id("Sales"), 0, b"x" * 4096)
+    for site in (london, newark):
+        site.replication._tickers[1].stop(WAIT_SECONDS)
+    monkeypatch.setattr("offsite.replication.contacts.ALIVE_SECONDS", 0.0)
+    sides = [(london, london.replication.peers.record("Newark")), (newark, newark.replication.peers.record("London"))]
+    store, failed = SecondarySide.store, list[str]()
+
+    def store_while_visits_fail(side: SecondarySide, *arguments: Any) -> Position:
+        for site, peer in sides:
+            site.replication.contacts.failed(peer, "no room on the link")
+            failed.append(peer.name)
+        return store(side, *arguments)
+
+    monkeypatch.setattr(SecondarySide, "store", store_while_visits_fail)
+    london.run_to_end("SalesDR")
+    assert failed
+    for site, peer in sides:
+        assert not site.replication.contacts.is_silent(peer)
 
 
 # -- clocks

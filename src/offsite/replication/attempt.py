@@ -47,6 +47,7 @@ class Attempt:
         connect: Callable[[], Connection],
         owner: Ended,
         pacing: Flow | None = None,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         self.set = of
         self.end = end
@@ -54,6 +55,7 @@ class Attempt:
         self._connect = connect
         self._owner = owner
         self._pacing = pacing
+        self._heard = heard
         self._stop = threading.Event()
         self._cut: Callable[[], None] = lambda: None
 
@@ -96,7 +98,7 @@ class Attempt:
         return run.steps(self.end.holds)
 
     def driver(self, link: Link) -> PrimaryDriver:
-        return PrimaryDriver(link, self.end, self.progress, self.check_stopped, self._pacing)
+        return PrimaryDriver(link, self.end, self.progress, self.check_stopped, self._pacing, self._heard)
 
     def finish(self, error: Exception | None) -> None:
         """None: the run is done. Whatever comes out of a connection that we cut ourselves is `Stopped`."""

@@ -173,7 +173,13 @@ class Conductor:
             return None
         peer = self._peers.record_of(of.peer_id)
         life.attempt = Attempt(
-            of, end, life.progress, lambda: self._peers.connect(peer), self, self._peers.pacing(peer.id)
+            of,
+            end,
+            life.progress,
+            lambda: self._peers.connect(peer),
+            self,
+            self._peers.pacing(peer.id),
+            lambda: self._peers.contacts.alive(peer),
         )
         life.progress.state = "connecting"
         return life.attempt

@@ -27,11 +27,14 @@ from offsite.units import format_instant
 
 KEPT_WITHIN_SECONDS = 1.0  # how far the skew on record may be off
 
+ALIVE_SECONDS = 3.0  # how often what is said over an open connection counts as a sign of life
+
 
 @dataclass
 class _Contact:
     """With one peer, since this start."""
 
+    heard_at: float | None = None  # monotonic: on a connection that was made before, every few seconds
     silent_since: float | None = None  # monotonic: of the first visit that failed since it was heard
     clock: PeerClock | None = None
 
@@ -72,6 +75,17 @@ class Contacts:
             self._tell_back(peer)
         if stamp is not None:
             self._note_skew(peer, record, skew_limit_seconds)
+
+    def alive(self, peer: PeerRecord) -> None:
+        """It goes on saying something over a connection that was made before: asked with each message, looked at every
+        few seconds. A visit may find no place on a link that a run fills."""
+        monotonic = self._clock.monotonic()
+        with self._lock:
+            contact = self._contacts.setdefault(peer.system_uuid, _Contact())
+            if contact.heard_at is not None and monotonic < contact.heard_at + ALIVE_SECONDS:
+                return
+            contact.heard_at = monotonic
+        self.heard(peer, None, 0.0)
 
     def is_silent(self, peer: PeerRecord) -> bool:
         """Whether the last visit failed."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from offsite import __version__
 from offsite.errors import BadParameter
 from offsite.replication.messages import VERSION, Hello
+from offsite.replication.records import PeerRecord
 
 PEER_PORT = 7443
 HOST_CHARACTERS_MAX = 255
@@ -34,6 +35,10 @@ class Introduces(Protocol):
 
     def meet(self, certificate: bytes | None, hello: Hello, waited_seconds: float) -> None:
         """`waited_seconds`: the Hello was made after that long before it came."""
+        ...
+
+    def alive(self, peer: PeerRecord) -> None:
+        """It goes on saying something."""
         ...
 
 

@@ -23,7 +23,14 @@ from offsite.replication.contacts import Contacts
 from offsite.replication.identity import SystemIdentity
 from offsite.replication.incarnation import Acquaintance, Lineage, Start, Verdict, choose, judge, told_lineage
 from offsite.replication.incarnation_records import OwnRefusal, PeerIncarnation, RefusedStart
-from offsite.replication.messages import INSTANT_MAX, Hello, ToldAcquaintance, ToldIncarnation, ToldStart
+from offsite.replication.messages import (
+    INSTANT_MAX,
+    Hello,
+    ToldAcquaintance,
+    ToldIncarnation,
+    ToldStart,
+    told_instant,
+)
 from offsite.replication.records import PeerRecord
 from offsite.replication.remote_errors import NotPaired
 from offsite.store.database import Database
@@ -73,7 +80,7 @@ class Introductions:
         lineage = self._lineage(of[1] if of else PeerIncarnation())
         incarnation = ToldIncarnation(
             current=_told(lineage.current),
-            started_at=min(max(0.0, self._started_at), INSTANT_MAX),
+            started_at=told_instant(self._started_at),
             earlier=[_told(start) for start in lineage.earlier],
         )
         known = _told_acquaintance(of[1].known) if of else None
@@ -91,6 +98,9 @@ class Introductions:
         self._check_peer(peer, about, hello, told)
         self._check_own(peer, about, hello)
         self._contacts.heard(peer, hello.now, waited_seconds, arrived_at)
+
+    def alive(self, peer: PeerRecord) -> None:
+        self._contacts.alive(peer)
 
     def about(self, peer: PeerRecord) -> PeerIncarnation:
         with self._database.read() as transaction:

@@ -42,7 +42,7 @@ class Link(Protocol):
 
 class PrimaryDriver:
     """For one attempt of one run. `check_stopped` raises when the attempt is to end; `pacing` says when a batch
-    may go, without it at once."""
+    may go, without it at once; `heard` is called with each message that comes."""
 
     def __init__(
         self,
@@ -51,12 +51,14 @@ class PrimaryDriver:
         progress: Progress,
         check_stopped: Callable[[], None],
         pacing: Flow | None = None,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel = channel
         self._end = end
         self._progress = progress
         self._check_stopped = check_stopped
         self._pacing = pacing
+        self._heard = heard
         self._pings_due = 0  # that were sent and not yet answered
         self._compressor = Compressor()
         self._changes: Iterator[Changes] = iter(())
@@ -109,6 +111,7 @@ class PrimaryDriver:
         received = self._channel.receive(timeout_seconds)
         if received is None:
             return None
+        self._heard()
         if self._pings_due and isinstance(received[0], Done):
             self._pings_due -= 1
             return Working()  # a run knows nothing of pings; it is to know that the other side lives

@@ -182,6 +182,7 @@ class Session:
         channel.deadline = None
         while True:
             message, payload = self._receive(channel, IDLE_SECONDS)
+            self._introductions.alive(peer)
             if not isinstance(message, Batch | Ping):
                 peer = self._check_still_peer(hello)
             channel.send(self._answer(channel, peer, message, payload))

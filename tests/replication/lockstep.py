@@ -276,12 +276,19 @@ class World:
         if self.lie is not None:
             link.change = self.lie
         driver = PrimaryDriver(link, end, Progress(run, 0.0, self.clock), lambda: None)
-        machine = PrimaryRun(run, SET_UUID, 1, Asking("secondary", self.clock))
+        machine = PrimaryRun(run, SET_UUID, 1, Asking("secondary", self.clock), end.history)
         try:
             driver.drive(machine.steps(end.holds))
         finally:
             self.data_bytes += link.data_bytes
             link.side.close()
+
+    def keep_history(self) -> None:
+        """From now on each run leaves snapshots on the secondary."""
+        of = {"snapshot_history": "secondary", "snapshot_basename": "h", "snapshot_count": 1}
+        for end in (self.primary, self.secondary):
+            with end.database.transaction() as connection:
+                records.update_set(connection, end.of.id, **of)
 
     def check(self) -> None:
         """R1: what the secondary shows is some point of the primary, of all members at the same instant."""

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from offsite.errors import DigestMismatch, DigestsDiffer, OffsiteError, PeerUnreachable
+from offsite.errors import (
+    DigestMismatch,
+    DigestsDiffer,
+    OffsiteError,
+    PeerLimitReached,
+    PeerUnreachable,
+    PoolFailed,
+    StateDirectoryFull,
+)
 from offsite.replication import point_records, records
 from offsite.replication.taking import Taking
 from tests.replication.lockstep import Crash, Nth, World
@@ -260,6 +268,70 @@ def test_a_later_request_finishes_the_point_that_was_cut_and_then_its_own(make_w
 
 
 def test_requests_while_a_run_is_under_way_keep_at_most_two_points(make_world: Callable[[], World]) -> None:
+def test_a_point_that_a_later_run_finishes_is_not_told_as_one_that_left_no_snapshot(
+    make_world: Callable[[], World],
+) -> None:
+    """It was never asked to leave one."""
+    world = make_world()
+    world.keep_history()
+    first = prepare(world, initial=True)
+    world.answers.at = world.answers.count + 2  # the answer to Begin is lost
+    with pytest.raises(PeerUnreachable):
+        world.attempt(first)
+    world.primary.write(0, 0, b"newer" * 100)
+    second = world.request()
+    world.attempt(second)
+    world.check_done(second)
+    assert [kind.code for kind, _ in world.primary.events] == []
+
+
+@pytest.mark.parametrize("failure", [StateDirectoryFull("full"), PoolFailed("gone"), OSError("the disk")])
+@pytest.mark.parametrize("what", ["terms_of", "rotate"])
+def test_a_history_that_cannot_be_rotated_fails_no_run(
+    make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch, what: str, failure: Exception
+) -> None:
+    """The run is committed by then: told as failed it would be done again, or be shown so for ever."""
+
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise failure
+
+    world = make_world()
+    world.keep_history()
+    at = "secondary_end.terms_of" if what == "terms_of" else "history_rotation.history_of"
+    monkeypatch.setattr(f"offsite.replication.{at}", fail)
+    world.check_done(prepare_and_attempt(world))
+
+
+@pytest.mark.parametrize("applied", [1, 2], ids=["Begin", "Commit"])
+def test_a_peers_limit_counts_in_the_very_step_that_uses_it(
+    make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch, applied: int
+) -> None:
+    """Two sets of one peer may ask at once: each is within the limit, and both together are not."""
+    world = make_world()
+    run = prepare(world, initial=True)
+    pool, calls = world.secondary.pool, list[int]()
+    apply = pool.apply
+
+    def apply_later(*arguments: Any, **named: Any) -> object:
+        calls.append(1)
+        if len(calls) == applied:
+            with world.secondary.database.transaction() as connection:
+                connection.exec_driver_sql("UPDATE peers SET secondary_size_limit = 1")
+        return apply(*arguments, **named)
+
+    monkeypatch.setattr(pool, "apply", apply_later)
+    with pytest.raises(PeerLimitReached):
+        world.attempt(run)
+    assert len(calls) == applied
+    world.check()
+
+
+def prepare_and_attempt(world: World) -> str:
+    run = prepare(world, initial=True)
+    world.attempt(run)
+    return run
+
+
     """R8: nothing piles up while a secondary is out of order. The newest one waits, those between are dropped."""
     world = make_world()
     first = prepare(world, initial=False)

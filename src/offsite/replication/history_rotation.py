@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy import update
 
 from offsite import events
-from offsite.errors import InUse, VolumeNotFound
+from offsite.errors import InUse, OffsiteError, VolumeNotFound
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication.history import HeldSnapshot, history_of
@@ -31,6 +32,8 @@ LET_GO_ON_SECONDARY_MAX = (
 HISTORY_MAX = 256  # runs that a minimum age keeps; with so many there is no place for another
 
 _HOUR_SECONDS = 3600.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,14 @@ def has_place(held: Sequence[HeldSnapshot]) -> bool:
 
 
 def rotate(database: Database, pool: Pool, of: SetRecord, terms: Terms, now: float, report: Report) -> None:
+    """Never raises what a disk may do: what comes before it is done, and what is left the next run finds."""
+    try:
+        _rotate(database, pool, of, terms, now, report)
+    except (OffsiteError, OSError) as error:
+        _log.error("the history of a set was not rotated", set=of.name, reason=str(error))
+
+
+def _rotate(database: Database, pool: Pool, of: SetRecord, terms: Terms, now: float, report: Report) -> None:
     with database.read() as connection:
         held = history_of(connection, of.id)
     gone = 0

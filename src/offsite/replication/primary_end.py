@@ -150,11 +150,14 @@ class PrimaryEnd:
         return sentence
 
     def _following(self, connection: Connection, run: RunRecord | None, outcome: Outcome | None) -> Following | None:
-        """What to do when the secondary has kept the run under another number than it was to have."""
+        """What to do when the secondary has kept the run under another number than it was to have. The point that a
+        later run finishes is asked to leave nothing there."""
         of = records.find_set(connection, self._set.uuid)
         if outcome is None or run is None or run.snapshot_number is None or of is None:
             return None
         if of.snapshot_history == "disabled" or outcome.snapshot_number == run.snapshot_number:
+            return None
+        if outcome.snapshot_number is None and run.uuid != self._run:
             return None
         return find_following(connection, self.pool, run, outcome.snapshot_number)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import msgspec
+import structlog
 from sqlalchemy import Connection
 
 from offsite import events
@@ -15,6 +16,7 @@ from offsite.errors import (
     NotAllowed,
     NotReplaced,
     ObjectNotFound,
+    OffsiteError,
     PeerRefused,
     ProtocolError,
 )
@@ -48,6 +50,8 @@ from offsite.replication.set_settings import check_sizes
 from offsite.replication.snapshot_numbers import later_number
 from offsite.store.database import Database
 from offsite.units import format_size
+
+_log = structlog.get_logger(__name__)
 
 
 def check_generation(of: SetRecord, generation: int) -> None:
@@ -324,6 +328,13 @@ class SecondarySide:
         if kept is None and is_full:
             self._report(
                 events.SNAPSHOT_KEPT,
+        """Never raises what a disk may do: the run is committed by now."""
+        try:
+            self._tell_history(commit, keeping, kept)
+        except (OffsiteError, OSError) as error:
+            _log.error("the history of a set was not looked after", set=self._set.name, reason=str(error))
+
+    def _tell_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
                 f"A run of replication set name: {of.name}, leaves no snapshot: {HISTORY_MAX} are kept already, the "
                 f"oldest for minimum-snapshot-age {of.minimum_snapshot_age_hours} or since something needs them.",
             )

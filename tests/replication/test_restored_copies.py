@@ -13,7 +13,7 @@ from offsite import errors, events
 from offsite.errors import NotAllowed, NotReplaced, ObjectNotFound, ProtocolError
 from offsite.replication import other_halves, point_records, primary_run, records, wire
 from offsite.replication.asking import Asking
-from offsite.replication.messages import START, Begin
+from offsite.replication.messages import START, Ask, Begin, Keep
 from offsite.replication.other_halves import OtherHalves
 from offsite.replication.plan import Adopt, PrimaryHolds, Relation, SecondaryHolds, Send, Step
 from offsite.replication.primary_driver import PrimaryDriver
@@ -411,3 +411,35 @@ def test_a_clock_that_was_wrong_once_blocks_no_set(world: World, wrong: float) -
         world.attempt(world.request())
     found = half(world)
     assert found is not None and found.point is not None
+
+
+@pytest.mark.parametrize("word", ["Keep", "Begin"])
+def test_the_secondary_shows_that_an_operator_has_decided(world: World, word: str) -> None:
+    """Until the run is done, which may send everything: "nothing is touched until an operator decides" was still told
+    then. What a visit tells meanwhile takes nothing back."""
+    newest, _ = diverge(world)
+    secondary, of = world.secondary, world.secondary.of
+    visited = OtherHalves(secondary.database, secondary.report, world.clock)
+    assert visited.found(of, Relation.DIVERGED, None, None)
+    assert "until an operator decides" in shown(secondary)
+    if word == "Keep":
+        side = Link(secondary, Nth(), Nth()).side
+        side.look(Ask(set_uuid=SET_UUID, generation=1))
+        side.keep(Keep(base=newest))
+    else:
+        run = world.request()
+        with pytest.raises(errors.Diverged):
+            world.attempt(run)
+        decide(world, newest)
+        world.answers.at = world.answers.count + 2
+        with pytest.raises(errors.PeerUnreachable):
+            world.attempt(run)
+    visited.found(of, Relation.DIVERGED, None, None)
+    assert shown(secondary) == "an operator of peer has decided that what is here is kept as a snapshot and replaced"
+
+
+def shown(end: End) -> str:
+    with end.database.read() as connection:
+        found = other_halves.find_other_half(connection, end.of.id)
+        assert found is not None
+        return other_halves.sentence_of(connection, end.of, found)

@@ -81,6 +81,12 @@ def allow_replacement(connection: Connection, set_id: int, base: str) -> None:
     connection.execute(update(other_halves).where(chosen).values(may_be_replaced=True))
 
 
+def note_decision(connection: Connection, set_id: int) -> None:
+    """On the secondary, to which the decision shows by what it is asked for."""
+    diverged = (other_halves.c.set_id == set_id) & (other_halves.c.relation == "diverged")
+    connection.execute(update(other_halves).where(diverged).values(may_be_replaced=True))
+
+
 def own_recovery_point(connection: Connection, set_id: int) -> RecoveryPoint | None:
     """The base of this half."""
     mine = (points.c.set_id == set_id) & (points.c.state == "base")
@@ -156,10 +162,11 @@ def sentence_of(connection: Connection, of: SetRecord, half: OtherHalf) -> str:
     """What is shown of a set whose halves differ."""
     peer = records.peer_name(connection, of.peer_id)
     if half.relation == "diverged":
-        told = diverged_sentence(of, peer, own_recovery_point(connection, of.id), half.point)
-        if half.may_be_replaced:
-            return f"an operator has decided that the copy on {peer} is kept as a snapshot and replaced"
-        return told
+        if not half.may_be_replaced:
+            return diverged_sentence(of, peer, own_recovery_point(connection, of.id), half.point)
+        if of.role == "secondary":
+            return f"an operator of {peer} has decided that what is here is kept as a snapshot and replaced"
+        return f"an operator has decided that the copy on {peer} is kept as a snapshot and replaced"
     return f"system {peer} holds {_older_told(half.point)}; the next run sends everything"
 
 

@@ -390,6 +390,8 @@ class SecondarySide:
             )
         return names
 
+        with self._database.transaction() as connection:
+            other_halves.note_decision(connection, self._set.id)
     def discard(self, discard: Discard) -> None:
         """What there is of an aborted run's point goes. Harmless for a run that is not known, or has ended."""
         self.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,24 @@ from typing import Any
 import pytest
 
 from offsite import events
-from offsite.errors import PeerLimitReached, SecondarySetsDisabled
+from offsite.errors import InUse, NameInUse, PeerLimitReached, SecondarySetsDisabled
 from offsite.events import Source
 from offsite.pools.groups import Groups
 from offsite.pools.protocol import Delete, Resize
-from offsite.replication import peer_share, point_records
+from offsite.replication import messages, peer_share, point_records, records
 from offsite.replication.keeping_copies import keep_copy
+from offsite.replication.messages import CreateSet, Hello, NewMember, Pair
 from offsite.replication.peer_changes import NO_LIMIT, PeerChange
 from offsite.replication.peer_share import PeerPace
 from offsite.replication.set_creation import NewSet
 from offsite.replication.set_settings import Settings as SetSettings
-from offsite.store.settings import MAXIMUM_IMAGES_PER_PEER, Settings
-from tests.replication.sites import Site, pair
+from offsite.store.settings import (
+    MAXIMUM_IMAGES_PER_PEER,
+    MAXIMUM_PEER_CONNECTIONS,
+    MAXIMUM_REPLICATION_SETS,
+    Settings,
+)
+from tests.replication.sites import PASSWORD, Site, pair
 
 MIB = 1 << 20
 
@@ -192,3 +199,66 @@ def test_what_a_peer_causes_is_told_as_caused_by_a_peer(london: Site, newark: Si
     requests._report = lambda kind, _: sources.update({kind: kind.source()})
     make_set(london, "Sales")
     assert sources[events.SET_CREATED] is Source.PEER
+
+
+@pytest.mark.parametrize("what", ["images", "size", "sets", "name"])
+def test_two_requests_at_once_are_within_a_limit_together_or_one_is_refused(
+    newark: Site, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What was looked at before the transaction that makes the set may be different in it."""
+    if what == "images":
+        allow(newark, 1)
+    elif what == "sets":
+        Settings(newark.database).set(MAXIMUM_REPLICATION_SETS, "1")
+    elif what == "size":
+        newark.replication.peers.change("London", PeerChange(secondary_size_limit=MIB + 1))
+    requests, (peer,) = newark.replication.remote_requests, newark.replication.peers._records()
+    pools, names = requests._pools, iter(["OneDR" if what == "name" else "TwoDR"])
+
+    class Between(dict[str, Any]):
+        """Asked for its pool by a request that has been checked."""
+
+        def get(self, *arguments: Any) -> Any:
+            for name in names:
+                requests.create_set(peer, new_set(name, "Two"))
+            return super().get(*arguments)
+
+    monkeypatch.setattr(requests, "_pools", Between(pools))
+    with pytest.raises((PeerLimitReached, InUse, NameInUse)):
+        requests.create_set(peer, new_set("OneDR", "One"))
+    assert len(newark.replication.sets.all()) == 1
+    assert [image.name for image in newark.pool.images()] == ["Two"]
+
+
+def new_set(name: str, volume: str) -> CreateSet:
+    member = NewMember(primary_name=volume, secondary_name=volume, size_bytes=MIB)
+    return CreateSet(
+        set_uuid=str(uuid.uuid4()),
+        settings=messages.SetSettings(name=name),
+        generation=1,
+        primary_pool="A",
+        secondary_pool="A",
+        members=[member],
+    )
+
+
+def test_two_systems_at_once_are_within_the_limit_of_peer_connections(
+    newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Settings(newark.database).set(MAXIMUM_PEER_CONNECTIONS, "2")
+    requests = newark.replication.remote_requests
+    check, others = requests._check_new_peer, iter(["Other"])
+
+    def check_later(name: str, certificate: bytes) -> None:
+        check(name, certificate)
+        for other in others:
+            with newark.database.transaction() as connection:
+                values = {"name": other, "system_uuid": other, "system_name": other, "address": "o:1"}
+                records.insert_peer(connection, values | {"certificate": b"o", "created_at": 0.0})
+
+    monkeypatch.setattr(requests, "_check_new_peer", check_later)
+    pair_ = Pair(username="manage", password=PASSWORD, certificate=b"c", host="h", port=1)
+    hello = Hello(version=1, system_uuid=str(uuid.uuid4()), system_name="Third", software="Offsite")
+    monkeypatch.setattr("offsite.replication.remote_requests.check_pinnable", lambda *_: None)
+    with pytest.raises(InUse, match="has 2 peer connections"):
+        requests.pair(pair_, hello, "h")

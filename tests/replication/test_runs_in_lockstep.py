@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -267,7 +268,6 @@ def test_a_later_request_finishes_the_point_that_was_cut_and_then_its_own(make_w
     world.check_done(second)
 
 
-def test_requests_while_a_run_is_under_way_keep_at_most_two_points(make_world: Callable[[], World]) -> None:
 def test_a_point_that_a_later_run_finishes_is_not_told_as_one_that_left_no_snapshot(
     make_world: Callable[[], World],
 ) -> None:
@@ -332,6 +332,7 @@ def prepare_and_attempt(world: World) -> str:
     return run
 
 
+def test_requests_while_a_run_is_under_way_keep_at_most_two_points(make_world: Callable[[], World]) -> None:
     """R8: nothing piles up while a secondary is out of order. The newest one waits, those between are dropped."""
     world = make_world()
     first = prepare(world, initial=False)

@@ -35,10 +35,10 @@ def keep_copy(database: Database, pool: Pool, of: SetRecord, base: str) -> tuple
         _, volumes = records.own_names(connection, of)
     names = kept_names(volumes, taken_at, taken)
     ids = [member.image_id for member in of.members]
-    peer_share.check_images(database, of.peer_id, len(ids), "the secondary")
 
     def write(connection: Connection) -> None:
         _instant_of(connection, of, base)
+        peer_share.check_images(connection, of.peer_id, len(ids), "the secondary")
         for name in names:
             row = {"image_id": point_records.image_id_by_name(connection, name), "set_id": of.id, "base": base}
             connection.execute(insert(kept_contents).values(row))

@@ -2,6 +2,9 @@
 
 Volumes that a peer has had made stay when it deletes their set, and so do the snapshots that its runs leave: hence what
 counts is every image made at its request that is still there, not what its sets consist of now.
+
+A limit is looked at before anything is begun, and again in the transaction that uses it: a peer may ask for two things
+at once.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from sqlalchemy import Connection, func, insert, select
 from offsite.clock import Clock
 from offsite.errors import PeerLimitReached, SecondarySetsDisabled
 from offsite.replication.records import PeerRecord
-from offsite.store.database import Database
 from offsite.store.settings import MAXIMUM_IMAGES_PER_PEER, Settings
 from offsite.store.tables.pools import images
 from offsite.store.tables.replication import peer_images, peers
@@ -39,35 +41,36 @@ def note_images(connection: Connection, peer_id: int, names: Sequence[str]) -> N
         connection.execute(insert(peer_images).values(image_id=image_id, peer_id=peer_id))
 
 
-def has_room_for_images(database: Database, peer_id: int, more: int) -> bool:
-    with database.read() as connection:
-        mine = select(func.count()).where(peer_images.c.peer_id == peer_id)
-        return bool(connection.execute(mine).scalar_one() + more <= Settings(database).get(MAXIMUM_IMAGES_PER_PEER))
+def has_room_for_images(connection: Connection, peer_id: int, more: int) -> bool:
+    mine = select(func.count()).where(peer_images.c.peer_id == peer_id)
+    most = Settings.read(connection, MAXIMUM_IMAGES_PER_PEER)
+    return bool(connection.execute(mine).scalar_one() + more <= most)
 
 
-def check_images(database: Database, peer_id: int, more: int, system_name: str) -> None:
+def check_images(connection: Connection, peer_id: int, more: int, system_name: str) -> None:
     """Raises PeerLimitReached."""
-    if not has_room_for_images(database, peer_id, more):
-        most = Settings(database).get(MAXIMUM_IMAGES_PER_PEER)
+    if not has_room_for_images(connection, peer_id, more):
+        most = Settings.read(connection, MAXIMUM_IMAGES_PER_PEER)
         raise PeerLimitReached(
             f"{more} more volumes or snapshots would be too many: {system_name} keeps {most} for one peer; delete some "
             f"there, or raise its setting {MAXIMUM_IMAGES_PER_PEER.name}"
         )
 
 
-def check_size(database: Database, peer_id: int, sizes_bytes: Sequence[int], in_place_of: Sequence[int] = ()) -> None:
+def check_size(
+    connection: Connection, peer_id: int, sizes_bytes: Sequence[int], in_place_of: Sequence[int] = ()
+) -> None:
     """Whether the peer's volumes may have these sizes, together with its others. `in_place_of` are the ids of those
     that get another size. Raises PeerLimitReached."""
-    with database.read() as connection:
-        limit = connection.execute(select(peers.c.secondary_size_limit).where(peers.c.id == peer_id)).scalar()
-        if limit is None:
-            return
-        others = (
-            select(func.coalesce(func.sum(images.c.size_bytes), 0))
-            .join(peer_images, peer_images.c.image_id == images.c.id)
-            .where(peer_images.c.peer_id == peer_id, images.c.kind == "volume", images.c.id.not_in(in_place_of))
-        )
-        total = connection.execute(others).scalar_one() + sum(sizes_bytes)
+    limit = connection.execute(select(peers.c.secondary_size_limit).where(peers.c.id == peer_id)).scalar()
+    if limit is None:
+        return
+    others = (
+        select(func.coalesce(func.sum(images.c.size_bytes), 0))
+        .join(peer_images, peer_images.c.image_id == images.c.id)
+        .where(peer_images.c.peer_id == peer_id, images.c.kind == "volume", images.c.id.not_in(in_place_of))
+    )
+    total = connection.execute(others).scalar_one() + sum(sizes_bytes)
     if total > limit:
         raise PeerLimitReached(
             f"the volumes of this peer would have {format_size(total)} together; its peer connection there has a "

@@ -147,7 +147,8 @@ class Peers:
         """
         check_name(name, "peer connection name")
         self._check_new_name(name)
-        self._limits.check_new_peer()
+        with self._database.read() as view:
+            self._limits.check_new_peer(view)
         login = Login(username, password, fingerprint)
         with self._dialer.dial(address) as connection:
             self._check_stranger(connection, address, login)
@@ -166,6 +167,7 @@ class Peers:
             "secondary_sets": secondary_sets,
         }
         with self._database.transaction() as transaction:
+            self._limits.check_new_peer(transaction)
             records.insert_peer(transaction, values)
         self._report(
             events.PEER_CREATED, f"Peer connection {name} to system {hello.system_name} at {address} was created."

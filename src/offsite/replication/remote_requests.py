@@ -141,9 +141,9 @@ class RemoteRequests:
             "certificate": pair.certificate,
             "created_at": self._clock.now(),
         }
-        self._limits.check_new_peer()
         with self._database.transaction() as transaction:
             self._check_new_peer(hello.system_name, pair.certificate)
+            self._limits.check_new_peer(transaction)
             records.insert_peer(transaction, values)
         self._report(
             events.PEER_CREATED,
@@ -206,9 +206,8 @@ class RemoteRequests:
         self._check_may_create(peer, request)
         name = request.settings.name
         _check_new_set(request)
-        if any(each.name == name for each in self._sets()):
-            raise NameInUse(f"there is already a replication set {name!r}")
-        self._limits.check_new_set()
+        with self._database.read() as view:
+            self._check_place(view, name)
         pool = self._pools.get(request.secondary_pool)
         if pool is None:
             there = ", ".join(sorted(self._pools)) or "none"
@@ -228,7 +227,12 @@ class RemoteRequests:
         group = request.secondary_group
 
         def write(connection: Connection) -> None:
-            ids = [point_records.image_id_by_name(connection, name) for name in names]
+            try:
+                self._check_place(connection, name)
+            except NameInUse as error:  # by a set that was made just now; below, NameInUse is about volumes
+                raise InUse(str(error)) from error
+            _check_share(connection, peer, request, self._system.name)
+            ids = [point_records.image_id_by_name(connection, each) for each in names]
             members = [
                 MemberRecord(image_id, member.primary_name)
                 for image_id, member in zip(ids, request.members, strict=True)
@@ -243,6 +247,9 @@ class RemoteRequests:
             raise NameInUse(
                 f"{error}; choose another secondary volume name than {', '.join(map(repr, names))}"
             ) from error
+        except PeerLimitReached as error:
+            self._tell_limit(peer, request, error)
+            raise
         self._report(
             events.SET_CREATED,
             f"Replication set {name} was created by system {peer.system_name}: {', '.join(names)} in pool "
@@ -250,18 +257,26 @@ class RemoteRequests:
         )
 
     def _check_may_create(self, peer: PeerRecord, request: CreateSet) -> None:
-        asked = f"System {peer.system_name} asked to make replication set {request.settings.name} here"
         try:
             peer_share.check_may_create(peer, self._system.name)
         except SecondarySetsDisabled:
+            asked = _asked(peer, request)
             self._report(events.PEER_SET_REFUSED, f"{asked}, which peer connection {peer.name} does not allow.")
             raise
         try:
-            peer_share.check_images(self._database, peer.id, len(request.members), f"system {self._system.name}")
-            peer_share.check_size(self._database, peer.id, [member.size_bytes for member in request.members])
+            with self._database.read() as view:
+                _check_share(view, peer, request, self._system.name)
         except PeerLimitReached as error:
-            self._report(events.PEER_LIMIT_REACHED, f"{asked}: {error}.")
+            self._tell_limit(peer, request, error)
             raise
+
+    def _tell_limit(self, peer: PeerRecord, request: CreateSet, error: PeerLimitReached) -> None:
+        self._report(events.PEER_LIMIT_REACHED, f"{_asked(peer, request)}: {error}.")
+
+    def _check_place(self, connection: Connection, name: str) -> None:
+        if any(each.name == name for each in records.all_sets(connection)):
+            raise NameInUse(f"there is already a replication set {name!r}")
+        self._limits.check_new_set(connection)
 
     def change_set(self, peer: PeerRecord, request: ChangeSet) -> None:
         """The set is shown here as it is on its primary; but for a name that another set has here."""
@@ -345,9 +360,14 @@ class RemoteRequests:
         with self._database.read() as transaction:
             return records.all_peers(transaction)
 
-    def _sets(self) -> list[SetRecord]:
-        with self._database.read() as transaction:
-            return records.all_sets(transaction)
+
+def _asked(peer: PeerRecord, request: CreateSet) -> str:
+    return f"System {peer.system_name} asked to make replication set {request.settings.name} here"
+
+
+def _check_share(connection: Connection, peer: PeerRecord, request: CreateSet, system_name: str) -> None:
+    peer_share.check_images(connection, peer.id, len(request.members), f"system {system_name}")
+    peer_share.check_size(connection, peer.id, [member.size_bytes for member in request.members])
 
 
 def _names_differ(of: SetRecord, primary: PrimaryNames) -> bool:

@@ -170,8 +170,12 @@ class SecondarySide:
         if known is not None and known.set_id != self._set.id:
             raise PeerRefused(f"run {begin.run} is not one of replication set {self._set.name}")
         check_sizes(begin.sizes_bytes)
+        with self._database.read() as connection:
+            self._check_share(connection, begin)
+
+    def _check_share(self, connection: Connection, begin: Begin) -> None:
         volumes = [member.image_id for member in self._set.members]
-        peer_share.check_size(self._database, self._set.peer_id, begin.sizes_bytes, in_place_of=volumes)
+        peer_share.check_size(connection, self._set.peer_id, begin.sizes_bytes, in_place_of=volumes)
 
     def _check_replaces(self, begin: Begin, base: str | None) -> None:
         """What is complete here is only given up to who says that it knows it: a primary that was restored from an old
@@ -204,6 +208,7 @@ class SecondarySide:
                 changes.append(Resize(-len(changes), size))
 
         def write(connection: Connection) -> None:
+            self._check_share(connection, begin)
             if partial is not None:
                 point_records.delete_points(connection, [partial.id])
             point_records.insert_point(
@@ -258,8 +263,9 @@ class SecondarySide:
                 self._check_still_secondary(connection)
                 held = point_records.set_points(connection, self._set.id)
             old = [point for point in held if point.state == "base"]
-            assert self._begun is not None
-            self._check_replaces(self._begun, old[0].uuid if old else None)
+            begun = self._begun
+            assert begun is not None
+            self._check_replaces(begun, old[0].uuid if old else None)
             volumes = [member.image_id for member in self._set.members]
             changes: list[Change] = [
                 Replace(volume, clone) for volume, clone in zip(volumes, filling.point.image_ids, strict=True)
@@ -272,6 +278,7 @@ class SecondarySide:
                 outcome = msgspec.structs.replace(outcome, snapshot_number=kept.number)
 
             def write(connection: Connection) -> None:
+                self._check_share(connection, begun)
                 now = self._clock.now()
                 point_records.make_base(connection, self._set.id, filling.point.uuid, now, outcome.digest)
                 other_halves.forget_other_half(connection, self._set.id)
@@ -317,9 +324,17 @@ class SecondarySide:
             return keeping.find(connection, len(self._set.members))
 
     def _may_have_snapshots(self) -> bool:
-        return peer_share.has_room_for_images(self._database, self._set.peer_id, len(self._set.members))
+        with self._database.read() as connection:
+            return peer_share.has_room_for_images(connection, self._set.peer_id, len(self._set.members))
 
     def _end_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
+        """Never raises what a disk may do: the run is committed by now."""
+        try:
+            self._tell_history(commit, keeping, kept)
+        except (OffsiteError, OSError) as error:
+            _log.error("the history of a set was not looked after", set=self._set.name, reason=str(error))
+
+    def _tell_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
         if commit.history is None or keeping is None:
             return
         with self._database.read() as connection:
@@ -328,13 +343,6 @@ class SecondarySide:
         if kept is None and is_full:
             self._report(
                 events.SNAPSHOT_KEPT,
-        """Never raises what a disk may do: the run is committed by now."""
-        try:
-            self._tell_history(commit, keeping, kept)
-        except (OffsiteError, OSError) as error:
-            _log.error("the history of a set was not looked after", set=self._set.name, reason=str(error))
-
-    def _tell_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
                 f"A run of replication set name: {of.name}, leaves no snapshot: {HISTORY_MAX} are kept already, the "
                 f"oldest for minimum-snapshot-age {of.minimum_snapshot_age_hours} or since something needs them.",
             )
@@ -382,6 +390,8 @@ class SecondarySide:
 
     def _keep(self, base: str) -> list[str]:
         names, is_new = keep_copy(self._database, self._pool, self._set, base)
+        with self._database.transaction() as connection:
+            other_halves.note_decision(connection, self._set.id)
         if is_new:
             self._report(
                 events.COPY_KEPT,
@@ -390,8 +400,6 @@ class SecondarySide:
             )
         return names
 
-        with self._database.transaction() as connection:
-            other_halves.note_decision(connection, self._set.id)
     def discard(self, discard: Discard) -> None:
         """What there is of an aborted run's point goes. Harmless for a run that is not known, or has ended."""
         self.close()

@@ -62,7 +62,7 @@ class Replication:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         clock = clock or SystemClock()
-        locks, fences, limits = SetLocks(), Fences(), Limits(database, system.name)
+        locks, fences, limits = SetLocks(), Fences(), Limits(system.name)
         self._database = database
         self._listen = listen
         self.remote_requests = RemoteRequests(

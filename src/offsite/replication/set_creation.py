@@ -173,7 +173,8 @@ class SetCreation:
         return of
 
     def _check_new(self, plan: _Plan) -> None:
-        self._limits.check_new_set()
+        with self._database.read() as view:
+            self._limits.check_new_set(view)
         sets = self._records()
         for image in plan.images:
             if image.kind == "internal":
@@ -216,6 +217,7 @@ class SetCreation:
         }
         with self._database.transaction() as transaction:
             _check_still_so(transaction, plan)
+            self._limits.check_new_set(transaction)
             records.insert_set(transaction, values, plan.members)
             of = records.find_set(transaction, str(values["uuid"]))
         assert of is not None

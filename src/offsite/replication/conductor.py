@@ -319,10 +319,13 @@ class Conductor:
 
     def may_be_committed(self, set_uuid: str, run: str) -> bool:
         """Whether the secondary may have the run's point as its base: to be asked only after it was stopped (see
-        PrimaryDriver). Only what this start itself has done with this run can tell that it has not."""
+        PrimaryDriver). A run that was never attempted since it was asked for is on no secondary; of one that this start
+        has found under way only an attempt of it knows more."""
         with self._lock:
             life = self._lives.get(set_uuid)
-            return life is None or life.progress.run != run or life.progress.may_be_committed
+            if life is not None and life.progress.run == run:
+                return life.progress.may_be_committed
+            return run in self._begun_before
 
     @contextmanager
     def standing_still(self, set_uuid: str, timeout_seconds: float) -> Iterator[bool]:

@@ -169,6 +169,22 @@ def test_the_tidier_tells_a_trouble_once_and_goes_on(bench: Bench, monkeypatch: 
     pool.flush()
 
 
+def test_refused_writes_leave_no_crumbs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that goes on writing to a full disk must not cost memory, nor tear apart what is free in one piece."""
+    pool = bench.make("C")
+    v = pool.apply([Create("c", 512 * PAGE)])[0].id
+    free = pool.free_space.zeroed_pages
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.free_space.room, "bytes_left", lambda *_: 0)
+        for _ in range(3):
+            with pytest.raises(PoolFull, match="file system"):
+                write(pool, v, 0, b"v")
+    assert pool.free_space.zeroed_pages == free
+    assert not pool.free_space._allocator._short
+    assert pool.take(free) == (1, free)  # together
+    pool.give_back(1, free)
+
+
 def slow_punches(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk on which all that is to be given back here would take half a minute."""
     monkeypatch.setattr(tidier, "TIDY_INTERVAL_SECONDS", 0.01)

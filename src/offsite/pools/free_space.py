@@ -73,25 +73,23 @@ class FreeSpace:
         warm = self._allocator.take_warm() if to_overwrite else None
         if warm is not None:
             return warm, 1
+        if wanted > self._room_pages and self._allocator.free:
+            wanted = self._within_room(wanted)
         run = self._allocator.take(wanted)
-        if run[1] > self._room_pages:
-            run = self._within_room(run)
         if sum(run) > self._zeroed_until:
             self._zero_up_to(run)
         self._room_pages -= run[1]
         self.unsynced_pages += run[1]
         return run
 
-    def _within_room(self, run: Run) -> Run:
-        """As many pages of the run as the file system takes. The others, which are holes, stay free."""
-        first, count = run
+    def _within_room(self, wanted: int) -> int:
+        """As many of the pages wanted as the file system takes: asked before any is taken, so that a write that is
+        refused leaves no trace in what is free."""
         room = self.look_for_room()
-        self._room_pages = min(room, max(count, LOOK_FOR_ROOM_BYTES // self._store.page_bytes))
-        if room < count:
-            self._allocator.give([(first + room, count - room)])
         if not room:
             raise PoolFull(self.room.full_sentence())
-        return first, min(count, room)
+        self._room_pages = min(room, max(wanted, LOOK_FOR_ROOM_BYTES // self._store.page_bytes))
+        return min(wanted, room)
 
     def look_for_room(self) -> int:
         """How many new pages the file system takes."""

@@ -13,7 +13,7 @@ from offsite.pools.page_table import PAGES_PER_LEAF, Leaf, PageNumbers, PageTabl
 from offsite.pools.protocol import Create, Delete, Snapshot
 from offsite.units import MIB
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, discard, read, write
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, discard, inside, read, write
 
 BIG = 3 * PUNCH_BYTES_MAX
 
@@ -139,3 +139,28 @@ def test_what_a_trim_leaves_to_a_snapshot_is_settled_piece_by_piece(
     check_counts(pool)
     pool.apply([Delete(v), Delete(s)])
     check_free_pages_are_holes(pool)
+
+
+@pytest.mark.parametrize("how", ["discard", "write_zeroes"])
+def test_a_trim_leaves_no_more_to_one_commit_than_the_disk_takes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Else the next flush is a transaction that a nearly full disk has no room for."""
+    leaf_bytes, leaves = PAGES_PER_LEAF * PAGE, 8
+    pool = bench.make("C")
+    v = pool.apply([Create("c", leaves * leaf_bytes)])[0].id
+    for leaf in range(leaves):
+        write(pool, v, leaf * leaf_bytes, b"v" * 2 * PAGE)
+    pool.flush()
+    monkeypatch.setattr(pool, "dirty_leaves_max", 2)
+    with inside(pool, v) as opened:
+        for leaf in range(leaves):
+            getattr(opened, how)(leaf * leaf_bytes, PAGE)
+            assert len(pool.table.dirty_leaves) <= 2
+    assert read(pool, v, 0, 2 * PAGE) == bytes(PAGE) + b"v" * PAGE
+    check_counts(pool)
+
+
+def test_the_bound_on_one_commit_holds_from_the_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "dirty_leaves_max", lambda _free_bytes: 321)
+    assert bench.make("C").dirty_leaves_max == 321

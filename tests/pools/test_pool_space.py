@@ -31,6 +31,7 @@ from tests.pools.pool_hosts import (
     check_counts,
     check_free_pages_are_holes,
     discard,
+    inside,
     read,
     write,
 )
@@ -183,6 +184,28 @@ def test_refused_writes_leave_no_crumbs(bench: Bench, monkeypatch: pytest.Monkey
     assert not pool.free_space._allocator._short
     assert pool.take(free) == (1, free)  # together
     pool.give_back(1, free)
+
+
+def test_a_discard_on_a_full_pool_gives_back_what_it_can(bench: Bench) -> None:
+    """Its ends lie in pages that a snapshot has, too: zeros there would need new pages."""
+    told: list[events.EventKind] = []
+    pool = bench.make("C", pages=33, report=lambda kind, _message: told.append(kind))
+    v, w = (i.id for i in pool.apply([Create("c", 30 * PAGE), Create("w", 2 * PAGE)]))
+    write(pool, v, 0, b"v" * 30 * PAGE)
+    write(pool, w, 0, b"w" * 2 * PAGE)
+    pool.apply([Snapshot(v, "s")])
+    told.clear()
+    discard(pool, v, PAGE - 512, 20 * PAGE)
+    discard(pool, v, 25 * PAGE + 512, 512)
+    assert read(pool, v, PAGE, 19 * PAGE) == bytes(19 * PAGE)
+    assert read(pool, v, 25 * PAGE, PAGE) == b"v" * PAGE
+    discard(pool, w, 512, 2 * PAGE - 512)
+    assert read(pool, w, 0, 2 * PAGE) == b"w" * 512 + bytes(2 * PAGE - 512)
+    assert told == [], "a refused write was told, and no write was refused"
+    write(pool, w, PAGE, b"w" * PAGE)
+    with inside(pool, v) as opened, pytest.raises(PoolFull):
+        opened.write_zeroes(25 * PAGE + 512, 512)
+    check_counts(pool)
 
 
 def slow_punches(monkeypatch: pytest.MonkeyPatch) -> None:

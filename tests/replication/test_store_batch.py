@@ -75,6 +75,19 @@ def test_data_zeros_and_holes_of_several_members(images: list[OpenImage]) -> Non
     store.close()
 
 
+def test_a_hole_is_zero_also_where_a_discard_would_leave_an_end(images: list[OpenImage]) -> None:
+    """A discard ends well on a full disk, with what is left as it was: that would be told as damage."""
+
+    class Leaving(WrappedImage):
+        def discard(self, offset: int, length: int) -> None:
+            """There is no space for the zeros."""
+
+    store = BatchStore([Leaving(images[0], lambda _offset, data: data)])
+    store.store(arrived((4096, 8192, 0, HOLE)))
+    assert content(images[0], 4096, 8192) == bytes(8192)
+    store.close()
+
+
 def test_an_empty_batch_is_one_too(images: list[OpenImage]) -> None:
     BatchStore(images).store(arrived())
 

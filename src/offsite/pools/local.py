@@ -130,6 +130,7 @@ class LocalPool(PoolCore):
         try:
             self._belonging.start()
             self.prepare_space(self.thresholds)
+            self._bound_dirty_leaves()
         except OSError as error:
             raise StateDirectoryError(f"{self.store.path} cannot be used: {error.strerror}") from error
         self._is_begun = True
@@ -382,9 +383,11 @@ class LocalPool(PoolCore):
     def look_after_database(self) -> None:
         """What it left in its WAL is written back, and what was given up of its reserve is taken again."""
         self.database.checkpoint()
-        reserve = self.database.reserve
-        reserve.keep_again()
-        free_bytes = file_system(self.database.path.parent).free_bytes + reserve.kept_bytes
+        self.database.reserve.keep_again()
+        self._bound_dirty_leaves()
+
+    def _bound_dirty_leaves(self) -> None:
+        free_bytes = file_system(self.database.path.parent).free_bytes + self.database.reserve.kept_bytes
         self.dirty_leaves_max = captures.dirty_leaves_max(free_bytes)
 
     def tell_tidy(self) -> None:

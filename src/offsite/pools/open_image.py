@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import NoReturn
 
 from offsite.errors import BadParameter, PoolFull, StateDirectoryFull, VolumeNotFound
@@ -318,36 +319,37 @@ class LocalOpenImage(Visitor):
             run += 1
         return run, pages[0] << self._page_shift
 
-    def _with_space(self, write: Callable[[int, memoryview], int], offset: int, data: memoryview) -> int:
+    def _with_space(
+        self, write: Callable[[int, memoryview], int], offset: int, data: memoryview, *, is_told: bool = True
+    ) -> int:
         """Does `write`. Should the pool be full while pages are on their way to be free, waits for these, and does
-        it once more, from the start: what it had found may have changed meanwhile."""
+        it once more, from the start: what it had found may have changed meanwhile. Tells the operator of a refusal,
+        if that `is_told`."""
         pool = self._pool
-        if len(pool.table.dirty_leaves) >= pool.dirty_leaves_max:
-            self._wait_outside(pool.flush)
         try:
+            if len(pool.table.dirty_leaves) >= pool.dirty_leaves_max:
+                self._wait_outside(pool.flush)
+            try:
+                return write(offset, data)
+            except PoolFull:
+                if not pool.has_pages_to_reclaim():
+                    raise
+            self._wait_outside(pool.make_space)
             return write(offset, data)
         except PoolFull as refusal:
-            if not pool.has_pages_to_reclaim():
+            if is_told:
                 pool.report_full(refusal)
-                raise
-        self._wait_outside(pool.make_space)
-        try:
-            return write(offset, data)
-        except PoolFull as refusal:
-            pool.report_full(refusal)
             raise
 
     def _wait_outside(self, work: Callable[[], None]) -> None:
         """Pages are not freed while we stand inside, since we might still see them. Raises PoolFull when the disk is
         so full that not even that could be done."""
-        pool, size_bytes = self._pool, self.size_bytes
+        size_bytes = self.size_bytes
         self.end()
         try:
             work()
         except StateDirectoryFull as error:
-            refusal = PoolFull(str(error))
-            pool.report_full(refusal)
-            raise refusal from error
+            raise PoolFull(str(error)) from error
         finally:
             self.begin()
         if self.size_bytes < size_bytes:
@@ -361,41 +363,62 @@ class LocalOpenImage(Visitor):
                 self.write(offset + at, _ZEROS[: min(_ZERO_BYTES, length - at)])
             return
         end = offset + length
-        first_whole = offset + self._offset_mask >> self._page_shift
-        last_whole = end >> self._page_shift
-        if end == self._image.size_bytes:
-            last_whole = end + self._offset_mask >> self._page_shift  # nothing lies behind the end of the image
-        if first_whole >= last_whole:
-            self._zero_part(offset, length)
-            return
-        whole_start, whole_end = first_whole << self._page_shift, last_whole << self._page_shift
-        if offset < whole_start:
-            self._zero_part(offset, whole_start - offset)
-        pool = self._pool
-        while first_whole < last_whole:
-            # A leaf at a time, or a discard of terabytes would keep everyone from the lock.
-            stop = min(last_whole, (first_whole >> PAGES_PER_LEAF_SHIFT) + 1 << PAGES_PER_LEAF_SHIFT)
-            if first_whole >> NODE_SHIFT not in self._nodes:
-                first_whole = (first_whole >> NODE_SHIFT) + 1 << NODE_SHIFT
-                continue
-            with pool.lock:
-                unmapped = pool.table.set_pages(self._nodes, first_whole, stop - first_whole, None)
-                self._image.mapped_pages -= unmapped
-            first_whole = stop
-        if whole_end < end:
-            self._zero_part(whole_end, end - whole_end)
+        whole_start = min(end, offset + self._offset_mask & ~self._offset_mask)
+        self._zero_part(offset, whole_start, self.write)
+        self._zero_part(self._unmap(whole_start, end), end, self.write)
 
     def discard(self, offset: int, length: int) -> None:
-        self.write_zeroes(offset, length)
+        """The whole pages first: a full pool has to take a discard, though zeros at its ends may need new pages."""
+        end = offset + length
+        whole_start = min(end, offset + self._offset_mask & ~self._offset_mask)
+        whole_end = self._unmap(whole_start, end)
+        for start, stop in ((offset, whole_start), (whole_end, end)):
+            with suppress(PoolFull):
+                self._zero_part(start, stop, self._write_untold)
 
-    def _zero_part(self, offset: int, length: int) -> None:
+    def _write_untold(self, offset: int, data: memoryview) -> None:
+        """Within a page. That there is no space for it is no trouble that the operator should hear of."""
+        self._with_space(self._write_within_page, offset, data, is_told=False)
+
+    def _unmap(self, offset: int, end: int) -> int:
+        """Makes holes of the whole pages from `offset`, where one begins, to `end`; returns where what is left of the
+        last page begins, or `end`."""
+        pool = self._pool
+        while offset < end:
+            if offset >> self._node_shift not in self._nodes:
+                offset = (offset >> self._node_shift) + 1 << self._node_shift
+                continue
+            if len(pool.table.dirty_leaves) >= pool.dirty_leaves_max:
+                self._wait_for_commit()
+            # A leaf at a time, or a discard of terabytes would keep everyone from the lock.
+            stop = min(self._whole_end(end), (offset >> self._leaf_shift) + 1 << self._leaf_shift)
+            if stop <= offset:
+                break
+            first, count = offset >> self._page_shift, stop - offset >> self._page_shift
+            with pool.lock:
+                self._image.mapped_pages -= pool.table.set_pages(self._nodes, first, count, None)
+            offset = stop
+        return min(offset, end)
+
+    def _whole_end(self, end: int) -> int:
+        """Where the last page ends that lies before `end` whole. Behind the end of the image, which may have grown
+        while we waited, lies nothing."""
+        return (end + self._offset_mask if end == self._image.size_bytes else end) & ~self._offset_mask
+
+    def _wait_for_commit(self) -> None:
+        try:
+            self._wait_outside(self._pool.flush)
+        except PoolFull as refusal:
+            self._pool.report_full(refusal)
+            raise
+
+    def _zero_part(self, offset: int, end: int, write: Callable[[int, memoryview], None]) -> None:
         """Zeros in parts of at most two pages; a hole stays one."""
-        while length:
-            piece = min(length, self.page_bytes - (offset & self._offset_mask))
+        while offset < end:
+            piece = min(end - offset, self.page_bytes - (offset & self._offset_mask))
             if self._pool.table.page_at(self._nodes, offset >> self._page_shift) != HOLE:
-                self.write(offset, _ZEROS[:piece])
+                write(offset, _ZEROS[:piece])
             offset += piece
-            length -= piece
 
 
 def _fill_with_zeros(buffer: memoryview) -> None:

@@ -97,7 +97,8 @@ class OpenImage(Protocol):
         ...
 
     def discard(self, offset: int, length: int) -> None:
-        """As write_zeroes: what was discarded reads as zero."""
+        """As write_zeroes, but that it never lacks space: where zeros in a part of a page would need some and there is
+        none, that part stays as it is."""
         ...
 
     def extents(self, offset: int, length: int) -> Iterator[tuple[int, bool]]:

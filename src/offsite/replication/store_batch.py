@@ -49,7 +49,7 @@ class BatchStore:
             for offset, length, _, kind in rows:
                 if kind == HOLE:  # long ones take a while: each by itself
                     with _inside(image):
-                        image.discard(offset, length)
+                        image.write_zeroes(offset, length)
 
     def _verify(self, arrived: Arrived) -> None:
         if self._digest_of_stored(arrived) != arrived.batch.digest:

@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks import boundless
 from benchmarks.systems import POOL
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Replace
-from offsite.pools.room import Room
 from offsite.replication import point_records, records
 from offsite.store.database import Database
-from offsite.store.free_space import UNLIMITED_BYTES
-
-
-class _Boundless(Room):
-    """What is mapped is never written, so the disk needs no room for it."""
-
-    def bytes_left(self, unsynced_bytes: int) -> int:
-        del unsynced_bytes
-        return UNLIMITED_BYTES
 
 
 def map_whole_image(pool: LocalPool, image_id: int) -> None:
     """Maps every page of an image that is all hole. Raises PoolFull, with a part of it mapped."""
     with pool.lock:
-        pool.free_space.room = _Boundless(pool.store)
+        pool.free_space.room = boundless.Boundless(pool.store)
         image = pool.find(image_id)
         count, index = -(-image.size_bytes // pool.store.page_bytes), 0
         while index < count:
@@ -52,6 +43,7 @@ def map_volumes(state: Path, size_bytes: int) -> None:
             pool.close()
     finally:
         database.close()
+    boundless.mark(state).touch()
 
 
 def _bases(database: Database) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import boundless
 from benchmarks.bench import Bench
 from benchmarks.peers import uri_of
 from benchmarks.processes import CannotMeasure, Command, require, run, running, wait_until
@@ -66,8 +67,10 @@ class System:
     @contextmanager
     def served(self) -> Iterator[subprocess.Popen[bytes]]:
         size = [] if self.pool_bytes is None else ["--pool-size", f"{self.pool_bytes}B"]
+        is_boundless = boundless.mark(self.state).exists()
+        program = (sys.executable, boundless.__file__) if is_boundless else (_OFFSITE,)
         command: Command = [
-            *(_OFFSITE, "serve", self.state, "--name", self.name, "--listen", self.address),
+            *(*program, "serve", self.state, "--name", self.name, "--listen", self.address),
             *("--api-port", str(self.api_port), "--nbd-port", str(self.nbd_port), "--peer-port", str(self.peer_port)),
             *size,
         ]

@@ -17,7 +17,7 @@ from offsite.errors import (
     PoolFull,
     StateDirectoryError,
 )
-from offsite.pools import capture, free_space, tidier
+from offsite.pools import capture, free_space, room, tidier
 from offsite.pools.local import LocalPool
 from offsite.pools.page_store import PageStore
 from offsite.pools.protocol import (
@@ -26,6 +26,8 @@ from offsite.pools.protocol import (
     Resize,
     Snapshot,
 )
+from offsite.store.free_space import FileSystem
+from offsite.units import KIB, MIB
 from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_hosts import (
     check_counts,
@@ -205,6 +207,34 @@ def test_a_discard_on_a_full_pool_gives_back_what_it_can(bench: Bench) -> None:
     write(pool, w, PAGE, b"w" * PAGE)
     with inside(pool, v) as opened, pytest.raises(PoolFull):
         opened.write_zeroes(25 * PAGE + 512, 512)
+    check_counts(pool)
+
+
+def test_what_a_page_lacks_yet_has_its_room_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of a page that was written in part is written in place, where nobody asks whether there is room."""
+    page, size = 16 * KIB, 64 * MIB
+    pool = bench.make("C", page_bytes=page)
+    pool.store.sync()
+
+    def stored() -> int:
+        return os.fstat(pool.store.descriptor).st_blocks * 512
+
+    header = stored()
+
+    def disk(_place: object) -> FileSystem:
+        return FileSystem(size, size // 8 + 32 * page - (stored() - header), is_read_only=False)
+
+    monkeypatch.setattr(room, "file_system", disk)
+    v = pool.apply([Create("c", 1024 * page)])[0].id
+    written = 0
+    with pytest.raises(PoolFull, match="to the rest of pages written in part"):
+        for written in range(1024):
+            write(pool, v, written * page, b"v" * 4 * KIB)
+    pool.flush()
+    assert 30 <= written <= 32  # the file system's own notes of where the file is are a few KiB
+    assert pool.capacity().available_bytes <= 2 * page
+    write(pool, v, 0, b"v" * 30 * page)
+    assert disk(None).free_bytes >= size // 8
     check_counts(pool)
 
 

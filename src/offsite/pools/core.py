@@ -128,7 +128,7 @@ class PoolCore:
         """What can be written yet: the less of what the pool has and what its file system takes."""
         free_space = self.free_space
         in_pool = len(self.table.owners) - 1 - self.table.used
-        return min(in_pool, free_space.room.bytes_left(0) // self.store.page_bytes + free_space.unpunched_pages)
+        return min(in_pool, free_space.look_for_room_once_synced() + free_space.unpunched_pages)
 
     def has_pages_to_reclaim(self) -> bool:
         """Whether pages are neither in use nor free to be taken: on their way from the one to the other. Or whether

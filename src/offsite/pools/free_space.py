@@ -48,6 +48,7 @@ class FreeSpace:
         punched, in the background, before anyone gets them; what lies behind is punched now. On a device that
         cannot discard, that would take hours: there it is zeroed bit by bit as it comes to be used."""
         self._store = store
+        self._table = table
         self.room = Room(store)
         self._room_pages = 0  # that may be taken before it is asked again
         self.unsynced_pages = 0  # taken since the last sync
@@ -87,14 +88,26 @@ class FreeSpace:
         refused leaves no trace in what is free."""
         room = self.look_for_room()
         if not room:
-            raise PoolFull(self.room.full_sentence())
+            raise PoolFull(self.room.full_sentence(self._promised_bytes))
         self._room_pages = min(room, max(wanted, LOOK_FOR_ROOM_BYTES // self._store.page_bytes))
         return min(wanted, room)
 
     def look_for_room(self) -> int:
         """How many new pages the file system takes."""
+        return self._pages_left(self.unsynced_pages)
+
+    def look_for_room_once_synced(self) -> int:
+        """As if all that was written had been synced."""
+        return self._pages_left(0)
+
+    def _pages_left(self, unsynced_pages: int) -> int:
         page_bytes = self._store.page_bytes
-        return self.room.bytes_left(self.unsynced_pages * page_bytes) // page_bytes
+        return self.room.bytes_left(self._promised_bytes, unsynced_pages * page_bytes) // page_bytes
+
+    @property
+    def _promised_bytes(self) -> int:
+        """Of pages that may be written in place to their end; that of warm ones is stored."""
+        return (self._table.used + self._allocator.warm) * self._store.page_bytes
 
     def synced(self, pages: int) -> None:
         """So many pages of those taken are on disk."""

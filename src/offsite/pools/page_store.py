@@ -159,6 +159,10 @@ class PageStore:
             self._can_discard = False
         return self._can_discard
 
+    def stored_bytes(self) -> int | None:
+        """What the file takes of its file system; none for one that does not tell."""
+        return os.fstat(self.descriptor).st_blocks * 512 or None  # the header alone would be some
+
     def sync(self) -> None:
         os.fdatasync(self.descriptor)
 

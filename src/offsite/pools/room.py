@@ -28,27 +28,36 @@ class Room:
         self._store = store
         self._is_device = store.path.is_block_device()
 
-    def bytes_left(self, unsynced_bytes: int) -> int:
-        """For new pages, when so many bytes of them have not been synced yet.
+    def bytes_left(self, promised_bytes: int, unsynced_bytes: int) -> int:
+        """For new pages, when so many bytes of pages are in use, and so many of them have not been synced yet.
 
-        These count twice on most file systems, which is put right by a sync; but others (NFS) tell that they have no
-        space only then, when data has been acknowledged and is lost.
+        Pages that were written in part only, which the file has holes for, take the rest of their room later, and
+        nobody looks then: a write in place has to find it. So what is promised and not stored counts as taken.
+
+        What is unsynced counts twice on most file systems, which is put right by a sync; but others (NFS) tell that
+        they have no space only then, when data has been acknowledged and is lost.
         """
         if self._is_device:
             return UNLIMITED_BYTES
         disk = file_system(self._store.descriptor)
-        return max(0, disk.free_bytes - kept_free_bytes(disk) - unsynced_bytes)
+        owed_bytes = max(self._missing_bytes(promised_bytes), unsynced_bytes)
+        return max(0, disk.free_bytes - kept_free_bytes(disk) - owed_bytes)
+
+    def _missing_bytes(self, promised_bytes: int) -> int:
+        stored_bytes = self._store.stored_bytes()
+        return 0 if stored_bytes is None else max(0, promised_bytes - stored_bytes)
 
     @property
     def is_read_only(self) -> bool:
         return file_system(self._store.descriptor).is_read_only
 
-    def full_sentence(self) -> str:
-        disk = file_system(self._store.descriptor)
+    def full_sentence(self, promised_bytes: int) -> str:
+        disk, missing_bytes = file_system(self._store.descriptor), self._missing_bytes(promised_bytes)
+        rest = f", and {format_size(missing_bytes)} to the rest of pages written in part" if missing_bytes else ""
         return (
             f"the file system at {self.place} is full ({format_size(disk.free_bytes)} of "
             f"{format_size(disk.size_bytes)} are free, and data leaves {format_size(kept_free_bytes(disk))} to the "
-            "database)"
+            f"database{rest})"
         )
 
     @property

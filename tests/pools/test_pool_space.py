@@ -16,6 +16,7 @@ from offsite.errors import (
     BadParameter,
     PoolFull,
     StateDirectoryError,
+    StateDirectoryFull,
 )
 from offsite.pools import capture, free_space, room, tidier
 from offsite.pools.local import LocalPool
@@ -236,6 +237,62 @@ def test_what_a_page_lacks_yet_has_its_room_kept(bench: Bench, monkeypatch: pyte
     write(pool, v, 0, b"v" * 30 * page)
     assert disk(None).free_bytes >= size // 8
     check_counts(pool)
+
+
+@pytest.fixture
+def full_disk_pool(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> LocalPool:
+    """Full, with 4 pages to be punched and 4 whose letting go is no more to be committed until these are."""
+    monkeypatch.setattr(tidier, "TIDY_INTERVAL_SECONDS", 1000)
+    pool = bench.make("C", pages=17)
+    v = pool.apply([Create("c", 16 * PAGE), Create("w", 16 * PAGE)])[0].id
+    write(pool, v, 0, b"v" * 16 * PAGE)
+    pool.flush()
+    discard(pool, v, 0, 4 * PAGE)
+    pool.flush()
+    discard(pool, v, 4 * PAGE, 4 * PAGE)
+    commit = pool._commit
+
+    def refused(*arguments: Any) -> None:
+        if pool.free_space.unpunched_pages:
+            with pool.lock:
+                capture.put_back(pool.table, arguments[0])
+            raise StateDirectoryFull("database or disk is full")
+        commit(*arguments)
+
+    monkeypatch.setattr(pool, "_commit", refused)
+    return pool
+
+
+def test_space_is_given_back_though_nothing_can_be_committed(full_disk_pool: LocalPool) -> None:
+    """To punch what was let go before needs no commit, and is what makes room for one."""
+    full_disk_pool._tidier._tidy()
+    assert not full_disk_pool.table.has_let_go
+    assert full_disk_pool.free_space.zeroed_pages + full_disk_pool.free_space.unpunched_pages == 8
+
+
+def test_the_database_is_looked_after_though_nothing_can_be_committed(
+    full_disk_pool: LocalPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That writes its WAL back: on a full disk all the more."""
+    looked: list[bool] = []
+
+    def no_commit() -> None:
+        raise StateDirectoryFull("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(full_disk_pool, "flush", no_commit)
+        patch.setattr(full_disk_pool, "look_after_database", lambda: looked.append(True))
+        with pytest.raises(StateDirectoryFull):
+            full_disk_pool._tidier._tidy()
+    assert looked
+    assert full_disk_pool.free_space.zeroed_pages == 4
+
+
+def test_a_write_gets_space_though_nothing_can_be_committed_at_first(full_disk_pool: LocalPool) -> None:
+    w = full_disk_pool.names["w"]
+    write(full_disk_pool, w, 0, b"w")
+    assert read(full_disk_pool, w, 0, PAGE) == b"w" + bytes(PAGE - 1)
+    check_counts(full_disk_pool)
 
 
 def slow_punches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,15 +345,26 @@ class LocalPool(PoolCore):
 
     def make_space(self) -> None:
         """Frees all that can be freed, for who found the pool full. Not to be called from inside an image."""
-        self.let_go()
-        self.flush()
-        with self._commit_lock:
-            # Everyone out for a moment: then nobody can still see what was let go before.
-            visitors = self.all_visitors()
-            open_gate(close_gate(visitors, GATE_DEADLINE_SECONDS), visitors)
+        try:
+            self._commit_let_go()
+        except StateDirectoryFull:
+            self._send_everyone_out()
+            self.free_space.reclaim()  # needs no commit, and may make room for one
+            self._commit_let_go()
+        self._send_everyone_out()
         super().make_space()
         if not self.free_space.has_pages:
             self.store.sync_file_system()  # btrfs counts as free what was punched only after that
+
+    def _commit_let_go(self) -> None:
+        self.let_go()
+        self.flush()
+
+    def _send_everyone_out(self) -> None:
+        """For a moment: then nobody can still see what was let go before."""
+        with self._commit_lock:
+            visitors = self.all_visitors()
+            open_gate(close_gate(visitors, GATE_DEADLINE_SECONDS), visitors)
 
     def reclaim(self, warm_bytes: int = 0) -> None:
         """Punches and frees what nobody can see any more, but for crumbs of up to `warm_bytes` together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
-from offsite.errors import PoolFailed, StateDirectoryError
+from offsite.errors import PoolFailed, StateDirectoryError, StateDirectoryFull
 from offsite.pools.free_space import FreeSpace
 from offsite.pools.page_table import PageTable
 from offsite.units import MIB
@@ -64,11 +64,21 @@ class Tidier:
 
     def _tidy(self) -> None:
         pool = self._pool
+        try:
+            try:
+                self._commit()
+            except StateDirectoryFull:
+                pool.reclaim()  # needs no commit, and may make room for one
+                self._commit()
+            self._quiet_ticks = self._quiet_ticks + 1 if pool.free_space.cool_down() else 0
+            pool.reclaim(WARM_BYTES if self._quiet_ticks < WARM_TICKS else 0)
+        finally:
+            pool.look_after_database()
+        pool.tell_tidy()
+
+    def _commit(self) -> None:
+        """What was let go can be given back once that is durable."""
+        pool, table = self._pool, self._pool.table
         pool.let_go()
-        table = pool.table
         if table.has_let_go or table.has_dead_rows or len(table.dirty_leaves) >= pool.dirty_leaves_max // 2:
             pool.flush()
-        self._quiet_ticks = self._quiet_ticks + 1 if pool.free_space.cool_down() else 0
-        pool.reclaim(WARM_BYTES if self._quiet_ticks < WARM_TICKS else 0)
-        pool.look_after_database()
-        pool.tell_tidy()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import resource
 import sqlite3
 import threading
@@ -13,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
-from offsite.errors import StateDirectoryError
+from offsite.errors import OffsiteError, StateDirectoryError, StateDirectoryFull
 from offsite.store import database as database_module
 from offsite.store.database import APPLICATION_ID, Database
 from offsite.store.tables import metadata
@@ -267,6 +269,31 @@ def test_a_full_disk_is_told_and_changes_nothing(database: Database) -> None:
         assert names(connection) == ["London"]
         connection.exec_driver_sql("PRAGMA max_page_count=1000000")
         connection.exec_driver_sql(SYSTEM, (2, "n" * 100_000))
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [(errno.EDQUOT, StateDirectoryFull), (errno.ENOSPC, StateDirectoryFull), (errno.EIO, StateDirectoryError)],
+)
+def test_a_failed_write_is_told_as_a_full_disk_only_if_it_is_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch, why: int, told: type[OffsiteError]
+) -> None:
+    """SQLite tells a quota that is used up and a disk that fails alike; hosts would be told to free space."""
+
+    def fails(*_: int) -> None:
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(os, "posix_fallocate", fails)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # a write fails, for a reason that is none of SQLite's
+    try:
+        with pytest.raises(StateDirectoryError) as caught, database.transaction() as connection:
+            connection.exec_driver_sql(SYSTEM, (1, "one"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.type is told
+    with database.transaction() as connection:
+        connection.exec_driver_sql(SYSTEM, (1, "one"))
 
 
 def test_damage_found_later_is_told(path: Path) -> None:

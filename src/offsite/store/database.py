@@ -30,7 +30,7 @@ from sqlalchemy.pool import QueuePool
 from offsite.errors import RESTORE_WHOLE, StateDirectoryError, StateDirectoryFull
 from offsite.store.free_space import file_system, mount_point
 from offsite.store.log_check import check_log
-from offsite.store.reserve import Reserve
+from offsite.store.reserve import Reserve, takes_no_more
 from offsite.units import format_size
 
 APPLICATION_ID = 0x4F464653  # "OFFS", in bytes 68 to 71 of the file: tells ours from any other SQLite database
@@ -174,10 +174,10 @@ class Database:
             ) from error
 
     def _is_full(self, cause: object) -> bool:
-        """A quota that is used up is told by SQLite as any other failed write."""
+        """A quota that is used up is told by SQLite as any other failed write: so is a disk that fails."""
         code = getattr(cause, "sqlite_errorcode", 0)
         if code in (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE):
-            return not file_system(self.path.parent).is_read_only
+            return takes_no_more(self.path.parent)
         return code & 0xFF == sqlite3.SQLITE_FULL
 
     def _full_sentence(self, cause: object) -> str:

@@ -9,19 +9,22 @@ from everyone else, and is given up when the database needs it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from offsite.store.free_space import file_system
-from offsite.units import MIB
+from offsite.units import KIB, MIB
 
 RESERVE_BYTES = 16 * MIB
 LOW_BYTES = 4 * MIB  # less than this is not left free while there is a reserve
 ROOM_TO_KEEP_BYTES = 16 * MIB  # free beside it when it is taken, so that it is not given up at once
 _SMALL_SHARE = 32  # of a small disk it takes no more than one part in so many
 NAME = "reserve"
+_TRIED_BYTES = 64 * KIB  # more than SQLite writes at once
 _libc = ctypes.CDLL(None)
 
 
@@ -97,3 +100,15 @@ class Reserve:
             except OSError:  # full after all, or a file system that cannot: the next time, perhaps
                 return False
             return self.kept_bytes >= wanted
+
+
+def takes_no_more(directory: Path) -> bool:
+    """Whether a write there fails for lack of space, or hardly any is left; not when it fails for another reason. A
+    quota that is used up shows itself only by trying."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            os.posix_fallocate(file.fileno(), 0, _TRIED_BYTES)
+            os.fsync(file.fileno())  # some file systems in a network tell only now
+        return file_system(directory).free_bytes < LOW_BYTES
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -19,6 +19,7 @@ from offsite.errors import (
     StateDirectoryFull,
 )
 from offsite.pools import capture, free_space, room, tidier
+from offsite.pools.health import Health
 from offsite.pools.local import LocalPool
 from offsite.pools.page_store import PageStore
 from offsite.pools.protocol import (
@@ -293,6 +294,29 @@ def test_a_write_gets_space_though_nothing_can_be_committed_at_first(full_disk_p
     write(full_disk_pool, w, 0, b"w")
     assert read(full_disk_pool, w, 0, PAGE) == b"w" + bytes(PAGE - 1)
     check_counts(full_disk_pool)
+
+
+def test_an_idle_pool_is_well_again_once_the_database_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that could not be made leaves nothing behind that a later commit would write."""
+    monkeypatch.setattr(tidier, "TIDY_INTERVAL_SECONDS", 1000)
+    told: list[events.EventKind] = []
+    pool = bench.make("C", report=lambda kind, _message: told.append(kind))
+
+    def query_only(value: int) -> None:
+        with bench.database.transaction() as connection:
+            connection.exec_driver_sql(f"PRAGMA query_only={value}")
+
+    query_only(1)
+    with pytest.raises(StateDirectoryError):
+        pool.apply([Create("c", PAGE)])
+    for _ in range(2):
+        with pytest.raises(StateDirectoryError):
+            pool._tidier._tidy()
+        assert pool.health[0] is Health.FAULT, "told well though nothing can be written"
+    query_only(0)
+    pool._tidier._tidy()
+    assert pool.health == (Health.OK, "")
+    assert told == [events.STATE_NOT_WRITTEN, events.STATE_WRITTEN_AGAIN]
 
 
 def slow_punches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from offsite import events
@@ -259,7 +259,7 @@ class LocalPool(PoolCore):
         """Data first, then the page tables that name it."""
         try:
             self._sync_data()
-            if capture.rows or applying or extra:
+            if capture.rows or applying or extra or self.is_not_written:
                 self._write(capture, applying, extra)
         except BaseException as error:
             with self.lock:
@@ -285,6 +285,8 @@ class LocalPool(PoolCore):
                     extra(connection)
                 if is_due:
                     self._belonging.renew(connection)
+                if self.is_not_written:
+                    _try_to_write(connection, self.id)
 
         self.database.make_room(capture.bytes_most)
         try:
@@ -373,6 +375,11 @@ class LocalPool(PoolCore):
             self.watch_space()
 
     @property
+    def is_not_written(self) -> bool:
+        """Whether the last commit failed: the next one writes something in any case, to find out whether it can."""
+        return bool(self._not_written)
+
+    @property
     def has_failed(self) -> bool:
         return bool(self._failure)
 
@@ -409,6 +416,12 @@ class LocalPool(PoolCore):
         if not self._untidy and not self._failure:
             self._report(events.POOL_NOT_TIDIED, f"Pool {self.name}: space could not be given back: {error}")
         self._untidy = str(error)
+
+
+def _try_to_write(connection: Connection, pool_id: int) -> None:
+    """SQLite writes a row also when nothing in it changes."""
+    pools = tables.pools.pools
+    connection.execute(update(pools).where(pools.c.id == pool_id).values(name=pools.c.name))
 
 
 def _touched(change: Change) -> list[int]:

@@ -26,6 +26,9 @@ class Tidied(Protocol):
     @property
     def has_failed(self) -> bool: ...
 
+    @property
+    def is_not_written(self) -> bool: ...
+
     def let_go(self) -> None: ...
 
     def flush(self) -> None: ...
@@ -77,8 +80,10 @@ class Tidier:
         pool.tell_tidy()
 
     def _commit(self) -> None:
-        """What was let go can be given back once that is durable."""
+        """What was let go can be given back once that is durable. And where the last commit failed, an idle pool has
+        to find out that the next one does not."""
         pool, table = self._pool, self._pool.table
         pool.let_go()
-        if table.has_let_go or table.has_dead_rows or len(table.dirty_leaves) >= pool.dirty_leaves_max // 2:
+        is_much_dirty = len(table.dirty_leaves) >= pool.dirty_leaves_max // 2
+        if table.has_let_go or table.has_dead_rows or is_much_dirty or pool.is_not_written:
             pool.flush()

@@ -62,6 +62,22 @@ def test_a_full_pool_is_told_once_a_minute(
     assert [kind for kind, _ in told] == [events.POOL_FULL] * 2
 
 
+def test_a_small_pool_is_told_to_have_space_again(
+    told: list[tuple[EventKind, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have no 64 pages in all."""
+    now = [1000.0]
+    monkeypatch.setattr("offsite.pools.space.time.monotonic", lambda: now[0])
+    watch = SpaceWatch("A", 4096, 40, Thresholds(), lambda kind, message: told.append((kind, message)))
+    watch.tell_full(40, "no free page is left")
+    now[0] += 10
+    watch.set_available(39, 1)
+    assert watch.refusal
+    watch.set_available(38, 2)
+    assert not watch.refusal
+    assert [kind for kind, _ in told] == [events.POOL_FULL, events.POOL_SPACE_BACK]
+
+
 @pytest.mark.parametrize("values", [(0, 50, 90), (60, 50, 90), (50, 95, 90), (50, 75, 101)])
 def test_thresholds_that_make_no_sense_are_refused(values: tuple[float, float, float]) -> None:
     with pytest.raises(BadParameter, match=f"low {values[0]}"):

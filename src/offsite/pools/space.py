@@ -12,6 +12,7 @@ from offsite.units import format_size
 
 FULL_EVENT_INTERVAL_SECONDS = 60.0
 SPACE_BACK_SECONDS, SPACE_BACK_PAGES = 10.0, 64  # without a refusal, and with so much space, until that is told
+_SMALL_SHARE = 16  # of a small pool, one page in so many is enough
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class SpaceWatch:
         if within != self._within:
             self._within = within
             self.set_thresholds(self.thresholds)
-        if self._refused_at is None or available < SPACE_BACK_PAGES:
+        if self._refused_at is None or available < min(SPACE_BACK_PAGES, max(1, self._pages // _SMALL_SHARE)):
             return
         if time.monotonic() - self._refused_at >= SPACE_BACK_SECONDS:
             self._refused_at, self.refusal = None, ""

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ def test_a_client_that_goes_in_the_tls_handshake_is_gone(
         channel.close()
     else:
         threading.Timer(0.1, reset, [client]).start()
-    with pytest.raises(ClientGone) as raised:
-        TlsChannel(channel, context, time.monotonic() + 10)
+    with pytest.raises(ClientGone) as raised, closing(TlsChannel(channel, context)) as tls:
+        tls.shake_hands(time.monotonic() + 10)
     assert not isinstance(raised.value, ClientStalled)
 
 

@@ -205,6 +205,33 @@ def test_disconnect_ends_a_tls_connection_from_another_thread(bench: NbdBench, a
     assert client.is_closed()
 
 
+@pytest.mark.parametrize("when", ["as the socket is handed over", "meanwhile"])
+def test_a_connection_in_its_tls_handshake_can_be_cut(
+    bench: NbdBench, authority: Authority, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A client that says nothing there would keep its place until the deadline."""
+    server = bench.serve(LOOPBACK, authority=authority)
+    client = bench.connect(tcp_address(server))
+    client.greet()
+    (connection,) = server._connections
+    wrap_socket, handed_over = ssl.SSLContext.wrap_socket, threading.Event()
+
+    def wrap(*arguments: Any, **options: Any) -> ssl.SSLSocket:
+        wrapped = wrap_socket(*arguments, **options)
+        if when != "meanwhile":
+            connection.cut(socket.SHUT_RDWR)
+        handed_over.set()
+        return wrapped
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap)
+    assert client.option(nbd.OPT_STARTTLS) == [(nbd.REP_ACK, b"")]
+    assert handed_over.wait(10)
+    if when == "meanwhile":
+        connection.cut(socket.SHUT_RDWR)
+    assert client.is_closed()
+    until(lambda: not server._connections)
+
+
 # -- the clients that people use -------------------------------------------------------------------------------
 
 

@@ -147,28 +147,32 @@ class PlainChannel:
 
 
 class TlsChannel:
-    """See Channel. Made of a plain channel by the TLS handshake."""
+    """See Channel. Takes the socket of a plain channel over; `shake_hands` comes before all else but `cut`."""
 
-    def __init__(self, plain: PlainChannel, context: ssl.SSLContext, deadline: float) -> None:
-        """Shakes hands. Raises ProtocolError when that fails, ClientStalled at `deadline`, ClientGone."""
+    def __init__(self, plain: PlainChannel, context: ssl.SSLContext) -> None:
+        """Waits for nothing. Raises ClientGone."""
         self.is_hurried: Callable[[], bool] = _never
         self._send_seconds = plain.send_seconds
         self._poll = select.poll()
+        self._has_shaken_hands = False
         try:
             self._socket = context.wrap_socket(plain.socket, server_side=True, do_handshake_on_connect=False)
         except OSError as error:
             raise ClientGone(str(error)) from error
+
+    def shake_hands(self, deadline: float) -> None:
+        """Raises ProtocolError when that fails, ClientStalled at `deadline`, ClientGone."""
         try:
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             self._socket.do_handshake()
             self._socket.setblocking(False)
         except OSError as error:
-            self._socket.close()
             if isinstance(error, TimeoutError):
                 raise ClientStalled("the client does not finish the TLS handshake") from error
             if isinstance(error, ssl.SSLError):
                 raise ProtocolError(f"TLS handshake failed: {error.reason or error}") from error
             raise ClientGone(str(error)) from error
+        self._has_shaken_hands = True
 
     def certificate_der(self) -> bytes | None:
         """The client's certificate, verified; None if it showed none."""
@@ -222,8 +226,9 @@ class TlsChannel:
 
     def close(self) -> None:
         """Tells the client that the stream ends here, if that can be told at once."""
-        with suppress(OSError):  # it went first, or does not listen: closing is all there is to do
-            self._socket.unwrap()
+        if self._has_shaken_hands:
+            with suppress(OSError):  # it went first, or does not listen: closing is all there is to do
+                self._socket.unwrap()
         self._socket.close()
 
 

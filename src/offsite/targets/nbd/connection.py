@@ -84,6 +84,7 @@ class Connection:
         self._settings = settings
         self._plain = PlainChannel(sock, settings.send_seconds)
         self._channel: Channel = self._plain
+        self._cut_how: int | None = None  # the last one asked for
 
     def run(self) -> None:
         """Serves the client until it goes or is cut off. Raises nothing."""
@@ -109,6 +110,7 @@ class Connection:
 
     def cut(self, how: int) -> None:
         """Ends the connection: with socket.SHUT_RD after what has been received, with SHUT_RDWR at once."""
+        self._cut_how = how
         self._channel.cut(how)
 
     def close(self) -> None:
@@ -152,8 +154,11 @@ class Connection:
     def _start_tls(self, deadline: float) -> None:
         required = self._tls_mode() == "required"
         context = self._settings.tls_contexts["certificate required" if required else "certificate optional"]
-        channel = TlsChannel(self._plain, context, deadline)
+        channel = TlsChannel(self._plain, context)
         self._channel = channel
+        if self._cut_how is not None:  # perhaps just when the plain channel had no socket any more
+            channel.cut(self._cut_how)
+        channel.shake_hands(deadline)
         self._certificate_der = channel.certificate_der()
         self.check_certificate()
         self.initiator = identity.initiator_id(self.client_address, self._certificate_der)

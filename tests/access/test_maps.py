@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, insert, update
+from structlog.testing import capture_logs
 
 from offsite.access import maps as maps_module
 from offsite.access.maps import Access, Initiator, Map, Maps
@@ -157,3 +158,17 @@ def test_initiators_seen_are_bounded_and_named_ones_stay(
         "nbd:192.0.2.8",
         "nbd:192.0.2.9",
     }
+
+
+def test_an_initiator_is_no_trouble_where_nothing_can_be_written(database: Database, maps: Maps) -> None:
+    """Hosts get in on a disk that is full or read-only, too."""
+    with database.transaction() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=1")
+    with capture_logs() as lines:
+        maps.seen("nbd:127.0.0.1", 1.0)
+    (line,) = lines
+    assert (line["log_level"], line["initiator"]) == ("warning", "nbd:127.0.0.1")
+    with database.transaction() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=0")
+    maps.seen("nbd:127.0.0.1", 2.0)
+    assert maps.initiators() == [Initiator("nbd:127.0.0.1", None, 2.0)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import structlog
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from offsite.errors import BadParameter, InUse, MapNotFound, VolumeNotFound
+from offsite.errors import BadParameter, InUse, MapNotFound, StateDirectoryError, VolumeNotFound
 from offsite.store.database import Database
 from offsite.store.tables import access as tables
 from offsite.store.tables import pools as pool_tables
@@ -23,6 +24,8 @@ LUN_MAX = 1023  # as on ME4
 INITIATOR_BYTES_MAX = 256  # an iSCSI name has at most 223, an identity of TLS 64 characters
 INITIATORS_MAX = 1024  # seen from outside, so bounded: the one not seen for longest is forgotten
 _DEFAULT = ""  # initiator of the default map
+
+_log = structlog.get_logger("offsite.access")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,13 @@ class Maps:
             return [Initiator(row.id, row.nickname, row.last_seen_at) for row in rows]
 
     def seen(self, initiator: str, now: float) -> None:
-        """Records that `initiator` was here at `now` (seconds since the epoch)."""
+        """Records that `initiator` was here at `now` (seconds since the epoch), if that can be written."""
+        try:
+            self._note(initiator, now)
+        except StateDirectoryError as error:  # hosts get in on a full or read-only disk, too
+            _log.warning("when an initiator was here could not be noted", initiator=initiator, reason=str(error))
+
+    def _note(self, initiator: str, now: float) -> None:
         table = tables.initiators
         with self._database.transaction() as connection:
             found = connection.execute(update(table).where(table.c.id == initiator).values(last_seen_at=now))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -18,6 +19,7 @@ from offsite.errors import (
     StateDirectoryError,
     VolumeNotFound,
 )
+from offsite.pools.creation import make_pool
 from offsite.pools.header import HEADER_BYTES, Generation, Header
 from offsite.pools.local import LocalPool
 from offsite.pools.page_store import PageStore
@@ -28,6 +30,7 @@ from offsite.pools.protocol import (
     Snapshot,
 )
 from offsite.store import tables
+from offsite.store.database import Database
 from offsite.units import GIB
 from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_hosts import (
@@ -95,6 +98,36 @@ def test_a_pool_that_cannot_be_made_leaves_no_file(bench: Bench, monkeypatch: py
     assert not (bench.directory / "x").exists()
     assert open_descriptors() == descriptors
     bench.make("X", pages=64)
+
+
+@pytest.mark.parametrize("what", ["the database cannot be read", "it cannot be begun"])
+def test_a_pool_that_cannot_be_opened_once_it_was_made_leaves_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Neither its row, nor its file, nor a lock on that."""
+    with bench.database.read():
+        pass
+    descriptors = open_descriptors()
+
+    def fails(*_: object) -> None:
+        raise StateDirectoryError("the disk failed")
+
+    with monkeypatch.context() as patch:
+
+        def made(*arguments: Any, **options: Any) -> PageStore:
+            store = make_pool(*arguments, **options)
+            where, name = (Database, "read") if "read" in what else (LocalPool, "begin")
+            patch.setattr(where, name, fails)
+            return store
+
+        patch.setattr("offsite.pools.local.make_pool", made)
+        with pytest.raises(StateDirectoryError, match="the disk failed"):
+            LocalPool.create(bench.database, "X", Path("x"), 64 * PAGE, PAGE)
+    assert open_descriptors() == descriptors
+    with bench.database.read() as connection:
+        assert connection.execute(select(tables.pools.pools.c.name)).all() == []
+    pool = LocalPool.create(bench.database, "X", Path("x"), 64 * PAGE, PAGE)
+    bench.pools.append(pool)
 
 
 def test_what_an_interrupted_creation_left_is_made_anew(bench: Bench) -> None:

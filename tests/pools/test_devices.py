@@ -181,6 +181,35 @@ def test_what_was_there_comes_back_when_the_row_cannot_be_written(
     assert ends(device) == before
 
 
+def test_a_device_whose_old_content_cannot_be_wiped_is_refused_and_given_up(
+    bench: Bench, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(device, 0, b"someone's".ljust(8192, b"x"))
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "wipe_ends", fails)
+        with pytest.raises(StateDirectoryError, match="cannot hold a pool: Input/output error"):
+            LocalPool.create(bench.database, "A", device, 0, overwrite=True)
+    bench.pools.append(LocalPool.create(bench.database, "A", device, 0, overwrite=True))
+
+
+def test_a_device_that_cannot_be_put_back_is_given_up(
+    bench: Bench, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.database, "transaction", lambda: 1 / 0)
+        patch.setattr(devices.NewDevice, "_write_back", fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            LocalPool.create(bench.database, "A", device, 0)
+    bench.pools.append(LocalPool.create(bench.database, "A", device, 0, overwrite=True))
+
+
 def test_a_device_that_cannot_be_written_is_refused(
     bench: Bench, device: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

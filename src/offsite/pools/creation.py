@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import delete, insert, select
@@ -86,7 +87,12 @@ def _on_device(
     except BaseException:
         device.put_back()
         raise
-    device.settle()
+    try:
+        device.settle()
+    except OSError as error:
+        device.store.close()
+        unmake_pool(database, header)
+        raise StateDirectoryError(f"the block device {full_path} cannot hold a pool: {error.strerror}") from error
     return device.store
 
 
@@ -144,6 +150,16 @@ def _is_of_no_pool(database: Database, header: Header) -> bool:
         system = connection.execute(select(tables.management.system.c.uuid)).scalar()
         known = connection.execute(select(_pools.c.id).where(_pools.c.uuid == header.pool.hex())).first()
     return system is not None and uuid.UUID(system).bytes == header.system and known is None
+
+
+def unmake_pool(database: Database, header: Header) -> None:
+    """Of a pool that could not be opened as soon as it was made, and that is closed: no row stays, and no file. Should
+    the database fail as well, it stays as an empty pool, and the file for the next try."""
+    with suppress(StateDirectoryError):
+        with database.transaction() as connection:
+            row = connection.execute(select(_pools).where(_pools.c.uuid == header.pool.hex())).one()
+            delete_row(database, row.id)
+        clear_remains(database, database.path.parent / row.path)
 
 
 # -- deletion ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from offsite.errors import DeviceNotEmpty, StateDirectoryError
@@ -66,7 +67,8 @@ class NewDevice:
                 self.store.write_header(header)
                 self.store.sync()
             except OSError as error:
-                self._write_back()
+                with suppress(OSError):  # it is the device that failed
+                    self._write_back()
                 raise StateDirectoryError(f"the block device {path} cannot hold a pool: {error.strerror}") from error
         except BaseException:
             os.close(descriptor)
@@ -74,8 +76,10 @@ class NewDevice:
 
     def put_back(self) -> None:
         """Leaves the device as it was found, and closes it."""
-        self._write_back()
-        self.store.close()
+        try:
+            self._write_back()
+        finally:
+            self.store.close()
 
     def settle(self) -> None:
         """The pool is there: wipes what else tells what was on the device before, or it would still be found."""

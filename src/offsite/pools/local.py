@@ -23,7 +23,7 @@ from offsite.pools import records
 from offsite.pools.belonging import Belonging
 from offsite.pools.changes import Applying
 from offsite.pools.core import PoolCore
-from offsite.pools.creation import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, make_pool
+from offsite.pools.creation import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, make_pool, unmake_pool
 from offsite.pools.difference import extents
 from offsite.pools.gate import close_gate, keep_closed, open_gate
 from offsite.pools.header import Expected
@@ -85,7 +85,11 @@ class LocalPool(PoolCore):
         creation left is made anew; any other is refused. A device has to be empty, unless told to `overwrite` it.
         """
         store = make_pool(database, name, path, size_bytes, page_bytes, overcommit=overcommit, overwrite=overwrite)
-        return cls.load(database, name, report, store)
+        try:
+            return cls.load(database, name, report, store)
+        except BaseException:
+            unmake_pool(database, store.header)
+            raise
 
     @classmethod
     def load(cls, database: Database, name: str, report: Report = ignore, store: PageStore | None = None) -> LocalPool:
@@ -107,22 +111,34 @@ class LocalPool(PoolCore):
         `store` is its data file, if that was opened before. Raises StateDirectoryError when file and database do not
         fit together.
         """
-        pools = tables.pools.pools
-        with database.read() as connection:
-            row = connection.execute(select(pools).where(pools.c.name == name)).mappings().one_or_none()
-            if row is None:
-                raise ObjectNotFound(f"there is no pool {name!r}")
-            system_uuid = connection.execute(select(tables.management.system.c.uuid)).scalar()
-            path = database.path.parent / row["path"]
-            store = store or PageStore.open(path, Expected.of_row(dict(row), system_uuid))
-            try:
-                pool = cls(database, row["id"], name, store, report)
-                pool.overcommit = row["overcommit"]
-                pool.thresholds = Thresholds(*(row[f"{each}_threshold_percent"] for each in ("low", "middle", "high")))
-                pool.read_images(connection)
-            except BaseException:
+        try:
+            with database.read() as connection:
+                return cls._opened(connection, database, name, report, store)
+        except BaseException:
+            if store is not None:
                 store.close()
-                raise
+            raise
+
+    @classmethod
+    def _opened(
+        cls, connection: Connection, database: Database, name: str, report: Report, opened: PageStore | None
+    ) -> LocalPool:
+        pools = tables.pools.pools
+        row = connection.execute(select(pools).where(pools.c.name == name)).mappings().one_or_none()
+        if row is None:
+            raise ObjectNotFound(f"there is no pool {name!r}")
+        system_uuid = connection.execute(select(tables.management.system.c.uuid)).scalar()
+        path = database.path.parent / row["path"]
+        store = opened or PageStore.open(path, Expected.of_row(dict(row), system_uuid))
+        try:
+            pool = cls(database, row["id"], name, store, report)
+            pool.overcommit = row["overcommit"]
+            pool.thresholds = Thresholds(*(row[f"{each}_threshold_percent"] for each in ("low", "middle", "high")))
+            pool.read_images(connection)
+        except BaseException:
+            if opened is None:
+                store.close()
+            raise
         return pool
 
     def begin(self) -> None:

@@ -134,7 +134,7 @@ def check(directory: Path, worlds: list[World]) -> None:
 
 def _check_new_pages(pool: LocalPool) -> None:
     """P5: a part of every free page is written; the rest of it must be zero, whatever the crash left there."""
-    free = pool.free_space.free_pages
+    free = pool.free_space.zeroed_pages
     if free:
         new = pool.apply([Create("new", free * PAGE)])[0].id
         for page in range(free):

@@ -103,7 +103,7 @@ def check_free_pages_are_holes(pool: LocalPool) -> None:
         position = os.lseek(pool.store.descriptor, start, os.SEEK_HOLE)
         for page in range(start // page_bytes, -(-position // page_bytes)):
             assert page == 0 or pool.table.owners[page], f"free page {page} holds data"
-    assert pool.free_space.free_pages == len(pool.table.owners) - 1 - pool.table.used
+    assert pool.free_space.zeroed_pages == len(pool.table.owners) - 1 - pool.table.used
 
 
 def state(pool: LocalPool) -> object:

@@ -148,11 +148,6 @@ class FreeSpace:
         """Pages that nobody has any more, and that still have their place on the disk."""
         return self._allocator.warm + self._retired.pages
 
-    @property
-    def free_pages(self) -> int:
-        """Pages that can be had at once, some of them only to be overwritten whole."""
-        return self._allocator.free + self._allocator.warm
-
     # -- without it -----------------------------------------------------------------------------------------
 
     def reclaim(self, warm_bytes: int = 0) -> None:

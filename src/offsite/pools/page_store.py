@@ -237,15 +237,6 @@ def is_left_over(path: Path) -> bool:
     return False
 
 
-def device_bytes(path: Path) -> int:
-    """The size of a block device. Raises StateDirectoryError."""
-    try:
-        with path.open("rb") as device:
-            return device.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise StateDirectoryError(f"the block device {path} cannot be opened: {error.strerror}") from error
-
-
 def _can_read_nowait(descriptor: int) -> bool:
     """preadv2's RWF_NOWAIT; some file systems do not know it."""
     try:

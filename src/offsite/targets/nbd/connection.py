@@ -45,7 +45,7 @@ class Settings:
     workers: Workers
     clock: Clock
     handshake_seconds: float  # from accept to the choice of an export
-    send_seconds: float  # in which a client must take something of a reply
+    send_seconds: float  # in which a client must take channel.PROGRESS_BYTES of replies
     force_tls: bool  # also on loopback and on the Unix socket
     certificates: InitiatorCertificates | None  # none: every certificate of the authority is good
 

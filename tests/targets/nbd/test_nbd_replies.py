@@ -48,6 +48,16 @@ def test_all_that_is_put_is_sent_in_order_and_whole(sizes: list[tuple[int, bool]
     assert channel.data == expected
 
 
+def test_replies_that_reach_beyond_the_buffer_are_never_sent() -> None:
+    """Who fills it by itself, as the loop of plain requests does, must not have the last one cut."""
+    channel = Sent()
+    replies = replies_to(channel)
+    replies.filled = BUFFER_BYTES + 1
+    with pytest.raises(ValueError, match="there is room for"):
+        replies.send()
+    assert channel.data == b""
+
+
 def test_a_reply_longer_than_the_buffer_goes_behind_what_there_is() -> None:
     channel = Sent()
     replies = replies_to(channel)

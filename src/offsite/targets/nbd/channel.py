@@ -79,6 +79,7 @@ class PlainChannel:
         self._while_seconds = min(1.0, send_seconds / 4)
         self.fileno = sock.fileno
         self._receive_into = sock.recv_into
+        self._send = sock.send
 
     def prepare(self) -> None:
         """Sets the options of a socket that has just been accepted."""
@@ -108,10 +109,14 @@ class PlainChannel:
         return received
 
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
-        rest = memoryview(data)
-        sent = self._send_a_while(rest)
-        if sent < len(rest):
-            self._send_slowly(rest[sent:], deadline)
+        try:  # as _send_a_while: a call more would be felt in each batch
+            sent = self._send(data)
+        except (BlockingIOError, TimeoutError):
+            sent = 0
+        except OSError as error:
+            raise ClientGone(str(error)) from error
+        if sent < len(data):
+            self._send_slowly(memoryview(data)[sent:], deadline)
 
     def _send_slowly(self, rest: memoryview, deadline: float | None) -> None:
         """A while has passed, and the client has not taken all."""
@@ -130,7 +135,7 @@ class PlainChannel:
     def _send_a_while(self, data: memoryview) -> int:
         """How much the client has taken, in SO_SNDTIMEO: that ends one call, however much of it has gone by then."""
         try:
-            return self.socket.send(data)
+            return self._send(data)
         except (BlockingIOError, TimeoutError):  # the latter by what receive_before has left set
             return 0
         except OSError as error:

@@ -15,40 +15,43 @@ class Replies:
 
     A slice of a memoryview that reaches beyond its end is shorter than asked for, and says nothing. So room is handed
     out here alone, never less than was asked for, and what does not lie in it is not added: a reply that was cut short
-    is never sent.
+    is never sent. The loop of plain requests, for which these calls would take too long, writes to `buffer` from
+    `filled` on: see transmission.
     """
 
     def __init__(self, channel: Channel, *, structured: bool) -> None:
         self.structured = structured
         self.header_bytes = codec.DATA_CHUNK_BYTES if structured else codec.SIMPLE_REPLY_BYTES  # before data read
-        self._buffer = new_buffer(BUFFER_BYTES)
-        self._filled = 0
+        self.buffer = new_buffer(BUFFER_BYTES)
+        self.filled = 0
         self._channel = channel
 
     def send(self) -> None:
         """Raises ClientGone."""
-        filled = self._filled
+        filled = self.filled
         if filled:
-            self._filled = 0
-            self._channel.send(self._buffer[:filled])
+            if filled > BUFFER_BYTES:
+                raise ValueError(f"{filled} bytes of replies; there is room for {BUFFER_BYTES}")
+            self.filled = 0
+            self._channel.send(self.buffer[:filled])
 
     def room(self, size_bytes: int) -> memoryview:
         """At least `size_bytes` (of at most BUFFER_BYTES), good until any other method but `add` is called.
 
         Sends what there is if they do not fit behind it. Raises ClientGone.
         """
-        if size_bytes > BUFFER_BYTES - self._filled:
+        if size_bytes > BUFFER_BYTES - self.filled:
             if size_bytes > BUFFER_BYTES:
                 raise ValueError(f"{size_bytes} bytes of room for replies; there are {BUFFER_BYTES}")
             self.send()
-        return self._buffer[self._filled :]
+        return self.buffer[self.filled :]
 
     def add(self, size_bytes: int) -> None:
         """The first `size_bytes` of the room hold replies now."""
-        filled = self._filled + size_bytes
+        filled = self.filled + size_bytes
         if filled > BUFFER_BYTES:
-            raise ValueError(f"replies of {size_bytes} bytes; there was room for {BUFFER_BYTES - self._filled}")
-        self._filled = filled
+            raise ValueError(f"replies of {size_bytes} bytes; there was room for {BUFFER_BYTES - self.filled}")
+        self.filled = filled
 
     def put(self, reply: bytes | memoryview) -> None:
         size_bytes = len(reply)

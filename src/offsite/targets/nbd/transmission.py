@@ -24,6 +24,7 @@ from offsite.targets.nbd.buffers import new_buffer
 from offsite.targets.nbd.channel import Channel, ClientGone
 from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, Refused
 from offsite.targets.nbd.negotiation import Outcome
+from offsite.targets.nbd.replies import BUFFER_BYTES as REPLIES_BYTES
 from offsite.targets.nbd.replies import Replies
 from offsite.targets.nbd.requests import REQUEST_BYTES, SIMPLE_REPLY_BYTES, Request
 
@@ -33,6 +34,7 @@ PIECE_ALIGNMENT_BYTES = 64 << 10  # at most this much of a long write is carried
 FINISH_SECONDS = 30  # for what is outstanding when the client has said goodbye
 
 _PLAIN_REPLY_BYTES_MAX = codec.DATA_CHUNK_BYTES + READ_PIECE_BYTES
+_FULL_BYTES = REPLIES_BYTES - _PLAIN_REPLY_BYTES_MAX  # of replies: up to here any plain one fits
 _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
 
 
@@ -126,10 +128,11 @@ class Transmission:
         """Carries out requests that lie in the buffer from `_at` on."""
         more = True
         while more and not self._ended:
-            room = self._replies.room(_PLAIN_REPLY_BYTES_MAX)  # may wait for the client: not within `begin` and `end`
+            if self._replies.filled > _FULL_BYTES:
+                self._replies.send()  # may wait for the client: not within `begin` and `end`
             self._image.begin()
             try:
-                other = self._run_plain(requests, room)
+                other = self._run_plain(requests)
             finally:
                 self._image.end()
             more = other is not None or self._paused
@@ -142,18 +145,17 @@ class Transmission:
                 self._replies.send()
                 self._wait_until_not_overloaded()
 
-    def _run_plain(self, requests: Iterator[Request], out: memoryview) -> Request | None:
+    def _run_plain(self, requests: Iterator[Request]) -> Request | None:
         """Runs plain short reads and writes: the hot loop. Returns the first request of another kind.
 
-        Replies are written to `out`, which has room for one at least.
+        No reply can be cut short: before each, also the first, no more than _FULL_BYTES are filled.
 
         Returns None at the end of `requests`; also, with `_paused` set, for want of room for replies or in the
         background, and behind a request that failed, which is left in `_failed`.
         """
         image, replies, background, buffer = self._image, self._replies, self._background, self._buffer
         read_nowait, write = image.read_nowait, image.write
-        filled, at = 0, self._at
-        full = len(out) - _PLAIN_REPLY_BYTES_MAX  # up to here any plain reply fits
+        out, filled, at = replies.buffer, replies.filled, self._at
         structured, header_bytes = replies.structured, replies.header_bytes
         pack_data, pack_simple = codec.DATA_CHUNK.pack_into, codec.SIMPLE_REPLY.pack_into
         size = self._commands.size()
@@ -185,14 +187,14 @@ class Transmission:
                 else:
                     other = request
                     break
-                if filled > full:
+                if filled > _FULL_BYTES:
                     break
             else:
                 self._paused = False
         except (OffsiteError, OSError) as error:
             self._failed = cookie, error
         self._at = at
-        replies.add(filled)
+        replies.filled = filled
         return other
 
     def _run_other(self, request: Request) -> None:

@@ -201,6 +201,10 @@ class PoolMachine(RuleBasedStateMachine):
             model.zero(offset, length)
             if how != "allocate":
                 self.check_given_back(image, model, offset, length)
+            if how == "discard" and old:  # in a full pool the ends may stay as they were
+                self.happened(model, image, offset, old, bytes(length))
+            elif how == "discard":
+                self.adopt(image, model)
 
     def check_given_back(self, image: int, model: Model, offset: int, length: int) -> None:
         start = -(-offset // PAGE) * PAGE

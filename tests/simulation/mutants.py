@@ -77,10 +77,10 @@ def _members_one_by_one() -> None:
 
 
 def _freed_before_the_commit() -> None:
-    write_zeroes, take = open_image.LocalOpenImage.write_zeroes, free_space.FreeSpace.take
+    unmap, take = open_image.LocalOpenImage._unmap, free_space.FreeSpace.take
 
-    def and_free(self: Any, offset: int, length: int, *, allocate: bool = False) -> None:
-        write_zeroes(self, offset, length, allocate=allocate)
+    def and_free(self: Any, offset: int, end: int) -> int:
+        stop = unmap(self, offset, end)
         pool, table = self._pool, self._pool.table
         with pool.lock:
             pages = gathered([table.freed, *table.freed_arrays]).tolist()
@@ -88,12 +88,13 @@ def _freed_before_the_commit() -> None:
             for page in pages:
                 pool.store.punch(page, 1)
             pool.free_space.__dict__.setdefault("early", []).extend(pages)
+        return stop
 
     def take_early(self: Any, wanted: int, *, to_overwrite: bool = False) -> tuple[int, int]:
         early = self.__dict__.get("early")
         return (early.pop(), 1) if early else take(self, wanted, to_overwrite=to_overwrite)
 
-    _put(open_image.LocalOpenImage, "write_zeroes", and_free)
+    _put(open_image.LocalOpenImage, "_unmap", and_free)
     _put(free_space.FreeSpace, "take", take_early)
 
 

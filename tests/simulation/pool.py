@@ -13,6 +13,7 @@ from offsite.pools.local import LocalPool
 from offsite.pools.open_image import LocalOpenImage
 from offsite.pools.protocol import Change, ImageInfo, Records
 from offsite.store.database import Database
+from tests.simulation.shadow import BLOCK_BYTES
 from tests.simulation.tasks import Killed
 
 if TYPE_CHECKING:
@@ -69,6 +70,19 @@ class SimulatedImage(LocalOpenImage):
         self._done(
             offset, length, zeros, lambda: super(SimulatedImage, self).write_zeroes(offset, length, allocate=allocate)
         )
+
+    def discard(self, offset: int, length: int) -> None:
+        content = self._machine.shadow.images[self._image.name]
+        before = dict(content.blocks)
+        self._done(offset, length, bytes(length), lambda: super(SimulatedImage, self).discard(offset, length))
+        end = offset + length
+        whole_start = -(-offset // self.page_bytes) * self.page_bytes
+        whole_end = end if end == self.size_bytes else end // self.page_bytes * self.page_bytes
+        for at in range(offset, end, BLOCK_BYTES):
+            if not whole_start <= at < whole_end:  # in a full pool an end may stay as it was
+                found = self._as_it_is(at, BLOCK_BYTES)
+                if found == before.get(at // BLOCK_BYTES):
+                    content.put(at, found)
 
     def _done(self, offset: int, length: int, wanted: bytes, call: Callable[[], None]) -> None:
         if self._is_writing:

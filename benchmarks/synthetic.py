@@ -12,7 +12,8 @@ from benchmarks import boundless
 from benchmarks.systems import POOL
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Replace
-from offsite.replication import point_records, records
+from offsite.replication.points import point_records
+from offsite.replication.records import records
 from offsite.store.database import Database
 
 

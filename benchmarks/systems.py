@@ -19,9 +19,9 @@ from benchmarks.bench import Bench
 from benchmarks.peers import uri_of
 from benchmarks.processes import CannotMeasure, Command, require, run, running, wait_until
 from offsite.errors import OffsiteError
-from offsite.interfaces import client
-from offsite.interfaces.reply_json import for_programs
-from offsite.management.reply import Question
+from offsite.interfaces.cli import client
+from offsite.interfaces.encoding.reply_json import for_programs
+from offsite.management.command_table.reply import Question
 
 PASSWORD = "Benchmark-1"  # of systems that live for minutes, on loopback, with random data
 POOL = "A"

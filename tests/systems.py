@@ -15,9 +15,9 @@ from typing import Any, cast
 from rich.console import Console
 
 from offsite.demo.systems import DemoSystem
-from offsite.interfaces.client import local
-from offsite.interfaces.reply_json import for_programs
-from offsite.management.reply import Reply
+from offsite.interfaces.cli.client import local
+from offsite.interfaces.encoding.reply_json import for_programs
+from offsite.management.command_table.reply import Reply
 
 DEADLINE_SECONDS = 60
 

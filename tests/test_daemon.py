@@ -24,13 +24,13 @@ import structlog
 from offsite import daemon
 from offsite.daemon import Daemon, Settings, Stopped
 from offsite.errors import BadParameter, InUse, StateDirectoryError
-from offsite.interfaces import client
+from offsite.interfaces.cli import client
+from offsite.interfaces.cli.options import OptionError, parse_options
 from offsite.interfaces.control_socket import short
-from offsite.interfaces.options import OptionError, parse_options
-from offsite.interfaces.reply_json import for_programs
-from offsite.management import first_password
-from offsite.management.reply import Reply
-from offsite.management.users import Users
+from offsite.interfaces.encoding.reply_json import for_programs
+from offsite.management.accounts.users import Users
+from offsite.management.command_table.reply import Reply
+from offsite.management.startup import first_password
 from offsite.serve import settings_of
 from tests.interfaces.live_system import PASSWORD, LiveSystem, offsite, quickly, start, stop
 
@@ -399,7 +399,7 @@ def test_told_to_stop_between_two_steps_it_starts_no_further(tmp_path: Path) -> 
 
 def test_what_hangs_is_ended_by_force(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from offsite import serve; from offsite.interfaces.options import parse_options;"
+        "import sys, time; from offsite import serve; from offsite.interfaces.cli.options import parse_options;"
         "serve.STOP_ALL_SECONDS = 0.5; serve.Daemon.stop = lambda self: time.sleep(60);"
         "sys.exit(serve.serve(parse_options(sys.argv[1:])))"
     )

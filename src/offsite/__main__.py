@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from offsite.interfaces.command_line import run
-from offsite.interfaces.options import CommandLine, only_words
+from offsite.interfaces.cli.command_line import run
+from offsite.interfaces.cli.options import CommandLine, only_words
 
 
 def main() -> int:

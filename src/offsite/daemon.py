@@ -41,27 +41,28 @@ from offsite.events import (
     EventKind,
 )
 from offsite.interfaces import control_socket
-from offsite.interfaces.api import local_application, remote_application
-from offsite.interfaces.http_protocols import control, places_of_api, places_of_control, tls
-from offsite.interfaces.http_server import HttpServer, Listener
-from offsite.management import first_password, first_start, state_directory, transfer
+from offsite.interfaces.http.api import local_application, remote_application
+from offsite.interfaces.http.protocols import control, places_of_api, places_of_control, tls
+from offsite.interfaces.http.server import HttpServer, Listener
+from offsite.management.accounts.sessions import Sessions
+from offsite.management.accounts.users import FIRST_USER, Users
 from offsite.management.certificate_watch import CertificateWatch, certificates_in_use
-from offsite.management.event_log import EventLog
-from offsite.management.notices import Notices
+from offsite.management.events.event_log import EventLog
+from offsite.management.images import import_copy
+from offsite.management.notices.notices import Notices
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.schedules import Schedules
-from offsite.management.schedules.task_work import scheduler_of
 from offsite.management.schedules.tasks import Tasks
-from offsite.management.sessions import Sessions
-from offsite.management.state_directory import StateDirectory
+from offsite.management.startup import first_password, first_start, state_directory
+from offsite.management.startup.state_directory import StateDirectory
 from offsite.management.system import System
-from offsite.management.users import FIRST_USER, Users
+from offsite.management.task_runner.task_work import scheduler_of
 from offsite.names import NAME_BYTES_MAX, check_name
 from offsite.pools.creation import clear_remains
 from offsite.pools.groups import Groups
 from offsite.pools.local import LocalPool
-from offsite.replication.hooks import HookDirectory
-from offsite.replication.identity import SystemIdentity
+from offsite.replication.link.identity import SystemIdentity
+from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.free_space import mount_point
@@ -265,7 +266,7 @@ class Daemon:
         for pool in pools.values():
             self._check_stop()
             pool.begin()
-            transfer.delete_leftovers(pool)
+            import_copy.delete_leftovers(pool)
 
     def _start_replication(
         self,

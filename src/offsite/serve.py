@@ -16,8 +16,8 @@ import structlog
 
 from offsite.daemon import API_PORT, NBD_PORT, PEER_PORT, Daemon, Settings, Stopped
 from offsite.errors import BadParameter
-from offsite.interfaces import logs, readiness
-from offsite.interfaces.options import CommandLine, only_words
+from offsite.interfaces.cli.options import CommandLine, only_words
+from offsite.interfaces.service import logs, readiness
 from offsite.units import parse_size
 
 STOP_ALL_SECONDS = 30.0

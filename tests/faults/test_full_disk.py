@@ -10,7 +10,7 @@ import pytest
 
 from offsite import events
 from offsite.errors import PoolFull
-from offsite.management.first_start import default_pool_bytes
+from offsite.management.startup.first_start import default_pool_bytes
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Create, Delete, Replace, Snapshot
 from offsite.pools.room import kept_free_bytes

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from offsite.interfaces import command_line
+from offsite.interfaces.cli import command_line
 
 PASSWORD = "open sesame"
 SECONDS = 60

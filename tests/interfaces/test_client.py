@@ -17,14 +17,15 @@ from offsite.admission import Admission
 from offsite.clock import SystemClock
 from offsite.errors import BadParameter, ProtocolError
 from offsite.events import ignore
-from offsite.interfaces import client as clients
-from offsite.interfaces import http_protocols, image_files
-from offsite.interfaces.http_protocols import tls
-from offsite.interfaces.http_server import HttpServer, Listener
-from offsite.interfaces.known_systems import TrustKnown
-from offsite.interfaces.options import CommandLine
-from offsite.management.reply import Reply
-from offsite.management.sessions import SessionExpired
+from offsite.interfaces.cli import client as clients
+from offsite.interfaces.cli import image_files
+from offsite.interfaces.cli.known_systems import TrustKnown
+from offsite.interfaces.cli.options import CommandLine
+from offsite.interfaces.http import protocols
+from offsite.interfaces.http.protocols import tls
+from offsite.interfaces.http.server import HttpServer, Listener
+from offsite.management.accounts.sessions import SessionExpired
+from offsite.management.command_table.reply import Reply
 from tests.interfaces.live_system import quickly
 
 DONE = {"message": "Done.", "objects": []}
@@ -77,7 +78,7 @@ def test_who_takes_long_to_compare_the_fingerprint_gets_in_all_the_same(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system closes a connection on which nothing comes."""
-    monkeypatch.setattr(http_protocols, "HEADERS_SECONDS", 0.1)
+    monkeypatch.setattr(protocols, "HEADERS_SECONDS", 0.1)
     questions: list[str] = []
 
     def asks(question: str) -> bool:

@@ -18,23 +18,23 @@ from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.access.maps import Maps
 from offsite.clock import Clock, SystemClock
 from offsite.errors import OffsiteError
-from offsite.management.event_log import EventLog
+from offsite.management.accounts.sessions import Sessions
+from offsite.management.accounts.users import User, Users
+from offsite.management.command_table.command import Role
+from offsite.management.command_table.parser import split
+from offsite.management.command_table.reply import Question, Reply, Row
+from offsite.management.events.event_log import EventLog
 from offsite.management.execution import Request, execute
-from offsite.management.grammar import split
-from offsite.management.notice_courier import Pace
-from offsite.management.notices import Notices
-from offsite.management.reply import Question, Reply, Row
+from offsite.management.notices.courier import Pace
+from offsite.management.notices.notices import Notices
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.schedules import Schedules
 from offsite.management.schedules.tasks import Tasks
-from offsite.management.sessions import Sessions
 from offsite.management.system import System
-from offsite.management.table import Role
-from offsite.management.users import User, Users
 from offsite.pools.groups import Groups
 from offsite.pools.local import LocalPool
-from offsite.replication.hooks import HookDirectory
-from offsite.replication.identity import SystemIdentity
+from offsite.replication.link.identity import SystemIdentity
+from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.settings import Settings

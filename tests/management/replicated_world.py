@@ -23,9 +23,9 @@ from offsite.errors import (
     SnapshotNotFound,
     VolumeNotFound,
 )
+from offsite.management.accounts.users import User
+from offsite.management.command_table.parser import UsageError, split
 from offsite.management.execution import Request, execute
-from offsite.management.grammar import UsageError, split
-from offsite.management.users import User
 from offsite.units import KIB, MIB
 from tests.management.management_bench import MANAGE, PASSWORD, Bench, bench_in
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from offsite.replication.messages import (
+from offsite.replication.wire.messages import (
     Ack,
     AnyMessage,
     Ask,

@@ -20,19 +20,21 @@ import msgspec
 from offsite.errors import PeerUnreachable
 from offsite.events import EventKind
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
-from offsite.replication import point_records, records, wire
-from offsite.replication.asking import Asking
-from offsite.replication.fence import Fences
-from offsite.replication.locks import SetLocks
-from offsite.replication.messages import AnyMessage
-from offsite.replication.primary_driver import PrimaryDriver
-from offsite.replication.primary_end import PrimaryEnd
-from offsite.replication.primary_run import PrimaryRun
-from offsite.replication.progress import Progress
-from offsite.replication.records import MemberRecord, SetRecord
-from offsite.replication.secondary_end import SecondarySide
-from offsite.replication.secondary_run import SecondaryRun
-from offsite.replication.taking import Source, Taking
+from offsite.replication.points import point_records
+from offsite.replication.records import records
+from offsite.replication.records.records import MemberRecord, SetRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.run_states import Source, Taking
+from offsite.replication.transfer.progress import Progress
+from offsite.replication.transfer.receiver.endpoint import SecondarySide
+from offsite.replication.transfer.receiver.fence import Fences
+from offsite.replication.transfer.receiver.machine import SecondaryRun
+from offsite.replication.transfer.sender.driver import PrimaryDriver
+from offsite.replication.transfer.sender.endpoint import PrimaryEnd
+from offsite.replication.transfer.sender.machine import PrimaryRun
+from offsite.replication.wire import frames
+from offsite.replication.wire.exchange import Asking
+from offsite.replication.wire.messages import AnyMessage
 from offsite.store.database import Database
 from tests.replication.memory_pool import MemoryDisk, MemoryPool
 
@@ -216,15 +218,15 @@ class Link:
         if self._lost_request.hit():
             raise PeerUnreachable("the request was lost")
         payload = memoryview(table + bytes(data))
-        frame = wire.encode(message, len(payload))
+        frame = frames.encode(message, len(payload))
         self.wire_bytes += len(frame) + len(payload)
         self.data_bytes += len(data)
-        wire.decode_head(frame[: wire.HEAD_BYTES], payload_allowed=True)
-        heard = wire.decode_message(frame[wire.HEAD_BYTES :], len(payload))
+        frames.decode_head(frame[: frames.HEAD_BYTES], payload_allowed=True)
+        heard = frames.decode_message(frame[frames.HEAD_BYTES :], len(payload))
         answer = self.change(self._run.answer(heard, payload))  # type: ignore[arg-type]  # a run sends nothing else
         if self._lost_answer.hit():
             raise PeerUnreachable("the answer was lost")
-        self._answers.append(wire.decode_message(wire.encode(answer)[wire.HEAD_BYTES :]))
+        self._answers.append(frames.decode_message(frames.encode(answer)[frames.HEAD_BYTES :]))
 
     def receive(self, timeout_seconds: float) -> tuple[AnyMessage, memoryview] | None:
         if not self._answers:

@@ -18,15 +18,15 @@ from offsite.clock import SystemClock
 from offsite.errors import AuthenticationFailed
 from offsite.events import EventKind, Source
 from offsite.pools.protocol import Create, Pool
-from offsite.replication.hooks import HookDirectory
-from offsite.replication.identity import SystemIdentity
-from offsite.replication.messages import Hello
-from offsite.replication.progress import RunProgress
-from offsite.replication.records import PeerRecord, RunRecord
+from offsite.replication.link.identity import SystemIdentity
+from offsite.replication.records.records import PeerRecord, RunRecord
+from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
-from offsite.replication.set_creation import NewSet
-from offsite.replication.set_info import SetInfo
-from offsite.replication.set_settings import Settings
+from offsite.replication.sets.creation import NewSet
+from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.view import SetInfo
+from offsite.replication.transfer.progress import RunProgress
+from offsite.replication.wire.messages import Hello
 from offsite.store.database import Database
 from tests.replication.memory_pool import MemoryDisk, MemoryPool
 

@@ -9,7 +9,7 @@ import pytest
 
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Clone, Delete, Pool, Snapshot
-from offsite.replication.hooks import HookDirectory
+from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from tests.replication.sites import Site, pair, random_bytes

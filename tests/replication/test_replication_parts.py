@@ -9,14 +9,14 @@ import pytest
 
 from offsite import errors
 from offsite.errors import BadParameter, InUse, OffsiteError, PeerRefused, PeerUnreachable, PoolFull, ProtocolError
-from offsite.replication.asking import ANSWER_SECONDS, Asking, Receive, Transmit
-from offsite.replication.backoff import retry_seconds
-from offsite.replication.fence import Fence, Fences
-from offsite.replication.identity import format_address, parse_address, same_fingerprint
-from offsite.replication.locks import SetLocks
-from offsite.replication.messages import Done, Failed, Holds, Ping, Working
-from offsite.replication.progress import Progress
-from offsite.replication.remote_errors import to_error, to_message
+from offsite.replication.link.identity import format_address, parse_address, same_fingerprint
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.retry_policy import retry_seconds
+from offsite.replication.transfer.progress import Progress
+from offsite.replication.transfer.receiver.fence import Fence, Fences
+from offsite.replication.wire.errors import to_error, to_message
+from offsite.replication.wire.exchange import ANSWER_SECONDS, Asking, Receive, Transmit
+from offsite.replication.wire.messages import Done, Failed, Holds, Ping, Working
 from tests.replication.lockstep import VirtualClock
 
 # -- fence -----------------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def test_taking_over_waits_until_the_old_one_is_between_two_batches() -> None:
 
 
 def test_an_old_one_that_never_ends_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offsite.replication.fence.TAKE_SECONDS", 0.02)
+    monkeypatch.setattr("offsite.replication.transfer.receiver.fence.TAKE_SECONDS", 0.02)
     fence = Fence()
     fence.take("old")
     with fence.held_by("old"), pytest.raises(PeerUnreachable, match="still at work"):
@@ -66,8 +66,8 @@ def test_each_set_has_one_fence() -> None:
 
 
 def test_whoever_else_asks_for_a_set_waits_a_while_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offsite.replication.locks.REQUESTING_SECONDS", 0.05)
-    monkeypatch.setattr("offsite.replication.locks.RECORDING_SECONDS", 0.05)
+    monkeypatch.setattr("offsite.replication.records.set_locks.REQUESTING_SECONDS", 0.05)
+    monkeypatch.setattr("offsite.replication.records.set_locks.RECORDING_SECONDS", 0.05)
     locks = SetLocks()
 
     def someone_else(kind: str, uuid: str) -> str:

@@ -13,9 +13,9 @@ from sqlalchemy.exc import OperationalError
 from offsite import events
 from offsite.errors import InUse, NotAllowed, ObjectNotFound, PeerRefused, PeerUnreachable, PoolFull
 from offsite.pools.protocol import Change, ImageInfo, Pool, Records
-from offsite.replication import records
-from offsite.replication.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
-from offsite.replication.status import Status
+from offsite.replication.records import records
+from offsite.replication.sets.status import Status
+from offsite.replication.wire.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
 from tests.replication.faulty_pools import WrappedPool
 from tests.replication.memory_pool import PAGE_BYTES, MemoryPool
 from tests.replication.proxy import Proxy
@@ -29,8 +29,8 @@ OTHER_RUN = "o" * 36
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Second tries come soon, watermarks often."""
-    monkeypatch.setattr("offsite.replication.backoff.FIRST_SECONDS", 0.05)
-    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", MIB)
+    monkeypatch.setattr("offsite.replication.runs.retry_policy.FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("offsite.replication.transfer.receiver.partial_point.FLUSH_BYTES", MIB)
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ def test_a_link_that_stalls_is_given_up_and_tried_again(
     london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A half-open connection must not hold a run for ever (R8)."""
-    monkeypatch.setattr("offsite.replication.dialing.SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr("offsite.replication.dialing.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("offsite.replication.link.dialer.SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr("offsite.replication.link.dialer.CONNECT_SECONDS", 0.3)
     link.stalled.set()
     london.replication.replicate("SalesDR")
     waiting = london.await_progress("SalesDR", lambda now: now.state == "waiting")
@@ -372,7 +372,7 @@ def test_a_state_database_that_fails_ends_the_run_on_either_side(
         failed = london.run_to_trouble("SalesDR")
         assert failed.error == "Newark: its state database failed: database or disk is full"
     with monkeypatch.context() as broken:
-        broken.setattr("offsite.replication.primary_end.PrimaryEnd.do", fail)
+        broken.setattr("offsite.replication.transfer.sender.endpoint.PrimaryEnd.do", fail)
         london.await_trouble("SalesDR", "the state database failed: database or disk is full")
     assert london.await_end("SalesDR", failed.run).state == "success"
     assert equal(london, newark)
@@ -384,8 +384,8 @@ def test_a_commit_that_takes_long_is_waited_for(
     london: Site, newark: Site, volume: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The secondary tells that it is alive, so that a slow disk is not taken for a dead link."""
-    monkeypatch.setattr("offsite.replication.session.WORKING_SECONDS", 0.02)
-    monkeypatch.setattr("offsite.replication.dialing.SILENCE_SECONDS", 0.15)
+    monkeypatch.setattr("offsite.replication.inbound.session.WORKING_SECONDS", 0.02)
+    monkeypatch.setattr("offsite.replication.link.dialer.SILENCE_SECONDS", 0.15)
     apply = newark.pool.apply
 
     def slow_apply(changes: Sequence[Change], records: Records | None = None) -> list[ImageInfo]:
@@ -403,7 +403,7 @@ def test_a_last_watermark_that_cannot_be_kept_costs_nothing_else(
     london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link is cut while the disk over there is full: the flush that would save the rest fails, too."""
-    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", 1 << 40)
+    monkeypatch.setattr("offsite.replication.transfer.receiver.partial_point.FLUSH_BYTES", 1 << 40)
     tried = threading.Event()
 
     def full(_records: Records | None = None) -> None:
@@ -423,8 +423,8 @@ def test_a_last_watermark_that_cannot_be_kept_costs_nothing_else(
 def test_a_flush_that_never_ends_does_not_hold_its_connection(
     london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offsite.replication.session.ANSWER_SECONDS", 0.05)
-    monkeypatch.setattr("offsite.replication.filling.FLUSH_BYTES", 1 << 40)
+    monkeypatch.setattr("offsite.replication.inbound.session.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("offsite.replication.transfer.receiver.partial_point.FLUSH_BYTES", 1 << 40)
     hangs, go = threading.Event(), threading.Event()
     flush = newark.pool.flush
 

@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from offsite.pools.protocol import Change, Delete, Replace, Snapshot
-from offsite.replication import point_records, records
-from offsite.replication.point_records import PointRecord
-from offsite.replication.records import SetRecord
+from offsite.replication.points import point_records
+from offsite.replication.points.point_records import PointRecord
+from offsite.replication.records import records
+from offsite.replication.records.records import SetRecord
 from tests.simulation.shadow import ZERO, Content, Violation, frozen, same
 
 if TYPE_CHECKING:

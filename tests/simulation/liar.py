@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from offsite.access.certificates import Authority
 from offsite.pools.protocol import Change, Delete
-from offsite.replication import records
-from offsite.replication.history import HeldSnapshot, history_of
-from offsite.replication.messages import Ack, AnyMessage, Ask, Batch, Begin, Commit, Committed, Holds, Ready
-from offsite.replication.point_records import PointRecord
-from offsite.replication.records import SetRecord
+from offsite.replication.points.point_records import PointRecord
+from offsite.replication.points.snapshot_history import HeldSnapshot, history_of
+from offsite.replication.records import records
+from offsite.replication.records.records import SetRecord
+from offsite.replication.wire.messages import Ack, AnyMessage, Ask, Batch, Begin, Commit, Committed, Holds, Ready
 from tests.replication.lies import HONEST, Lies
 from tests.simulation.checks import Checks
 from tests.simulation.shadow import Violation, same

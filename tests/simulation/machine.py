@@ -15,23 +15,23 @@ from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.access.maps import Maps
 from offsite.errors import OffsiteError
 from offsite.events import EventKind
+from offsite.management.accounts.users import User
+from offsite.management.command_table.command import Role
+from offsite.management.command_table.parser import split
+from offsite.management.command_table.reply import Reply
 from offsite.management.execution import Request, execute
-from offsite.management.grammar import split
-from offsite.management.reply import Reply
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.scheduler import Scheduler
 from offsite.management.schedules.schedules import Schedules
-from offsite.management.schedules.task_work import scheduler_of
 from offsite.management.schedules.tasks import Tasks as ScheduledTasks
 from offsite.management.system import System
-from offsite.management.table import Role
-from offsite.management.users import User
+from offsite.management.task_runner.task_work import scheduler_of
 from offsite.pools.groups import Groups, all_groups
-from offsite.replication import records
-from offsite.replication.attempt import Attempt
-from offsite.replication.hooks import HookDirectory
-from offsite.replication.identity import SystemIdentity
-from offsite.replication.records import PeerRecord, SetRecord
+from offsite.replication.link.identity import SystemIdentity
+from offsite.replication.records import records
+from offsite.replication.records.records import PeerRecord, SetRecord
+from offsite.replication.runs.attempt import Attempt
+from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.settings import Settings

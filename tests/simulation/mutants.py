@@ -17,22 +17,16 @@ from offsite.errors import PoolFull
 from offsite.pools import free_space, local, open_image, page_store, page_table
 from offsite.pools.protocol import Change, Delete, ImageInfo, Records, Snapshot
 from offsite.pools.reclaim import gathered
-from offsite.replication import (
-    changes,
-    conductor,
-    introductions,
-    point_records,
-    primary_end,
-    primary_run,
-    records,
-    secondary_end,
-    store_batch,
-    taking,
-    upkeep,
-)
-from offsite.replication.batches import DATA, Changes
-from offsite.replication.incarnation import Acquaintance, Lineage, Verdict
-from offsite.replication.plan import PrimaryHolds, Relation, SecondaryHolds, Step, compare, plan
+from offsite.replication.peers import introductions
+from offsite.replication.peers.incarnation import Acquaintance, Lineage, Verdict
+from offsite.replication.points import point_records
+from offsite.replication.points.plan import PrimaryHolds, Relation, SecondaryHolds, Step, compare, plan
+from offsite.replication.records import records
+from offsite.replication.runs import dispatcher, reconciler, run_states
+from offsite.replication.transfer.receiver import batch_writer
+from offsite.replication.transfer.receiver import endpoint as secondary_end
+from offsite.replication.transfer.sender import block_diff, endpoint, machine
+from offsite.replication.wire.batch import DATA, Changes
 from tests.simulation.pool import SimulatedPool
 
 COMMIT_SECONDS = 0.02
@@ -126,9 +120,9 @@ def _full_is_not_told() -> None:
 
 
 def _a_difference_too_short() -> None:
-    find = changes.Differences.find_changes
+    find = block_diff.Differences.find_changes
 
-    def all_but_one_block(self: changes.Differences, start: Any, end: Any = None) -> Iterator[Any]:
+    def all_but_one_block(self: block_diff.Differences, start: Any, end: Any = None) -> Iterator[Any]:
         for found in find(self, start, end):
             data = found.extents["kind"] == DATA
             long = data & (found.extents["length"] > 4096)
@@ -140,18 +134,18 @@ def _a_difference_too_short() -> None:
                     continue
             yield found
 
-    _put(changes.Differences, "find_changes", all_but_one_block)
+    _put(block_diff.Differences, "find_changes", all_but_one_block)
 
 
 def _nothing_is_verified() -> None:
-    _put(store_batch.BatchStore, "_verify", lambda _self, _arrived: None)
-    _put(store_batch.BatchStore, "compare", lambda _self, _arrived: None)
+    _put(batch_writer.BatchStore, "_verify", lambda _self, _arrived: None)
+    _put(batch_writer.BatchStore, "compare", lambda _self, _arrived: None)
 
 
 def _a_request_lets_the_base_go() -> None:
-    take = taking.Taking.take
+    take = run_states.Taking.take
 
-    def and_forget(self: taking.Taking, of: Any, run: str, number: int, source: Any) -> Any:
+    def and_forget(self: run_states.Taking, of: Any, run: str, number: int, source: Any) -> Any:
         state = take(self, of, run, number, source)
         with self._database.read() as connection:
             bases = [point for point in point_records.set_points(connection, of.id) if point.state == "base"]
@@ -162,7 +156,7 @@ def _a_request_lets_the_base_go() -> None:
         )
         return state
 
-    _put(taking.Taking, "take", and_forget)
+    _put(run_states.Taking, "take", and_forget)
 
 
 def _a_lost_answer_is_not_understood() -> None:
@@ -171,7 +165,7 @@ def _a_lost_answer_is_not_understood() -> None:
             secondary = SecondaryHolds(primary.base, None)
         return plan(primary, secondary)
 
-    _put(primary_run, "plan", without_adoption)
+    _put(machine, "plan", without_adoption)
 
 
 def _both_are_primary() -> None:
@@ -187,8 +181,8 @@ def _an_unknown_copy_counts_as_an_older_one() -> None:
     def kinder(primary: PrimaryHolds, base: str | None) -> Relation:
         return Relation.OLDER if compare(primary, base) is Relation.DIVERGED else compare(primary, base)
 
-    _put(sys.modules["offsite.replication.plan"], "compare", kinder)
-    _put(upkeep, "compare", kinder)
+    _put(sys.modules["offsite.replication.points.plan"], "compare", kinder)
+    _put(reconciler, "compare", kinder)
 
 
 def _a_copy_is_not_kept() -> None:
@@ -203,26 +197,26 @@ def _a_second_copy_is_taken() -> None:
 
 
 def _whole_pages_are_sent() -> None:
-    kinds = changes._Scanner._kinds
+    kinds = block_diff._Scanner._kinds
 
     def all_of_them(self: Any, window: Any, blocks: int) -> Any:
         found = kinds(self, window, blocks)
         has_data = self._new_buffer[: blocks * 4096].reshape(blocks, 4096).any(axis=1)
         return np.where(has_data, np.uint8(DATA), found)
 
-    _put(changes._Scanner, "_kinds", all_of_them)
+    _put(block_diff._Scanner, "_kinds", all_of_them)
 
 
 def _never_again() -> None:
-    _put(conductor, "retry_seconds", lambda _cadence, _failures, _random: 1e9)
+    _put(dispatcher, "retry_seconds", lambda _cadence, _failures, _random: 1e9)
 
 
 def _an_abort_waits() -> None:
-    _put(upkeep, "PATIENCE_SECONDS", None)
+    _put(reconciler, "PATIENCE_SECONDS", None)
 
 
 def _any_digest_is_believed() -> None:
-    _put(primary_end.PrimaryEnd, "_differing", lambda _self, _uuid, _outcome: None)
+    _put(endpoint.PrimaryEnd, "_differing", lambda _self, _uuid, _outcome: None)
 
 
 def _anyone_may_replace_a_copy() -> None:

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from offsite.errors import PeerUnreachable
-from offsite.replication import dialing, session
-from offsite.replication.channel import Channel
-from offsite.replication.dialing import Dialer
-from offsite.replication.introductions import Introductions
-from offsite.replication.messages import AnyMessage, Batch
+from offsite.replication.inbound import session
+from offsite.replication.link import dialer
+from offsite.replication.link.channel import Channel
+from offsite.replication.link.dialer import Dialer
+from offsite.replication.peers.introductions import Introductions
+from offsite.replication.wire.messages import AnyMessage, Batch
 from tests.simulation.faults import Faults
 from tests.simulation.tasks import Tasks
 
@@ -221,8 +222,8 @@ class Network:
         self.links: list[Link] = []
         self.parted_until = 0.0
         self.what_arrives: Callable[[Machine, AnyMessage], list[AnyMessage]] = lambda _sender, message: [message]
-        dialing.__dict__["_connect"] = self.connect
-        dialing.__dict__["Channel"] = SimulatedChannel
+        dialer.__dict__["_connect"] = self.connect
+        dialer.__dict__["Channel"] = SimulatedChannel
 
     # -- connecting ------------------------------------------------------------------------------------------------
 

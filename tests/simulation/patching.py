@@ -215,6 +215,7 @@ def install(simulated_os: Module) -> None:
                 setattr(module, name, simulated)
         if module_name in ("offsite.pools.page_store", "offsite.pools.open_image") and module.__dict__["os"] is os:
             module.__dict__["os"] = simulated_os
-    session, conductor = sys.modules["offsite.replication.session"], sys.modules["offsite.replication.conductor"]
+    session = sys.modules["offsite.replication.inbound.session"]
+    conductor = sys.modules["offsite.replication.runs.dispatcher"]
     session.__dict__.update(ThreadPoolExecutor=Executor, wait=wait_for_futures)
     conductor.__dict__["Random"] = lambda: random.Random(Current.random.random())

@@ -17,8 +17,9 @@ from random import Random
 
 from offsite.access.certificates import Authority
 from offsite.errors import OffsiteError, PoolFull
-from offsite.replication import other_halves, records
-from offsite.replication.records import RunRecord, SetRecord
+from offsite.replication.points import other_halves
+from offsite.replication.records import records
+from offsite.replication.records.records import RunRecord, SetRecord
 from tests.simulation.checks import Checks
 from tests.simulation.commands import User
 from tests.simulation.faults import Faults

@@ -8,12 +8,12 @@ from typing import Any
 
 from offsite.errors import BadParameter, NotAllowed
 from offsite.events import Source, acting_for
+from offsite.management.accounts.users import User
+from offsite.management.command_table.command import Command, Role
+from offsite.management.command_table.parser import Call, parse
+from offsite.management.command_table.reply import Question, Reply
 from offsite.management.commands import TABLE
-from offsite.management.grammar import Call, parse
-from offsite.management.reply import Question, Reply
 from offsite.management.system import Context, System
-from offsite.management.table import Command, Role
-from offsite.management.users import User
 
 WORDS_MAX = 256
 WORD_CHARACTERS_MAX = 65536

@@ -21,16 +21,16 @@ from offsite.errors import (
     SnapshotNotFound,
     VolumeNotFound,
 )
-from offsite.management.event_log import EventLog
-from offsite.management.notices import Notices
+from offsite.management.accounts.sessions import Sessions
+from offsite.management.accounts.users import User, Users
+from offsite.management.command_table.values import shown
+from offsite.management.events.event_log import EventLog
+from offsite.management.notices.notices import Notices
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.schedules import Schedules
 from offsite.management.schedules.tasks import Tasks
-from offsite.management.sessions import Sessions
-from offsite.management.users import User, Users
-from offsite.management.values import shown
 from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo
-from offsite.replication.records import all_sets
+from offsite.replication.records.records import all_sets
 from offsite.store.database import Database
 from offsite.store.settings import Settings
 from offsite.store.tables.replication import replication_sets

@@ -11,28 +11,28 @@ from offsite.clock import Clock, SystemClock
 from offsite.errors import InUse
 from offsite.events import Report, ignore
 from offsite.pools.protocol import Pool
-from offsite.replication import records
-from offsite.replication.attempt import Attempt
-from offsite.replication.conductor import Conductor
-from offsite.replication.contacts import Contacts
-from offsite.replication.dialing import Dialer, Dials
-from offsite.replication.fence import Fences
-from offsite.replication.hooks import Hooks
-from offsite.replication.identity import Certificates, SystemIdentity
-from offsite.replication.introductions import Introductions
-from offsite.replication.limits import Limits
-from offsite.replication.locks import SetLocks
-from offsite.replication.needs import needs_of
-from offsite.replication.peers import Peers
-from offsite.replication.preparation import Preparation
-from offsite.replication.progress import RunProgress
-from offsite.replication.remote_requests import Authenticate, RemoteRequests
-from offsite.replication.resolution import Resolution, Resolved
-from offsite.replication.run_control import RunControl
-from offsite.replication.run_requests import Requested, RunRequests
-from offsite.replication.server import SESSIONS_MAX, PeerServer
-from offsite.replication.sets import Sets
-from offsite.replication.upkeep import Upkeep
+from offsite.replication.inbound.listener import SESSIONS_MAX, PeerServer
+from offsite.replication.inbound.peer_api import Authenticate, RemoteRequests
+from offsite.replication.link.dialer import Dialer, Dials
+from offsite.replication.link.identity import Certificates, SystemIdentity
+from offsite.replication.peers.contacts import Contacts
+from offsite.replication.peers.introductions import Introductions
+from offsite.replication.peers.peers import Peers
+from offsite.replication.points.needs import needs_of
+from offsite.replication.records import records
+from offsite.replication.records.limits import Limits
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.attempt import Attempt
+from offsite.replication.runs.control import RunControl
+from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.runs.hooks import Hooks
+from offsite.replication.runs.preparation import Preparation
+from offsite.replication.runs.reconciler import Upkeep
+from offsite.replication.runs.requests import Requested, RunRequests
+from offsite.replication.sets.resolution import Resolution, Resolved
+from offsite.replication.sets.sets import Sets
+from offsite.replication.transfer.progress import RunProgress
+from offsite.replication.transfer.receiver.fence import Fences
 from offsite.store.database import Database
 from offsite.store.settings import Settings
 from offsite.ticker import Ticker

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from offsite.management.schedules.scheduler import Scheduler
-from offsite.management.schedules.task_work import scheduler_of
+from offsite.management.task_runner.task_work import scheduler_of
 from offsite.store.settings import TIME_ZONE
 from tests.management.management_bench import Bench
 

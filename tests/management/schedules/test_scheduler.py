@@ -15,7 +15,7 @@ from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.recurrence import next_start
 from offsite.management.schedules.scheduler import LOOK_SECONDS, STARTS_AT_A_TIME, in_a_thread
 from offsite.management.schedules.specification import Specification
-from offsite.management.schedules.task_work import TaskWork
+from offsite.management.task_runner.task_work import TaskWork
 from offsite.store.settings import TIME_ZONE
 from offsite.store.tables.management import schedules as table
 from tests.management.schedules.scheduling import Office, utc

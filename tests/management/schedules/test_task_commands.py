@@ -26,11 +26,11 @@ from offsite.events import (
     TASK_FAILED,
     TASK_STARTED,
 )
-from offsite.management.reply import Question
+from offsite.management.command_table.reply import Question
 from offsite.management.schedules import schedules as schedules_module
-from offsite.management.schedules import task_work
 from offsite.management.schedules import tasks as tasks_module
 from offsite.management.schedules.records import TaskRecord
+from offsite.management.task_runner import task_work
 from tests.management.management_bench import MONITOR, PASSWORD, Bench
 from tests.management.schedules.scheduling import Office, utc
 
@@ -262,7 +262,7 @@ def test_a_run_that_a_crash_cut_before_its_snapshot_is_made_up_for(
     schedule(london, "Nightly")
     london.clock.at = utc(2027, 1, 4, 11)
     with monkeypatch.context() as patch:
-        patch.setattr("offsite.replication.taking.Taking.take", crash)
+        patch.setattr("offsite.replication.runs.run_states.Taking.take", crash)
         with pytest.raises(Crash):
             london.scheduler.step()
     assert [row["state"] for row in london.bench.rows("show replication-runs")] == ["preparing"]

@@ -1,5 +1,6 @@
 """The commands, by subject; together they are the table."""
 
+from offsite.management.command_table.command import Table
 from offsite.management.commands import (
     certificates,
     digests,
@@ -19,7 +20,6 @@ from offsite.management.commands import (
     users,
     volumes,
 )
-from offsite.management.table import Table
 
 TABLE = Table(
     subject.COMMANDS

@@ -5,11 +5,11 @@ from __future__ import annotations
 from offsite.access.certificates import INITIATOR_DAYS, INITIATOR_DAYS_MAX
 from offsite.errors import BadParameter
 from offsite.events import INITIATOR_CERTIFICATE_ISSUED, INITIATOR_CERTIFICATE_REVOKED
-from offsite.management import values
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, row
 from offsite.management.commands.mapping import resolve_initiators
-from offsite.management.reply import Kind, ObjectType, Property, Reply, row
 from offsite.management.system import Context, System
-from offsite.management.table import Role, Subject, keyword, positional
 
 COMMANDS = Subject("Certificates of initiators")
 

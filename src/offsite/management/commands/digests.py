@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 
 from offsite.errors import InUse
-from offsite.management import values
-from offsite.management.digest import digest
-from offsite.management.frozen import Frozen
-from offsite.management.reply import Kind, ObjectType, Property, Reply, row
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, row
+from offsite.management.images.digest import digest
+from offsite.management.images.point_in_time_reader import Frozen
 from offsite.management.system import Context
-from offsite.management.table import Role, Subject, positional
 
 COMMANDS = Subject("Digests")
 

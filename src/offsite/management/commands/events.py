@@ -6,12 +6,13 @@ import re
 
 from offsite import __version__
 from offsite.errors import BadParameter
-from offsite.management import timestamps, values
-from offsite.management.event_log import EVENTS_MAX, Event, EventFilter
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, flag, keyword
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.values import ValueType, shown
+from offsite.management.events import timestamps
+from offsite.management.events.event_log import EVENTS_MAX, Event, EventFilter
 from offsite.management.system import Context, System
-from offsite.management.table import Role, Subject, flag, keyword
-from offsite.management.values import ValueType, shown
 from offsite.store.settings import TIME_ZONE
 from offsite.store.system_zone import zone_of
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from offsite.errors import NotAllowed, ObjectNotFound
 from offsite.events import VOLUME_GROUP_CHANGED, VOLUME_GROUP_CREATED, VOLUME_GROUP_DELETED
-from offsite.management import values
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.commands.objects import volume_rows
-from offsite.management.image_changes import delete_from_pool
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.images.changes import delete_from_pool
 from offsite.management.system import Context, Found, System
-from offsite.management.table import Role, Subject, keyword, positional
 from offsite.pools.groups import MEMBERS_MAX, Group, delete_group
 from offsite.units import format_size
 

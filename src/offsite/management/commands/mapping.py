@@ -7,8 +7,8 @@ from typing import cast
 
 from offsite.access.maps import Access
 from offsite.errors import BadParameter, InitiatorNotFound
+from offsite.management.command_table.values import shown
 from offsite.management.system import System
-from offsite.management.values import shown
 
 ID_PREFIXES = ("tls:", "nbd:", "iqn.")
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from offsite.access.maps import Map
 from offsite.errors import MapNotFound
 from offsite.events import MAP_CHANGED
-from offsite.management import values
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.commands.mapping import make_maps, resolve_initiators
 from offsite.management.commands.volumes import ACCESS, LUN
 from offsite.management.nicknames import delete_nickname as remove_nickname
 from offsite.management.nicknames import set_nickname
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, Found, System
-from offsite.management.table import Role, Subject, keyword, positional
 
 COMMANDS = Subject("Maps and initiators")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from offsite.management import values
-from offsite.management.notices import LEVELS, Level, NoticeInfo
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional, secret
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.notices.notices import LEVELS, Level, NoticeInfo
 from offsite.management.system import Context
-from offsite.management.table import Role, Subject, keyword, positional, secret
 
 COMMANDS = Subject("Notices")
 

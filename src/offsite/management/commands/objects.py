@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from offsite.management.reply import Kind, ObjectType, Property, Row, row
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Row, row
 from offsite.management.system import Found, System
 from offsite.pools import retention
 

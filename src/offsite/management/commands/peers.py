@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from offsite.errors import BadParameter
-from offsite.management import values
-from offsite.management.reply import Kind, ObjectType, Property, Question, Reply, Row, Value, row
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, flag, keyword, positional, secret
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Question, Reply, Row, Value, row
+from offsite.management.command_table.values import ValueType
 from offsite.management.system import Context, System
-from offsite.management.table import Role, Subject, flag, keyword, positional, secret
-from offsite.management.values import ValueType
-from offsite.replication.bandwidth_calendar import (
+from offsite.replication.bandwidth.calendar import (
     CHARACTERS_MAX,
     BandwidthCalendar,
     format_rate,
     parse_calendar,
     parse_rate,
 )
-from offsite.replication.contacts import PeerContact
-from offsite.replication.incarnation_records import PeerIncarnation
-from offsite.replication.pairing import Login
-from offsite.replication.peer_changes import NO_LIMIT, PeerChange
-from offsite.replication.peers import Peer
+from offsite.replication.peers.contacts import PeerContact
+from offsite.replication.peers.incarnation_records import PeerIncarnation
+from offsite.replication.peers.modification import NO_LIMIT, PeerChange
+from offsite.replication.peers.pairing import Login
+from offsite.replication.peers.peers import Peer
 from offsite.units import format_instant, format_size
 
 COMMANDS = Subject("Peer connections")

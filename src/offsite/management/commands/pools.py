@@ -9,11 +9,11 @@ from sqlalchemy import update
 
 from offsite.errors import BadParameter, InUse, NameInUse
 from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED, POOL_REMAINS
-from offsite.management import values
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.values import shown
 from offsite.management.system import Context, System
-from offsite.management.table import Role, Subject, flag, keyword, positional
-from offsite.management.values import shown
 from offsite.pools.creation import clear_remains, contents_of_device, delete_row
 from offsite.pools.local import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, LocalPool
 from offsite.pools.space import Thresholds

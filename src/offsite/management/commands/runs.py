@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from offsite.errors import ErrorClass
-from offsite.management import values
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, Value, row
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, Value, row
 from offsite.management.system import Context
-from offsite.management.table import Role, Subject, keyword, positional
 from offsite.pools.retention import NEVER_DELETE, priorities
-from offsite.replication.clock_skew import age
-from offsite.replication.history import history_of
-from offsite.replication.progress import RunProgress
-from offsite.replication.records import RunRecord
-from offsite.replication.set_info import SetInfo
+from offsite.replication.peers.clock_skew import age
+from offsite.replication.points.snapshot_history import history_of
+from offsite.replication.records.records import RunRecord
+from offsite.replication.sets.view import SetInfo
+from offsite.replication.transfer.progress import RunProgress
 
 COMMANDS = Subject("Replication")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from offsite.errors import BadParameter, ObjectNotFound
-from offsite.management import values
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.schedules.records import ScheduleRecord, TaskRecord
 from offsite.management.schedules.specification_parser import CHARACTERS_MAX
 from offsite.management.system import Context, System
-from offsite.management.table import Role, Subject, keyword, positional
 
 COMMANDS = Subject("Schedules")
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from offsite.errors import VolumeNotFound
-from offsite.management import values
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Parameter, Role, Subject, flag, keyword, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.commands.runs import LAST_RUN
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.schedules.records import ScheduleRecord
 from offsite.management.system import Context, System
-from offsite.management.table import Parameter, Role, Subject, flag, keyword, positional
-from offsite.replication.history import AGE_HOURS_MAX, COUNT_MAX, COUNT_MIN
-from offsite.replication.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
-from offsite.replication.set_creation import NewSet
-from offsite.replication.set_info import SetInfo
-from offsite.replication.set_settings import Settings
+from offsite.replication.points.snapshot_history import AGE_HOURS_MAX, COUNT_MAX, COUNT_MIN
+from offsite.replication.runs.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
+from offsite.replication.sets.creation import NewSet
+from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.view import SetInfo
 
 COMMANDS = Subject("Replication sets")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from offsite.events import SETTING_CHANGED
-from offsite.management import values
-from offsite.management.reply import ObjectType, Property, Reply, Row, row
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.reply import ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.values import ValueType
 from offsite.management.system import Context, System
-from offsite.management.table import Role, Subject, keyword, positional
-from offsite.management.values import ValueType
 from offsite.store.settings import ALL, TIME_ZONE, Setting
 
 COMMANDS = Subject("Settings")

@@ -6,13 +6,13 @@ from sqlalchemy import Connection, select
 
 from offsite.errors import BadParameter
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
-from offsite.management import values
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.reply import Reply
 from offsite.management.commands.objects import snapshot_rows
 from offsite.management.commands.volumes import RETENTION, RETENTION_HELP, delete_images
-from offsite.management.image_changes import check_resettable, replace_content
-from offsite.management.reply import Reply
+from offsite.management.images.changes import check_resettable, replace_content
 from offsite.management.system import Context, Found
-from offsite.management.table import Role, Subject, keyword, positional
 from offsite.names import check_name
 from offsite.pools.protocol import Snapshot
 from offsite.pools.retention import set_priority

@@ -6,15 +6,15 @@ import platform
 
 from offsite import __version__
 from offsite.access.maps import LUN_MAX
+from offsite.management.accounts.sessions import SESSIONS_MAX
+from offsite.management.accounts.users import PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, USERS_MAX
+from offsite.management.command_table.command import Role, Subject
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Value, row
 from offsite.management.commands.pools import POOLS_MAX
 from offsite.management.commands.snapshots import SOURCES_MAX
-from offsite.management.event_log import EVENTS_MAX
-from offsite.management.notices import NOTICES_MAX
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Value, row
-from offsite.management.sessions import SESSIONS_MAX
+from offsite.management.events.event_log import EVENTS_MAX
+from offsite.management.notices.notices import NOTICES_MAX
 from offsite.management.system import Context
-from offsite.management.table import Role, Subject
-from offsite.management.users import PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, USERS_MAX
 from offsite.names import NAME_BYTES_MAX
 from offsite.pools.protocol import SIZE_BYTES_MAX
 from offsite.store.settings import ALL as SETTINGS

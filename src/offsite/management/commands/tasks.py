@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from offsite.errors import BadParameter, NotAllowed, ObjectNotFound
-from offsite.management import values
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
+from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.values import ValueType, shown
 from offsite.management.commands.volumes import RETENTION, RETENTION_HELP
-from offsite.management.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.schedules.records import ScheduleRecord, TaskRecord, TaskType
 from offsite.management.schedules.tasks import RETENTION_COUNT_MAX
 from offsite.management.system import Context, System
-from offsite.management.table import Role, Subject, flag, keyword, positional
-from offsite.management.values import ValueType, shown
 
 COMMANDS = Subject("Tasks")
 

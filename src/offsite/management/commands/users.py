@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from offsite.management import first_password, values
-from offsite.management.reply import ObjectType, Property, Reply, Row, row
+from offsite.management.accounts.users import User
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional, secret
+from offsite.management.command_table.reply import ObjectType, Property, Reply, Row, row
+from offsite.management.startup import first_password
 from offsite.management.system import Context
-from offsite.management.table import Role, Subject, keyword, positional, secret
-from offsite.management.users import User
 
 COMMANDS = Subject("Users")
 

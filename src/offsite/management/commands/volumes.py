@@ -8,14 +8,15 @@ from sqlalchemy import Connection, select
 
 from offsite.errors import BadParameter, NotAllowed
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
-from offsite.management import transfer, values
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.reply import Reply
+from offsite.management.command_table.values import shown
 from offsite.management.commands.mapping import make_maps, resolve_initiators
 from offsite.management.commands.objects import volume_rows
-from offsite.management.image_changes import delete_from_pool, replace_content
-from offsite.management.reply import Reply
+from offsite.management.images import import_copy
+from offsite.management.images.changes import delete_from_pool, replace_content
 from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
-from offsite.management.table import Role, Subject, keyword, positional
-from offsite.management.values import shown
 from offsite.pools.groups import add_members, insert_group, look_up
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import (
@@ -215,7 +216,7 @@ def copy_volume(context: Context, name: str, source: str, destination_pool: str 
         (image,) = target.apply([Clone(found.image.id, name)])
     else:
         check_size(found.image.size_bytes, target)
-        image = transfer.copy(found.pool, found.image, target, name, system.check_stopping)
+        image = import_copy.copy(found.pool, found.image, target, name, system.check_stopping)
     message = f"Volume {name} was made as a copy of {found.image.name}."
     system.events.report(VOLUME_CREATED, message)
     return Reply(message, volume_rows(system, [Found(target, image)]))

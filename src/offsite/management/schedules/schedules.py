@@ -12,13 +12,13 @@ from sqlalchemy import Connection
 from offsite.clock import Clock
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
 from offsite.events import SCHEDULE_CHANGED, SCHEDULE_CREATED, Report
+from offsite.management.command_table.values import shown
 from offsite.management.schedules import records
 from offsite.management.schedules.new_specification import check_new
 from offsite.management.schedules.records import ScheduleRecord
 from offsite.management.schedules.recurrence import next_start
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.specification_parser import parse
-from offsite.management.values import shown
 from offsite.names import check_name
 from offsite.store.database import Database
 from offsite.store.settings import MINIMUM_SCHEDULE_INTERVAL, TIME_ZONE, Settings

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from offsite.errors import BadParameter
+from offsite.management.command_table.values import shown
 from offsite.management.schedules.specification import (
     DAYS,
     INTERVAL_YEARS_MAX,
@@ -27,7 +28,6 @@ from offsite.management.schedules.specification import (
     Unit,
     numeral,
 )
-from offsite.management.values import shown
 
 CHARACTERS_MAX = 256
 NUMBER_MAX = 525_600  # of `every`: the minutes of a year

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, select
 
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
 from offsite.events import TASK_CHANGED, TASK_CREATED, Report
+from offsite.management.command_table.values import shown
 from offsite.management.schedules import records
 from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.roster import Roster
-from offsite.management.values import shown
 from offsite.names import FORBIDDEN, check_name
 from offsite.store.database import Database
 from offsite.store.tables.pools import images

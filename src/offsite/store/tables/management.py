@@ -20,7 +20,7 @@ users = Table(
     Column("password_hash", String, nullable=False),  # argon2id
     Column("role", String, nullable=False),  # monitor, manage
     Column("created_at", Float, nullable=False),
-    Column("generation", String, nullable=False),  # a random word, new at every change: see management/users.py
+    Column("generation", String, nullable=False),  # new at every change: see management.accounts.users
 )
 
 events = Table(
@@ -32,7 +32,7 @@ events = Table(
     Column("severity", Integer, nullable=False),
     Column("message", String, nullable=False),
     Column("recommended_action", String, nullable=False),
-    Column("ring", String, nullable=False),  # each keeps its own newest: see management/event_log.py
+    Column("ring", String, nullable=False),  # each keeps its own newest: see management/events/event_log.py
     Index("events_by_ring", "ring", "id"),
 )
 

@@ -38,7 +38,7 @@ peers = Table(
     Column("secondary_size_limit", BigInteger),  # of all its volumes here together; none: no limit
 )
 
-# The newest starts of this system: see replication/incarnation.py.
+# The newest starts of this system: see replication/peers/incarnation.py.
 incarnations = Table(
     "incarnations",
     metadata,
@@ -70,7 +70,7 @@ peer_incarnations = Table(
     Column("own_refused_for", String),  # which start of this system the peer takes instead
 )
 
-# What was told of the contact with a peer: see replication/contacts.py.
+# What was told of the contact with a peer: see replication/peers/contacts.py.
 peer_contacts = Table(
     "peer_contacts",
     metadata,

@@ -1,0 +1,1 @@
+"""How answers and images travel between a system and its command line."""

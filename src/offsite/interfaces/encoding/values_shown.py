@@ -1,0 +1,46 @@
+"""How values of each kind are written for people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from offsite.escaping import escaped
+from offsite.management.command_table.reply import Kind, Value
+from offsite.units import format_size
+
+
+def format_value(kind: Kind, value: Value) -> str:
+    """A value as people read it; nothing for one that is not known."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return _format_number(kind, value)
+    return escaped(value)
+
+
+def _format_number(kind: Kind, value: int | float) -> str:
+    match kind:
+        case Kind.SIZE:
+            return format_size(int(value))
+        case Kind.RATE:
+            return f"{format_size(int(value))}/s"
+        case Kind.PERCENT:
+            return f"{value:.0f} %"
+        case Kind.TIME:
+            return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M:%S")
+        case Kind.DURATION:
+            return format_duration(value)
+        case _:
+            return str(value)
+
+
+def format_duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,1 @@
+"""The HTTP interface, over TLS and over the control socket."""

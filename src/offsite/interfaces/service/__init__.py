@@ -1,0 +1,1 @@
+"""What the service manager of the machine sees: logs and readiness."""

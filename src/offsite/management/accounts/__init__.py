@@ -1,0 +1,1 @@
+"""Users, and who is logged in."""

@@ -1,0 +1,1 @@
+"""How a command is declared, written and answered, whatever it does."""

@@ -1,0 +1,175 @@
+"""From words to a call: `verb object [keyword value]… positional`, as ME4 takes them. No I/O.
+
+    words ──► longest known command ──► for each word left:
+                                          a keyword not yet given ──► takes the next word as its value
+                                          a flag not yet given    ──► is set
+                                          anything else           ──► the positional value, once
+
+Keywords come in any order, the positional value before, between or after them. A word in double quotes is
+never a keyword, so that an object may be called `size`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from offsite.errors import BadParameter
+from offsite.management.command_table import values
+from offsite.management.command_table.command import Command, Parameter, Table, flag, keyword, singular
+from offsite.management.command_table.values import shown
+
+LINE_CHARACTERS_MAX = 65536
+_WORDS_OF_COMMAND_MAX = 2
+_WORD = re.compile(r'\s*("[^"]*"|[^\s"]+)(?=\s|$)')
+
+PROMPT = keyword("prompt", values.choice("yes", "no"), "The answer to the question, given beforehand.")
+NO_PROMPT = flag("noprompt", "Asks no question.")
+
+
+class UsageError(BadParameter):
+    """Words that are no command: an unknown one, one too many, or a parameter missing."""
+
+    code = -10007
+    usage = True  # the command line, which reads some commands itself, tells it by this, as from a system's answer
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command with its arguments, by the names that the handler has for them."""
+
+    command: Command
+    arguments: Mapping[str, Any]
+    secrets: frozenset[str] = frozenset()  # names of the secrets that stood among the words
+    prompt: str | None = None  # "yes" or "no" when the question was answered beforehand
+
+
+def split(line: str) -> list[str]:
+    """The words of a line; double quotes hold words together, and stay for `parse` to see."""
+    if len(line) > LINE_CHARACTERS_MAX:
+        raise UsageError(f"the line has {len(line)} characters; at most {LINE_CHARACTERS_MAX} are allowed")
+    words, position = [], 0
+    while match := _WORD.match(line, position):
+        words.append(match[1])
+        position = match.end()
+    if line[position:].strip():
+        raise UsageError(f"{shown(line[position:].strip())} has a double quote that is not around a whole word")
+    return words
+
+
+def parse(table: Table, words: Sequence[str]) -> Call:
+    """The call that `words` stand for. Raises UsageError, or BadParameter from a value's own rule."""
+    command, rest = find(table, words)
+    given = _assign(command, rest)
+    arguments: dict[str, Any] = {}
+    prompt: str | None = None
+    for parameter, text in given.items():
+        value: Any = True if parameter.type is None or text is None else _value(parameter, text)
+        if parameter is PROMPT:
+            prompt = value
+        elif parameter is NO_PROMPT:
+            prompt = "yes"
+        else:
+            arguments[parameter.argument] = value
+    for parameter in command.parameters:
+        if parameter.required and parameter not in given and not parameter.is_secret:
+            raise UsageError(f"{command.text}: {parameter.name} is missing; syntax: {command.syntax}")
+    secrets = frozenset(parameter.name for parameter in given if parameter.is_secret)
+    return Call(command, arguments, secrets, prompt)
+
+
+def find(table: Table, words: Sequence[str]) -> tuple[Command, Sequence[str]]:
+    """The command that `words` begin with, and the words after it. Raises UsageError."""
+    for count in range(min(len(words), _WORDS_OF_COMMAND_MAX), 0, -1):
+        command = table.get(tuple(words[:count]))
+        if command is not None:
+            return command, words[count:]
+    raise UsageError(_unknown(table, words))
+
+
+def _unknown(table: Table, words: Sequence[str]) -> str:
+    if not words:
+        return "no command is given; `help` lists the commands"
+    verbs = sorted({command.words[0] for command in table})
+    verb = words[0].lower()
+    if verb not in verbs:
+        return f"{shown(words[0])} is not a command{_nearest(verb, verbs)}. `help` lists the commands"
+    objects = [" ".join(command.words[1:]) for command in table if command.words[0] == verb]
+    if len(words) == 1:
+        return f"{verb} what? One of: {', '.join(objects)}"
+    return (
+        f"{verb} does not know {shown(words[1])}{_nearest(words[1].lower(), objects)}; it knows: {', '.join(objects)}"
+    )
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | None]:
+    """Which parameter each word belongs to."""
+    keywords = _keywords(command)
+    place = command.positional
+    given: dict[Parameter, str | None] = {}
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        parameter = keywords.get(singular(word))
+        last = position == len(words)
+        if parameter is not None and parameter not in given and not (last and not parameter.is_flag):
+            if parameter.is_flag:
+                given[parameter] = None
+            else:
+                given[parameter] = _unquoted(words[position])
+                position += 1
+        elif place is not None and place not in given:
+            given[place] = _unquoted(word)
+        else:
+            raise UsageError(_too_much(command, keywords, word, given))
+    return given
+
+
+def _keywords(command: Command) -> dict[str, Parameter]:
+    found = {
+        singular(parameter.name): parameter
+        for parameter in command.parameters
+        if not parameter.positional or parameter.named
+    }
+    if command.confirmation is not None:
+        found |= {"prompt": PROMPT, "noprompt": NO_PROMPT}
+    return found
+
+
+def _too_much(
+    command: Command, keywords: Mapping[str, Parameter], word: str, given: Mapping[Parameter, str | None]
+) -> str:
+    syntax = f"syntax: {command.syntax}"
+    parameter = keywords.get(singular(word))
+    # A keyword that came a second time was taken for the positional value; the word after it is then too much.
+    taken = next((text for each, text in given.items() if each.positional and text), "")
+    again = parameter if parameter in given else keywords.get(singular(taken))
+    if again is not None and again in given:
+        return f"{command.text}: {again.name} is given twice; {syntax}"
+    if parameter is not None:
+        return f"{command.text}: {parameter.name} has no value after it; {syntax}"
+    near = _nearest(word.lower(), [each.name for each in keywords.values()])
+    return f"{command.text} does not know {shown(word)}{near}; {syntax}"
+
+
+def _value(parameter: Parameter, text: str) -> Any:
+    assert parameter.type is not None
+    try:
+        return parameter.type.parse(text)
+    except BadParameter as error:
+        if parameter.positional or parameter.name in str(error):
+            raise
+        raise BadParameter(f"{parameter.name}: {error}") from error
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1] if len(word) >= 2 and word[0] == word[-1] == '"' else word

@@ -1,0 +1,1 @@
+"""The content of images: copied in and out, read at one instant, compared."""

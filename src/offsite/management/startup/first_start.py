@@ -1,0 +1,103 @@
+"""What a new system gets: its identity, pool A, and its first user.
+
+The identity is written last, together with the user, so that a first start that was cut is made good by the
+next one.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import insert, select, update
+
+from offsite.clock import Clock
+from offsite.errors import BadParameter
+from offsite.management.accounts.users import FIRST_USER, Users, check_password
+from offsite.management.command_table.command import Role
+from offsite.names import check_name
+from offsite.pools.local import LocalPool
+from offsite.pools.room import kept_free_bytes
+from offsite.store.database import Database
+from offsite.store.free_space import file_system
+from offsite.store.reserve import RESERVE_BYTES
+from offsite.store.tables.management import system as table
+from offsite.store.tables.pools import pools
+from offsite.units import GIB, MIB
+
+FIRST_POOL = "A"
+PAGE_TABLES_SHARE = 16  # a row of 1 KiB for each page of 16 KiB at worst, and the database's own overhead
+POOL_BYTES_MIN, POOL_BYTES_MAX = MIB, 32 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    uuid: str
+    name: str
+
+
+def identity(database: Database, name: str | None) -> Identity | None:
+    """Who the system is; None before its first start is complete. A `name` that differs becomes its name."""
+    if name is not None:
+        check_name(name, "system name")
+    with database.transaction() as connection:
+        row = connection.execute(select(table)).first()
+        if row is None:
+            return None
+        if name is not None and name != row.name:
+            connection.execute(update(table).values(name=name))
+        return Identity(row.uuid, name or row.name)
+
+
+def start_first(
+    database: Database,
+    users: Users,
+    clock: Clock,
+    name: str,
+    pool_bytes: int | None,
+    password: str | None,
+    tell: Callable[[str], None],
+) -> Identity:
+    """Makes what a new system needs; returns who it is.
+
+    Without a `password` for its first user one is made up, and told before it is durable: a start that is cut between
+    the two is made good by the next one, which tells another. Raises BadParameter before anything is made.
+    """
+    check_name(name, "system name")
+    made_up = password is None
+    password = secrets.token_urlsafe(12) if password is None else password
+    check_password(password)
+    _make_pool(database, pool_bytes)
+    new = Identity(str(uuid4()), name)
+    if made_up:
+        tell(password)
+    with database.transaction() as connection:
+        if not users.all():
+            users.create(FIRST_USER, password, Role.MANAGE)
+        connection.execute(insert(table).values(id=1, uuid=new.uuid, name=new.name, created_at=clock.now()))
+    return new
+
+
+def _make_pool(database: Database, pool_bytes: int | None) -> None:
+    directory = database.path.parent
+    with database.read() as connection:
+        if connection.execute(select(pools.c.id).where(pools.c.name == FIRST_POOL)).first() is not None:
+            return
+    size_bytes = default_pool_bytes(directory) if pool_bytes is None else pool_bytes
+    if not POOL_BYTES_MIN <= size_bytes <= POOL_BYTES_MAX:
+        raise BadParameter(f"pool size {size_bytes} bytes is not within 1 MiB to 32 TiB")
+    path = Path(f"pool-{FIRST_POOL}.data")
+    LocalPool.create(database, FIRST_POOL, path, size_bytes).close()
+
+
+def default_pool_bytes(directory: Path) -> int:
+    """What is free on the file system, without what the database needs: what data always leaves free there, the
+    reserve, and a share for the page tables of snapshots. In whole GiB, or MiB where there is less than one."""
+    disk = file_system(directory)
+    free = disk.free_bytes - kept_free_bytes(disk) - RESERVE_BYTES
+    free -= free // PAGE_TABLES_SHARE
+    step = GIB if free >= GIB else MIB
+    return max(0, min(free // step * step, POOL_BYTES_MAX))

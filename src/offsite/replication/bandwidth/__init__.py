@@ -1,0 +1,1 @@
+"""How fast runs may send, and when."""

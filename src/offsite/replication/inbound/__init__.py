@@ -1,0 +1,1 @@
+"""What other systems ask of this one, and who they are."""

@@ -1,0 +1,43 @@
+"""Which sets a peer may ask about: those that it has in common with this system. No other place checks it.
+
+A set of another peer is answered for as one that is not there: nobody learns what others replicate here.
+"""
+
+from __future__ import annotations
+
+from offsite.errors import InUse, NotAllowed, ObjectNotFound
+from offsite.replication.records import records
+from offsite.replication.records.records import PeerRecord, SetRecord
+from offsite.store.database import Database
+
+
+class CommonSets:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self, peer: PeerRecord) -> list[SetRecord]:
+        """In whatever role and state."""
+        return [each for each in self._sets() if each.peer_id == peer.id]
+
+    def find(self, peer: PeerRecord, uuid: str) -> SetRecord | None:
+        return next((each for each in self.all(peer) if each.uuid == uuid), None)
+
+    def secondary(self, peer: PeerRecord, uuid: str) -> SetRecord:
+        """The half here of a set that is primary there. Raises ObjectNotFound; NotAllowed when it is primary here."""
+        of = self.find(peer, uuid)
+        if of is None:
+            raise ObjectNotFound("there is no such replication set here (any more); delete it with local-only")
+        if of.role != "secondary":
+            raise NotAllowed(f"replication set {of.name} is primary here, too")
+        return of
+
+    def find_begun(self, peer: PeerRecord, uuid: str) -> SetRecord | None:
+        """The secondary half that a repeated CreateSet has made already. Raises InUse for a uuid that is taken."""
+        of = next((each for each in self._sets() if each.uuid == uuid), None)
+        if of is not None and (of.peer_id != peer.id or of.role != "secondary"):
+            raise InUse(f"the uuid {uuid} cannot be that of a new replication set here; make the set anew")
+        return of
+
+    def _sets(self) -> list[SetRecord]:
+        with self._database.read() as connection:
+            return records.all_sets(connection)

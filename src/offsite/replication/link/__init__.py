@@ -1,0 +1,1 @@
+"""One connection between two systems: TLS, frames, deadlines."""

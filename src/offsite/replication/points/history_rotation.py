@@ -1,0 +1,122 @@
+"""Which snapshots of a set's history go again: the oldest beyond the count, but for what something needs.
+
+Age is the order in which they were taken here, not their numbers. It is a step of its own: were it one with the run's
+commit, a snapshot that somebody deletes at the same moment would make the run fail. What a crash leaves is found by the
+next run.
+
+On the secondary a primary that somebody has taken over must not be able to empty the history: of what it says only
+what keeps more counts at once, and of what is beyond the count a run lets two go at most, one of them for its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import update
+
+from offsite import events
+from offsite.errors import InUse, OffsiteError, VolumeNotFound
+from offsite.events import Report
+from offsite.pools.protocol import Pool
+from offsite.replication.points.needs import Needs, delete_unneeded
+from offsite.replication.points.snapshot_history import HeldSnapshot, history_of
+from offsite.replication.records.records import SetRecord
+from offsite.store.database import Database
+from offsite.store.tables.replication import history_snapshots
+
+LET_GO_ON_SECONDARY_MAX = (
+    2  # by one run: one for the run's own, and one more, so that a count that is lowered comes true
+)
+HISTORY_MAX = 256  # runs that a minimum age keeps; with so many there is no place for another
+
+_HOUR_SECONDS = 3600.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is kept: so many runs, and all that are younger."""
+
+    count: int
+    age_seconds: float = 0.0
+    let_go_max: int | None = None
+
+
+def terms_of(of: SetRecord, count: int | None) -> Terms:
+    """`count` is what the primary wants; users of this system have set minimums."""
+    count = max(count or 1, of.minimum_snapshot_count)
+    age_seconds = of.minimum_snapshot_age_hours * _HOUR_SECONDS
+    if of.role == "primary":
+        return Terms(count, age_seconds)
+    return Terms(max(count, of.snapshot_count or 1), age_seconds, LET_GO_ON_SECONDARY_MAX)
+
+
+def has_place(held: Sequence[HeldSnapshot]) -> bool:
+    return len({each.run for each in held}) < HISTORY_MAX
+
+
+def rotate(database: Database, pool: Pool, of: SetRecord, terms: Terms, now: float, report: Report) -> None:
+    """Never raises what a disk may do: what comes before it is done, and what is left the next run finds."""
+    try:
+        _rotate(database, pool, of, terms, now, report)
+    except (OffsiteError, OSError) as error:
+        _log.error("the history of a set was not rotated", set=of.name, reason=str(error))
+
+
+def _rotate(database: Database, pool: Pool, of: SetRecord, terms: Terms, now: float, report: Report) -> None:
+    with database.read() as connection:
+        held = history_of(connection, of.id)
+    gone = 0
+    for snapshots in _beyond(held, terms, now):
+        if terms.let_go_max is not None and gone >= terms.let_go_max:
+            return
+        ids = [each.image_id for each in snapshots]
+        names = {image.id: image.name for image in pool.images() if image.id in ids}
+        try:
+            needs = delete_unneeded(database, pool, ids)
+        except (VolumeNotFound, InUse):
+            continue  # someone deleted it just now, or changes it
+        if needs:
+            _tell_kept(database, of, terms, snapshots, names, needs, report)
+            continue
+        gone += 1
+        report(
+            events.VOLUME_DELETED,
+            f"Snapshot {', '.join(names.values())} was deleted from pool {pool.name}: of the history of replication "
+            f"set {of.name} the newest {terms.count} are kept.",
+        )
+
+
+def _beyond(held: Sequence[HeldSnapshot], terms: Terms, now: float) -> list[list[HeldSnapshot]]:
+    """What of the history ought to go, run by run, oldest first. The snapshots of a group go together."""
+    by_run: dict[str, list[HeldSnapshot]] = {}
+    for each in held:
+        by_run.setdefault(each.run, []).append(each)
+    runs = list(by_run.values())[: -terms.count]
+    return [each for each in runs if each[0].kept_at + terms.age_seconds <= now or not terms.age_seconds]
+
+
+def _tell_kept(
+    database: Database,
+    of: SetRecord,
+    terms: Terms,
+    snapshots: Sequence[HeldSnapshot],
+    names: dict[int, str],
+    needs: Needs,
+    report: Report,
+) -> None:
+    """Once for each run's."""
+    if all(each.kept_told for each in snapshots):
+        return
+    why = "; ".join(f"{names[image_id]}: {found[0].sentence}" for image_id, found in needs.items() if image_id in names)
+    with database.transaction() as connection:
+        told = update(history_snapshots).where(history_snapshots.c.run == snapshots[0].run)
+        connection.execute(told.where(history_snapshots.c.set_id == of.id).values(kept_told=True))
+    report(
+        events.SNAPSHOT_KEPT,
+        f"The history of replication set {of.name} keeps more than its {terms.count} snapshots, for something needs "
+        f"what ought to go: {why}.",
+    )

@@ -1,0 +1,88 @@
+"""What a secondary keeps of a copy before an operator has it replaced: an ordinary snapshot of each of its volumes.
+
+They are no part of the set's history: nothing rotates them, and they stay when the set is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, insert, select
+
+from offsite.errors import Diverged
+from offsite.names import NAME_BYTES_MAX
+from offsite.pools.protocol import Pool, Snapshot
+from offsite.replication.points import point_records
+from offsite.replication.records import peer_share, records
+from offsite.replication.records.records import SetRecord
+from offsite.store.database import Database
+from offsite.store.tables.pools import images
+from offsite.store.tables.replication import kept_contents
+
+
+def keep_copy(database: Database, pool: Pool, of: SetRecord, base: str) -> tuple[list[str], bool]:
+    """Snapshots of all volumes of a secondary at one instant, while they hold `base`; returns their names, and whether
+    they were taken just now. A copy that is kept already is not kept twice.
+
+    Raises Diverged, with nothing done, when the secondary holds another base by now.
+    """
+    with database.read() as connection:
+        names = _kept(connection, of, base)
+        if names:
+            return names, False
+        taken_at = _instant_of(connection, of, base)
+        taken = set(connection.execute(select(images.c.name)).scalars())
+        _, volumes = records.own_names(connection, of)
+    names = kept_names(volumes, taken_at, taken)
+    ids = [member.image_id for member in of.members]
+
+    def write(connection: Connection) -> None:
+        _instant_of(connection, of, base)
+        peer_share.check_images(connection, of.peer_id, len(ids), "the secondary")
+        for name in names:
+            row = {"image_id": point_records.image_id_by_name(connection, name), "set_id": of.id, "base": base}
+            connection.execute(insert(kept_contents).values(row))
+        peer_share.note_images(connection, of.peer_id, names)
+
+    pool.apply([Snapshot(image_id, name) for image_id, name in zip(ids, names, strict=True)], write)
+    return names, True
+
+
+def kept_names(volumes: Sequence[str], taken_at: float, taken: set[str]) -> list[str]:
+    """VOLUME-kept-YYYYMMDD-HHMM, of the instant of the data in UTC; as much of the volume's name as there is room for,
+    and a number if there is such a name."""
+    names: list[str] = []
+    for volume in volumes:
+        suffix, number = f"-kept-{datetime.fromtimestamp(taken_at, UTC):%Y%m%d-%H%M}", 1
+        name = _shortened(volume, suffix)
+        while name in taken or name in names:
+            number += 1
+            name = _shortened(volume, f"{suffix}-{number}")
+        names.append(name)
+    return names
+
+
+def _shortened(volume: str, suffix: str) -> str:
+    room = NAME_BYTES_MAX - len(suffix.encode())
+    return volume.encode()[:room].decode(errors="ignore").rstrip() + suffix
+
+
+def _kept(connection: Connection, of: SetRecord, base: str) -> list[str]:
+    """Of all members, or none: half a group is no copy of anything."""
+    chosen = (
+        select(images.c.name)
+        .join(kept_contents, kept_contents.c.image_id == images.c.id)
+        .where(kept_contents.c.set_id == of.id, kept_contents.c.base == base)
+        .order_by(images.c.id)
+    )
+    names = list(connection.execute(chosen).scalars())
+    return names if len(names) >= len(of.members) else []
+
+
+def _instant_of(connection: Connection, of: SetRecord, base: str) -> float:
+    held = point_records.set_points(connection, of.id)
+    found = next((point for point in held if point.state == "base"), None)
+    if found is None or found.uuid != base:
+        raise Diverged(f"replication set {of.name} holds another copy by now; look at it again, then decide")
+    return found.taken_at

@@ -1,0 +1,203 @@
+"""What the other half of a set holds while that is not what this half holds: on record, told once, and shown.
+
+    same ──a visit or a run finds otherwise──▶ older ─────── the next run ──────────────▶ same
+      ▲                                   └──▶ diverged ──── an operator decides, a run ──┘
+      └──── found to agree again (what was restored was put right) ────┘
+
+On the primary a visit or a run finds it. The secondary is told when it is diverged, so that its operator hears of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.events import Report
+from offsite.replication.points import recovery_points
+from offsite.replication.points.plan import Relation
+from offsite.replication.records import records
+from offsite.replication.records.records import SetRecord
+from offsite.replication.wire.messages import RecoveryPoint, told_instant
+from offsite.store.database import Database
+from offsite.store.tables.replication import other_halves, points
+from offsite.units import format_instant, format_size
+
+
+@dataclass(frozen=True)
+class OtherHalf:
+    set_id: int
+    relation: Literal["older", "diverged"]
+    base: str | None
+    taken_at: float | None
+    completed_at: float | None
+    digest: str | None
+    data_bytes: int | None
+    found_at: float
+    may_be_replaced: bool  # an operator has decided so
+
+    @property
+    def point(self) -> RecoveryPoint | None:
+        """None: nothing complete, or nothing is told of it."""
+        if self.base is None or self.taken_at is None or self.completed_at is None:
+            return None
+        return RecoveryPoint(
+            point=self.base,
+            taken_at=told_instant(self.taken_at),
+            completed_at=told_instant(self.completed_at),
+            digest=bytes.fromhex(self.digest) if self.digest else None,
+            data_bytes=self.data_bytes or 0,
+        )
+
+    @property
+    def is_diverged(self) -> bool:
+        """And waits for an operator."""
+        return self.relation == "diverged" and not self.may_be_replaced
+
+
+# Asked all the time: to put them together anew would take as long as SQLite does.
+_ALL = select(other_halves)
+
+
+def all_other_halves(connection: Connection) -> dict[int, OtherHalf]:
+    """Those that differ, by the id of their set."""
+    return {row["set_id"]: OtherHalf(**row) for row in connection.execute(_ALL).mappings()}
+
+
+def find_other_half(connection: Connection, set_id: int) -> OtherHalf | None:
+    """None: it holds what this half holds, as far as is known."""
+    return all_other_halves(connection).get(set_id)
+
+
+def forget_other_half(connection: Connection, set_id: int) -> None:
+    connection.execute(delete(other_halves).where(other_halves.c.set_id == set_id))
+
+
+def allow_replacement(connection: Connection, set_id: int, base: str) -> None:
+    """An operator has decided that this base, and no other, may be replaced."""
+    chosen = (other_halves.c.set_id == set_id) & (other_halves.c.base == base)
+    connection.execute(update(other_halves).where(chosen).values(may_be_replaced=True))
+
+
+def note_decision(connection: Connection, set_id: int) -> None:
+    """On the secondary, to which the decision shows by what it is asked for."""
+    diverged = (other_halves.c.set_id == set_id) & (other_halves.c.relation == "diverged")
+    connection.execute(update(other_halves).where(diverged).values(may_be_replaced=True))
+
+
+def own_recovery_point(connection: Connection, set_id: int) -> RecoveryPoint | None:
+    """The base of this half."""
+    mine = (points.c.set_id == set_id) & (points.c.state == "base")
+    base = connection.execute(select(points.c.uuid).where(mine)).scalar()
+    return recovery_points.find_recovery_point(connection, set_id, base) if base else None
+
+
+class OtherHalves:
+    def __init__(self, database: Database, report: Report, clock: Clock) -> None:
+        self._database = database
+        self._report = report
+        self._clock = clock
+
+    def found(self, of: SetRecord, relation: Relation, base: str | None, theirs: RecoveryPoint | None) -> bool:
+        """What the other half holds now. Returns whether that is something new; then it is on record and was told."""
+        with self._database.read() as connection:
+            known = find_other_half(connection, of.id)
+        if (relation.value, base) == (known.relation, known.base) if known else relation is Relation.SAME:
+            return False
+        with self._database.transaction() as connection:
+            if records.find_set(connection, of.uuid) is None:
+                return False  # it was deleted on both systems while we were asking
+            forget_other_half(connection, of.id)
+            if relation is not Relation.SAME:
+                row = _row(theirs) | {"set_id": of.id, "relation": relation.value, "base": base}
+                connection.execute(insert(other_halves).values(row | {"found_at": self._clock.now()}))
+            ours = own_recovery_point(connection, of.id)
+            peer = records.peer_name(connection, of.peer_id)
+        self._tell(of, relation, peer, ours, theirs)
+        return True
+
+    def _tell(
+        self,
+        of: SetRecord,
+        relation: Relation,
+        peer: str,
+        ours: RecoveryPoint | None,
+        theirs: RecoveryPoint | None,
+    ) -> None:
+        if relation is Relation.DIVERGED:
+            sentence = diverged_sentence(of, peer, ours, theirs)
+            self._report(events.SET_DIVERGED, f"{sentence[0].upper()}{sentence[1:]}.")
+        elif relation is Relation.OLDER:
+            self._report(
+                events.SECONDARY_IS_OLDER,
+                f"Replication set name: {of.name}: system {peer} holds {_older_told(theirs)}, and held the data of "
+                f"{_instant(ours)} before. The next run sends everything.",
+            )
+        else:
+            self._report(
+                events.SET_AGREES_AGAIN, f"Replication set name: {of.name}, holds the same on both systems again."
+            )
+
+
+def diverged_sentence(of: SetRecord, peer: str, ours: RecoveryPoint | None, theirs: RecoveryPoint | None) -> str:
+    """What has happened, and what leads out of it: for the event, for `show`, and for whoever asks for a run."""
+    if of.role == "secondary":
+        return (
+            f"replication set {of.name} is diverged: {told_of(ours)} is here, and its primary {peer} has never had it; "
+            f"the newest copy that {peer} knows of has {told_of(theirs)}. It was probably restored from an older copy. "
+            f"Nothing here is touched until an operator decides on {peer}"
+        )
+    return (
+        f"replication set {of.name} is diverged: {peer} holds {told_of(theirs)}, which this system has never had; the "
+        f"newest copy that this system knows of has {told_of(ours)}. It was probably restored from an older copy. "
+        f"Nothing is sent, and nothing on {peer} is touched, until an operator decides: `resolve replication-set use "
+        f"primary {of.name}` keeps the copy there as a snapshot and sends what is here. (Going on with the copy on "
+        f"{peer} instead comes with role changes; until then, use a snapshot of it there)"
+    )
+
+
+def sentence_of(connection: Connection, of: SetRecord, half: OtherHalf) -> str:
+    """What is shown of a set whose halves differ."""
+    peer = records.peer_name(connection, of.peer_id)
+    if half.relation == "diverged":
+        if not half.may_be_replaced:
+            return diverged_sentence(of, peer, own_recovery_point(connection, of.id), half.point)
+        if of.role == "secondary":
+            return f"an operator of {peer} has decided that what is here is kept as a snapshot and replaced"
+        return f"an operator has decided that the copy on {peer} is kept as a snapshot and replaced"
+    return f"system {peer} holds {_older_told(half.point)}; the next run sends everything"
+
+
+def told_of(point: RecoveryPoint | None) -> str:
+    """Of what a system holds, for people. The digest is that of the run that sent it, as `show replication-runs` has
+    it, shortened."""
+    if point is None:
+        return "nothing complete"
+    parts = [f"complete since {format_instant(point.completed_at)}"]
+    if point.data_bytes:
+        parts.append(format_size(point.data_bytes))
+    if point.digest:
+        parts.append(f"digest {point.digest.hex()[:8]}")
+    return f"the data of {format_instant(point.taken_at)} ({', '.join(parts)})"
+
+
+def _older_told(point: RecoveryPoint | None) -> str:
+    return "no complete copy any more" if point is None else f"an older copy, {told_of(point)}"
+
+
+def _instant(point: RecoveryPoint | None) -> str:
+    return "an unknown time" if point is None else format_instant(point.taken_at)
+
+
+def _row(point: RecoveryPoint | None) -> dict[str, object]:
+    if point is None:
+        return {}
+    return {
+        "taken_at": point.taken_at,
+        "completed_at": point.completed_at,
+        "digest": point.digest.hex() if point.digest else None,
+        "data_bytes": point.data_bytes,
+    }

@@ -1,0 +1,149 @@
+"""Snapshot history: what each run leaves behind on either side, and its names. (Which of it goes: history_rotation.)
+
+A request takes a number, whether its run is ever done or not. On the primary a run's snapshot is taken with its point;
+on the secondary in the step that makes the point its volumes. Numbers go on above the highest that either side has
+used: the secondary takes one that is not behind its own, and the primary goes on after what the secondary has taken.
+Of a number whose name is in use by something else the next free one takes the place, and that is told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, union_all, update
+
+from offsite.errors import BadParameter
+from offsite.names import FORBIDDEN
+from offsite.pools.protocol import Snapshot
+from offsite.replication.naming.snapshot_numbers import number_after
+from offsite.store.tables.pools import images, snapshot_retention, volume_groups
+from offsite.store.tables.replication import history_snapshots
+
+BASENAME_BYTES_MAX = 26
+GROUP_BASENAME_BYTES_MAX = 22  # the names of a group's snapshots also tell the member
+COUNT_MIN, COUNT_MAX = 1, 16
+AGE_HOURS_MAX = 366 * 24
+NAMES_TRIED_MAX = 1000
+_FORBIDDEN = FORBIDDEN + "."
+
+
+def check_basename(text: str, *, of_group: bool = False) -> str:
+    """Returns `text`, or raises BadParameter that tells which rule it breaks. Spaces may stand inside."""
+    most = GROUP_BASENAME_BYTES_MAX if of_group else BASENAME_BYTES_MAX
+    size = len(text.encode())
+    if not text or size > most:
+        whose = " for a volume group" if of_group else ""
+        raise BadParameter(f"snapshot basename {text[:100]!r} has {size} bytes; 1 to {most} are allowed{whose}")
+    bad = sorted({c for c in text if c in _FORBIDDEN or not c.isprintable()})
+    if bad:
+        raise BadParameter(f'snapshot basename {text!r} has {" ".join(map(repr, bad))}; none of " , . < \\ is allowed')
+    if text != text.lstrip():
+        raise BadParameter(f"snapshot basename {text!r} begins with a space; a volume's name may not")
+    return text
+
+
+def check_count(count: int) -> int:
+    if not COUNT_MIN <= count <= COUNT_MAX:
+        raise BadParameter(f"snapshot count {count} is not within {COUNT_MIN} to {COUNT_MAX}")
+    return count
+
+
+def snapshot_names(basename: str, number: int, members: int) -> list[str]:
+    """basename_nnnn; for a group basename_nnnn-m, with m from 1."""
+    name = f"{basename}_{number:04d}"
+    return [name] if members == 1 else [f"{name}-{member}" for member in range(1, members + 1)]
+
+
+def renumbered(name: str, number: int, new_number: int) -> str | None:
+    """The name of a history snapshot with another number; None for one that a user has renamed."""
+    parts = re.fullmatch(rf"(.*)_{number:04d}(-\d+)?", name, re.DOTALL)
+    return None if parts is None else f"{parts[1]}_{new_number:04d}{parts[2] or ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSnapshot:
+    """One image of the history on this side."""
+
+    image_id: int
+    number: int
+    run: str
+    kept_at: float  # by the clock of this system: since when it is there
+    kept_told: bool  # users were told that it stays, though it ought to have gone
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What one run is to leave behind on this side, to be taken with one of its steps."""
+
+    set_id: int
+    run: str
+    basename: str
+    number: int  # or one after it, when its name is in use
+    priority: str
+    taken_at: float  # the instant of the run's data
+    now: float
+
+    def find(self, connection: Connection, members: int) -> KeptHistory | None:
+        """Under which number and names. For a group all names must be free: half a group is no copy of anything.
+        None when a thousand in a row are in use."""
+        number = self.number
+        for _ in range(NAMES_TRIED_MAX):
+            names = snapshot_names(self.basename, number, members)
+            if not names_in_use(connection, names):
+                return KeptHistory(self, number, tuple(names))
+            number = number_after(number)
+        return None
+
+    def sentence(self, set_name: str, kept: KeptHistory | None) -> str:
+        """Tells that what was kept has another number than it should, or that nothing was kept."""
+        (name,) = snapshot_names(self.basename, self.number, 1)
+        begin = f"A run of replication set name: {set_name}, was to leave the snapshot {name}"
+        if kept is None:
+            return f"{begin}, and leaves none: that name and the {NAMES_TRIED_MAX} after it are in use here."
+        return f"{begin}; that name is in use here, and it left {', '.join(kept.names)}."
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHistory:
+    """The snapshots that one run leaves behind."""
+
+    keeping: Keeping
+    number: int
+    names: tuple[str, ...]
+
+    def snapshots(self, sources: Sequence[int], parents: Sequence[int]) -> list[Snapshot]:
+        return [
+            Snapshot(source, name, parent=parent, created_at=self.keeping.taken_at)
+            for source, name, parent in zip(sources, self.names, parents, strict=True)
+        ]
+
+    def write(self, connection: Connection) -> None:
+        """The records that go with them, in the same transaction."""
+        of = self.keeping
+        for (image_id,) in connection.execute(select(images.c.id).where(images.c.name.in_(self.names))).all():
+            row = {"image_id": image_id, "set_id": of.set_id, "run": of.run, "number": self.number, "kept_at": of.now}
+            connection.execute(insert(history_snapshots).values(row))
+            if of.priority != "never-delete":
+                connection.execute(insert(snapshot_retention).values(image_id=image_id, priority=of.priority))
+
+
+def names_in_use(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Volumes, snapshots and volume groups share their names."""
+    of_images = select(images.c.name).where(images.c.name.in_(names))
+    of_groups = select(volume_groups.c.name).where(volume_groups.c.name.in_(names))
+    return list(connection.execute(union_all(of_images, of_groups)).scalars())
+
+
+def history_of(connection: Connection, set_id: int) -> list[HeldSnapshot]:
+    """A set's history on this side, oldest first: ids of images rise, whatever clocks and numbers do."""
+    table = history_snapshots
+    chosen = select(table.c.image_id, table.c.number, table.c.run, table.c.kept_at, table.c.kept_told)
+    rows = connection.execute(chosen.where(table.c.set_id == set_id).order_by(table.c.image_id))
+    return [HeldSnapshot(*row) for row in rows]
+
+
+def write_number(connection: Connection, run: str, number: int) -> None:
+    """The snapshots that the run has left here have another number from now on."""
+    connection.execute(update(history_snapshots).where(history_snapshots.c.run == run).values(number=number))

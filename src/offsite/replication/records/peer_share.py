@@ -1,0 +1,98 @@
+"""What one peer may take of this system: whether it may make sets here, how much these may hold, how often it may ask.
+
+Volumes that a peer has had made stay when it deletes their set, and so do the snapshots that its runs leave: hence what
+counts is every image made at its request that is still there, not what its sets consist of now.
+
+A limit is looked at before anything is begun, and again in the transaction that uses it: a peer may ask for two things
+at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection, func, insert, select
+
+from offsite.clock import Clock
+from offsite.errors import PeerLimitReached, SecondarySetsDisabled
+from offsite.replication.records.records import PeerRecord
+from offsite.store.settings import MAXIMUM_IMAGES_PER_PEER, Settings
+from offsite.store.tables.pools import images
+from offsite.store.tables.replication import peer_images, peers
+from offsite.units import format_size
+
+REQUESTS_AT_ONCE = 200  # of one peer, before they have to wait for their turn
+REQUESTS_PER_SECOND = 100.0
+
+
+def check_may_create(peer: PeerRecord, system_name: str) -> None:
+    """Raises SecondarySetsDisabled."""
+    if not peer.secondary_sets:
+        raise SecondarySetsDisabled(
+            f"system {system_name} does not let system {peer.system_name} make replication sets there; a user of "
+            f"{system_name} may allow it: set peer-connection secondary-sets enabled {peer.name}"
+        )
+
+
+def note_images(connection: Connection, peer_id: int, names: Sequence[str]) -> None:
+    """These were made at the peer's request, in this transaction."""
+    for (image_id,) in connection.execute(select(images.c.id).where(images.c.name.in_(names))).all():
+        connection.execute(insert(peer_images).values(image_id=image_id, peer_id=peer_id))
+
+
+def has_room_for_images(connection: Connection, peer_id: int, more: int) -> bool:
+    mine = select(func.count()).where(peer_images.c.peer_id == peer_id)
+    most = Settings.read(connection, MAXIMUM_IMAGES_PER_PEER)
+    return bool(connection.execute(mine).scalar_one() + more <= most)
+
+
+def check_images(connection: Connection, peer_id: int, more: int, system_name: str) -> None:
+    """Raises PeerLimitReached."""
+    if not has_room_for_images(connection, peer_id, more):
+        most = Settings.read(connection, MAXIMUM_IMAGES_PER_PEER)
+        raise PeerLimitReached(
+            f"{more} more volumes or snapshots would be too many: {system_name} keeps {most} for one peer; delete some "
+            f"there, or raise its setting {MAXIMUM_IMAGES_PER_PEER.name}"
+        )
+
+
+def check_size(
+    connection: Connection, peer_id: int, sizes_bytes: Sequence[int], in_place_of: Sequence[int] = ()
+) -> None:
+    """Whether the peer's volumes may have these sizes, together with its others. `in_place_of` are the ids of those
+    that get another size. Raises PeerLimitReached."""
+    limit = connection.execute(select(peers.c.secondary_size_limit).where(peers.c.id == peer_id)).scalar()
+    if limit is None:
+        return
+    others = (
+        select(func.coalesce(func.sum(images.c.size_bytes), 0))
+        .join(peer_images, peer_images.c.image_id == images.c.id)
+        .where(peer_images.c.peer_id == peer_id, images.c.kind == "volume", images.c.id.not_in(in_place_of))
+    )
+    total = connection.execute(others).scalar_one() + sum(sizes_bytes)
+    if total > limit:
+        raise PeerLimitReached(
+            f"the volumes of this peer would have {format_size(total)} together; its peer connection there has a "
+            f"secondary-size-limit of {format_size(limit)}"
+        )
+
+
+class PeerPace:
+    """How fast the requests of each peer come. Safe to use from any thread."""
+
+    def __init__(self, clock: Clock, wait: Callable[[float], None]) -> None:
+        self._clock = clock
+        self._wait = wait
+        self._lock = threading.Lock()
+        self._free_at: dict[int, float] = {}  # when all that a peer has asked for so far is paid for, by its id
+
+    def take_turn(self, peer: PeerRecord) -> None:
+        """Before each request of the peer: waits when they come too fast."""
+        with self._lock:
+            now = self._clock.monotonic()
+            free_at = max(self._free_at.get(peer.id, 0.0), now) + 1.0 / REQUESTS_PER_SECOND
+            self._free_at[peer.id] = free_at
+        wait_seconds = free_at - now - REQUESTS_AT_ONCE / REQUESTS_PER_SECOND
+        if wait_seconds > 0.001:
+            self._wait(wait_seconds)

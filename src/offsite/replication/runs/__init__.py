@@ -1,0 +1,1 @@
+"""Runs of this system's primary sets: asked for, prepared, started, retried, ended."""

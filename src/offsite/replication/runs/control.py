@@ -1,0 +1,129 @@
+"""Suspend, resume, abort: what a user does to the runs of a set, on its primary.
+
+             suspend                      resume
+    Ready ◀──────────▶ Suspended     Running ◀──▶ Suspended, with a run that stands still
+                                        └── abort ──┴──▶ Ready, or Unsynchronized; the queue goes on
+
+A run whose hooks are running is a run like any other: suspended, it stands still once its point is taken.
+
+An abort is on record before anyone else is asked, so it always ends. What is left of it on the secondary, and
+the point that the secondary may just have made its base, are settled with the secondary: at once if it
+answers, else as soon as it does (see upkeep).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import Diverged, InUse, NotAllowed
+from offsite.events import Report
+from offsite.pools.protocol import Pool
+from offsite.replication.peers.peers import Peers
+from offsite.replication.points import other_halves
+from offsite.replication.records import records
+from offsite.replication.records.records import SetRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.runs.preparation import Preparation
+from offsite.replication.runs.reconciler import Upkeep
+from offsite.replication.runs.run_states import Taking
+from offsite.store.database import Database
+
+ABORT_LOCK_SECONDS = 2.0  # for a step that a slow disk holds up: an abort ends within five
+ABORT_WAIT_SECONDS = 1.0  # for the attempt to leave off, before the secondary is asked
+
+
+class RunControl:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        locks: SetLocks,
+        conductor: Conductor,
+        preparation: Preparation,
+        upkeep: Upkeep,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._peers = peers
+        self._locks = locks
+        self._conductor = conductor
+        self._preparation = preparation
+        self._upkeep = upkeep
+        self._report = report
+        self._taking = Taking(database, pools, clock)
+
+    def suspend(self, set_uuids: Iterable[str]) -> None:
+        """What is under way stands still within a second, and no new run is taken. Raises NotAllowed, with none of
+        the sets suspended."""
+        sets = [self._record(each, "suspended") for each in set_uuids]
+        for of in sets:
+            if of.suspended:
+                raise NotAllowed(f"replication set {of.name} is suspended already")
+        for of in sets:
+            self._set_suspended(of, True)
+            self._conductor.stop_attempt(of.uuid)
+            self._report(events.SET_SUSPENDED, f"Replication set name: {of.name}, was suspended.")
+
+    def resume(self, set_uuids: Iterable[str]) -> None:
+        """Goes on with the runs that stand still, also those that failed and wait to be tried again. Raises
+        NotAllowed, or Diverged, with none of the sets resumed."""
+        sets = [self._record(each, "resumed") for each in set_uuids]
+        for of in sets:
+            progress = self._conductor.progress(of.uuid)
+            self._check_not_diverged(of)
+            if not of.suspended and not (progress is not None and progress.in_trouble):
+                raise NotAllowed(f"replication set {of.name} is not suspended")
+        for of in sets:
+            self._set_suspended(of, False)
+            self._conductor.retry_now(of.uuid)
+            self._report(events.SET_RESUMED, f"Replication set name: {of.name}, was resumed.")
+
+    def abort(self, set_uuid: str) -> bool:
+        """Ends the run, running or suspended, and lifts the suspension. Returns whether the secondary has been
+        told; if not, it will be. Raises NotAllowed when there is no run, and InUse when a disk holds it up."""
+        of = self._record(set_uuid, "aborted")
+        with self._conductor.standing_still(of.uuid, 0.0):
+            with self._locks.recording(of.uuid, of.name, ABORT_LOCK_SECONDS):
+                self._conductor.stop_attempt(of.uuid)
+                with self._database.read() as connection:
+                    run = records.set_run_in(connection, of.id, "running")
+                if run is not None:
+                    may_be_committed = self._conductor.may_be_committed(of.uuid, run.uuid)
+                    self._taking.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
+                elif not self._preparation.abort(of):
+                    raise NotAllowed(f"replication set {of.name} has no run to abort")
+                self._set_suspended(of, False)
+            self._report(events.RUN_ABORTED, f"A run of replication set name: {of.name}, was aborted.")
+            if run is None:
+                return True  # the secondary has never heard of it
+            with self._conductor.standing_still(of.uuid, ABORT_WAIT_SECONDS) as still:
+                return still and self._upkeep.settle_now(of)
+
+    def _check_not_diverged(self, of: SetRecord) -> None:
+        """Of a set that nobody has suspended: resuming it would decide nothing."""
+        with self._database.read() as connection:
+            half = other_halves.find_other_half(connection, of.id)
+            if half is not None and half.is_diverged and not of.suspended:
+                raise Diverged(other_halves.sentence_of(connection, of, half))
+
+    def _set_suspended(self, of: SetRecord, suspended: bool) -> None:
+        with self._database.transaction() as connection:
+            records.update_set(connection, of.id, suspended=suspended)
+        self._upkeep.set_changed()
+
+    def _record(self, set_uuid: str, what: str) -> SetRecord:
+        with self._database.read() as connection:
+            of = records.find_set(connection, set_uuid)
+        if of is None:
+            raise InUse("the replication set was deleted just now")
+        if of.role != "primary":
+            peer = self._peers.record_of(of.peer_id)
+            raise NotAllowed(
+                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+            )
+        return of

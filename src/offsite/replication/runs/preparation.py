@@ -1,0 +1,230 @@
+"""A run between its request and its first byte: its hooks, and the snapshot between them.
+
+    preparing ──before-snapshot hook──▶ snapshot: running or queued ──after-snapshot hook──▶ may be sent
+        │                                   │
+        ├──hook or snapshot fails──▶ failed ├──after-snapshot hook fails──▶ failed, and the point is taken back
+        └──abort──▶ aborted                 └──abort, clear queue──▶ aborted, dropped
+
+Whatever becomes of the run, the after-snapshot hook follows the before-snapshot one: what was frozen must thaw. That
+it is due is on record until it has ended, so that it also follows a crash. An abort ends the before-snapshot hook,
+which nothing needs any more; the after-snapshot hook it leaves alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import ErrorClass, OffsiteError
+from offsite.events import Report
+from offsite.pools.protocol import Pool
+from offsite.replication.records import records
+from offsite.replication.records.records import RunRecord, RunState, SetRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.hooks import Cut, HookFailed, Hooks
+from offsite.replication.runs.run_states import Source, Taking
+from offsite.store.database import Database
+
+_STOPPING = "the system is being stopped"
+_STOPPED = "the system was stopped before its snapshot was taken"
+
+_log = structlog.get_logger(__name__)
+
+
+class RunEnded(OffsiteError):
+    """Somebody has ended the run while its hooks ran."""
+
+    code = -20021
+    error_class = ErrorClass.OPERATOR
+
+
+class Preparation:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        locks: SetLocks,
+        hooks: Hooks,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._locks = locks
+        self._hooks = hooks
+        self._report = report
+        self._clock = clock
+        self._taking = Taking(database, pools, clock, report)
+        self._lock = threading.Lock()
+        self._cuts: dict[str, Cut] = {}  # of the before-snapshot hooks that are running, by their runs
+        self._stopping = False
+
+    def prepare(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
+        """Takes the point of a run, between its hooks. The caller holds the set's requesting lock.
+
+        Raises RunEnded, HookFailed, PoolFull, and what else the pool raises. The run has ended then, on record.
+        """
+        if of.before_snapshot or of.after_snapshot:
+            return self._take_between_hooks(of, run, number, source)
+        try:
+            return self._take(of, run, number, source)
+        except (OffsiteError, OSError) as error:
+            self.fail(of, run, number, str(error))
+            raise
+
+    def fail(self, of: SetRecord, run: str, number: int, sentence: str) -> None:
+        """Puts on record that a request came to nothing."""
+        self._record(of, run, number, state="failed", ended_at=self._clock.now(), error=sentence)
+        self._tell_failure(of, sentence)
+
+    def abort(self, of: SetRecord) -> bool:
+        """Ends the run that is being prepared; returns whether there was one. The caller holds the recording lock."""
+        with self._database.transaction() as connection:
+            run = records.set_run_in(connection, of.id, "preparing")
+            if run is None:
+                return False
+            values = {"ended_at": self._clock.now(), "error": "aborted by a user"}
+            records.update_run(connection, run.uuid, state="aborted", **values)
+        with self._lock:
+            cut = self._cuts.get(run.uuid)
+        if cut is not None:
+            cut.now("the run was aborted")
+        return True
+
+    def stop(self) -> None:
+        """Ends the before-snapshot hooks, and begins none any more: their runs fail."""
+        with self._lock:
+            self._stopping = True
+            cuts = list(self._cuts.values())
+        for cut in cuts:
+            cut.now(_STOPPING)
+
+    def recover(self) -> None:
+        """After a start: runs that had no snapshot yet have failed."""
+        with self._database.read() as connection:
+            sets = {of.id: of for of in records.all_sets(connection)}
+            cut = [run for run in records.unfinished_runs(connection) if run.state == "preparing"]
+        for run in cut:
+            self.fail(sets[run.set_id], run.uuid, run.snapshot_number or 0, _STOPPED)
+
+    def thaw(self, ended: Callable[[], None]) -> list[threading.Thread]:
+        """After a start: the after-snapshot hooks that a stop has kept from ending run again, so that no database stays
+        frozen. Each in a thread of its own, for hosts and users cannot wait for that; `ended` is called after each,
+        for what may be sent now."""
+        with self._database.read() as connection:
+            sets = {of.id: of for of in records.all_sets(connection)}
+            due = records.runs_with_hook_due(connection)
+        threads = [
+            threading.Thread(
+                target=self._thaw, args=(sets[run.set_id], run, ended), name=f"thaw-{run.uuid}", daemon=True
+            )
+            for run in due
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    # -- steps ---------------------------------------------------------------------------------------------
+
+    def _thaw(self, of: SetRecord, run: RunRecord, ended: Callable[[], None]) -> None:
+        try:
+            with self._locks.requesting(of.uuid, of.name):
+                self._settle(of, run.uuid, None)
+        except (OffsiteError, OSError) as error:
+            _log.error("a run waits for its hook until the next start", set=of.name, run=run.uuid, reason=str(error))
+        ended()
+
+    def _take_between_hooks(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
+        due = of.after_snapshot is not None
+        self._record(of, run, number, state="preparing", after_snapshot_due=due, source=source.name)
+        failure: OffsiteError | OSError | None = None
+        try:
+            self._before_snapshot(of, run)
+            self._take(of, run, number, source)
+        except (OffsiteError, OSError) as error:
+            failure = error
+        # An error without a word is one, too.
+        ended = self._settle(of, run, None if failure is None else str(failure) or repr(failure))
+        if ended.state in ("running", "queued"):
+            return ended.state
+        if ended.state != "failed":
+            raise RunEnded(f"the run of replication set {of.name} was {ended.state} while its hooks ran: {ended.error}")
+        if failure is not None and str(failure) == ended.error:
+            raise failure
+        raise HookFailed(str(ended.error)) from failure
+
+    def _before_snapshot(self, of: SetRecord, run: str) -> None:
+        cut = Cut()
+        with self._lock:
+            self._cuts[run] = cut
+            stopping = self._stopping
+        try:
+            if stopping:
+                cut.now(_STOPPING)
+            self._check_preparing(run)  # only from here on an abort finds the cut
+            self._run_hook(of, of.before_snapshot, run, cut)
+        finally:
+            with self._lock:
+                del self._cuts[run]
+
+    def _take(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
+        with self._locks.recording(of.uuid, of.name):
+            if of.before_snapshot or of.after_snapshot:
+                self._check_preparing(run)
+            return self._taking.take(of, run, number, source)
+
+    def _check_preparing(self, run: str) -> None:
+        known = self._find(run)
+        if known.state != "preparing":
+            raise RunEnded(str(known.error))
+
+    def _settle(self, of: SetRecord, run: str, failure: str | None) -> RunRecord:
+        """Runs the after-snapshot hook, if it is due, and puts on record what has become of the run: it goes on, or has
+        failed, or is what somebody else has made of it."""
+        thaw_failure = self._after_snapshot(of, run)
+        with self._locks.recording(of.uuid, of.name):
+            known = self._find(run)
+            is_over = known.state not in ("preparing", "running", "queued")
+            told = [known.error if is_over else failure, thaw_failure]
+            sentence = "; and then ".join(each for each in told if each)
+            if sentence and not is_over:
+                self._taking.take_back(of, run, sentence)
+            else:
+                with self._database.transaction() as connection:
+                    records.update_run(connection, run, after_snapshot_due=False, error=sentence or None)
+        if sentence and (thaw_failure or not is_over):
+            self._tell_failure(of, sentence)
+        return self._find(run)
+
+    def _after_snapshot(self, of: SetRecord, run: str) -> str | None:
+        """What it failed with, if it was due."""
+        if not self._find(run).after_snapshot_due:
+            return None
+        try:
+            self._run_hook(of, of.after_snapshot, run, Cut())
+        except HookFailed as error:
+            return str(error)
+        return None
+
+    def _run_hook(self, of: SetRecord, name: str | None, run: str, cut: Cut) -> None:
+        if name:
+            self._hooks.run(name, of.hook_timeout_seconds, {"OFFSITE_SET": of.name, "OFFSITE_RUN": run}, cut)
+
+    # -- records -------------------------------------------------------------------------------------------
+
+    def _find(self, run: str) -> RunRecord:
+        with self._database.read() as connection:
+            known = records.find_run(connection, run)
+        if known is None:  # whoever deletes the set waits for whoever prepares a run of it
+            raise RunEnded("the run is no longer on record")
+        return known
+
+    def _record(self, of: SetRecord, run: str, number: int, **values: object) -> None:
+        with self._database.transaction() as connection:
+            records.put_request(connection, of.id, run, number, self._clock.now(), **values)
+
+    def _tell_failure(self, of: SetRecord, sentence: str) -> None:
+        self._report(events.RUN_FAILED, f"A run of replication set name: {of.name}, failed: {sentence}")

@@ -1,0 +1,312 @@
+"""What a system does about its sets when nobody asks: it looks whether its peers are there, and brings both halves
+of each set into line again.
+
+On each visit to a peer:
+  - sets whose runs failed because the peer was gone are tried again at once;
+  - the peer is told what primary sets are like now: their names and their volumes', policy, history, suspended or not;
+  - what the secondary holds is compared with what it is known to hold: what is shown of a set is never a copy that is
+    no longer there, and one that the primary never had stops the set (see other_halves);
+  - what is left of aborted runs is settled: the secondary's partial point goes, and the primary's point with it,
+    unless the secondary had made it its base before the abort came;
+  - a set whose other half is gone over there is told to the operator, who may delete it here.
+
+A peer that something waits for, or that did not answer, is visited every few seconds, any other once a minute.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import IncarnationRefused, OffsiteError, PeerUnreachable, StateDirectoryError
+from offsite.events import Report
+from offsite.pools.protocol import Pool
+from offsite.replication.link.dialer import Connection
+from offsite.replication.peers.peers import Peers
+from offsite.replication.peers.refusals import Refusals
+from offsite.replication.points import other_halves, point_records
+from offsite.replication.points.other_halves import OtherHalves
+from offsite.replication.points.plan import Adopt, Forget, Relation, compare
+from offsite.replication.records import records
+from offsite.replication.records.records import PeerRecord, SetRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.transfer.sender.endpoint import PrimaryEnd
+from offsite.replication.wire.errors import NotPaired
+from offsite.replication.wire.messages import (
+    Ask,
+    ChangeSet,
+    Discard,
+    Done,
+    Holds,
+    ListSets,
+    Look,
+    PrimaryNames,
+    SetSettings,
+    SetsHeld,
+)
+from offsite.store.database import Database
+
+SOON_SECONDS = 5.0
+SELDOM_SECONDS = 60.0
+SETTLING_SECONDS = 2.0  # that an abort waits for a visit that settles the same
+PATIENCE_SECONDS = 1.0  # for each word of a visit: an abort waits for it
+VISIT_SECONDS = 5.0  # for a whole visit, and so much more for each set: one thread visits all peers
+SET_SECONDS = 2.0
+
+_FAILURES = OffsiteError, OSError, SQLAlchemyError
+
+_log = structlog.get_logger(__name__)
+
+
+class Upkeep:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        locks: SetLocks,
+        conductor: Conductor,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._peers = peers
+        self._locks = locks
+        self._conductor = conductor
+        self._report = report
+        self._clock = clock
+        self._other_halves = OtherHalves(database, report, clock)
+        self._lock = threading.Lock()
+        self._due: dict[int, float] = {}  # when to visit a peer, by its id
+        self._told: dict[str, ChangeSet] = {}  # what the peer was told of a set last, by the set's uuid
+        self._half_missing: set[str] = set()
+        self._refusals = Refusals(report)
+        self._changes = 0  # how often a set has changed
+        self._failures = 0  # how often a run has failed because its peer was gone
+        self.wake: Callable[[], None] = lambda: None
+
+    def step(self) -> float | None:
+        """Visits the peers whose time has come. Returns when the next one's comes."""
+        with self._lock:
+            before = self._changes, self._failures  # what comes after this may not be in the records that are read
+        try:
+            with self._database.read() as connection:
+                peers = records.all_peers(connection)
+                sets = records.all_sets(connection)
+                owing = point_records.sets_with_aborted(connection)
+        except OffsiteError as error:
+            _log.error("peers are not visited, for the records cannot be read", reason=str(error))
+            return self._clock.monotonic() + SELDOM_SECONDS
+        for peer in peers:
+            mine = [of for of in sets if of.peer_id == peer.id and of.state == "ready"]
+            if self._clock.monotonic() >= self._due.get(peer.id, 0.0):
+                self._visit(peer, mine)
+                waited_for = self._peers.contacts.is_silent(peer) or any(
+                    self._conductor.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine
+                )
+                with self._lock:
+                    self._due[peer.id] = self._clock.monotonic() + self._interval_seconds(before, waited_for)
+        self._refusals.keep_only({peer.id for peer in peers}.__contains__)
+        with self._lock:
+            # Not of a peer that was deleted: what is not visited would be due for ever.
+            visited = {peer.id for peer in peers}
+            self._due = {peer_id: at for peer_id, at in self._due.items() if peer_id in visited}
+            return min(self._due.values(), default=self._clock.monotonic() + SELDOM_SECONDS)
+
+    def _interval_seconds(self, before: tuple[int, int], waited_for: bool) -> float:
+        """Until the next visit of a peer that was visited with what was known at `before`."""
+        changes, failures = before
+        if self._changes != changes:
+            return 0.0
+        return SOON_SECONDS if waited_for or self._failures != failures else SELDOM_SECONDS
+
+    def set_changed(self) -> None:
+        """The peer is told soon."""
+        with self._lock:
+            self._changes += 1
+            self._due.clear()
+        self.wake()
+
+    def peer_failed(self) -> None:
+        """A run has failed: whether its peer is back is looked at every few seconds from now on."""
+        with self._lock:
+            self._failures += 1
+            soon = self._clock.monotonic() + SOON_SECONDS
+            self._due = {peer_id: min(at, soon) for peer_id, at in self._due.items()}
+        self.wake()
+
+    def half_missing(self, set_uuid: str) -> bool:
+        """Whether the peer said that it has no other half of this set."""
+        return set_uuid in self._half_missing
+
+    def refusal(self, peer_id: int) -> str | None:
+        """Why the peer refused this system, or was refused, when it was visited last; none if it was not."""
+        return self._refusals.reason(peer_id)
+
+    def settle_now(self, of: SetRecord) -> bool:
+        """What is left of the set's aborted runs, with the peer, if it answers at once. Nothing is sent meanwhile:
+        the caller sees to that. Returns whether it is settled."""
+        with self._locks.settling(of.uuid, SETTLING_SECONDS) as alone:
+            if not alone:
+                return False
+            try:
+                with self._peers.connect(self._peers.record_of(of.peer_id), PATIENCE_SECONDS) as connection:
+                    self._settle(connection, of)
+            except _FAILURES as error:
+                _log.info("an abort will be settled later", set=of.name, reason=str(error))
+                self.peer_failed()
+                return False
+            return True
+
+    # -- a visit -------------------------------------------------------------------------------------------
+
+    def _visit(self, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
+        """Never raises what may be expected to happen, and ends in bounded time whatever the peer does."""
+        left, compared = list(sets), False
+        until = self._clock.monotonic() + VISIT_SECONDS + SET_SECONDS * len(left)
+        while left or not compared:
+            try:
+                connection = self._peers.connect(peer, PATIENCE_SECONDS)
+            except _FAILURES as error:
+                self._not_visited(peer, error)
+                return
+            connection.channel.end_within(until - self._clock.monotonic())
+            try:
+                with connection:
+                    if not compared:
+                        self._conductor.peer_is_back(peer.id)
+                        self._refusals.accepted(peer)
+                        self._compare(connection, peer, sets)
+                        compared = True
+                    while left:
+                        of = left.pop(0)
+                        if of.role == "primary" and of.uuid not in self._half_missing:
+                            self._tell(connection, of)
+                            self._attend_if_idle(connection, of)
+            except _FAILURES as error:
+                if isinstance(error, PeerUnreachable) or not compared:
+                    self._not_visited(peer, error)
+                    return
+                # What one set is refused ends the connection, and is no reason to leave the others alone.
+                _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+
+    def _not_visited(self, peer: PeerRecord, error: Exception) -> None:
+        if isinstance(error, PeerUnreachable):
+            _log.debug("peer is not there", peer=peer.name, reason=str(error))
+        else:
+            _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+        if not isinstance(error, OffsiteError) or isinstance(error, StateDirectoryError):
+            return  # it failed here, whatever the peer is like
+        if not isinstance(error, PeerUnreachable):
+            self._refusals.refused(peer, error)
+        if isinstance(error, IncarnationRefused | NotPaired):
+            return  # it is there, and was told by an event of its own
+        try:
+            self._peers.contacts.failed(peer, str(error))
+        except _FAILURES as trouble:
+            _log.error("that a peer is gone cannot be recorded", peer=peer.name, reason=str(trouble))
+
+    def _owes(self, of: SetRecord, with_aborted: set[int]) -> bool:
+        """Whether the peer is still to hear of something."""
+        if of.role != "primary" or of.uuid in self._half_missing:
+            return False
+        told = self._told.get(of.uuid)
+        return of.id in with_aborted or told is None or told.settings != settings_of(of)
+
+    def _tell(self, connection: Connection, of: SetRecord) -> None:
+        """Also what was told before: what an older connection had on its way may have come after it."""
+        change = self._change_to_tell(of)
+        connection.channel.ask(connection.asking, change, Done)
+        self._told[of.uuid] = change
+
+    def _change_to_tell(self, of: SetRecord) -> ChangeSet:
+        with self._database.read() as transaction:
+            group, names = records.own_names(transaction, of)
+        primary = PrimaryNames(group=group, members=names) if names else None
+        return ChangeSet(set_uuid=of.uuid, settings=settings_of(of), primary=primary)
+
+    def _attend_if_idle(self, connection: Connection, of: SetRecord) -> None:
+        """An attempt that is under way does all this by itself, as a part of its plan."""
+        with self._conductor.standing_still(of.uuid, 0.0) as still, self._locks.settling(of.uuid, 0.0) as alone:
+            if still and alone and self._is_still_there(of):
+                self._compare_bases(connection, of)
+                self._settle(connection, of)
+
+    def _compare_bases(self, connection: Connection, of: SetRecord) -> None:
+        """Nothing is sent meanwhile, so what the two sides say of themselves is of one time."""
+        held = connection.channel.ask(connection.asking, self._look_at(of), Holds)
+        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "")
+        relation = compare(end.holds(held.base), held.base)
+        if self._other_halves.found(of, relation, held.base, held.complete) and relation is not Relation.OLDER:
+            connection.channel.ask(connection.asking, self._look_at(of), Holds)  # so that its operator hears of it
+            if relation is Relation.SAME:
+                self._conductor.retry_now(of.uuid)
+
+    def _look_at(self, of: SetRecord) -> Look:
+        with self._database.read() as transaction:
+            half = other_halves.find_other_half(transaction, of.id)
+            ours = other_halves.own_recovery_point(transaction, of.id)
+        diverged = half is not None and half.relation == "diverged"
+        return Look(set_uuid=of.uuid, generation=of.generation, diverged=diverged, primary=ours if diverged else None)
+
+    def _settle(self, connection: Connection, of: SetRecord) -> None:
+        with self._database.read() as transaction:
+            aborted = [p for p in point_records.set_points(transaction, of.id) if p.state == "aborted"]
+        if not aborted:
+            return
+        ask = Ask(set_uuid=of.uuid, generation=of.generation)
+        held = connection.channel.ask(connection.asking, ask, Holds)
+        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "", self._report)
+        for point in aborted:
+            if held.base == point.uuid:
+                if end.do(Adopt(point.uuid), held.outcome):
+                    self._report(
+                        events.RUN_SETTLED,
+                        f"The aborted run of replication set name: {of.name}, had completed on the secondary before "
+                        "the abort: it counts as a success.",
+                    )
+                continue
+            discard = Discard(run=point.uuid, sentence="aborted by a user of the primary")
+            connection.channel.ask(connection.asking, discard, Done)
+            end.do(Forget(point.uuid), None)
+
+    def _compare(self, connection: Connection, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
+        there = set(connection.channel.ask(connection.asking, ListSets(), SetsHeld).sets)
+        for of in sets:
+            if of.uuid in there:
+                self._half_missing.discard(of.uuid)
+            elif of.uuid not in self._half_missing:
+                with self._locks.requesting_now(of.uuid) as alone:  # else it is perhaps just being deleted on both
+                    if alone and self._is_still_there(of):
+                        self._tell_half_missing(of, peer)
+
+    def _tell_half_missing(self, of: SetRecord, peer: PeerRecord) -> None:
+        self._half_missing.add(of.uuid)
+        self._report(
+            events.SET_HALF_MISSING,
+            f"Replication set name: {of.name}, has no other half on system {peer.system_name} (any more).",
+        )
+
+    def _is_still_there(self, of: SetRecord) -> bool:
+        """It may have been deleted on both systems while we were asking."""
+        with self._database.read() as connection:
+            return records.find_set(connection, of.uuid) is not None
+
+
+def settings_of(of: SetRecord) -> SetSettings:
+    return SetSettings(
+        name=of.name,
+        queue_policy=of.queue_policy,
+        snapshot_history=of.snapshot_history,
+        snapshot_basename=of.snapshot_basename,
+        snapshot_count=of.snapshot_count,
+        snapshot_retention_priority=of.snapshot_retention_priority,
+        suspended=of.suspended,
+    )

@@ -1,0 +1,197 @@
+"""Asking for a run: from the request, over hooks and queue policy, to a point that is to be sent.
+
+A request is told at once what becomes of it: it runs, it is queued behind the run that is under way, or it is
+dropped. Whatever becomes of it, it takes a number of the snapshot history.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import Diverged, NotAllowed, OffsiteError, SnapshotNotFound
+from offsite.events import Report
+from offsite.pools.protocol import ImageInfo, Pool
+from offsite.replication.peers.peers import Peers
+from offsite.replication.points import other_halves
+from offsite.replication.points.internal_images import find_image
+from offsite.replication.points.snapshot_history import history_of
+from offsite.replication.records import records
+from offsite.replication.records.records import RunState, SetRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.runs.preparation import Preparation
+from offsite.replication.runs.run_states import Source, Taking
+from offsite.store.database import Database
+
+
+@dataclass(frozen=True)
+class Requested:
+    """`state` is running, queued or dropped."""
+
+    run: str
+    state: RunState
+
+
+class RunRequests:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        locks: SetLocks,
+        conductor: Conductor,
+        preparation: Preparation,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._peers = peers
+        self._locks = locks
+        self._conductor = conductor
+        self._preparation = preparation
+        self._report = report
+        self._clock = clock
+        self._taking = Taking(database, pools, clock, report)
+
+    def replicate(self, set_uuid: str, snapshot: str | None = None, last_snapshot: bool = False) -> Requested:
+        """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and
+        `last_snapshot` that of the newest there is.
+
+        Raises NotAllowed on the secondary and for a suspended set, Diverged, SnapshotNotFound, and what
+        Preparation.prepare does.
+        """
+        of = self._find(set_uuid)
+        with self._locks.requesting(of.uuid, of.name):
+            of = self._check(set_uuid)
+            check_snapshot_allowed(of, wanted=snapshot is not None or last_snapshot)
+            # A name that is wrong is no request: it takes no number, and the last run stays the one that it was.
+            named = None if snapshot is None else self._source(of, snapshot)
+            run = str(uuid.uuid4())
+            number = of.next_snapshot_number
+            if self._drops(of, run, number):
+                self._report(
+                    events.RUN_DROPPED,
+                    f"A request to replicate set name: {of.name}, was dropped: a run is under way, and the queue "
+                    "policy is discard.",
+                )
+                return Requested(run, "dropped")
+            try:
+                source = named or self._source(of, last_snapshot=last_snapshot)
+            except (OffsiteError, OSError) as error:
+                self._preparation.fail(of, run, number, str(error))
+                raise
+            state = self._preparation.prepare(of, run, number, source)
+        self._tell(of, state)
+        self._conductor.wake()
+        return Requested(run, state)
+
+    def clear_queue(self, set_uuid: str) -> bool:
+        """Drops the queued run; returns whether there was one. Raises NotAllowed on the secondary."""
+        of = self._find(set_uuid)
+        self._check_primary(of, "its queue cleared")
+        with self._locks.recording(of.uuid, of.name):
+            dropped = self._taking.drop_queued(of, "the queue was cleared")
+        if dropped:
+            self._report(events.RUN_DROPPED, f"The queued run of replication set name: {of.name}, was dropped.")
+        return dropped
+
+    # -- checks --------------------------------------------------------------------------------------------
+
+    def _find(self, set_uuid: str) -> SetRecord:
+        with self._database.read() as connection:
+            of = records.find_set(connection, set_uuid)
+        if of is None:
+            raise NotAllowed("the replication set was deleted just now")
+        return of
+
+    def _check(self, set_uuid: str) -> SetRecord:
+        of = self._find(set_uuid)
+        self._check_primary(of, "replicated")
+        if of.state != "ready":
+            raise NotAllowed(f"replication set {of.name} is Not Ready; create it again, or delete it")
+        if of.suspended:
+            raise NotAllowed(f"replication set {of.name} is suspended; resume it first")
+        with self._database.read() as connection:
+            half = other_halves.find_other_half(connection, of.id)
+            if half is not None and half.is_diverged:
+                raise Diverged(other_halves.sentence_of(connection, of, half))
+        return of
+
+    def _check_primary(self, of: SetRecord, what: str) -> None:
+        if of.role != "primary":
+            peer = self._peers.record_of(of.peer_id)
+            raise NotAllowed(
+                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+            )
+
+    # -- the point -----------------------------------------------------------------------------------------
+
+    def _drops(self, of: SetRecord, run: str, number: int) -> bool:
+        if of.queue_policy != "discard":
+            return False
+        with self._locks.recording(of.uuid, of.name):
+            with self._database.read() as connection:
+                busy = records.set_run_in(connection, of.id, "running") or records.set_run_in(
+                    connection, of.id, "queued"
+                )
+            if busy:
+                why = "a run was under way, and the queue policy is discard"
+                now = self._clock.now()
+                with self._database.transaction() as connection:
+                    records.put_request(connection, of.id, run, number, now, state="dropped", ended_at=now, error=why)
+        return busy is not None
+
+    def _source(self, of: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:
+        ids = tuple(member.image_id for member in of.members)
+        if snapshot is None and not last_snapshot:
+            return Source(ids)
+        pool, primary = find_image(self._pools, ids[0])
+        if last_snapshot:
+            with self._database.read() as connection:
+                own = {each.image_id for each in history_of(connection, of.id)}
+            found = _last_snapshot(pool, primary, own)
+        else:
+            found = _snapshot(pool, primary, snapshot or "")
+        return Source((found.id,), found.name, found.created_at)
+
+    def _tell(self, of: SetRecord, state: RunState) -> None:
+        if state == "queued":
+            self._report(events.RUN_QUEUED, f"A run of replication set name: {of.name}, was queued.")
+        else:
+            self._report(events.RUN_STARTED, f"A run of replication set name: {of.name}, was started.")
+
+
+def check_snapshot_allowed(of: SetRecord, *, wanted: bool) -> None:
+    """Raises NotAllowed for a set of a group: one snapshot is not the instant of all its members."""
+    if wanted and of.group_id is not None:
+        raise NotAllowed(
+            f"replication set {of.name} replicates a volume group; only a set of one volume can send a snapshot"
+        )
+
+
+def _snapshot(pool: Pool, primary: ImageInfo, name: str) -> ImageInfo:
+    images = {image.id: image for image in pool.images()}
+    found = next((image for image in images.values() if name in (image.name, image.uuid)), None)
+    if found is None or found.kind != "snapshot":
+        raise SnapshotNotFound(f"there is no snapshot {name[:100]!r} in pool {pool.name}")
+    above: ImageInfo | None = found
+    while above is not None and above.id != primary.id:
+        above = images.get(above.parent_id) if above.parent_id is not None else None
+    if above is None or found.id == primary.id:
+        raise NotAllowed(f"{found.name} is not a snapshot of {primary.name}, the primary of the set")
+    return found
+
+
+def _last_snapshot(pool: Pool, primary: ImageInfo, own_history: Collection[int]) -> ImageInfo:
+    """Ids rise with each new image; a clock may be put back. What runs of the set have left behind was sent already,
+    and is taken later than its data when the run was queued."""
+    mine = [image for image in pool.images() if image.kind == "snapshot" and image.parent_id == primary.id]
+    mine = [image for image in mine if image.id not in own_history]
+    if not mine:
+        raise SnapshotNotFound(f"{primary.name} has no snapshot, and the last one was to be replicated; take one first")
+    return max(mine, key=lambda image: image.id)

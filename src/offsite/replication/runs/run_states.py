@@ -1,0 +1,195 @@
+"""The point of a run on the primary: taken when the run is asked for, promoted, dropped, aborted.
+
+    asked ──▶ preparing ──hooks, snapshot──▶ running ──▶ success            (point: pending ──▶ base)
+                │   │                         ▲    └──abort──▶ aborted      (point: aborted, until the secondary
+                │   └──a run is under way──▶ queued                          was asked whether it has it)
+                │                             └──a newer one, or clear──▶ dropped
+                └──hook or snapshot fails──▶ failed
+
+Every step is one transaction with what it does to images. The caller holds the set's recording lock, so that
+what was read is still so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.events import Report, ignore
+from offsite.pools.protocol import Change, Delete, Pool, Snapshot
+from offsite.replication.points import point_records
+from offsite.replication.points.history_rotation import rotate, terms_of
+from offsite.replication.points.internal_images import find_image, internal_name
+from offsite.replication.points.point_records import PointRecord
+from offsite.replication.points.snapshot_history import Keeping, KeptHistory
+from offsite.replication.records import records
+from offsite.replication.records.records import RunRecord, RunState, SetRecord
+from offsite.store.database import Database
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run is to send: the images; of a snapshot also its name, and since when it holds its data."""
+
+    image_ids: tuple[int, ...]
+    name: str | None = None
+    taken_at: float | None = None
+
+
+class Taking:
+    def __init__(self, database: Database, pools: Mapping[str, Pool], clock: Clock, report: Report = ignore) -> None:
+        self._database = database
+        self._pools = pools
+        self._clock = clock
+        self._report = report
+
+    def take(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
+        """Takes the point of a run that is being prepared: all members at one instant, durable on return.
+
+        The run is running then, or queued behind the one that is; an older queued one is dropped.
+        Raises PoolFull, and what else the pool raises, with nothing changed.
+        """
+        state: RunState = "queued" if self._run_in(of, "running") else "running"
+        dropped = self._run_in(of, "queued")
+        dropped_points = self._points(of, dropped.uuid) if dropped else []
+        now = self._clock.now()
+        taken_at = now if source.taken_at is None else source.taken_at
+        number = self._number_now(run, number)
+        keeping = self._keeping(of, run, number, taken_at) if state == "running" else None
+        kept = self._find_kept(keeping, of)
+        names = [internal_name(run, position) for position in range(len(of.members))]
+        changes: list[Change] = [
+            Snapshot(image_id, name, kind="internal", created_at=taken_at)
+            for image_id, name in zip(source.image_ids, names, strict=True)
+        ]
+        changes += kept.snapshots(source.image_ids, _member_ids(of)) if kept else []
+
+        def write(connection: Connection) -> None:
+            point_records.delete_points(connection, [point.id for point in dropped_points])
+            point_records.insert_point(connection, of.id, run, "pending", taken_at, names)
+            records.put_request(connection, of.id, run, number, now, state=state, source=source.name)
+            if dropped is not None:
+                self._end(connection, dropped.uuid, "dropped", "a newer request took its place in the queue")
+            _write_kept(connection, of, run, kept)
+
+        self._pool(of).apply([*changes, *_deletions(dropped_points)], write)
+        self._tell_kept(of, keeping, kept)
+        self._rotate(of)
+        return state
+
+    def promote(self, of: SetRecord, queued: RunRecord) -> None:
+        """The queued run becomes the running one. Its history snapshot shows the instant at which it was queued."""
+        point = self._points(of, queued.uuid)[0]
+        keeping = self._keeping(of, queued.uuid, queued.snapshot_number or 0, point.taken_at)
+        kept = self._find_kept(keeping, of)
+
+        def write(connection: Connection) -> None:
+            records.update_run(connection, queued.uuid, state="running", started_at=self._clock.now())
+            _write_kept(connection, of, queued.uuid, kept)
+
+        if kept is not None:
+            self._pool(of).apply(kept.snapshots(point.image_ids, _member_ids(of)), write)
+            self._rotate(of)
+        else:
+            with self._database.transaction() as transaction:
+                write(transaction)
+        self._tell_kept(of, keeping, kept)
+
+    def drop_queued(self, of: SetRecord, sentence: str) -> bool:
+        """Takes the queued run out of the queue; returns whether there was one."""
+        queued = self._run_in(of, "queued")
+        if queued is None:
+            return False
+        points = self._points(of, queued.uuid)
+
+        def write(connection: Connection) -> None:
+            point_records.delete_points(connection, [point.id for point in points])
+            self._end(connection, queued.uuid, "dropped", sentence)
+
+        self._pool(of).apply(_deletions(points), write)
+        return True
+
+    def take_back(self, of: SetRecord, run: str, sentence: str) -> None:
+        """The run has failed before anything of it was sent; its point goes, if it was taken."""
+        points = self._points(of, run)
+
+        def write(connection: Connection) -> None:
+            point_records.delete_points(connection, [point.id for point in points])
+            self._end(connection, run, "failed", sentence)
+            records.update_run(connection, run, after_snapshot_due=False)
+
+        self._pool(of).apply(_deletions(points), write)
+
+    def abort(self, of: SetRecord, run: RunRecord, sentence: str, *, may_be_committed: bool) -> None:
+        """Ends the run at once. Unless the secondary may have made its point the base, its images go, too."""
+        points = self._points(of, run.uuid)
+        images_go = not may_be_committed
+
+        def write(connection: Connection) -> None:
+            for point in points:
+                point_records.mark_aborted(connection, point.id, images_go=images_go)
+            self._end(connection, run.uuid, "aborted", sentence)
+
+        self._pool(of).apply(_deletions(points) if images_go else [], write)
+
+    def _end(self, connection: Connection, run: str, state: RunState, sentence: str) -> None:
+        records.update_run(connection, run, state=state, ended_at=self._clock.now(), error=sentence)
+
+    # -- the history on this side ------------------------------------------------------------------------------
+
+    def _keeping(self, of: SetRecord, run: str, number: int, taken_at: float) -> Keeping | None:
+        """The history snapshots that the primary keeps of a run."""
+        if of.snapshot_history != "both" or of.snapshot_basename is None:
+            return None
+        priority, now = of.snapshot_retention_priority, self._clock.now()
+        return Keeping(of.id, run, of.snapshot_basename, number, priority, taken_at, now)
+
+    def _find_kept(self, keeping: Keeping | None, of: SetRecord) -> KeptHistory | None:
+        if keeping is None:
+            return None
+        with self._database.read() as connection:
+            return keeping.find(connection, len(of.members))
+
+    def _number_now(self, run: str, number: int) -> int:
+        """While its hooks ran, a request may have been given a later one."""
+        with self._database.read() as connection:
+            known = records.find_run(connection, run)
+        return number if known is None or known.snapshot_number is None else known.snapshot_number
+
+    def _tell_kept(self, of: SetRecord, keeping: Keeping | None, kept: KeptHistory | None) -> None:
+        if keeping is not None and (kept is None or kept.number != keeping.number):
+            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(of.name, kept))
+
+    def _rotate(self, of: SetRecord) -> None:
+        if of.snapshot_history == "both" and of.snapshot_count is not None:
+            terms = terms_of(of, of.snapshot_count)
+            rotate(self._database, self._pool(of), of, terms, self._clock.now(), self._report)
+
+    def _run_in(self, of: SetRecord, state: RunState) -> RunRecord | None:
+        with self._database.read() as connection:
+            return records.set_run_in(connection, of.id, state)
+
+    def _points(self, of: SetRecord, run: str) -> list[PointRecord]:
+        with self._database.read() as connection:
+            return [point for point in point_records.set_points(connection, of.id) if point.uuid == run]
+
+    def _pool(self, of: SetRecord) -> Pool:
+        return find_image(self._pools, of.members[0].image_id)[0]
+
+
+def _write_kept(connection: Connection, of: SetRecord, run: str, kept: KeptHistory | None) -> None:
+    if kept is not None:
+        kept.write(connection)
+        records.number_used(connection, of.id, run, kept.number)
+
+
+def _member_ids(of: SetRecord) -> tuple[int, ...]:
+    return tuple(member.image_id for member in of.members)
+
+
+def _deletions(points: Sequence[PointRecord]) -> list[Delete]:
+    return [Delete(image_id) for point in points for image_id in point.image_ids]

@@ -1,0 +1,1 @@
+"""Replication sets, as this system's users see and change them."""

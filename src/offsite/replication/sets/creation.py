@@ -1,0 +1,243 @@
+"""Making a replication set: its half here, its half on the peer, and what if the answer is lost between them."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, select
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import (
+    BadParameter,
+    InUse,
+    NameInUse,
+    NotAllowed,
+    OffsiteError,
+    PeerUnreachable,
+    ProtocolError,
+    VolumeNotFound,
+)
+from offsite.events import Report
+from offsite.names import check_name
+from offsite.pools.groups import Group, group_of, members
+from offsite.pools.protocol import ImageInfo, Pool
+from offsite.replication.peers.peers import Peers
+from offsite.replication.points.internal_images import find_image
+from offsite.replication.records import records
+from offsite.replication.records.limits import Limits
+from offsite.replication.records.records import MemberRecord, PeerRecord, SetRecord
+from offsite.replication.runs.reconciler import settings_of
+from offsite.replication.sets.settings import Settings, check_settings
+from offsite.replication.wire.messages import CreateSet, Done, NewMember
+from offsite.store.database import Database
+from offsite.store.tables.pools import images
+
+MEMBERS_MAX = 16
+
+
+@dataclass(frozen=True)
+class NewSet:
+    """What is asked for. The pool and the names of the secondary are by default those of the primary; of a group
+    `secondary_name` is the name of the group there."""
+
+    name: str
+    peer_name: str
+    image_ids: tuple[int, ...]
+    group: Group | None = None
+    secondary_pool: str | None = None
+    secondary_name: str | None = None
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    name: str
+    peer: PeerRecord
+    pool: Pool
+    images: Sequence[ImageInfo]
+    members: tuple[MemberRecord, ...]
+    group: Group | None
+    remote_group: str | None
+    remote_pool: str
+    settings: Settings
+
+    @property
+    def primary_name(self) -> str:
+        return self.group.name if self.group else self.images[0].name
+
+    @property
+    def secondary_name(self) -> str:
+        return self.remote_group or self.members[0].remote_name
+
+
+class SetCreation:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        limits: Limits,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._peers = peers
+        self._limits = limits
+        self._report = report
+        self._clock = clock
+        self._creating = threading.Lock()
+
+    def create(self, wanted: NewSet) -> None:
+        """Makes the secondary volumes on the peer, all hole, and the set on both.
+
+        Raises what is wrong here or there, with nothing changed on either system. Only when the connection
+        ends between the request and its answer nobody knows: then the set stays here as Not Ready, and to
+        repeat the request, or to delete the set, is harmless.
+        """
+        plan = self._plan(wanted)
+        with self._creating:
+            begun = self._begun(plan)
+            if begun is None:
+                self._check_new(plan)
+            with self._peers.connect(plan.peer) as connection:
+                of = begun or self._begin(plan)
+                try:
+                    connection.channel.ask(connection.asking, self._request(of, plan), Done)
+                except (PeerUnreachable, ProtocolError) as error:
+                    raise PeerUnreachable(
+                        f"{error}; whether {plan.peer.system_name} made its half of set {plan.name} is not known: "
+                        "repeat the command, or delete the set"
+                    ) from error
+                except OffsiteError:
+                    self._forget(of)
+                    raise
+            with self._database.transaction() as transaction:
+                records.update_set(transaction, of.id, state="ready")
+        self._report(
+            events.SET_CREATED,
+            f"Replication set name: {plan.name}, was created: {plan.primary_name} in pool {plan.pool.name} replicates "
+            f"to {plan.secondary_name} in pool {plan.remote_pool} of system {plan.peer.system_name}.",
+        )
+
+    def _plan(self, wanted: NewSet) -> _Plan:
+        check_name(wanted.name, "replication set name")
+        peer = self._peers.record(wanted.peer_name)
+        if not 1 <= len(wanted.image_ids) <= MEMBERS_MAX:
+            raise BadParameter(
+                f"volume group {wanted.group.name if wanted.group else ''} has {len(wanted.image_ids)} members; a set "
+                f"replicates 1 to {MEMBERS_MAX}"
+            )
+        check_settings(wanted.settings, of_group=wanted.group is not None)
+        found = [find_image(self._pools, image_id) for image_id in wanted.image_ids]
+        pool = found[0][0]
+        images = [image for _, image in found]
+        if wanted.group is None:
+            names = [check_name(wanted.secondary_name or images[0].name, "secondary volume name")]
+            remote_group = None
+        else:
+            names = [image.name for image in images]
+            remote_group = check_name(wanted.secondary_name or wanted.group.name, "secondary volume group name")
+        members = tuple(MemberRecord(image.id, name) for image, name in zip(images, names, strict=True))
+        remote_pool = wanted.secondary_pool or pool.name
+        return _Plan(wanted.name, peer, pool, images, members, wanted.group, remote_group, remote_pool, wanted.settings)
+
+    def _request(self, of: SetRecord, plan: _Plan) -> CreateSet:
+        return CreateSet(
+            set_uuid=of.uuid,
+            settings=settings_of(of),
+            generation=of.generation,
+            primary_pool=plan.pool.name,
+            secondary_pool=of.remote_pool,
+            primary_group=plan.group.name if plan.group else None,
+            secondary_group=of.remote_group,
+            members=[
+                NewMember(primary_name=image.name, secondary_name=member.remote_name, size_bytes=image.size_bytes)
+                for image, member in zip(plan.images, of.members, strict=True)
+            ],
+        )
+
+    def _begun(self, plan: _Plan) -> SetRecord | None:
+        """The same set, if making it was begun before and it is not known how that ended."""
+        of = next((each for each in self._records() if each.name == plan.name), None)
+        if of is None or of.state == "ready":
+            return None
+        if (of.peer_id, of.remote_pool, of.members) != (plan.peer.id, plan.remote_pool, plan.members):
+            raise NotAllowed(
+                f"replication set {plan.name} is Not Ready, and was begun with other parameters; delete it first"
+            )
+        return of
+
+    def _check_new(self, plan: _Plan) -> None:
+        with self._database.read() as view:
+            self._limits.check_new_set(view)
+        sets = self._records()
+        for image in plan.images:
+            if image.kind == "internal":
+                raise NotAllowed(f"image {image.id} belongs to replication itself and cannot be replicated")
+            self._check_no_group(plan, image)
+        ids = {image.id for image in plan.images}
+        for each in sets:
+            if each.name == plan.name:
+                raise NameInUse(f"there is already a replication set {plan.name!r}; choose another name")
+            for member in each.members:
+                if member.image_id in ids:
+                    name = next(image.name for image in plan.images if image.id == member.image_id)
+                    raise InUse(f"{name} is in replication set {each.name} already; it can be in one alone")
+
+    def _check_no_group(self, plan: _Plan, image: ImageInfo) -> None:
+        """A member of a group that is in a set cannot be in one of its own."""
+        with self._database.read() as connection:
+            group = group_of(connection, image.id)
+            if group is None or (plan.group is not None and plan.group.id == group.id):
+                return
+            needed = [each.name for each in records.all_sets(connection) if each.group_id == group.id]
+        if needed:
+            raise InUse(
+                f"{image.name} is in volume group {group.name}, which is in replication set {needed[0]} already"
+            )
+
+    def _begin(self, plan: _Plan) -> SetRecord:
+        values = {
+            **plan.settings.given(),
+            "uuid": str(uuid.uuid4()),
+            "name": plan.name,
+            "role": "primary",
+            "state": "preparing",
+            "peer_id": plan.peer.id,
+            "remote_pool": plan.remote_pool,
+            "group_id": plan.group.id if plan.group else None,
+            "remote_group": plan.remote_group,
+            "generation": 1,
+            "created_at": self._clock.now(),
+        }
+        with self._database.transaction() as transaction:
+            _check_still_so(transaction, plan)
+            self._limits.check_new_set(transaction)
+            records.insert_set(transaction, values, plan.members)
+            of = records.find_set(transaction, str(values["uuid"]))
+        assert of is not None
+        return of
+
+    def _forget(self, of: SetRecord) -> None:
+        with self._database.transaction() as transaction:
+            records.delete_set(transaction, of.id)
+
+    def _records(self) -> list[SetRecord]:
+        with self._database.read() as connection:
+            return records.all_sets(connection)
+
+
+def _check_still_so(connection: Connection, plan: _Plan) -> None:
+    """What is to be replicated may have been deleted, or its group changed, while the peer was being reached."""
+    ids = [image.id for image in plan.images]
+    there = set(connection.execute(select(images.c.id).where(images.c.id.in_(ids))).scalars())
+    for image in plan.images:
+        if image.id not in there:
+            raise VolumeNotFound(f"{image.name} was deleted just now")
+    if plan.group is not None and set(members(connection, plan.group.id)) != set(ids):
+        raise InUse(f"the members of volume group {plan.group.name} were changed just now; repeat the command")

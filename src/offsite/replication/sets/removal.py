@@ -1,0 +1,28 @@
+"""Taking away one half of a replication set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from offsite.pools.protocol import Delete, Pool
+from offsite.replication.points import point_records
+from offsite.replication.points.internal_images import find_image
+from offsite.replication.records import records
+from offsite.replication.records.records import SetRecord
+from offsite.replication.transfer.receiver.fence import Fences
+from offsite.store.database import Database
+
+
+def remove_set(database: Database, pools: Mapping[str, Pool], fences: Fences, of: SetRecord) -> None:
+    """Its hidden images and its records go, in one transaction; its volumes become ordinary ones.
+
+    Whoever is filling it stores nothing more.
+    """
+    fences.of(of.uuid).take(of)
+    with database.read() as connection:
+        held = point_records.set_points(connection, of.id)
+    pool, _ = find_image(pools, of.members[0].image_id)
+    pool.apply(
+        [Delete(image_id) for point in held for image_id in point.image_ids],
+        lambda connection: records.delete_set(connection, of.id),
+    )

@@ -1,0 +1,128 @@
+"""The way out of a diverged set: an operator decides that the primary's content counts, and what the secondary holds is
+kept as a snapshot of each volume there.
+
+    diverged ──decided here──▶ asked what it holds ──still that──▶ kept there ──▶ on record ──▶ a run replaces it
+
+Whatever fails on the way, the copy over there is the volume still, or is kept; the command can be repeated. (That the
+secondary's content counts needs its roles to change, and comes with that.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import Diverged, InUse, NotAllowed
+from offsite.events import Report
+from offsite.pools.protocol import Pool
+from offsite.replication.peers.peers import Peers
+from offsite.replication.points import other_halves
+from offsite.replication.points.internal_images import find_image
+from offsite.replication.points.other_halves import OtherHalf, OtherHalves
+from offsite.replication.points.plan import Relation, compare
+from offsite.replication.records import records
+from offsite.replication.records.records import SetRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.transfer.sender.endpoint import PrimaryEnd
+from offsite.replication.wire.messages import Ask, Holds, Keep, Kept
+from offsite.store.database import Database
+from offsite.units import format_size
+
+STILL_SECONDS = 5.0  # for an attempt that is under way to end
+
+
+@dataclass(frozen=True)
+class Resolved:
+    snapshots: list[str]  # on the secondary
+    peer_name: str
+    has_run: bool  # one that stood still goes on
+
+
+class Resolution:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        locks: SetLocks,
+        conductor: Conductor,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._peers = peers
+        self._locks = locks
+        self._conductor = conductor
+        self._report = report
+        self._clock = clock
+        self._other_halves = OtherHalves(database, report, clock)
+
+    def question(self, set_uuid: str) -> str:
+        """What is kept, what is replaced, and what it costs. Raises NotAllowed for a set that is not diverged."""
+        of, half = self._find(set_uuid)
+        with self._database.read() as connection:
+            peer = records.peer_name(connection, of.peer_id)
+            ours = other_halves.own_recovery_point(connection, of.id)
+        here = format_size(sum(find_image(self._pools, member.image_id)[1].allocated_bytes for member in of.members))
+        return (
+            f"Replication set {of.name} is diverged. {peer} holds {other_halves.told_of(half.point)}, which this "
+            f"system has never had; the newest copy that this system knows of has {other_halves.told_of(ours)}. Go on "
+            f"with the content of this system? What {peer} holds is kept there, as a snapshot of each volume; up to "
+            f"{here} are sent, and need room there."
+        )
+
+    def use_primary(self, set_uuid: str) -> Resolved:
+        """Keeps what the secondary holds, and lets runs replace it. Raises NotAllowed for a set that is not diverged or
+        is suspended, Diverged when the secondary holds yet another copy by now, InUse, and PeerUnreachable."""
+        of, half = self._find(set_uuid)
+        if of.suspended:
+            raise NotAllowed(f"replication set {of.name} is suspended; resume it first")
+        with (
+            self._conductor.standing_still(of.uuid, STILL_SECONDS) as still,
+            self._locks.settling(of.uuid, STILL_SECONDS) as alone,
+        ):
+            if not still or not alone:
+                raise InUse(f"a run of replication set {of.name} does not end; try again in a moment")
+            kept = self._keep(of, half)
+            with self._database.transaction() as connection:
+                assert half.base is not None
+                other_halves.allow_replacement(connection, of.id, half.base)
+                running = records.set_run_in(connection, of.id, "running")
+                peer = records.peer_name(connection, of.peer_id)
+        self._report(
+            events.DIVERGENCE_DECIDED,
+            f"An operator decided that replication set name: {of.name}, goes on with the content of its primary; what "
+            f"{peer} held is kept there in {', '.join(kept)}.",
+        )
+        self._conductor.retry_now(of.uuid)
+        return Resolved(kept, peer, running is not None)
+
+    def _keep(self, of: SetRecord, half: OtherHalf) -> list[str]:
+        with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
+            ask = Ask(set_uuid=of.uuid, generation=of.generation)
+            held = connection.channel.ask(connection.asking, ask, Holds)
+            end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "")
+            relation = compare(end.holds(held.base), held.base)
+            self._other_halves.found(of, relation, held.base, held.complete)
+            if relation is not Relation.DIVERGED:
+                raise NotAllowed(f"replication set {of.name} is not diverged any more; nothing has to be decided")
+            if held.base is None or held.base != half.base:
+                raise Diverged(f"the secondary of replication set {of.name} holds another copy by now; look again")
+            return connection.channel.ask(connection.asking, Keep(base=held.base), Kept).snapshots
+
+    def _find(self, set_uuid: str) -> tuple[SetRecord, OtherHalf]:
+        with self._database.read() as connection:
+            of = records.find_set(connection, set_uuid)
+            half = other_halves.find_other_half(connection, of.id) if of is not None else None
+        if of is None:
+            raise NotAllowed("the replication set was deleted just now")
+        if of.role != "primary":
+            peer = self._peers.record_of(of.peer_id)
+            raise NotAllowed(f"replication set {of.name} is secondary here; decide on system {peer.system_name}")
+        if half is None or half.relation != "diverged":
+            raise NotAllowed(f"replication set {of.name} is not diverged; nothing has to be decided")
+        return of, half

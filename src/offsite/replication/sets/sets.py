@@ -1,0 +1,271 @@
+"""Replication sets, as this system asks for them: create, change, delete, show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable
+from offsite.events import Report
+from offsite.names import check_name
+from offsite.pools.protocol import Pool
+from offsite.replication.peers.clock_skew import age
+from offsite.replication.peers.peers import Peers
+from offsite.replication.points import other_halves, point_records
+from offsite.replication.points.internal_images import find_image
+from offsite.replication.records import records
+from offsite.replication.records.limits import Limits
+from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.runs.hooks import Hooks
+from offsite.replication.runs.reconciler import Upkeep
+from offsite.replication.sets.creation import NewSet, SetCreation
+from offsite.replication.sets.removal import remove_set
+from offsite.replication.sets.settings import Settings, check_settings
+from offsite.replication.sets.status import Status, status_of
+from offsite.replication.sets.view import SetInfo, SetMember
+from offsite.replication.transfer.receiver.fence import Fences
+from offsite.replication.wire.messages import DeleteSet, Done
+from offsite.store.database import Database
+from offsite.store.tables.pools import volume_groups
+
+STOP_SECONDS = 10.0
+
+
+class Sets:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        peers: Peers,
+        conductor: Conductor,
+        upkeep: Upkeep,
+        locks: SetLocks,
+        fences: Fences,
+        limits: Limits,
+        hooks: Hooks,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._peers = peers
+        self._conductor = conductor
+        self._upkeep = upkeep
+        self._locks = locks
+        self._fences = fences
+        self._hooks = hooks
+        self._report = report
+        self._clock = clock
+        self._creation = SetCreation(database, pools, peers, limits, report, clock)
+
+    # -- creating, changing, deleting ----------------------------------------------------------------------
+
+    def create(self, wanted: NewSet) -> SetInfo:
+        """See SetCreation.create."""
+        self._check_hooks(wanted.settings)
+        self._creation.create(wanted)
+        self._upkeep.set_changed()
+        return self.get(wanted.name)
+
+    def modify(self, name: str, settings: Settings, new_name: str | None = None) -> None:
+        """Changes what is given, at once and also during a run: the queue policy counts for later requests, the
+        basename already for what the secondary keeps of this run. The peer is told as soon as it can be.
+
+        Raises BadParameter, also when nothing is given, NameInUse, NotAllowed on the secondary, InUse for the policy
+        discard while a run is queued.
+        """
+        of = self.record(name)
+        self._check_primary(of, "changed")
+        if settings == Settings() and new_name is None:
+            raise BadParameter(f"nothing is given that replication set {of.name} should have")
+        self._check_hooks(settings)
+        if new_name is not None:
+            check_name(new_name, "replication set name")
+        now = {"snapshot_basename": of.snapshot_basename, "snapshot_count": of.snapshot_count}
+        now |= {"snapshot_history": of.snapshot_history}
+        check_settings(settings, of_group=of.group_id is not None, now=now)
+        values = settings.given() | ({} if new_name is None else {"name": new_name})
+        with self._database.transaction() as transaction:
+            if new_name not in (None, of.name) and any(s.name == new_name for s in records.all_sets(transaction)):
+                raise NameInUse(f"there is already a replication set {new_name!r}; choose another name")
+            queued = records.set_run_in(transaction, of.id, "queued")
+            if queued is not None and settings.queue_policy == "discard" != of.queue_policy:
+                raise InUse(
+                    f"replication set {name} has a queued run, which the queue policy discard does not know; clear its "
+                    "queue first"
+                )
+            records.update_set(transaction, of.id, **values)
+        self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
+        self._upkeep.set_changed()
+
+    def protect(self, name: str, minimum_count: int | None, minimum_age_hours: int | None) -> None:
+        """How much of the history on this side is kept, at either end, whatever the other system says."""
+        of = self.record(name)
+        values = {"minimum_snapshot_count": minimum_count, "minimum_snapshot_age_hours": minimum_age_hours}
+        values = {key: value for key, value in values.items() if value is not None}
+        with self._database.transaction() as transaction:
+            records.update_set(transaction, of.id, **values)
+        told = ", ".join(f"{key.replace('_', '-')} {value}" for key, value in values.items())
+        self._report(events.SET_MODIFIED, f"Replication set name: {name}, was modified: {told}.")
+
+    def delete(self, name: str, local_only: bool = False) -> None:
+        """On both systems, or with `local_only` here alone, where it ends a run, too. The volumes stay.
+
+        Raises InUse while a run is under way or queued, and PeerUnreachable. Repeating it is harmless.
+        """
+        of = self.record(name)
+        with self._locks.requesting(of.uuid, of.name), self._conductor.standing_still(of.uuid, 0.0):
+            if local_only:
+                self._conductor.stop_attempt(of.uuid)
+                with self._conductor.standing_still(of.uuid, STOP_SECONDS) as still:
+                    if not still:
+                        raise InUse(f"a run of replication set {name} does not end; try again in a moment")
+            else:
+                if of.role == "primary":
+                    self._check_no_runs(of)
+                self._delete_over_there(of)
+            remove_set(self._database, self._pools, self._fences, of)
+        self._conductor.forget(of.uuid)
+        self._report(events.SET_DELETED, f"Replication set name: {name}, was deleted.")
+
+    def _delete_over_there(self, of: SetRecord) -> None:
+        try:
+            with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
+                connection.channel.ask(connection.asking, DeleteSet(set_uuid=of.uuid), Done)
+        except PeerUnreachable as error:
+            raise PeerUnreachable(
+                f"replication set {of.name} cannot be deleted on both systems: {error}; if the other one is gone for "
+                "good, delete it here alone, with local-only"
+            ) from error
+
+    def _check_no_runs(self, of: SetRecord) -> None:
+        with self._database.read() as connection:
+            running = records.set_run_in(connection, of.id, "running")
+            queued = records.set_run_in(connection, of.id, "queued")
+        if running is not None:
+            raise InUse(f"replication set {of.name} has a run under way; suspend the set and abort the run first")
+        if queued is not None:
+            raise InUse(f"replication set {of.name} has a queued run; clear its queue first")
+
+    def _check_primary(self, of: SetRecord, what: str) -> None:
+        if of.role != "primary":
+            peer = self._peers.record_of(of.peer_id)
+            raise NotAllowed(
+                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+            )
+
+    def _check_hooks(self, settings: Settings) -> None:
+        for hook in (settings.before_snapshot, settings.after_snapshot):
+            if hook:
+                self._hooks.check(hook)
+
+    # -- showing -------------------------------------------------------------------------------------------
+
+    def all(self) -> list[SetInfo]:
+        return [self._info(of) for of in self._records()]
+
+    def get(self, name: str) -> SetInfo:
+        return self._info(self.record(name))
+
+    def record(self, name: str) -> SetRecord:
+        """Raises ObjectNotFound."""
+        sets = self._records()
+        of = next((each for each in sets if each.name == name), None) or next(
+            (each for each in sets if each.uuid == name.lower()), None
+        )
+        if of is None:
+            raise ObjectNotFound(f"there is no replication set {name[:100]!r}")
+        return of
+
+    def runs(self, name: str, run: str | None = None) -> list[RunRecord]:
+        """Newest first; or only this one, if the set has it."""
+        of = self.record(name)
+        with self._database.read() as connection:
+            if run is None:
+                return records.set_runs(connection, of.id)
+            found = records.find_run(connection, run)
+        return [found] if found is not None and found.set_id == of.id else []
+
+    def waits_for_decision(self, name: str) -> str | None:
+        """What is to be told of a set that sends nothing until an operator of its primary, which is here, decides."""
+        of = self.record(name)
+        if of.role != "primary":
+            return None
+        with self._database.read() as connection:
+            half = other_halves.find_other_half(connection, of.id)
+            return other_halves.sentence_of(connection, of, half) if half is not None and half.is_diverged else None
+
+    def _info(self, of: SetRecord) -> SetInfo:
+        with self._database.read() as connection:
+            held = point_records.set_points(connection, of.id)
+            found = {
+                state: records.set_run_in(connection, of.id, state)
+                for state in ("running", "queued", "preparing", "success")
+            }
+            last = records.last_ended_run(connection, of.id)
+            group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
+            half = other_halves.find_other_half(connection, of.id)
+            difference = other_halves.sentence_of(connection, of, half) if half is not None else None
+        refusal = self._upkeep.refusal(of.peer_id) if of.role == "primary" else None
+        base = next((point for point in held if point.state == "base"), None)
+        recovery_point_at = base.taken_at if base else None
+        if half is not None and of.role == "primary":
+            # What the secondary holds counts. Of what it has never had, a primary cannot tell how old it is.
+            recovery_point_at = half.taken_at if half.relation == "older" else None
+        current = found["running"] or found["preparing"]
+        pool, _ = find_image(self._pools, of.members[0].image_id)
+        return SetInfo(
+            record=of,
+            peer_name=self._peers.record_of(of.peer_id).name,
+            pool=pool.name,
+            members=tuple(
+                SetMember(each.image_id, find_image(self._pools, each.image_id)[1].name, each.remote_name)
+                for each in of.members
+            ),
+            group=group,
+            status=self._status(
+                of, recovery_point_at is not None, current, refusal, half is not None and half.is_diverged
+            ),
+            recovery_point_at=recovery_point_at,
+            difference=refusal or difference,
+            lag_seconds=None if recovery_point_at is None else self._age(of, recovery_point_at),
+            last_run=last,
+            last_success=found["success"],
+            current_run=current,
+            queued_run=found["queued"],
+        )
+
+    def _age(self, of: SetRecord, taken_at: float) -> float | None:
+        """Of an instant that the primary's clock has shown."""
+        if of.role == "primary":
+            return age(taken_at, self._clock.now())
+        remote = self._peers.contacts.remote_time(self._peers.record_of(of.peer_id))
+        return age(taken_at, *remote) if remote is not None else None
+
+    def _status(
+        self, of: SetRecord, has_base: bool, current: RunRecord | None, refusal: str | None, diverged: bool
+    ) -> Status:
+        return status_of(
+            ready=of.state == "ready" and refusal is None and not self._upkeep.half_missing(of.uuid),
+            has_base=has_base,
+            diverged=diverged,
+            running=current is not None,
+            suspended=of.suspended or (current is not None and self._in_trouble(of, current)),
+            primary_is_gone=of.role == "secondary" and not self._peers.online_by_id(of.peer_id),
+        )
+
+    def _in_trouble(self, of: SetRecord, current: RunRecord) -> bool:
+        """Whether the run has failed, and waits to be tried again. What the record says may be a little old."""
+        progress = self._conductor.progress(of.uuid)
+        if progress is not None and progress.run == current.uuid:
+            return progress.in_trouble
+        return current.error is not None
+
+    def _records(self) -> list[SetRecord]:
+        with self._database.read() as connection:
+            return records.all_sets(connection)

@@ -1,0 +1,1 @@
+"""The course of a run: what the sender and the receiver do."""

@@ -1,0 +1,1 @@
+"""The secondary's side of a run."""

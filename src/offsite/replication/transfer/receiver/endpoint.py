@@ -1,0 +1,436 @@
+"""What a run does on the secondary: a hidden clone of the base is filled, and becomes the volumes at one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import (
+    BadParameter,
+    DigestMismatch,
+    NotAllowed,
+    NotReplaced,
+    ObjectNotFound,
+    OffsiteError,
+    PeerRefused,
+    ProtocolError,
+)
+from offsite.events import Report
+from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
+from offsite.replication.naming.snapshot_numbers import later_number
+from offsite.replication.points import other_halves, point_records
+from offsite.replication.points.history_rotation import HISTORY_MAX, has_place, rotate, terms_of
+from offsite.replication.points.internal_images import find_image, internal_name
+from offsite.replication.points.kept_copies import keep_copy
+from offsite.replication.points.point_records import PointRecord
+from offsite.replication.points.snapshot_history import Keeping, KeptHistory, check_basename, history_of
+from offsite.replication.records import peer_share, records
+from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.sets.settings import check_sizes
+from offsite.replication.transfer.receiver.fence import Fence
+from offsite.replication.transfer.receiver.machine import Filled
+from offsite.replication.transfer.receiver.partial_point import Background, Filling
+from offsite.replication.wire.batch import Arrived
+from offsite.replication.wire.messages import (
+    Ask,
+    Begin,
+    Commit,
+    Committed,
+    Discard,
+    Holds,
+    Keep,
+    Kept,
+    Outcome,
+    Position,
+    Ready,
+)
+from offsite.store.database import Database
+from offsite.units import format_size
+
+_log = structlog.get_logger(__name__)
+
+
+def check_generation(of: SetRecord, generation: int) -> None:
+    """Both ends know of the same changes of roles. Raises NotAllowed."""
+    if generation != of.generation:
+        raise NotAllowed(
+            f"replication set {of.name} is of generation {of.generation} here, of {generation} there: its roles have "
+            "changed"
+        )
+
+
+def holds(database: Database, pool: Pool, of: SetRecord) -> Holds:
+    """What there is of a secondary here."""
+    with database.read() as connection:
+        held = point_records.secondary_holds(point_records.set_points(connection, of.id))
+        complete = other_halves.own_recovery_point(connection, of.id)
+        run = records.find_run(connection, held.base) if held.base else None
+    if complete is not None:
+        data_bytes = sum(pool.image(member.image_id).allocated_bytes for member in of.members)
+        complete = msgspec.structs.replace(complete, data_bytes=data_bytes)
+    outcome = None
+    if run is not None and run.set_id == of.id and run.digest is not None:
+        digest = bytes.fromhex(run.digest)
+        outcome = Outcome(
+            digest=digest,
+            changed_bytes=run.changed_bytes,
+            wire_bytes=run.wire_bytes,
+            snapshot_number=run.snapshot_number,
+        )
+    return Holds(base=held.base, outcome=outcome, partial=held.partial, complete=complete)
+
+
+class SecondarySide:
+    """The secondary half of one set, over one connection. See secondary_run.SecondaryEnd."""
+
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        clock: Clock,
+        of: SetRecord,
+        fence: Fence,
+        background: Background,
+        wire_bytes: Callable[[], int],
+        report: Report,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._set = of
+        self._fence = fence
+        self._background = background
+        self._wire_bytes = wire_bytes
+        self._report = report
+        self._pool, _ = find_image(pools, of.members[0].image_id)
+        self._filling: Filling | None = None
+        self._begun: Begin | None = None
+        self._generation = of.generation
+
+    def look(self, ask: Ask) -> Holds:
+        check_generation(self._set, ask.generation)
+        self._generation = ask.generation
+        self._fence.take(self)
+        return holds(self._database, self._pool, self._set)
+
+    def _check_still_secondary(self, connection: Connection) -> None:
+        """Roles may have changed since the Ask."""
+        now = records.find_set(connection, self._set.uuid)
+        if now is None or now.role != "secondary":
+            raise ObjectNotFound(f"replication set {self._set.name} is no secondary here any more")
+        check_generation(now, self._generation)
+
+    # -- beginning -----------------------------------------------------------------------------------------
+
+    def prepare(self, begin: Begin) -> Ready:
+        self.close()
+        with self._fence.held_by(self):
+            with self._database.read() as connection:
+                self._check_still_secondary(connection)
+                held = point_records.set_points(connection, self._set.id)
+                run = records.find_run(connection, begin.run)
+            self._check(begin, held, run)
+            if begin.keep and begin.replaces is not None:
+                self._keep(begin.replaces)
+            partial = next((point for point in held if point.state == "partial"), None)
+            if partial is None or not self._fits(partial, begin):
+                self._begin_anew(begin, held, partial)
+            else:
+                with self._database.transaction() as connection:
+                    self._write_run(connection, begin)
+        with self._database.read() as connection:
+            point = point_records.find_point(connection, self._set.id, begin.point)
+            run = records.find_run(connection, begin.run)
+        assert run is not None and run.set_id == self._set.id
+        self._begun = begin
+        self._filling = Filling(
+            self._pool, point, run, self._fence, self, self._background, self._clock, self._wire_bytes
+        )
+        return Ready(
+            watermark=point.watermark,
+            changed_bytes=run.changed_bytes,
+            wire_bytes=run.wire_bytes,
+        )
+
+    def _check(self, begin: Begin, held: list[PointRecord], known: RunRecord | None) -> None:
+        if len(begin.sizes_bytes) != len(self._set.members):
+            raise BadParameter(
+                f"point {begin.point} has {len(begin.sizes_bytes)} members, "
+                f"replication set {self._set.name} has {len(self._set.members)}"
+            )
+        base = point_records.secondary_holds(held).base
+        if begin.base not in (None, base):
+            raise PeerRefused(f"the base of replication set {self._set.name} is {base} here, not {begin.base}")
+        if begin.point == base:
+            raise PeerRefused(f"replication set {self._set.name} holds point {begin.point} already")
+        self._check_replaces(begin, base)
+        if known is not None and known.set_id != self._set.id:
+            raise PeerRefused(f"run {begin.run} is not one of replication set {self._set.name}")
+        check_sizes(begin.sizes_bytes)
+        with self._database.read() as connection:
+            self._check_share(connection, begin)
+
+    def _check_share(self, connection: Connection, begin: Begin) -> None:
+        volumes = [member.image_id for member in self._set.members]
+        peer_share.check_size(connection, self._set.peer_id, begin.sizes_bytes, in_place_of=volumes)
+
+    def _check_replaces(self, begin: Begin, base: str | None) -> None:
+        """What is complete here is only given up to who says that it knows it: a primary that was restored from an old
+        copy, or that is somebody else, would fill us from nothing, and the only newer copy would be gone."""
+        if base in (begin.base, begin.replaces):
+            return
+        told = other_halves.told_of(holds(self._database, self._pool, self._set).complete)
+        sentence = (
+            f"replication set {self._set.name} holds a complete copy here: {told}; its primary would replace it "
+            "without saying that it knows it. It was left as it is"
+        )
+        self._report(events.COPY_PROTECTED, sentence)
+        raise NotReplaced(sentence)
+
+    def _fits(self, partial: PointRecord, begin: Begin) -> bool:
+        sizes = [self._pool.image(image_id).size_bytes for image_id in partial.image_ids]
+        return (partial.uuid, partial.based_on, sizes) == (begin.point, begin.base, begin.sizes_bytes)
+
+    def _begin_anew(self, begin: Begin, held: list[PointRecord], partial: PointRecord | None) -> None:
+        """A clone of the base for each member, hidden; or an image that is all hole. What was begun before goes."""
+        old = next((point for point in held if point.state == "base" and begin.base), None)
+        changes: list[Change] = [Delete(image_id) for image_id in (partial.image_ids if partial else ())]
+        names = [internal_name(begin.point, position) for position in range(len(begin.sizes_bytes))]
+        for position, (name, size) in enumerate(zip(names, begin.sizes_bytes, strict=True)):
+            if old is None:
+                changes.append(Create(name, size, kind="internal"))
+                continue
+            changes.append(Clone(old.image_ids[position], name, kind="internal"))
+            if self._pool.image(old.image_ids[position]).size_bytes != size:
+                changes.append(Resize(-len(changes), size))
+
+        def write(connection: Connection) -> None:
+            self._check_share(connection, begin)
+            if partial is not None:
+                point_records.delete_points(connection, [partial.id])
+            point_records.insert_point(
+                connection, self._set.id, begin.point, "partial", begin.taken_at, names, begin.base
+            )
+            self._write_run(connection, begin)
+
+        self._pool.apply(changes, write)
+
+    def _write_run(self, connection: Connection, begin: Begin) -> None:
+        now = self._clock.now()
+        records.end_other_runs(connection, self._set.id, begin.run, now, "the primary gave it up")
+        if records.find_run(connection, begin.run) is None:
+            records.insert_run(connection, self._set.id, begin.run, now)
+        records.update_run(connection, begin.run, state="running", ended_at=None, error=None)
+
+    # -- filling and ending --------------------------------------------------------------------------------
+
+    def store(self, arrived: Arrived, filled: Filled) -> Position:
+        return self._expect_filling().store(arrived, filled)
+
+    def compare(self, arrived: Arrived, done: Position) -> Position:
+        try:
+            return self._expect_filling().compare(arrived, done)
+        except DigestMismatch as error:
+            sentence = f"{error}. It was stored by this run and read back well then; it is sent again from there on"
+            self._report(
+                events.STORED_DATA_CHANGED,
+                f"What a run of replication set name: {self._set.name}, has stored has changed: {sentence}.",
+            )
+            raise DigestMismatch(sentence) from error
+
+    def leave(self, reason: str) -> None:
+        """The connection has ended: keeps what there is of a point that is being filled, and why it is not whole."""
+        filling = self._filling
+        if filling is None:
+            return
+        filling.flush()
+        if self._fence.is_owner(self):
+            with self._database.transaction() as connection:
+                run = records.find_run(connection, filling.run_uuid)
+                if run is not None and run.state == "running":
+                    records.update_run(connection, run.uuid, error=reason)
+
+    def commit(self, commit: Commit) -> Committed:
+        """One transaction: the clones' content becomes the volumes, the clones the new base, the old one goes."""
+        filling = self._expect_filling()
+        self.close()
+        outcome = Outcome(digest=commit.digest, changed_bytes=filling.changed_bytes, wire_bytes=filling.wire_bytes)
+        with self._fence.held_by(self):
+            with self._database.read() as connection:
+                self._check_still_secondary(connection)
+                held = point_records.set_points(connection, self._set.id)
+            old = [point for point in held if point.state == "base"]
+            begun = self._begun
+            assert begun is not None
+            self._check_replaces(begun, old[0].uuid if old else None)
+            volumes = [member.image_id for member in self._set.members]
+            changes: list[Change] = [
+                Replace(volume, clone) for volume, clone in zip(volumes, filling.point.image_ids, strict=True)
+            ]
+            changes += [Delete(image_id) for point in old for image_id in point.image_ids]
+            keeping = self._keeping(commit, filling.point.taken_at)
+            kept = self._find_kept(keeping)
+            if kept is not None:
+                changes += kept.snapshots(volumes, volumes)
+                outcome = msgspec.structs.replace(outcome, snapshot_number=kept.number)
+
+            def write(connection: Connection) -> None:
+                self._check_share(connection, begun)
+                now = self._clock.now()
+                point_records.make_base(connection, self._set.id, filling.point.uuid, now, outcome.digest)
+                other_halves.forget_other_half(connection, self._set.id)
+                self._write_outcome(connection, commit, outcome)
+                if kept is not None:
+                    kept.write(connection)
+                    peer_share.note_images(connection, self._set.peer_id, kept.names)
+                    records.number_used(connection, self._set.id, commit.run, kept.number)
+
+            self._pool.apply(changes, write)
+            self._end_history(commit, keeping, kept)
+        if commit.point == commit.run:
+            size = format_size(outcome.changed_bytes)
+            name = self._set.name
+            self._report(
+                events.RUN_COMPLETED,
+                f"A run of replication set name: {name}, completed successfully: {size} had changed.",
+            )
+        return Committed(outcome=outcome)
+
+    # -- the history on this side --------------------------------------------------------------------------
+
+    def _keeping(self, commit: Commit, taken_at: float) -> Keeping | None:
+        """The history snapshots to take of the volumes once they are what the run has sent. Their number is the one
+        that the primary has given, unless a later one has been used here: before a restore of the primary, say."""
+        wanted = commit.history
+        if wanted is None:
+            return None
+        check_basename(wanted.basename, of_group=len(self._set.members) > 1)
+        with self._database.read() as connection:
+            of = records.find_set(connection, self._set.uuid) or self._set
+            is_first = of.next_snapshot_number == 0 and not history_of(connection, of.id)
+        number = wanted.number if is_first else later_number(wanted.number, of.next_snapshot_number)
+        priority, now = wanted.retention_priority, self._clock.now()
+        return Keeping(of.id, commit.run, wanted.basename, number, priority, taken_at, now)
+
+    def _find_kept(self, keeping: Keeping | None) -> KeptHistory | None:
+        if keeping is None:
+            return None
+        with self._database.read() as connection:
+            if not has_place(history_of(connection, self._set.id)) or not self._may_have_snapshots():
+                return None
+            return keeping.find(connection, len(self._set.members))
+
+    def _may_have_snapshots(self) -> bool:
+        with self._database.read() as connection:
+            return peer_share.has_room_for_images(connection, self._set.peer_id, len(self._set.members))
+
+    def _end_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
+        """Never raises what a disk may do: the run is committed by now."""
+        try:
+            self._tell_history(commit, keeping, kept)
+        except (OffsiteError, OSError) as error:
+            _log.error("the history of a set was not looked after", set=self._set.name, reason=str(error))
+
+    def _tell_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
+        if commit.history is None or keeping is None:
+            return
+        with self._database.read() as connection:
+            of = records.find_set(connection, self._set.uuid) or self._set
+            is_full = not has_place(history_of(connection, of.id))
+        if kept is None and is_full:
+            self._report(
+                events.SNAPSHOT_KEPT,
+                f"A run of replication set name: {of.name}, leaves no snapshot: {HISTORY_MAX} are kept already, the "
+                f"oldest for minimum-snapshot-age {of.minimum_snapshot_age_hours} or since something needs them.",
+            )
+        elif kept is None and not self._may_have_snapshots():
+            self._report(
+                events.PEER_LIMIT_REACHED,
+                f"A run of replication set name: {of.name}, leaves no snapshot: as many volumes and snapshots were "
+                "made here for its peer as the setting maximum-images-per-peer allows.",
+            )
+        elif kept is None or kept.number != keeping.number:
+            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(of.name, kept))
+        elif kept.number != commit.history.number:
+            self._report(
+                events.HISTORY_NAME_IN_USE,
+                f"A run of replication set name: {of.name}, left {', '.join(kept.names)}: its number was to be "
+                f"{commit.history.number}, and a later one has been used here already.",
+            )
+        terms = terms_of(of, commit.history.count)
+        rotate(self._database, self._pool, of, terms, self._clock.now(), self._report)
+
+    def _write_outcome(self, connection: Connection, commit: Commit, outcome: Outcome) -> None:
+        """A run that first finishes the point of an older one is not at its end with that."""
+        values: dict[str, object] = {
+            "changed_bytes": outcome.changed_bytes,
+            "wire_bytes": outcome.wire_bytes,
+        }
+        if commit.point == commit.run:
+            values |= {
+                "state": "success",
+                "ended_at": self._clock.now(),
+                "digest": outcome.digest.hex(),
+                "error": None,
+            }
+        else:  # should Committed be lost, Holds tells of the run that took the point
+            older = records.find_run(connection, commit.point)
+            if older is not None and older.set_id == self._set.id:  # a peer may name a run of another set
+                records.update_run(connection, older.uuid, digest=outcome.digest.hex())
+        records.update_run(connection, commit.run, **values)
+
+    def keep(self, keep: Keep) -> Kept:
+        with self._fence.held_by(self):
+            with self._database.read() as connection:
+                self._check_still_secondary(connection)
+            return Kept(snapshots=self._keep(keep.base))
+
+    def _keep(self, base: str) -> list[str]:
+        names, is_new = keep_copy(self._database, self._pool, self._set, base)
+        with self._database.transaction() as connection:
+            other_halves.note_decision(connection, self._set.id)
+        if is_new:
+            self._report(
+                events.COPY_KEPT,
+                f"What the secondary of replication set name: {self._set.name}, holds is kept in {', '.join(names)}: "
+                "an operator of its primary has it replaced.",
+            )
+        return names
+
+    def discard(self, discard: Discard) -> None:
+        """What there is of an aborted run's point goes. Harmless for a run that is not known, or has ended."""
+        self.close()
+        with self._fence.held_by(self):
+            with self._database.read() as connection:
+                held = point_records.set_points(connection, self._set.id)
+                run = records.find_run(connection, discard.run)
+            partial = [point for point in held if point.state == "partial" and point.uuid == discard.run]
+            is_ours = run is not None and run.set_id == self._set.id  # a peer may name a run of another set
+            is_under_way = is_ours and run is not None and run.state == "running"
+            if not partial and not is_under_way:
+                return
+
+            def write(connection: Connection) -> None:
+                point_records.delete_points(connection, [point.id for point in partial])
+                if is_under_way:
+                    ended: dict[str, object] = {"state": "aborted", "ended_at": self._clock.now()}
+                    records.update_run(connection, discard.run, **ended, error=discard.sentence)
+
+            self._pool.apply([Delete(image_id) for point in partial for image_id in point.image_ids], write)
+        self._report(
+            events.RUN_ABORTED, f"A run of replication set name: {self._set.name}, was aborted: {discard.sentence}"
+        )
+
+    def close(self) -> None:
+        if self._filling is not None:
+            self._filling.close()
+            self._filling = None
+
+    def _expect_filling(self) -> Filling:
+        if self._filling is None:
+            raise ProtocolError("no point was begun")
+        return self._filling

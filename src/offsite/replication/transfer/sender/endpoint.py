@@ -1,0 +1,206 @@
+"""What a run does on the primary: its points are described, adopted and forgotten, each in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import DigestsDiffer, ObjectNotFound
+from offsite.errors import Diverged as DivergedError
+from offsite.events import Report, ignore
+from offsite.pools.protocol import Delete, Pool
+from offsite.replication.points import other_halves, point_records
+from offsite.replication.points.history_following import Following, find_following
+from offsite.replication.points.internal_images import find_image
+from offsite.replication.points.other_halves import OtherHalves, diverged_sentence
+from offsite.replication.points.plan import Adopt, Diverged, Forget, Outdated, PrimaryHolds, Relation
+from offsite.replication.points.point_records import PointRecord
+from offsite.replication.points.recovery_points import find_recovery_point
+from offsite.replication.records import records
+from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.transfer.sender.block_diff import MemberDifference
+from offsite.replication.transfer.sender.machine import PointDescription
+from offsite.replication.wire.messages import HistorySnapshot, Outcome
+from offsite.store.database import Database
+
+_OVERTAKEN = "the secondary holds a newer point of this set already"
+
+
+class PrimaryEnd:
+    """The primary half of one set, for one run."""
+
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        locks: SetLocks,
+        clock: Clock,
+        of: SetRecord,
+        run: str,
+        report: Report = ignore,
+    ) -> None:
+        self._database = database
+        self._locks = locks
+        self._clock = clock
+        self._set = of
+        self._run = run
+        self._other_halves = OtherHalves(database, report, clock)
+        self._report = report
+        self.pool, _ = find_image(pools, of.members[0].image_id)
+
+    def holds(self, their_base: str | None) -> PrimaryHolds:
+        """What there is here, and what is known here of the base that the secondary holds."""
+        with self._database.read() as connection:
+            held = point_records.primary_holds(point_records.set_points(connection, self._set.id), self._run)
+            known = find_recovery_point(connection, self._set.id, their_base)
+            half = other_halves.find_other_half(connection, self._set.id)
+            ours = other_halves.own_recovery_point(connection, self._set.id)
+        past = frozenset([known.point] if known else [])
+        decided = half.base if half is not None and half.may_be_replaced else None
+        return replace(held, past=past, replaceable=decided, complete=ours)
+
+    def describe(self, uuid: str) -> PointDescription:
+        point = self._point(uuid)
+        sizes = tuple(self.pool.image(image_id).size_bytes for image_id in point.image_ids)
+        return PointDescription(point.taken_at, sizes)
+
+    def differences(self, uuid: str, base: str | None) -> list[MemberDifference]:
+        new = self._point(uuid).image_ids
+        old: Sequence[int | None] = self._point(base).image_ids if base else [None] * len(new)
+        return [MemberDifference(o, n) for o, n in zip(old, new, strict=True)]
+
+    def do(self, step: Adopt | Forget | Outdated | Diverged, outcome: Outcome | None) -> bool:
+        """Returns whether it is done: a point of which there are no images, or of whose aborted run the secondary holds
+        something else, is not adopted, but forgotten. Raises errors.Diverged for that step, once it is on record."""
+        if isinstance(step, Outdated):
+            self._other_halves.found(self._set, Relation.OLDER, step.base, step.theirs)
+            return True
+        if isinstance(step, Diverged):
+            self._other_halves.found(self._set, Relation.DIVERGED, step.base, step.theirs)
+            with self._database.read() as connection:
+                peer = records.peer_name(connection, self._set.peer_id)
+            raise DivergedError(diverged_sentence(self._set, peer, step.ours, step.theirs))
+        with self._locks.recording(self._set.uuid, self._set.name):
+            if isinstance(step, Adopt):
+                return self._adopt(step.point, outcome)
+            self._drop([point for point in self._points() if point.uuid == step.point])
+            return True
+
+    def _adopt(self, uuid: str, outcome: Outcome | None) -> bool:
+        """The point becomes the base; older points, and the run that took it, are done with."""
+        with self._database.read() as connection:
+            held = point_records.set_points(connection, self._set.id)
+            run = records.find_run(connection, uuid)
+            following = self._following(connection, run, outcome)
+        adopted = next((point for point in held if point.uuid == uuid), None)
+        if adopted is None:
+            raise ObjectNotFound(f"point {uuid} is gone; the run was aborted")
+        if adopted.state == "base":
+            return True
+        if not adopted.image_ids:
+            self._drop([adopted])  # it can be no base, and the base that there is must stay
+            return False
+        differing = self._differing(run, outcome)
+        if differing is not None and adopted.state == "aborted":
+            self._drop([adopted])  # nobody waits for it: what the secondary holds is none of ours
+            return False
+        if differing is not None:
+            raise DigestsDiffer(differing)
+        older = [point for point in held if point.state == "base" or point.id < adopted.id]
+        older = [point for point in older if point is not adopted]
+        now = self._clock.now()
+        ended: dict[str, object] = {"state": "success", "ended_at": now, "error": None}
+        if outcome is not None:
+            ended |= {
+                "digest": outcome.digest.hex(),
+                "changed_bytes": outcome.changed_bytes,
+                "wire_bytes": outcome.wire_bytes,
+            }
+
+        def write(connection: Connection) -> None:
+            point_records.delete_points(connection, [point.id for point in older])
+            point_records.make_base(connection, self._set.id, uuid, now, outcome.digest if outcome else None)
+            other_halves.forget_other_half(connection, self._set.id)
+            records.update_run(connection, uuid, **ended)
+            records.drop_runs(connection, [point.uuid for point in older], now, _OVERTAKEN)
+            if following is not None:
+                following.write(connection, self._set.id)
+
+        renames = following.renames if following is not None else ()
+        self.pool.apply([*_deletions(older), *renames], write)
+        if following is not None:
+            self._report(events.HISTORY_NAME_IN_USE, following.sentence(self._set.name))
+        return True
+
+    def _differing(self, run: RunRecord | None, outcome: Outcome | None) -> str | None:
+        """Tells when the secondary has committed something else than what was sent."""
+        if outcome is None or run is None or run.digest is None or run.digest == outcome.digest.hex():
+            return None
+        sentence = (
+            f"the secondary has committed run {run.uuid} with the digest {outcome.digest.hex()}, and all that was sent "
+            f"has {run.digest}: it is not a copy"
+        )
+        if run.error != sentence:
+            told = f"Of replication set name: {self._set.name}, {sentence}."
+            self._report(events.DIGESTS_DIFFER, told)
+        return sentence
+
+    def _following(self, connection: Connection, run: RunRecord | None, outcome: Outcome | None) -> Following | None:
+        """What to do when the secondary has kept the run under another number than it was to have. The point that a
+        later run finishes is asked to leave nothing there."""
+        of = records.find_set(connection, self._set.uuid)
+        if outcome is None or run is None or run.snapshot_number is None or of is None:
+            return None
+        if of.snapshot_history == "disabled" or outcome.snapshot_number == run.snapshot_number:
+            return None
+        if outcome.snapshot_number is None and run.uuid != self._run:
+            return None
+        return find_following(connection, self.pool, run, outcome.snapshot_number)
+
+    def _drop(self, points: Sequence[PointRecord]) -> None:
+        self.pool.apply(
+            _deletions(points),
+            lambda connection: point_records.delete_points(connection, [point.id for point in points]),
+        )
+
+    def history(self) -> HistorySnapshot | None:
+        """What the secondary is to keep of the run, by the settings that the set has now."""
+        with self._database.read() as connection:
+            of = records.find_set(connection, self._set.uuid)
+            run = records.find_run(connection, self._run)
+        if of is None or run is None or run.snapshot_number is None or of.snapshot_history == "disabled":
+            return None
+        assert of.snapshot_basename is not None and of.snapshot_count is not None
+        return HistorySnapshot(
+            basename=of.snapshot_basename,
+            number=run.snapshot_number,
+            count=of.snapshot_count,
+            retention_priority=of.snapshot_retention_priority,
+        )
+
+    def note_digest(self, point: str, digest: bytes) -> None:
+        """What we have of the run that took this point, before the secondary is asked to commit it."""
+        with self._database.transaction() as connection:
+            records.update_run(connection, point, digest=digest.hex())
+
+    def note_failure(self, sentence: str | None) -> None:
+        """The run goes on when it can; meanwhile its record says why it does not."""
+        with self._database.transaction() as connection:
+            records.update_run(connection, self._run, error=sentence)
+
+    def _points(self) -> list[PointRecord]:
+        with self._database.read() as connection:
+            return point_records.set_points(connection, self._set.id)
+
+    def _point(self, uuid: str) -> PointRecord:
+        with self._database.read() as connection:
+            return point_records.find_point(connection, self._set.id, uuid)
+
+
+def _deletions(points: Sequence[PointRecord]) -> list[Delete]:
+    return [Delete(image_id) for point in points for image_id in point.image_ids]

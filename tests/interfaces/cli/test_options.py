@@ -1,0 +1,61 @@
+"""Options of the command line: where they may stand, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offsite.interfaces.cli.options import OPTIONS, OptionError, parse_options
+
+
+def test_options_stand_anywhere_and_words_keep_their_order() -> None:
+    line = parse_options(["create", "--state", "DIR", "volume", "--json", "size", "1GiB", "-y"])
+    assert line.words == ("create", "volume", "size", "1GiB")
+    assert line.options == {"state": "DIR", "json": "", "yes": ""}
+
+
+def test_a_value_may_follow_an_equals_sign_and_may_look_like_an_option() -> None:
+    assert parse_options(["--state=--json"]).options == {"state": "--json"}
+    assert parse_options(["--state", "--json"]).options == {"state": "--json"}
+
+
+def test_behind_two_dashes_everything_is_a_word() -> None:
+    assert parse_options(["show", "--", "--json", "--", "x"]).words == ("show", "--json", "--", "x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--jsn"], "--jsn is not an option; did you mean --json?"),
+        (["--zzzzzz"], "--zzzzzz is not an option; `offsite --help` lists them"),
+        (["--state"], "--state has no value after it; syntax: --state DIR"),
+        (["--json", "--json"], "--json is given twice"),
+        (["--json=yes"], "--json takes no value"),
+        (["--wait", "show", "volumes"], "--wait belongs to replicate, not to show"),
+        (["--pool", "A"], "--pool belongs to import, not to no command"),
+        (["create", "volume", "--directory", "x"], "--directory belongs to create initiator-certificate"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_would_be_right(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(OptionError) as refusal:
+        parse_options(arguments)
+    assert sentence in str(refusal.value)
+
+
+def test_an_option_of_a_command_goes_with_its_words_in_the_plural_too() -> None:
+    line = parse_options(["Create", "initiator-certificates", "web1", "--directory", "x"])
+    assert line.options == {"directory": "x"}
+
+
+NAMES = st.sampled_from([f"--{option.name}" for option in OPTIONS] + ["--", "-h", "serve", "replicate", "x", "--a=b"])
+
+
+@given(st.lists(NAMES | st.text(max_size=8), max_size=8))
+def test_any_arguments_are_taken_or_refused(arguments: list[str]) -> None:
+    try:
+        line = parse_options(arguments)
+    except OptionError as error:
+        assert str(error)
+        return
+    assert len(line.words) + len(line.options) <= len(arguments)

@@ -1,0 +1,134 @@
+"""The grammar: words come in, and a call or a sentence about them comes out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offsite.errors import BadParameter
+from offsite.management.command_table.parser import UsageError, parse, split
+from offsite.management.commands import TABLE
+
+CREATE = {"name": "Sales", "pool": "A", "size": 1 << 30}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "create volume pool A size 1GiB Sales",
+        "create volume size 1GiB pool A Sales",
+        "create volume Sales size 1GiB pool A",
+        "create volume pool A Sales size 1GiB",
+        "create volume pool A size 1GiB name Sales",
+        "create volumes pool A size 1GiB Sales",
+        "CREATE Volume POOL A Size 1GiB Sales",
+        'create volume pool "A" size "1GiB" "Sales"',
+    ],
+)
+def test_keywords_come_in_any_order_and_the_name_first_or_last(line: str) -> None:
+    call = parse(TABLE, split(line))
+    assert (call.command.text, call.arguments) == ("create volume", CREATE)
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('create volume pool A size 1GiB "size"', "size"),
+        ("create volume pool A size 1GiB size", "size"),
+        ("create volume pool A size 1GiB access", "access"),
+        ('create volume "pool" pool A size 1GiB', "pool"),
+        ('create volume pool A size 1GiB "Sales and Marketing"', "Sales and Marketing"),
+    ],
+)
+def test_a_volume_may_be_called_like_a_keyword_or_with_spaces(line: str, name: str) -> None:
+    assert parse(TABLE, split(line)).arguments["name"] == name
+
+
+@pytest.mark.parametrize("line", ["show volume", "show volumes", "show Volumes Sales"])
+def test_nouns_may_be_singular_or_plural(line: str) -> None:
+    assert parse(TABLE, split(line)).command.text == "show volumes"
+
+
+def test_a_verb_alone_may_be_a_command() -> None:
+    call = parse(TABLE, ["replicate", "SalesDR"])
+    assert (call.command.text, call.arguments) == ("replicate", {"name": "SalesDR"})
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("delete volumes prompt yes A", "yes"),
+        ("delete volumes A noprompt", "yes"),
+        ("delete volumes A prompt no", "no"),
+    ],
+)
+def test_a_question_may_be_answered_beforehand(line: str, answer: str) -> None:
+    call = parse(TABLE, split(line))
+    assert (call.prompt, call.arguments) == (answer, {"names": ("A",)})
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", ["no command"]),
+        ("creat volume", ["'creat'", "did you mean 'create'"]),
+        ("create volum", ["'volum'", "did you mean 'volume'", "snapshots"]),
+        ("create", ["create what?", "volume", "user"]),
+        ("create volume pool A Sales", ["size is missing", "syntax: create volume", "size <size>"]),
+        ("create volume pool A size 1GiB", ["name is missing"]),
+        ("create volume pool A size 1GiB Sales sise 2GiB", ["'sise'", "did you mean 'size'", "syntax:"]),
+        ("create volume pool A size 1GiB pool B Sales", ["pool is given twice"]),
+        ("create volume Sales pool A size 1GiB size 2GiB", ["size is given twice"]),
+        ("create volume Sales pool A size 1GiB lun", ["lun has no value"]),
+        ("show versions Sales", ["'Sales'", "syntax: show versions"]),
+    ],
+)
+def test_what_is_no_command_is_answered_with_the_word_and_what_would_be_right(line: str, words: list[str]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        parse(TABLE, split(line))
+    for word in words:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("line", ['show volumes "Sales', 'show volumes Sa"les', '"a"b'])
+def test_a_stray_double_quote_is_a_usage_error(line: str) -> None:
+    with pytest.raises(UsageError, match="double quote"):
+        split(line)
+
+
+def test_a_line_has_a_limit() -> None:
+    with pytest.raises(UsageError, match="at most"):
+        split("x" * 70_000)
+
+
+def test_the_sentence_about_a_value_names_its_keyword() -> None:
+    with pytest.raises(BadParameter, match=r"^last: '0' is not a whole number from 1 to"):
+        parse(TABLE, ["show", "events", "last", "0"])
+
+
+KNOWN_WORDS = sorted(
+    {word for command in TABLE for word in command.words}
+    | {parameter.name for command in TABLE for parameter in command.parameters}
+    | {"A", "1GiB", "Sales", "a,b", "prompt", "yes", '"', '"x"', ""}
+)
+
+
+@given(st.lists(st.sampled_from(KNOWN_WORDS) | st.text(max_size=12), max_size=8))
+def test_words_in_any_order_never_end_in_anything_but_a_call_or_a_refusal(words: list[str]) -> None:
+    try:
+        call = parse(TABLE, words)
+    except BadParameter as error:
+        assert str(error)
+        return
+    required = {each.argument for each in call.command.parameters if each.required and not each.is_secret}
+    assert required <= set(call.arguments) <= {each.argument for each in call.command.parameters}
+
+
+@given(st.text(max_size=200))
+def test_any_line_is_split_or_refused(line: str) -> None:
+    try:
+        words = split(line)
+    except UsageError:
+        return
+    assert "".join(words).replace(" ", "") == "".join(line.split()).replace(" ", "") or '"' in line

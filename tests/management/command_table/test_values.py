@@ -1,0 +1,77 @@
+"""Values of parameters: each refusal names the value and the rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offsite.errors import BadParameter
+from offsite.management.command_table import values
+
+TYPES: dict[str, tuple[values.ValueType, dict[str, Any], dict[str, str]]] = {
+    "choice": (
+        values.choice("read-write", "read-only", rw="read-write"),
+        {"read-write": "read-write", "RW": "read-write", "Read-Only": "read-only"},
+        {"write": "'write' is none of read-write, read-only"},
+    ),
+    "boolean": (
+        values.boolean("enabled", "disabled"),
+        {"enabled": True, "Disabled": False},
+        {"yes": "'yes' is none of enabled, disabled"},
+    ),
+    "integer": (
+        values.integer(0, 1023),
+        {"0": 0, "1023": 1023},
+        {each: "is not a whole number from 0 to 1023" for each in ("1024", "-1", "1.0", "", "²", "9" * 30)},
+    ),
+    "percent": (
+        values.percent(),
+        {"75": 75.0, "75%": 75.0, "100%": 100.0},
+        {each: "is not a percentage" for each in ("0", "101%", "1.5", "%", "")},
+    ),
+    "size or max": (
+        values.size_or_max(),
+        {"max": None, "MAX": None, "1GiB": 1 << 30, "8": 4096},
+        {"-1GiB": "'-1GiB'", "1 EiB": "'1 EiB'", "": "1 to 64"},
+    ),
+    "names": (
+        values.names("snapshot", 2),
+        {"a": ("a",), "a,b b": ("a", "b b")},
+        {"a,,b": "empty part", "a,a": "listed twice", "a,b,c": "at most 2", "<": "'<'", "x" * 33: "33 bytes"},
+    ),
+    "references": (
+        values.references("volume"),
+        {"a,b": ("a", "b")},
+        {"": "empty part", "a\n": "cannot be printed", "a,": "empty part"},
+    ),
+    "text": (values.text("address", 5), {"abcde": "abcde"}, {"abcdef": "6 bytes; 1 to 5", "": "0 bytes"}),
+}
+GOOD = [(type, text, value) for type, good, _ in TYPES.values() for text, value in good.items()]
+BAD = [(type, text, sentence) for type, _, bad in TYPES.values() for text, sentence in bad.items()]
+
+
+@pytest.mark.parametrize(("type", "text", "value"), GOOD)
+def test_what_is_written_well_is_taken(type: values.ValueType, text: str, value: object) -> None:
+    assert type.parse(text) == value
+
+
+@pytest.mark.parametrize(("type", "text", "sentence"), BAD)
+def test_what_is_not_is_refused_with_the_rule(type: values.ValueType, text: str, sentence: str) -> None:
+    with pytest.raises(BadParameter) as refusal:
+        type.parse(text)
+    assert sentence in str(refusal.value)
+
+
+@given(st.sampled_from([type for type, _, _ in TYPES.values()]), st.text(max_size=60))
+def test_any_text_is_taken_or_refused(type: values.ValueType, text: str) -> None:
+    try:
+        type.parse(text)
+    except BadParameter as error:
+        assert len(str(error)) < 600
+
+
+def test_a_sentence_never_repeats_a_value_at_length() -> None:
+    assert len(values.shown("x" * 10_000)) < 110

@@ -18,3 +18,11 @@ def escaped(text: str, *, keep: str = "") -> str:
 def escaped_lines(text: str) -> str:
     """The same of text that may have several lines."""
     return escaped(text, keep="\n")
+
+
+SHOWN_CHARACTERS = 100
+
+
+def shown(text: str) -> str:
+    """A value from outside, quoted, as it stands in a sentence: never longer than what a person reads."""
+    return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…")

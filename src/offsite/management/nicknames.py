@@ -6,7 +6,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from offsite.errors import InitiatorNotFound, InUse, NameInUse
-from offsite.management.command_table.values import shown
+from offsite.escaping import shown
 from offsite.store.database import Database
 from offsite.store.tables.access import initiators as table
 

@@ -21,9 +21,9 @@ from offsite.errors import (
     SnapshotNotFound,
     VolumeNotFound,
 )
+from offsite.escaping import shown
 from offsite.management.accounts.sessions import Sessions
 from offsite.management.accounts.users import User, Users
-from offsite.management.command_table.values import shown
 from offsite.management.events.event_log import EventLog
 from offsite.management.notices.notices import Notices
 from offsite.management.schedules.roster import Roster

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offsite.errors import BadParameter
+from offsite.escaping import shown
 from offsite.management.command_table import values
 
 TYPES: dict[str, tuple[values.ValueType, dict[str, Any], dict[str, str]]] = {
@@ -74,4 +75,4 @@ def test_any_text_is_taken_or_refused(type: values.ValueType, text: str) -> None
 
 
 def test_a_sentence_never_repeats_a_value_at_length() -> None:
-    assert len(values.shown("x" * 10_000)) < 110
+    assert len(shown("x" * 10_000)) < 110

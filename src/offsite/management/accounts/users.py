@@ -24,10 +24,10 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from offsite.clock import Clock
 from offsite.errors import AuthenticationFailed, BadParameter, ErrorClass, InUse, NameInUse, ObjectNotFound
+from offsite.escaping import shown
 from offsite.events import LOGIN_FAILED, LOGINS_LIMITED, USER_CHANGED, Report
 from offsite.management.accounts.login_throttle import Outcome, Refusal, Throttle, Ticket
 from offsite.management.command_table.command import Role
-from offsite.management.command_table.values import shown
 from offsite.names import check_name
 from offsite.store.database import Database
 from offsite.store.tables.management import users as table

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from offsite.errors import BadParameter
+from offsite.escaping import shown
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Command, Parameter, Table, flag, keyword, singular
-from offsite.management.command_table.values import shown
 
 LINE_CHARACTERS_MAX = 65536
 _WORDS_OF_COMMAND_MAX = 2

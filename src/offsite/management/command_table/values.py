@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from offsite.errors import BadParameter
+from offsite.escaping import shown
 from offsite.names import check_name
 from offsite.units import parse_size
 
 TEXT_BYTES_MAX = 1024
 LIST_LENGTH_MAX = 1024
-SHOWN_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,6 @@ class ValueType:
     parse: Callable[[str], Any]
     choices: tuple[str, ...] = ()
     secret: bool = False
-
-
-def shown(text: str) -> str:
-    """A value from outside, quoted, as it stands in a sentence: never longer than what a person reads."""
-    return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…")
 
 
 def name(noun: str) -> ValueType:

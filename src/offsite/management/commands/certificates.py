@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from offsite.access.certificates import INITIATOR_DAYS, INITIATOR_DAYS_MAX
 from offsite.errors import BadParameter
+from offsite.escaping import shown
 from offsite.events import INITIATOR_CERTIFICATE_ISSUED, INITIATOR_CERTIFICATE_REVOKED
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
@@ -133,5 +134,5 @@ def _check_one(serial: str | None, initiator: str | None) -> None:
 def _tls_name(system: System, initiator: str) -> str:
     (id,) = resolve_initiators(system, [initiator])
     if id is None or not id.startswith("tls:"):
-        raise BadParameter(f"initiator {values.shown(initiator)} has no certificates; only those named tls:NAME have")
+        raise BadParameter(f"initiator {shown(initiator)} has no certificates; only those named tls:NAME have")
     return id.removeprefix("tls:")

@@ -6,10 +6,11 @@ import re
 
 from offsite import __version__
 from offsite.errors import BadParameter
+from offsite.escaping import shown
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, flag, keyword
 from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
-from offsite.management.command_table.values import ValueType, shown
+from offsite.management.command_table.values import ValueType
 from offsite.management.events import timestamps
 from offsite.management.events.event_log import EVENTS_MAX, Event, EventFilter
 from offsite.management.system import Context, System

@@ -7,7 +7,7 @@ from typing import cast
 
 from offsite.access.maps import Access
 from offsite.errors import BadParameter, InitiatorNotFound
-from offsite.management.command_table.values import shown
+from offsite.escaping import shown
 from offsite.management.system import System
 
 ID_PREFIXES = ("tls:", "nbd:", "iqn.")

@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import update
 
 from offsite.errors import BadParameter, InUse, NameInUse
+from offsite.escaping import shown
 from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED, POOL_REMAINS
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
 from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
-from offsite.management.command_table.values import shown
 from offsite.management.system import Context, System
 from offsite.pools.creation import clear_remains, contents_of_device, delete_row
 from offsite.pools.local import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, LocalPool

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from offsite.errors import BadParameter, NotAllowed, ObjectNotFound
+from offsite.escaping import shown
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
 from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
-from offsite.management.command_table.values import ValueType, shown
+from offsite.management.command_table.values import ValueType
 from offsite.management.commands.volumes import RETENTION, RETENTION_HELP
 from offsite.management.schedules.records import ScheduleRecord, TaskRecord, TaskType
 from offsite.management.schedules.tasks import RETENTION_COUNT_MAX

@@ -7,11 +7,11 @@ from collections import defaultdict
 from sqlalchemy import Connection, select
 
 from offsite.errors import BadParameter, NotAllowed
+from offsite.escaping import shown
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
 from offsite.management.command_table.reply import Reply
-from offsite.management.command_table.values import shown
 from offsite.management.commands.mapping import make_maps, resolve_initiators
 from offsite.management.commands.objects import volume_rows
 from offsite.management.images import import_copy

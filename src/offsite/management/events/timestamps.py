@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, tzinfo
 from dateutil.tz import datetime_exists
 
 from offsite.errors import BadParameter
-from offsite.management.command_table.values import shown
+from offsite.escaping import shown
 
 _PATTERNS = tuple(
     re.compile(pattern, re.ASCII)

@@ -19,8 +19,8 @@ import structlog
 
 from offsite.clock import Clock
 from offsite.errors import InUse, NameInUse, ObjectNotFound, OffsiteError, StateDirectoryError
+from offsite.escaping import shown
 from offsite.events import NOTICE_CHANGED, NOTICE_DELIVERED, NOTICE_FAILED, Report, Severity
-from offsite.management.command_table.values import shown
 from offsite.management.events.event_log import Told
 from offsite.management.notices.courier import Courier, Deliveries, Pace, Sender
 from offsite.management.notices.messages import is_wanted

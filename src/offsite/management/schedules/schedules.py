@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from offsite.clock import Clock
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
+from offsite.escaping import shown
 from offsite.events import SCHEDULE_CHANGED, SCHEDULE_CREATED, Report
-from offsite.management.command_table.values import shown
 from offsite.management.schedules import records
 from offsite.management.schedules.new_specification import check_new
 from offsite.management.schedules.records import ScheduleRecord

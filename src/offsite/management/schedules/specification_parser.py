@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from offsite.errors import BadParameter
-from offsite.management.command_table.values import shown
+from offsite.escaping import shown
 from offsite.management.schedules.specification import (
     DAYS,
     INTERVAL_YEARS_MAX,

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
+from offsite.escaping import shown
 from offsite.events import TASK_CHANGED, TASK_CREATED, Report
-from offsite.management.command_table.values import shown
 from offsite.management.schedules import records
 from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.roster import Roster

@@ -6,8 +6,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from offsite.access import nicknames
 from offsite.errors import BadParameter, InitiatorNotFound, InUse, MapNotFound, NameInUse, VolumeNotFound
-from offsite.management import nicknames
 from tests.management.management_bench import Bench
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offsite.access.maps import Map
+from offsite.access.nicknames import delete_nickname as remove_nickname
+from offsite.access.nicknames import set_nickname
 from offsite.errors import MapNotFound
 from offsite.events import MAP_CHANGED
 from offsite.management.command_table import values
@@ -12,8 +14,6 @@ from offsite.management.command_table.command import Role, Subject, keyword, pos
 from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.commands.mapping import make_maps, resolve_initiators
 from offsite.management.commands.volumes import ACCESS, LUN
-from offsite.management.nicknames import delete_nickname as remove_nickname
-from offsite.management.nicknames import set_nickname
 from offsite.management.system import Context, Found, System
 
 COMMANDS = Subject("Maps and initiators")

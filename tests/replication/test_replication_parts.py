@@ -9,7 +9,8 @@ import pytest
 
 from offsite import errors
 from offsite.errors import BadParameter, InUse, OffsiteError, PeerRefused, PeerUnreachable, PoolFull, ProtocolError
-from offsite.replication.link.identity import format_address, parse_address, same_fingerprint
+from offsite.replication.link.identity import same_fingerprint
+from offsite.replication.naming.addresses import format_address, parse_address
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.runs.retry_policy import retry_seconds
 from offsite.replication.transfer.progress import Progress

@@ -9,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offsite.replication.peers.incarnation import (
-    DENIED_MAX,
-    EARLIER_MAX,
     NOBODY,
     Acquaintance,
     Lineage,
@@ -20,6 +18,7 @@ from offsite.replication.peers.incarnation import (
     judge,
     told_lineage,
 )
+from offsite.replication.wire.messages import DENIED_MAX, EARLIER_MAX
 
 
 @dataclass

@@ -16,11 +16,12 @@ from offsite.errors import BadParameter, IncarnationRefused
 from offsite.events import EventKind
 from offsite.replication.link.dialer import Dialer
 from offsite.replication.peers import incarnation_records
-from offsite.replication.peers.incarnation import EARLIER_MAX, Start
+from offsite.replication.peers.incarnation import Start
 from offsite.replication.peers.introductions import Introductions
 from offsite.replication.transfer.receiver.endpoint import SecondarySide
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.messages import (
+    EARLIER_MAX,
     AnyMessage,
     ChangeSet,
     Done,

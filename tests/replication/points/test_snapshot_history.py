@@ -14,10 +14,11 @@ from sqlalchemy import Connection, Table, insert
 from offsite.errors import BadParameter
 from offsite.names import check_name
 from offsite.pools.protocol import Change, ImageInfo, Records, Snapshot
+from offsite.replication.naming.snapshot_names import check_basename, renumbered, snapshot_names
 from offsite.replication.naming.snapshot_numbers import SNAPSHOT_NUMBERS, is_behind, later_number, number_after
 from offsite.replication.points import needs, snapshot_history
 from offsite.replication.points.history_rotation import Terms, rotate, terms_of
-from offsite.replication.points.snapshot_history import Keeping, check_basename, check_count, renumbered, snapshot_names
+from offsite.replication.points.snapshot_history import Keeping, check_count
 from offsite.replication.records import records
 from offsite.store.tables.access import maps
 from offsite.store.tables.management import tasks

@@ -10,7 +10,7 @@ import pytest
 from msgspec import inspect
 
 from offsite.errors import BadParameter, ProtocolError
-from offsite.replication.link.identity import parse_address
+from offsite.replication.naming.addresses import parse_address
 from offsite.replication.wire import frames
 from offsite.replication.wire.message_rules import RULES, printable
 from offsite.replication.wire.messages import AnyMessage

@@ -28,8 +28,9 @@ from offsite.events import Report
 from offsite.pools.groups import insert_group
 from offsite.pools.protocol import Create, Pool
 from offsite.replication.inbound.common_sets import CommonSets
-from offsite.replication.link.identity import SystemIdentity, fingerprint_of, format_address
+from offsite.replication.link.identity import SystemIdentity, fingerprint_of
 from offsite.replication.link.pinning import check_pinnable
+from offsite.replication.naming.addresses import format_address
 from offsite.replication.peers import incarnation_records
 from offsite.replication.peers.incarnation import Start
 from offsite.replication.points import point_records
@@ -41,10 +42,11 @@ from offsite.replication.records.limits import Limits
 from offsite.replication.records.records import MemberRecord, PeerRecord, SetRecord
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.sets.removal import remove_set
-from offsite.replication.sets.settings import Settings, check_settings, check_sizes
+from offsite.replication.sets.settings import Settings, check_settings
 from offsite.replication.transfer.receiver.endpoint import SecondarySide, check_generation, holds
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.replication.transfer.receiver.partial_point import Background
+from offsite.replication.wire.batch import check_sizes
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.messages import (
     Ask,

@@ -10,8 +10,9 @@ from typing import Protocol
 from offsite.clock import Clock
 from offsite.errors import CertificateChanged, PeerRefused, PeerUnreachable
 from offsite.replication.link.channel import Channel
-from offsite.replication.link.identity import Certificates, Introduces, fingerprint_of, format_address, parse_address
+from offsite.replication.link.identity import Certificates, Introduces, fingerprint_of
 from offsite.replication.link.pinning import client_context, server_name_of
+from offsite.replication.naming.addresses import format_address, parse_address
 from offsite.replication.wire.exchange import ANSWER_SECONDS, SILENCE_SECONDS, Asking
 from offsite.replication.wire.messages import VERSION_OLDEST, Hello
 

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-EARLIER_MAX = 128  # starts that a system tells, besides the present one and the one that its peer has confirmed
-DENIED_MAX = 16
+from offsite.replication.wire.messages import DENIED_MAX, EARLIER_MAX
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -20,8 +20,9 @@ from offsite.events import Report
 from offsite.names import check_name
 from offsite.replication.bandwidth.calendar import BandwidthCalendar, format_rate
 from offsite.replication.link.dialer import Connection
-from offsite.replication.link.identity import Certificates, fingerprint_of, format_address, parse_address
+from offsite.replication.link.identity import Certificates, fingerprint_of
 from offsite.replication.link.pinning import check_pinnable
+from offsite.replication.naming.addresses import format_address, parse_address
 from offsite.replication.peers.pairing import Login, ask_to_pair, check_fingerprint, ping
 from offsite.replication.records import records
 from offsite.replication.records.records import PeerRecord

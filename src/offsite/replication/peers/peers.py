@@ -15,8 +15,9 @@ from offsite.names import check_name
 from offsite.replication.bandwidth.calendar import parse_calendar
 from offsite.replication.bandwidth.rate_limiter import Bandwidths, Flow, Terms
 from offsite.replication.link.dialer import Connection, Dials
-from offsite.replication.link.identity import Certificates, SystemIdentity, fingerprint_of, format_address
+from offsite.replication.link.identity import Certificates, SystemIdentity, fingerprint_of
 from offsite.replication.link.pinning import check_pinnable
+from offsite.replication.naming.addresses import format_address
 from offsite.replication.peers.contacts import Contacts, PeerContact
 from offsite.replication.peers.incarnation_records import PeerIncarnation
 from offsite.replication.peers.introductions import Introductions

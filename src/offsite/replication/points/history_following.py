@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from offsite.pools.protocol import Pool, Rename
+from offsite.replication.naming.snapshot_names import renumbered
 from offsite.replication.points.needs import needs_of
-from offsite.replication.points.snapshot_history import names_in_use, renumbered, write_number
+from offsite.replication.points.snapshot_history import names_in_use, write_number
 from offsite.replication.records import records
 from offsite.replication.records.records import RunRecord
 from offsite.store.tables.replication import history_snapshots

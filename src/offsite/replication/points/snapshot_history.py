@@ -8,58 +8,27 @@ Of a number whose name is in use by something else the next free one takes the p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, union_all, update
 
 from offsite.errors import BadParameter
-from offsite.names import FORBIDDEN
 from offsite.pools.protocol import Snapshot
+from offsite.replication.naming.snapshot_names import snapshot_names
 from offsite.replication.naming.snapshot_numbers import number_after
 from offsite.store.tables.pools import images, snapshot_retention, volume_groups
 from offsite.store.tables.replication import history_snapshots
 
-BASENAME_BYTES_MAX = 26
-GROUP_BASENAME_BYTES_MAX = 22  # the names of a group's snapshots also tell the member
 COUNT_MIN, COUNT_MAX = 1, 16
 AGE_HOURS_MAX = 366 * 24
 NAMES_TRIED_MAX = 1000
-_FORBIDDEN = FORBIDDEN + "."
-
-
-def check_basename(text: str, *, of_group: bool = False) -> str:
-    """Returns `text`, or raises BadParameter that tells which rule it breaks. Spaces may stand inside."""
-    most = GROUP_BASENAME_BYTES_MAX if of_group else BASENAME_BYTES_MAX
-    size = len(text.encode())
-    if not text or size > most:
-        whose = " for a volume group" if of_group else ""
-        raise BadParameter(f"snapshot basename {text[:100]!r} has {size} bytes; 1 to {most} are allowed{whose}")
-    bad = sorted({c for c in text if c in _FORBIDDEN or not c.isprintable()})
-    if bad:
-        raise BadParameter(f'snapshot basename {text!r} has {" ".join(map(repr, bad))}; none of " , . < \\ is allowed')
-    if text != text.lstrip():
-        raise BadParameter(f"snapshot basename {text!r} begins with a space; a volume's name may not")
-    return text
 
 
 def check_count(count: int) -> int:
     if not COUNT_MIN <= count <= COUNT_MAX:
         raise BadParameter(f"snapshot count {count} is not within {COUNT_MIN} to {COUNT_MAX}")
     return count
-
-
-def snapshot_names(basename: str, number: int, members: int) -> list[str]:
-    """basename_nnnn; for a group basename_nnnn-m, with m from 1."""
-    name = f"{basename}_{number:04d}"
-    return [name] if members == 1 else [f"{name}-{member}" for member in range(1, members + 1)]
-
-
-def renumbered(name: str, number: int, new_number: int) -> str | None:
-    """The name of a history snapshot with another number; None for one that a user has renamed."""
-    parts = re.fullmatch(rf"(.*)_{number:04d}(-\d+)?", name, re.DOTALL)
-    return None if parts is None else f"{parts[1]}_{new_number:04d}{parts[2] or ''}"
 
 
 @dataclass(frozen=True, slots=True)

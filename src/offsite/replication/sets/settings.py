@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from offsite.errors import BadParameter
-from offsite.replication.points.snapshot_history import check_basename, check_count
+from offsite.replication.naming.snapshot_names import check_basename
+from offsite.replication.points.snapshot_history import check_count
 from offsite.replication.records.records import QueuePolicy, RetentionPriority, SnapshotHistory
 from offsite.replication.runs.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
-from offsite.replication.wire.batch import BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,3 @@ def check_settings(settings: Settings, *, of_group: bool, now: dict[str, Any] | 
                     "a snapshot history needs a snapshot-basename and a snapshot-count; "
                     f"{name.replace('_', '-')} is missing"
                 )
-
-
-def check_sizes(sizes_bytes: Sequence[int]) -> None:
-    """Raises BadParameter for a size that no user could have given to a volume."""
-    for size_bytes in sizes_bytes:
-        if size_bytes % BLOCK_BYTES:
-            raise BadParameter(f"a volume of {size_bytes} bytes: sizes are multiples of {BLOCK_BYTES}")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xxhash
 import zstandard
 
-from offsite.errors import ProtocolError
+from offsite.errors import BadParameter, ProtocolError
 from offsite.replication.wire.messages import Batch, Position
 
 BLOCK_BYTES = 4096  # what changed is found and sent in blocks of this size
@@ -114,3 +114,10 @@ def _data(batch: Batch, packed: memoryview) -> memoryview:
         return memoryview(zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False))
     except zstandard.ZstdError as error:
         raise ProtocolError(f"batch {batch.sequence}: the data cannot be decompressed: {error}") from error
+
+
+def check_sizes(sizes_bytes: Sequence[int]) -> None:
+    """Raises BadParameter for a size that no user could have given to a volume."""
+    for size_bytes in sizes_bytes:
+        if size_bytes % BLOCK_BYTES:
+            raise BadParameter(f"a volume of {size_bytes} bytes: sizes are multiples of {BLOCK_BYTES}")

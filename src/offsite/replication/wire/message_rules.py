@@ -14,8 +14,8 @@ from msgspec import inspect
 
 from offsite.errors import BadParameter, ProtocolError
 from offsite.names import check_name
-from offsite.replication.link.identity import check_host
-from offsite.replication.points.snapshot_history import check_basename
+from offsite.replication.naming.addresses import check_host
+from offsite.replication.naming.snapshot_names import check_basename
 from offsite.replication.wire.messages import AnyMessage
 
 Check = Callable[[Any], Any]

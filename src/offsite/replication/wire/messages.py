@@ -13,11 +13,12 @@ import msgspec
 from msgspec import Meta
 
 from offsite.pools.protocol import SIZE_BYTES_MAX
-from offsite.replication.peers.incarnation import DENIED_MAX, EARLIER_MAX
 
 VERSION = 1
 VERSION_OLDEST = 1
 MEMBERS_MAX = 16
+EARLIER_MAX = 128  # starts that a system tells, besides the present one and the one that its peer has confirmed
+DENIED_MAX = 16  # starts that a system tells it has given up
 
 # Each text has a pattern, or a rule of `message_rules`.
 Uuid = Annotated[str, Meta(min_length=36, max_length=36, pattern="^[0-9A-Za-z-]*$")]

@@ -22,20 +22,20 @@ from offsite.errors import (
 )
 from offsite.events import Report
 from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
+from offsite.replication.naming.snapshot_names import check_basename
 from offsite.replication.naming.snapshot_numbers import later_number
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.history_rotation import HISTORY_MAX, has_place, rotate, terms_of
 from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.kept_copies import keep_copy
 from offsite.replication.points.point_records import PointRecord
-from offsite.replication.points.snapshot_history import Keeping, KeptHistory, check_basename, history_of
+from offsite.replication.points.snapshot_history import Keeping, KeptHistory, history_of
 from offsite.replication.records import peer_share, records
 from offsite.replication.records.records import RunRecord, SetRecord
-from offsite.replication.sets.settings import check_sizes
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
 from offsite.replication.transfer.receiver.partial_point import Background, Filling
-from offsite.replication.wire.batch import Arrived
+from offsite.replication.wire.batch import Arrived, check_sizes
 from offsite.replication.wire.messages import (
     Ask,
     Begin,

@@ -13,7 +13,7 @@ from benchmarks.systems import POOL
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Replace
 from offsite.replication.points import point_records
-from offsite.replication.records import records
+from offsite.replication.records import set_records
 from offsite.store.database import Database
 
 
@@ -52,7 +52,7 @@ def _bases(database: Database) -> list[tuple[int, int]]:
     with database.read() as connection:
         return [
             (image_id, member.image_id)
-            for of in records.all_sets(connection)
+            for of in set_records.all_sets(connection)
             for point in point_records.set_points(connection, of.id)
             if point.state == "base"
             for image_id, member in zip(point.image_ids, of.members, strict=True)

@@ -21,9 +21,9 @@ from offsite.errors import PeerUnreachable
 from offsite.events import EventKind
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
 from offsite.replication.points import point_records
-from offsite.replication.records import records
-from offsite.replication.records.records import MemberRecord, SetRecord
+from offsite.replication.records import peer_records, run_records, set_records
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.runs.run_states import Source, Taking
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.receiver.endpoint import SecondarySide
@@ -156,14 +156,14 @@ class End:
         peer = {"name": "peer", "system_uuid": str(uuid.uuid4()), "system_name": "peer", "address": "peer:1"}
         of = {"uuid": SET_UUID, "name": "S", "role": role, "state": "ready", "peer_id": 1, "remote_pool": "A"}
         with self.database.transaction() as connection:
-            records.insert_peer(connection, peer | {"certificate": b"x", "created_at": 0.0})
+            peer_records.insert_peer(connection, peer | {"certificate": b"x", "created_at": 0.0})
             members = [MemberRecord(info.id, info.name) for info in created]
-            records.insert_set(connection, of | {"generation": 1, "created_at": 0.0}, members)
+            set_records.insert_set(connection, of | {"generation": 1, "created_at": 0.0}, members)
 
     @property
     def of(self) -> SetRecord:
         with self.database.read() as connection:
-            return records.all_sets(connection)[0]
+            return set_records.all_sets(connection)[0]
 
     def content(self, member: int) -> bytes:
         image = self.pool.open(self.of.members[member].image_id)
@@ -259,7 +259,7 @@ class World:
         primary, of = self.primary, self.primary.of
         if give_up:
             with primary.database.transaction() as connection:
-                records.end_other_runs(connection, of.id, run, 0.0, "given up")  # its point stays
+                run_records.end_other_runs(connection, of.id, run, 0.0, "given up")  # its point stays
         source = Source(tuple(member.image_id for member in of.members))
         Taking(primary.database, primary.pools, self.clock).take(of, run, 0, source)
         self.points.append(content)
@@ -290,7 +290,7 @@ class World:
         of = {"snapshot_history": "secondary", "snapshot_basename": "h", "snapshot_count": 1}
         for end in (self.primary, self.secondary):
             with end.database.transaction() as connection:
-                records.update_set(connection, end.of.id, **of)
+                set_records.update_set(connection, end.of.id, **of)
 
     def check(self) -> None:
         """R1: what the secondary shows is some point of the primary, of all members at the same instant."""
@@ -306,7 +306,7 @@ class World:
         for end in (self.primary, self.secondary):
             with end.database.read() as connection:
                 (point,) = point_records.set_points(connection, end.of.id)
-                record = records.find_run(connection, run)
+                record = run_records.find_run(connection, run)
             assert (point.uuid, point.state) == (run, "base")
             assert record is not None and record.state == "success"
             assert end.internal_names() == [f"<{run} {member}>" for member in range(self.members)]

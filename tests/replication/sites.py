@@ -19,7 +19,8 @@ from offsite.errors import AuthenticationFailed
 from offsite.events import EventKind, Source
 from offsite.pools.protocol import Create, Pool
 from offsite.replication.link.identity import SystemIdentity
-from offsite.replication.records.records import PeerRecord, RunRecord
+from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.run_records import RunRecord
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.replication.sets.creation import NewSet

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from offsite import events
 from offsite.errors import InUse, NotAllowed, ObjectNotFound, PeerRefused, PeerUnreachable, PoolFull
 from offsite.pools.protocol import Change, ImageInfo, Pool, Records
-from offsite.replication.records import records
+from offsite.replication.records import run_records
 from offsite.replication.sets.status import Status
 from offsite.replication.wire.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
 from tests.replication.faulty_pools import WrappedPool
@@ -537,7 +537,7 @@ def test_a_point_that_does_not_fit_the_set_is_refused(
     peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
     london.create_set("Other", london.create_volume("Other", MIB), "Newark")
     with newark.database.transaction() as connection:
-        records.insert_run(connection, newark.replication.sets.record("Other").id, OTHER_RUN, 0.0)
+        run_records.insert_run(connection, newark.replication.sets.record("Other").id, OTHER_RUN, 0.0)
     with peers.connect(peers.record("Newark")) as connection:
         connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
         with pytest.raises(Exception, match=sentence):

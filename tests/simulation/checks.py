@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from offsite.pools.protocol import Change, Delete, Replace, Snapshot
 from offsite.replication.points import point_records
 from offsite.replication.points.point_records import PointRecord
-from offsite.replication.records import records
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records import set_records
+from offsite.replication.records.set_records import SetRecord
 from tests.simulation.shadow import ZERO, Content, Violation, frozen, same
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Checks:
     def committed(self, machine: Machine) -> None:
         """R1, R2, R3 and R5, by the records of both machines."""
         with machine.database.read() as connection:
-            sets = records.all_sets(connection)
+            sets = set_records.all_sets(connection)
             held = {of.id: point_records.set_points(connection, of.id) for of in sets}
         secondaries = [of for of in sets if of.role == "secondary"]
         machine.secondary_ids = {member.image_id for of in secondaries for member in of.members}
@@ -156,7 +156,7 @@ class Checks:
         if not other.is_up:
             return
         with other.database.read() as connection:
-            primary = records.find_set(connection, of.uuid)
+            primary = set_records.find_set(connection, of.uuid)
             if primary is None or primary.role != "primary":
                 return
             held = point_records.set_points(connection, primary.id)
@@ -187,7 +187,7 @@ class Checks:
         """R7: nobody writes, and a run has succeeded: both ends hold the same, and nothing is left over."""
         other = self._world.other(machine)
         with other.database.read() as connection:
-            there = records.find_set(connection, of.uuid)
+            there = set_records.find_set(connection, of.uuid)
             assert there is not None
             held_there = point_records.set_points(connection, there.id)
         with machine.database.read() as connection:

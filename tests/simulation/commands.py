@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from offsite.errors import OffsiteError
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records.set_records import SetRecord
 from tests.simulation.shadow import Violation
 
 if TYPE_CHECKING:

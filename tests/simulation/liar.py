@@ -16,8 +16,8 @@ from offsite.access.certificates import Authority
 from offsite.pools.protocol import Change, Delete
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.snapshot_history import HeldSnapshot, history_of
-from offsite.replication.records import records
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records import run_records, set_records
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.wire.messages import Ack, AnyMessage, Ask, Batch, Begin, Commit, Committed, Holds, Ready
 from tests.replication.lies import HONEST, Lies
 from tests.simulation.checks import Checks
@@ -106,10 +106,10 @@ class LyingChecks(Checks):
             return
         sent = self._lying.liar.sent
         with machine.database.read() as connection:
-            sets = records.all_sets(connection)
+            sets = set_records.all_sets(connection)
             self._histories = [history_of(connection, of.id) for of in sets]
             for of in sets:
-                for run in records.set_runs(connection, of.id) if of.role == "primary" else ():
+                for run in run_records.set_runs(connection, of.id) if of.role == "primary" else ():
                     if run.state == "success" and run.uuid in sent and run.digest not in sent[run.uuid]:
                         raise Violation(f"R2: run {run.uuid} counts as a success with another digest: {run.digest}")
 

@@ -28,8 +28,9 @@ from offsite.management.system import System
 from offsite.management.task_runner.task_work import scheduler_of
 from offsite.pools.groups import Groups, all_groups
 from offsite.replication.link.identity import SystemIdentity
-from offsite.replication.records import records
-from offsite.replication.records.records import PeerRecord, SetRecord
+from offsite.replication.records import peer_records, set_records
+from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.attempt import Attempt
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
@@ -261,12 +262,12 @@ class Machine:
 
     def peers(self) -> list[PeerRecord]:
         with Database.read(self.database) as connection:
-            return records.all_peers(connection)
+            return peer_records.all_peers(connection)
 
     def sets(self) -> list[SetRecord]:
         """By name."""
         with Database.read(self.database) as connection:
-            return sorted(records.all_sets(connection), key=lambda of: of.name)
+            return sorted(set_records.all_sets(connection), key=lambda of: of.name)
 
     # -- what it does ------------------------------------------------------------------------------------------------
 

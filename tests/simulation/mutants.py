@@ -21,7 +21,7 @@ from offsite.replication.peers import introductions
 from offsite.replication.peers.incarnation import Acquaintance, Lineage, Verdict
 from offsite.replication.points import point_records
 from offsite.replication.points.plan import PrimaryHolds, Relation, SecondaryHolds, Step, compare, plan
-from offsite.replication.records import records
+from offsite.replication.records import set_records
 from offsite.replication.runs import dispatcher, reconciler, run_states
 from offsite.replication.transfer.receiver import batch_writer
 from offsite.replication.transfer.receiver import endpoint as secondary_end
@@ -169,12 +169,12 @@ def _a_lost_answer_is_not_understood() -> None:
 
 
 def _both_are_primary() -> None:
-    insert = records.insert_set
+    insert = set_records.insert_set
 
     def as_primary(connection: Any, values: dict[str, Any], members: Any) -> None:
         insert(connection, values | {"role": "primary"}, members)
 
-    _put(records, "insert_set", as_primary)
+    _put(set_records, "insert_set", as_primary)
 
 
 def _an_unknown_copy_counts_as_an_older_one() -> None:

@@ -18,8 +18,9 @@ from random import Random
 from offsite.access.certificates import Authority
 from offsite.errors import OffsiteError, PoolFull
 from offsite.replication.points import other_halves
-from offsite.replication.records import records
-from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.records import run_records
+from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.set_records import SetRecord
 from tests.simulation.checks import Checks
 from tests.simulation.commands import User
 from tests.simulation.faults import Faults
@@ -351,7 +352,7 @@ class World:
                 self._give_up(machine, of)
                 return None
         with machine.database.read() as connection:
-            run = records.set_runs(connection, of.id)[0]
+            run = run_records.set_runs(connection, of.id)[0]
         if run.state != "success":
             raise Violation(f"R7: the last run of set {of.name} has {run.state}: {run.error}")
         self.counts["sets brought up to date"] += 1
@@ -402,7 +403,7 @@ class World:
 
     def _unfinished(self, machine: Machine, of: SetRecord) -> list[RunRecord]:
         with machine.database.read() as connection:
-            return [run for run in records.unfinished_runs(connection) if run.set_id == of.id]
+            return [run for run in run_records.unfinished_runs(connection) if run.set_id == of.id]
 
     def _run_once_more(self) -> None:
         """R6: without faults, a run sends the blocks that differ."""

@@ -19,7 +19,7 @@ from offsite.replication.peers.contacts import Contacts
 from offsite.replication.peers.introductions import Introductions
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points.needs import needs_of
-from offsite.replication.records import records
+from offsite.replication.records import set_records
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.runs.attempt import Attempt
@@ -190,7 +190,7 @@ class Replication:
         with self._database.read() as connection:
             return any(
                 member.image_id == image_id
-                for of in records.all_sets(connection)
+                for of in set_records.all_sets(connection)
                 if of.role == "secondary"
                 for member in of.members
             )

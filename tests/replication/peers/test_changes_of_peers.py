@@ -32,7 +32,9 @@ from offsite.replication.link.dialer import Dialer
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.peers.modification import NO_LIMIT, PeerChange
 from offsite.replication.peers.pairing import Login, ask_to_pair
-from offsite.replication.records.records import PeerRecord, all_sets, insert_run, update_run
+from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.run_records import insert_run, update_run
+from offsite.replication.records.set_records import all_sets
 from offsite.replication.wire.messages import Message, Ping
 from offsite.store.settings import TIME_ZONE
 from offsite.store.settings import Settings as SystemSettings

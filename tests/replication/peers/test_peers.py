@@ -28,7 +28,7 @@ from offsite.errors import (
 )
 from offsite.replication.link.dialer import Dialer
 from offsite.replication.link.identity import SystemIdentity, fingerprint_of
-from offsite.replication.records import records
+from offsite.replication.records import peer_records
 from offsite.replication.wire import frames
 from offsite.replication.wire.messages import DeleteSet, Done, Hello, Pair, Ping
 from tests.replication.sites import PASSWORD, Site, Unintroduced, pair
@@ -305,7 +305,7 @@ def test_many_who_say_nothing_do_not_take_all_memory(newark: Site, monkeypatch: 
 
 def pings(london: Site, newark: Site) -> bool:
     with london.database.read() as connection:
-        (record,) = records.all_peers(connection)
+        (record,) = peer_records.all_peers(connection)
     dialer = Dialer(london.authority, london.replication.introductions, SystemClock())
     with dialer.dial(newark.address, record.certificate) as connected:
         connected.channel.ask(connected.asking, Ping(), Done)

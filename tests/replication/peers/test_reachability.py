@@ -11,7 +11,7 @@ import pytest
 from offsite.clock import SystemClock
 from offsite.errors import PeerUnreachable
 from offsite.replication.peers.reachability import PATIENCE_SECONDS, Presence
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records.peer_records import PeerRecord
 
 PEER = PeerRecord(
     id=1,

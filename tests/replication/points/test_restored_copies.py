@@ -14,7 +14,7 @@ from offsite.errors import NotAllowed, NotReplaced, ObjectNotFound, ProtocolErro
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.other_halves import OtherHalves
 from offsite.replication.points.plan import Adopt, PrimaryHolds, Relation, SecondaryHolds, Send, Step
-from offsite.replication.records import records
+from offsite.replication.records import run_records, set_records
 from offsite.replication.runs.run_states import Taking
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.sender import machine
@@ -193,7 +193,7 @@ def test_so_is_one_that_was_restored_to_before_the_oldest_run_on_record(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records of runs go after a while. What was once complete is known for longer."""
-    monkeypatch.setattr("offsite.replication.records.records.RUNS_KEPT", 2)
+    monkeypatch.setattr("offsite.replication.records.run_records.RUNS_KEPT", 2)
     replicate(world, 1)
     saved = world.secondary.save()
     for seed in range(2, 7):
@@ -256,7 +256,7 @@ def test_a_copy_of_an_aborted_run_whose_images_are_gone_takes_the_place_of_no_ba
     content = world.secondary_content()
     world.primary.put_back(saved)
     with world.primary.database.read() as connection:
-        aborted = records.find_run(connection, run)
+        aborted = run_records.find_run(connection, run)
     assert aborted is not None
     taking = Taking(world.primary.database, world.primary.pools, world.clock)
     taking.abort(world.primary.of, aborted, "aborted", may_be_committed=False)
@@ -301,7 +301,7 @@ def test_nothing_is_found_of_a_set_that_was_deleted_meanwhile(world: World) -> N
     replicate(world, 1)
     of, end = world.primary.of, world.primary
     with end.database.transaction() as connection:
-        records.delete_set(connection, of.id)
+        set_records.delete_set(connection, of.id)
     assert not OtherHalves(end.database, end.report, world.clock).found(of, Relation.OLDER, None, None)
     assert told(end) == []
 

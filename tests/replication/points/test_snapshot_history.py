@@ -19,7 +19,7 @@ from offsite.replication.naming.snapshot_numbers import SNAPSHOT_NUMBERS, is_beh
 from offsite.replication.points import needs, snapshot_history
 from offsite.replication.points.history_rotation import Terms, rotate, terms_of
 from offsite.replication.points.snapshot_history import Keeping, check_count
-from offsite.replication.records import records
+from offsite.replication.records import run_records, set_records
 from offsite.store.tables.access import maps
 from offsite.store.tables.management import tasks
 from offsite.store.tables.pools import volume_group_members, volume_groups
@@ -204,8 +204,8 @@ def need_child(site: Quiet, image_id: int) -> str:
 def need_set(site: Quiet, image_id: int) -> str:
     with site.database.transaction() as connection:
         values = {"uuid": "t", "name": "T", "role": "primary", "state": "ready", "peer_id": 1, "remote_pool": "A"}
-        members = [records.MemberRecord(image_id, "T")]
-        records.insert_set(connection, values | {"generation": 1, "created_at": 0.0}, members)
+        members = [set_records.MemberRecord(image_id, "T")]
+        set_records.insert_set(connection, values | {"generation": 1, "created_at": 0.0}, members)
     return "it is the primary volume of replication set T"
 
 
@@ -213,7 +213,7 @@ def need_run(site: Quiet, image_id: int) -> str:
     """That waits for its hook, and is to send it."""
     of = site.replication.sets.record("S")
     with site.database.transaction() as connection:
-        records.insert_run(connection, of.id, "run", 0.0, "preparing", source=site.pool.image(image_id).name)
+        run_records.insert_run(connection, of.id, "run", 0.0, "preparing", source=site.pool.image(image_id).name)
     return "a run of replication set S is to send it"
 
 
@@ -322,8 +322,8 @@ def test_requests_that_wait_go_on_after_the_number_that_was_used(site: Quiet) ->
     of = site.add_set("S")
     with site.database.transaction() as connection:
         for run, number in (("one", 99_997), ("two", 99_998), ("three", 7)):
-            state: records.RunState = "running" if run == "one" else "queued"
-            records.insert_run(connection, of.id, run, 0.0, state, snapshot_number=number)
-        records.number_used(connection, of.id, "one", 99_999)
-        found = [records.find_run(connection, run) for run in ("one", "two", "three")]
+            state: run_records.RunState = "running" if run == "one" else "queued"
+            run_records.insert_run(connection, of.id, run, 0.0, state, snapshot_number=number)
+        run_records.number_used(connection, of.id, "one", 99_999)
+        found = [run_records.find_run(connection, run) for run in ("one", "two", "three")]
     assert [each and each.snapshot_number for each in found] == [99_999, 0, 7]

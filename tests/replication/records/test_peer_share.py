@@ -18,7 +18,7 @@ from offsite.pools.protocol import Delete, Resize
 from offsite.replication.peers.modification import NO_LIMIT, PeerChange
 from offsite.replication.points import point_records
 from offsite.replication.points.kept_copies import keep_copy
-from offsite.replication.records import peer_share, records
+from offsite.replication.records import peer_records, peer_share
 from offsite.replication.records.peer_share import PeerPace
 from offsite.replication.sets.creation import NewSet
 from offsite.replication.sets.settings import Settings as SetSettings
@@ -256,7 +256,7 @@ def test_two_systems_at_once_are_within_the_limit_of_peer_connections(
         for other in others:
             with newark.database.transaction() as connection:
                 values = {"name": other, "system_uuid": other, "system_name": other, "address": "o:1"}
-                records.insert_peer(connection, values | {"certificate": b"o", "created_at": 0.0})
+                peer_records.insert_peer(connection, values | {"certificate": b"o", "created_at": 0.0})
 
     monkeypatch.setattr(requests, "_check_new_peer", check_later)
     pair_ = Pair(username="manage", password=PASSWORD, certificate=b"c", host="h", port=1)

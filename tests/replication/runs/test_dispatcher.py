@@ -10,8 +10,9 @@ import pytest
 from offsite import events
 from offsite.errors import NotAllowed, PeerUnreachable, PoolFull, StateDirectoryError
 from offsite.events import EventKind
-from offsite.replication.records import records
-from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.records import peer_records, run_records, set_records
+from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.attempt import Attempt, ProgramFault
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
@@ -48,15 +49,15 @@ class Quiet(Site):
     def add_peer(self) -> None:
         values = {"name": "Newark", "system_uuid": "u", "system_name": "Newark", "address": "127.0.0.1:1"}
         with self.database.transaction() as connection:
-            records.insert_peer(connection, values | {"certificate": b"", "created_at": 0.0})
+            peer_records.insert_peer(connection, values | {"certificate": b"", "created_at": 0.0})
 
     def add_set(self, name: str) -> SetRecord:
         image_id = self.create_volume(f"V{name}", MIB)
         values = {"uuid": f"uuid-{name}", "name": name, "role": "primary", "state": "ready", "peer_id": 1}
         with self.database.transaction() as connection:
-            members = [records.MemberRecord(image_id, name)]
+            members = [set_records.MemberRecord(image_id, name)]
             values |= {"remote_pool": "A", "generation": 1, "created_at": 0.0}
-            records.insert_set(connection, values, members)
+            set_records.insert_set(connection, values, members)
         return self.replication.sets.record(name)
 
     def step(self) -> float | None:
@@ -65,7 +66,7 @@ class Quiet(Site):
     def succeed(self, attempt: Attempt) -> None:
         """As after the last step of the machine: the point is the base."""
         with self.database.transaction() as connection:
-            records.update_run(connection, attempt.progress.run, state="success", ended_at=self.clock.now())
+            run_records.update_run(connection, attempt.progress.run, state="success", ended_at=self.clock.now())
         self.end(attempt, None)
 
     def end(self, attempt: Attempt, error: Exception | None) -> None:

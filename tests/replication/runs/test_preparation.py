@@ -12,7 +12,7 @@ import pytest
 
 from offsite import events
 from offsite.errors import BadParameter, InUse, NotAllowed, PoolFailed, PoolFull
-from offsite.replication.records.records import RunRecord
+from offsite.replication.records.run_records import RunRecord
 from offsite.replication.runs.hooks import Cut, HookFailed
 from offsite.replication.runs.preparation import RunEnded
 from offsite.replication.sets.status import Status

@@ -15,7 +15,8 @@ from offsite.pools.protocol import Rename
 from offsite.replication.link.channel import Channel
 from offsite.replication.link.dialer import Connection
 from offsite.replication.points import point_records
-from offsite.replication.records.records import PeerRecord, SetRecord
+from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.attempt import Attempt
 from offsite.replication.runs.reconciler import settings_of
 from offsite.replication.sets.settings import Settings

@@ -13,7 +13,7 @@ from offsite.pools.groups import Groups
 from offsite.pools.protocol import Delete, Snapshot
 from offsite.replication.inbound.peer_api import RemoteRequests
 from offsite.replication.link.dialer import Connection
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.service import Replication
 from offsite.replication.sets.creation import NewSet
 from offsite.replication.sets.status import Status, status_of

@@ -18,7 +18,7 @@ from offsite.errors import (
     StateDirectoryFull,
 )
 from offsite.replication.points import point_records
-from offsite.replication.records import records
+from offsite.replication.records import run_records
 from offsite.replication.runs.run_states import Taking
 from tests.replication.lockstep import Crash, Nth, World
 from tests.replication.sites import random_bytes, template_database
@@ -131,7 +131,7 @@ def test_a_crash_while_the_point_is_taken(make_world: Callable[[], World], momen
         world.request()
     world.primary.crash()
     with world.primary.database.read() as connection:
-        runs = records.set_runs(connection, world.primary.of.id)
+        runs = run_records.set_runs(connection, world.primary.of.id)
         held = point_records.primary_holds(point_records.set_points(connection, world.primary.of.id), runs[0].uuid)
     assert len(runs) == (3 if moment == "after" else 2)
     pending = [run.uuid for run in reversed(runs) if run.state != "success"]
@@ -157,7 +157,7 @@ def test_a_run_that_was_cut_sends_only_what_is_behind_its_watermark(
     assert world.data_bytes == 2 * MIB + 16384, "each byte once"
     for end in (world.primary, world.secondary):
         with end.database.read() as connection:
-            record = records.find_run(connection, run)
+            record = run_records.find_run(connection, run)
         assert record is not None
         assert record.changed_bytes == 2 * MIB + 16384, "the record counts the whole run"
 
@@ -210,7 +210,7 @@ def test_what_lies_below_the_watermark_is_compared_without_being_sent_again(
     digests = []
     for end in (world.primary, world.secondary):
         with end.database.read() as connection:
-            record = records.find_run(connection, run)
+            record = run_records.find_run(connection, run)
         assert record is not None
         digests.append(record.digest)
     assert digests[0] == digests[1] is not None
@@ -245,7 +245,7 @@ def test_an_aborted_run_whose_digest_differs_is_forgotten_so_that_the_set_can_go
     with pytest.raises(DigestsDiffer):
         world.attempt(run)
     with world.primary.database.read() as connection:
-        record = records.find_run(connection, run)
+        record = run_records.find_run(connection, run)
     assert record is not None
     taking = Taking(world.primary.database, world.primary.pools, world.clock)
     taking.abort(world.primary.of, record, "aborted", may_be_committed=True)
@@ -343,7 +343,7 @@ def test_requests_while_a_run_is_under_way_keep_at_most_two_points(make_world: C
         queued = world.request(give_up=False)
         with world.primary.database.read() as connection:
             held = point_records.set_points(connection, world.primary.of.id)
-            runs = {run.uuid: run.state for run in records.set_runs(connection, world.primary.of.id)}
+            runs = {run.uuid: run.state for run in run_records.set_runs(connection, world.primary.of.id)}
         assert [point.uuid for point in held if point.state == "pending"] == [first, queued]
         assert list(runs.values()).count("dropped") == number
         assert runs[queued] == "queued"
@@ -379,7 +379,7 @@ def test_a_volume_that_has_grown_grows_over_there(make_world: Callable[[], World
 
 def test_only_the_newest_runs_stay_on_record(make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch) -> None:
     """A run a minute for years must not fill the state database."""
-    monkeypatch.setattr("offsite.replication.records.records.RUNS_KEPT", 3)
+    monkeypatch.setattr("offsite.replication.records.run_records.RUNS_KEPT", 3)
     world = make_world()
     asked = []
     for _ in range(5):
@@ -387,4 +387,4 @@ def test_only_the_newest_runs_stay_on_record(make_world: Callable[[], World], mo
         world.attempt(asked[-1])
     for end in (world.primary, world.secondary):
         with end.database.read() as connection:
-            assert [run.uuid for run in records.set_runs(connection, end.of.id)] == asked[:-4:-1]
+            assert [run.uuid for run in run_records.set_runs(connection, end.of.id)] == asked[:-4:-1]

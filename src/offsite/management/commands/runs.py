@@ -10,7 +10,7 @@ from offsite.management.system import Context
 from offsite.pools.retention import NEVER_DELETE, priorities
 from offsite.replication.peers.clock_skew import age
 from offsite.replication.points.snapshot_history import history_of
-from offsite.replication.records.records import RunRecord
+from offsite.replication.records.run_records import RunRecord
 from offsite.replication.sets.view import SetInfo
 from offsite.replication.transfer.progress import RunProgress
 

@@ -6,8 +6,9 @@ A set of another peer is answered for as one that is not there: nobody learns wh
 from __future__ import annotations
 
 from offsite.errors import InUse, NotAllowed, ObjectNotFound
-from offsite.replication.records import records
-from offsite.replication.records.records import PeerRecord, SetRecord
+from offsite.replication.records import set_records
+from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.store.database import Database
 
 
@@ -40,4 +41,4 @@ class CommonSets:
 
     def _sets(self) -> list[SetRecord]:
         with self._database.read() as connection:
-            return records.all_sets(connection)
+            return set_records.all_sets(connection)

@@ -37,10 +37,11 @@ from offsite.replication.points import point_records
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.points.other_halves import OtherHalves
 from offsite.replication.points.plan import Relation
-from offsite.replication.records import peer_share, records
+from offsite.replication.records import peer_records, peer_share, run_records, set_records
 from offsite.replication.records.limits import Limits
-from offsite.replication.records.records import MemberRecord, PeerRecord, SetRecord
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.sets.removal import remove_set
 from offsite.replication.sets.settings import Settings, check_settings
 from offsite.replication.transfer.receiver.endpoint import SecondarySide, check_generation, holds
@@ -104,7 +105,7 @@ class RemoteRequests:
 
     def find_peer(self, certificate: bytes) -> PeerRecord | None:
         with self._database.read() as connection:
-            return records.find_peer(connection, certificate)
+            return peer_records.find_peer(connection, certificate)
 
     def check_still_peer(self, certificate: bytes, told: ToldStart | None) -> PeerRecord:
         with self._database.read() as connection:
@@ -134,7 +135,7 @@ class RemoteRequests:
             _check_same(same, pair.certificate)
             with self._database.transaction() as transaction:
                 values = {"system_name": hello.system_name, "address": address}
-                records.update_peer(transaction, same.id, values)
+                peer_records.update_peer(transaction, same.id, values)
 
     def _add_peer(self, pair: Pair, hello: Hello, address: str) -> None:
         values: dict[str, Any] = {
@@ -148,7 +149,7 @@ class RemoteRequests:
         with self._database.transaction() as transaction:
             self._check_new_peer(hello.system_name, pair.certificate)
             self._limits.check_new_peer(transaction)
-            records.insert_peer(transaction, values)
+            peer_records.insert_peer(transaction, values)
         self._report(
             events.PEER_CREATED,
             f"Peer connection {hello.system_name} was created by user {pair.username} of system "
@@ -161,7 +162,7 @@ class RemoteRequests:
         values = {"system_name": hello.system_name, "certificate": pair.certificate}
         with self._database.transaction() as transaction:
             self._check_certificate_of_no_other(pair.certificate, peer)
-            records.update_peer(transaction, peer.id, values)
+            peer_records.update_peer(transaction, peer.id, values)
         if pair.certificate != peer.certificate:
             self._report(
                 events.PEER_CERTIFICATE_REPLACED,
@@ -198,7 +199,7 @@ class RemoteRequests:
         if needed:
             raise InUse(f"replication sets {', '.join(needed)} need the peer connection; delete those first")
         with self._database.transaction() as transaction:
-            records.delete_peer(transaction, peer.id)
+            peer_records.delete_peer(transaction, peer.id)
         self._report(events.PEER_DELETED, f"Peer connection {peer.name} was deleted by system {peer.system_name}.")
 
     # -- sets ----------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ class RemoteRequests:
                 for image_id, member in zip(ids, request.members, strict=True)
             ]
             group_id = insert_group(connection, group, ids, self._clock.now()) if group else None
-            records.insert_set(connection, values | {"group_id": group_id}, members)
+            set_records.insert_set(connection, values | {"group_id": group_id}, members)
             peer_share.note_images(connection, peer.id, names)
 
         try:
@@ -278,7 +279,7 @@ class RemoteRequests:
         self._report(events.PEER_LIMIT_REACHED, f"{_asked(peer, request)}: {error}.")
 
     def _check_place(self, connection: Connection, name: str) -> None:
-        if any(each.name == name for each in records.all_sets(connection)):
+        if any(each.name == name for each in set_records.all_sets(connection)):
             raise NameInUse(f"there is already a replication set {name!r}")
         self._limits.check_new_set(connection)
 
@@ -293,13 +294,13 @@ class RemoteRequests:
         ):
             raise ProtocolError(f"the names are not those of the {len(of.members)} members of the set")
         with self._database.transaction() as transaction:
-            names = {each.name for each in records.all_sets(transaction) if each.uuid != of.uuid}
+            names = {each.name for each in set_records.all_sets(transaction) if each.uuid != of.uuid}
             if values["name"] in names:
                 values["name"] = of.name
             if any(getattr(of, name) != value for name, value in values.items()):
-                records.update_set(transaction, of.id, **values)
+                set_records.update_set(transaction, of.id, **values)
             if primary is not None and _names_differ(of, primary):
-                records.update_remote_names(transaction, of, primary.group, primary.members)
+                set_records.update_remote_names(transaction, of, primary.group, primary.members)
         self._tell_lowered(of, request.settings)
         if values["name"] != of.name:
             self._report(
@@ -333,7 +334,7 @@ class RemoteRequests:
 
     def _check_no_runs(self, of: SetRecord) -> None:
         with self._database.read() as transaction:
-            unfinished = [run for run in records.unfinished_runs(transaction) if run.set_id == of.id]
+            unfinished = [run for run in run_records.unfinished_runs(transaction) if run.set_id == of.id]
         if of.role == "primary" and unfinished:
             raise InUse(f"replication set {of.name} has a run under way or queued here; abort it, clear its queue")
 
@@ -362,7 +363,7 @@ class RemoteRequests:
 
     def _peers(self) -> list[PeerRecord]:
         with self._database.read() as transaction:
-            return records.all_peers(transaction)
+            return peer_records.all_peers(transaction)
 
 
 def _asked(peer: PeerRecord, request: CreateSet) -> str:

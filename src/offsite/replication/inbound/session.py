@@ -25,8 +25,8 @@ from offsite.errors import IncarnationRefused, OffsiteError, PeerRefused, PeerUn
 from offsite.events import Source, act_for
 from offsite.replication.link.channel import Channel, ConnectionEnded
 from offsite.replication.link.identity import Introduces, fingerprint_of
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.peer_share import PeerPace
-from offsite.replication.records.records import PeerRecord
 from offsite.replication.transfer.receiver.endpoint import SecondarySide
 from offsite.replication.transfer.receiver.machine import SecondaryRun
 from offsite.replication.transfer.receiver.partial_point import Background

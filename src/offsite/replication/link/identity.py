@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from offsite import __version__
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.wire.messages import VERSION, Hello
 
 

@@ -20,8 +20,8 @@ from offsite.events import Report
 from offsite.replication.peers import contact_records
 from offsite.replication.peers.clock_skew import PeerClock, Skew, better, measure
 from offsite.replication.peers.contact_records import ContactRecord
-from offsite.replication.records import records
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records import peer_records
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.store.database import Database
 from offsite.store.settings import CLOCK_SKEW_WARNING, PEER_GONE_AFTER, Settings
 from offsite.units import format_instant
@@ -107,7 +107,7 @@ class Contacts:
         since = self._clock.now() - silent_seconds
         with self._database.transaction() as transaction:
             known = contact_records.contact_record(transaction, peer.id).gone_since is not None
-            if known or not records.has_peer(transaction, peer.id):
+            if known or not peer_records.has_peer(transaction, peer.id):
                 return
             contact_records.put_contact(transaction, peer.id, gone_since=since)
         self._report(
@@ -165,7 +165,7 @@ class Contacts:
         if begins or is_over or old is None or abs(old.seconds - skew.seconds) > KEPT_WITHIN_SECONDS:
             told = begins or (record.skew_told and not is_over)
             with self._database.transaction() as transaction:
-                if not records.has_peer(transaction, peer.id):
+                if not peer_records.has_peer(transaction, peer.id):
                     return  # it was deleted just now
                 if contact_records.contact_record(transaction, peer.id).skew_told != record.skew_told:
                     return  # another connection has told it

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from offsite.replication.peers.incarnation import NOBODY, Acquaintance, Start, Verdict
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.wire.messages import EARLIER_MAX
 from offsite.store.tables.replication import incarnations, peer_incarnations, peers
 

@@ -23,8 +23,8 @@ from offsite.replication.peers import incarnation_records
 from offsite.replication.peers.contacts import Contacts
 from offsite.replication.peers.incarnation import Acquaintance, Lineage, Start, Verdict, choose, judge, told_lineage
 from offsite.replication.peers.incarnation_records import OwnRefusal, PeerIncarnation, RefusedStart
-from offsite.replication.records import records
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records import peer_records
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.messages import (
     INSTANT_MAX,
@@ -226,13 +226,13 @@ class Introductions:
 
     def _find(self, certificate: bytes) -> tuple[PeerRecord, PeerIncarnation] | None:
         with self._database.read() as transaction:
-            peer = records.find_peer(transaction, certificate)
+            peer = peer_records.find_peer(transaction, certificate)
             return None if peer is None else (peer, incarnation_records.peer_incarnation(transaction, peer.id))
 
 
 def _check_still_there(transaction: Connection, peer: PeerRecord) -> None:
     """Raises NotPaired: nothing is put on record of a peer that was deleted since it was looked up."""
-    if not records.has_peer(transaction, peer.id):
+    if not peer_records.has_peer(transaction, peer.id):
         raise NotPaired(f"peer connection {peer.name} was deleted here just now")
 
 

@@ -24,8 +24,8 @@ from offsite.replication.link.identity import Certificates, fingerprint_of
 from offsite.replication.link.pinning import check_pinnable
 from offsite.replication.naming.addresses import format_address, parse_address
 from offsite.replication.peers.pairing import Login, ask_to_pair, check_fingerprint, ping
-from offsite.replication.records import records
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records import peer_records, set_records
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.wire.errors import NotPaired
 from offsite.store.database import Database
 from offsite.units import format_size
@@ -80,11 +80,11 @@ class PeerChanges:
             reached = self._find_again(peer, change.address)
         with self._database.transaction() as transaction:
             self._check(transaction, peer, change)
-            records.update_peer(transaction, peer.id, _values(change, reached))
+            peer_records.update_peer(transaction, peer.id, _values(change, reached))
         self._tell(peer, change, reached)
 
     def _check(self, transaction: Transaction, peer: PeerRecord, change: PeerChange) -> None:
-        there = records.all_peers(transaction)
+        there = peer_records.all_peers(transaction)
         if not any(each.id == peer.id for each in there):
             raise ObjectNotFound(f"peer connection {peer.name} was deleted meanwhile")
         if change.name is not None:
@@ -122,7 +122,7 @@ class PeerChanges:
 
     def _check_no_one_elses(self, peer: PeerRecord, certificate: bytes) -> None:
         with self._database.read() as transaction:
-            for other in records.all_peers(transaction):
+            for other in peer_records.all_peers(transaction):
                 if other.id != peer.id and other.certificate == certificate:
                     raise InUse(f"peer connection {other.name} has the same certificate")
 
@@ -156,7 +156,7 @@ class PeerChanges:
 
 def _check_no_run(transaction: Transaction, peer: PeerRecord) -> None:
     """Runs of sets that are primary here use the address; those that come from the peer do not."""
-    busy = records.busy_sets(transaction, peer.id)
+    busy = set_records.busy_sets(transaction, peer.id)
     if busy:
         raise InUse(
             f"the address of peer connection {peer.name} cannot change while a run uses it: replication sets "

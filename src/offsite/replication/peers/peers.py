@@ -24,9 +24,9 @@ from offsite.replication.peers.introductions import Introductions
 from offsite.replication.peers.modification import PeerChange, PeerChanges
 from offsite.replication.peers.pairing import Login, ask_to_pair, check_fingerprint, ping
 from offsite.replication.peers.reachability import Presence
-from offsite.replication.records import records
+from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.limits import Limits
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.messages import Done, Unpair
 from offsite.store.database import Database
@@ -164,7 +164,7 @@ class Peers:
         }
         with self._database.transaction() as transaction:
             self._limits.check_new_peer(transaction)
-            records.insert_peer(transaction, values)
+            peer_records.insert_peer(transaction, values)
         self._report(
             events.PEER_CREATED, f"Peer connection {name} to system {hello.system_name} at {address} was created."
         )
@@ -224,13 +224,13 @@ class Peers:
         PeerUnreachable."""
         peer = self.record(name)
         with self._database.read() as transaction:
-            needed = [each.name for each in records.all_sets(transaction) if each.peer_id == peer.id]
+            needed = [each.name for each in set_records.all_sets(transaction) if each.peer_id == peer.id]
         if needed:
             raise InUse(f"peer connection {name} is needed by replication sets {', '.join(needed)}; delete those first")
         if not local_only:
             self._unpair(peer)
         with self._database.transaction() as transaction:
-            records.delete_peer(transaction, peer.id)
+            peer_records.delete_peer(transaction, peer.id)
         self._bandwidths.forget(peer.id)
         self._report(events.PEER_DELETED, f"Peer connection {name} was deleted.")
 
@@ -261,7 +261,7 @@ class Peers:
 
     def _records(self) -> list[PeerRecord]:
         with self._database.read() as transaction:
-            return records.all_peers(transaction)
+            return peer_records.all_peers(transaction)
 
     def _shown(self, peer: PeerRecord) -> Peer:
         return Peer(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
 from offsite.replication.link.dialer import Dials
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.wire.messages import Done, Ping
 
 FRESH_SECONDS = 5.0  # how long an answer holds good

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from offsite import events
 from offsite.errors import ErrorClass, OffsiteError
 from offsite.events import Report
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.wire.errors import NotPaired
 
 

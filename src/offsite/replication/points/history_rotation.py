@@ -22,7 +22,7 @@ from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication.points.needs import Needs, delete_unneeded
 from offsite.replication.points.snapshot_history import HeldSnapshot, history_of
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.store.database import Database
 from offsite.store.tables.replication import history_snapshots
 

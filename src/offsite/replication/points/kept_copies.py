@@ -14,8 +14,8 @@ from offsite.errors import Diverged
 from offsite.names import NAME_BYTES_MAX
 from offsite.pools.protocol import Pool, Snapshot
 from offsite.replication.points import point_records
-from offsite.replication.records import peer_share, records
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records import peer_share, set_records
+from offsite.replication.records.set_records import SetRecord
 from offsite.store.database import Database
 from offsite.store.tables.pools import images
 from offsite.store.tables.replication import kept_contents
@@ -33,7 +33,7 @@ def keep_copy(database: Database, pool: Pool, of: SetRecord, base: str) -> tuple
             return names, False
         taken_at = _instant_of(connection, of, base)
         taken = set(connection.execute(select(images.c.name)).scalars())
-        _, volumes = records.own_names(connection, of)
+        _, volumes = set_records.own_names(connection, of)
     names = kept_names(volumes, taken_at, taken)
     ids = [member.image_id for member in of.members]
 

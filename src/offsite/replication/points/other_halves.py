@@ -19,8 +19,8 @@ from offsite.clock import Clock
 from offsite.events import Report
 from offsite.replication.points import recovery_points
 from offsite.replication.points.plan import Relation
-from offsite.replication.records import records
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records import peer_records, set_records
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.wire.messages import RecoveryPoint, told_instant
 from offsite.store.database import Database
 from offsite.store.tables.replication import other_halves, points
@@ -108,14 +108,14 @@ class OtherHalves:
         if (relation.value, base) == (known.relation, known.base) if known else relation is Relation.SAME:
             return False
         with self._database.transaction() as connection:
-            if records.find_set(connection, of.uuid) is None:
+            if set_records.find_set(connection, of.uuid) is None:
                 return False  # it was deleted on both systems while we were asking
             forget_other_half(connection, of.id)
             if relation is not Relation.SAME:
                 row = _row(theirs) | {"set_id": of.id, "relation": relation.value, "base": base}
                 connection.execute(insert(other_halves).values(row | {"found_at": self._clock.now()}))
             ours = own_recovery_point(connection, of.id)
-            peer = records.peer_name(connection, of.peer_id)
+            peer = peer_records.peer_name(connection, of.peer_id)
         self._tell(of, relation, peer, ours, theirs)
         return True
 
@@ -161,7 +161,7 @@ def diverged_sentence(of: SetRecord, peer: str, ours: RecoveryPoint | None, thei
 
 def sentence_of(connection: Connection, of: SetRecord, half: OtherHalf) -> str:
     """What is shown of a set whose halves differ."""
-    peer = records.peer_name(connection, of.peer_id)
+    peer = peer_records.peer_name(connection, of.peer_id)
     if half.relation == "diverged":
         if not half.may_be_replaced:
             return diverged_sentence(of, peer, own_recovery_point(connection, of.id), half.point)

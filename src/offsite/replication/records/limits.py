@@ -6,7 +6,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from offsite.errors import InUse
-from offsite.replication.records import records
+from offsite.replication.records import peer_records, set_records
 from offsite.store.settings import MAXIMUM_PEER_CONNECTIONS, MAXIMUM_REPLICATION_SETS, Setting, Settings
 
 
@@ -18,11 +18,11 @@ class Limits:
 
     def check_new_set(self, connection: Connection) -> None:
         """In the transaction that makes it, too. Raises InUse when there may be no more."""
-        self._check(connection, len(records.all_sets(connection)), "replication sets", MAXIMUM_REPLICATION_SETS)
+        self._check(connection, len(set_records.all_sets(connection)), "replication sets", MAXIMUM_REPLICATION_SETS)
 
     def check_new_peer(self, connection: Connection) -> None:
         """In the transaction that makes it, too. Raises InUse when there may be no more."""
-        self._check(connection, len(records.all_peers(connection)), "peer connections", MAXIMUM_PEER_CONNECTIONS)
+        self._check(connection, len(peer_records.all_peers(connection)), "peer connections", MAXIMUM_PEER_CONNECTIONS)
 
     def _check(self, connection: Connection, count: int, what: str, setting: Setting[int]) -> None:
         most = Settings.read(connection, setting)

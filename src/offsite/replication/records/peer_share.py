@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from offsite.clock import Clock
 from offsite.errors import PeerLimitReached, SecondarySetsDisabled
-from offsite.replication.records.records import PeerRecord
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.store.settings import MAXIMUM_IMAGES_PER_PEER, Settings
 from offsite.store.tables.pools import images
 from offsite.store.tables.replication import peer_images, peers

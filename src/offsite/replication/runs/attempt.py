@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from offsite.errors import CertificateChanged, ErrorClass, IncarnationRefused, OffsiteError, PeerUnreachable
 from offsite.replication.bandwidth.rate_limiter import Flow
 from offsite.replication.link.dialer import Connection
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.sender.driver import Link, PrimaryDriver
 from offsite.replication.transfer.sender.endpoint import PrimaryEnd

@@ -22,9 +22,9 @@ from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
-from offsite.replication.records import records
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records import run_records, set_records
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Conductor
 from offsite.replication.runs.preparation import Preparation
 from offsite.replication.runs.reconciler import Upkeep
@@ -91,7 +91,7 @@ class RunControl:
             with self._locks.recording(of.uuid, of.name, ABORT_LOCK_SECONDS):
                 self._conductor.stop_attempt(of.uuid)
                 with self._database.read() as connection:
-                    run = records.set_run_in(connection, of.id, "running")
+                    run = run_records.set_run_in(connection, of.id, "running")
                 if run is not None:
                     may_be_committed = self._conductor.may_be_committed(of.uuid, run.uuid)
                     self._taking.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
@@ -113,12 +113,12 @@ class RunControl:
 
     def _set_suspended(self, of: SetRecord, suspended: bool) -> None:
         with self._database.transaction() as connection:
-            records.update_set(connection, of.id, suspended=suspended)
+            set_records.update_set(connection, of.id, suspended=suspended)
         self._upkeep.set_changed()
 
     def _record(self, set_uuid: str, what: str) -> SetRecord:
         with self._database.read() as connection:
-            of = records.find_set(connection, set_uuid)
+            of = set_records.find_set(connection, set_uuid)
         if of is None:
             raise InUse("the replication set was deleted just now")
         if of.role != "primary":

@@ -27,9 +27,10 @@ from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
-from offsite.replication.records import records
-from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.records import run_records, set_records
+from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.attempt import Attempt, Stopped, class_of, is_peer_gone, sentence_of
 from offsite.replication.runs.retry_policy import retry_seconds
 from offsite.replication.runs.run_states import Taking
@@ -90,7 +91,7 @@ class Conductor:
         self.when_peer_gone: Callable[[], None] = lambda: None
         with database.read() as connection:
             # Of what was under way when the system stopped nobody knows how far it had got.
-            self._begun_before = {run.uuid for run in records.unfinished_runs(connection)}
+            self._begun_before = {run.uuid for run in run_records.unfinished_runs(connection)}
 
     # -- what is due ---------------------------------------------------------------------------------------
 
@@ -129,9 +130,9 @@ class Conductor:
         with self._database.read() as connection:
             halves = other_halves.all_other_halves(connection)
             diverged = {half.set_id for half in halves.values() if half.is_diverged}
-            sets = {of.id: of for of in records.all_sets(connection) if of.role == "primary" and not of.suspended}
+            sets = {of.id: of for of in set_records.all_sets(connection) if of.role == "primary" and not of.suspended}
             sets = {set_id: of for set_id, of in sets.items() if set_id not in diverged}
-            runs = [run for run in records.unfinished_runs(connection) if run.set_id in sets]
+            runs = [run for run in run_records.unfinished_runs(connection) if run.set_id in sets]
         runs = [run for run in runs if not run.after_snapshot_due]
         running = {run.set_id: run for run in runs if run.state == "running"}
         for run in runs:
@@ -144,8 +145,8 @@ class Conductor:
         try:
             with self._locks.recording(of.uuid, of.name):
                 with self._database.read() as connection:
-                    queued = records.set_run_in(connection, of.id, "queued")
-                    running = records.set_run_in(connection, of.id, "running")
+                    queued = run_records.set_run_in(connection, of.id, "queued")
+                    running = run_records.set_run_in(connection, of.id, "running")
                 if queued is None or running is not None:
                     return False
                 self._taking.promote(of, queued)
@@ -288,7 +289,7 @@ class Conductor:
     def peer_is_back(self, peer_id: int) -> None:
         """Sets whose runs failed because the peer was gone need not wait any longer."""
         with self._database.read() as connection:
-            uuids = [of.uuid for of in records.all_sets(connection) if of.peer_id == peer_id]
+            uuids = [of.uuid for of in set_records.all_sets(connection) if of.peer_id == peer_id]
         with self._lock:
             for uuid in uuids:
                 life = self._lives.get(uuid)

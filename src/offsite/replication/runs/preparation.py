@@ -22,9 +22,10 @@ from offsite.clock import Clock
 from offsite.errors import ErrorClass, OffsiteError
 from offsite.events import Report
 from offsite.pools.protocol import Pool
-from offsite.replication.records import records
-from offsite.replication.records.records import RunRecord, RunState, SetRecord
+from offsite.replication.records import run_records, set_records
+from offsite.replication.records.run_records import RunRecord, RunState
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.hooks import Cut, HookFailed, Hooks
 from offsite.replication.runs.run_states import Source, Taking
 from offsite.store.database import Database
@@ -83,11 +84,11 @@ class Preparation:
     def abort(self, of: SetRecord) -> bool:
         """Ends the run that is being prepared; returns whether there was one. The caller holds the recording lock."""
         with self._database.transaction() as connection:
-            run = records.set_run_in(connection, of.id, "preparing")
+            run = run_records.set_run_in(connection, of.id, "preparing")
             if run is None:
                 return False
             values = {"ended_at": self._clock.now(), "error": "aborted by a user"}
-            records.update_run(connection, run.uuid, state="aborted", **values)
+            run_records.update_run(connection, run.uuid, state="aborted", **values)
         with self._lock:
             cut = self._cuts.get(run.uuid)
         if cut is not None:
@@ -105,8 +106,8 @@ class Preparation:
     def recover(self) -> None:
         """After a start: runs that had no snapshot yet have failed."""
         with self._database.read() as connection:
-            sets = {of.id: of for of in records.all_sets(connection)}
-            cut = [run for run in records.unfinished_runs(connection) if run.state == "preparing"]
+            sets = {of.id: of for of in set_records.all_sets(connection)}
+            cut = [run for run in run_records.unfinished_runs(connection) if run.state == "preparing"]
         for run in cut:
             self.fail(sets[run.set_id], run.uuid, run.snapshot_number or 0, _STOPPED)
 
@@ -115,8 +116,8 @@ class Preparation:
         frozen. Each in a thread of its own, for hosts and users cannot wait for that; `ended` is called after each,
         for what may be sent now."""
         with self._database.read() as connection:
-            sets = {of.id: of for of in records.all_sets(connection)}
-            due = records.runs_with_hook_due(connection)
+            sets = {of.id: of for of in set_records.all_sets(connection)}
+            due = run_records.runs_with_hook_due(connection)
         threads = [
             threading.Thread(
                 target=self._thaw, args=(sets[run.set_id], run, ended), name=f"thaw-{run.uuid}", daemon=True
@@ -194,7 +195,7 @@ class Preparation:
                 self._taking.take_back(of, run, sentence)
             else:
                 with self._database.transaction() as connection:
-                    records.update_run(connection, run, after_snapshot_due=False, error=sentence or None)
+                    run_records.update_run(connection, run, after_snapshot_due=False, error=sentence or None)
         if sentence and (thaw_failure or not is_over):
             self._tell_failure(of, sentence)
         return self._find(run)
@@ -217,14 +218,14 @@ class Preparation:
 
     def _find(self, run: str) -> RunRecord:
         with self._database.read() as connection:
-            known = records.find_run(connection, run)
+            known = run_records.find_run(connection, run)
         if known is None:  # whoever deletes the set waits for whoever prepares a run of it
             raise RunEnded("the run is no longer on record")
         return known
 
     def _record(self, of: SetRecord, run: str, number: int, **values: object) -> None:
         with self._database.transaction() as connection:
-            records.put_request(connection, of.id, run, number, self._clock.now(), **values)
+            run_records.put_request(connection, of.id, run, number, self._clock.now(), **values)
 
     def _tell_failure(self, of: SetRecord, sentence: str) -> None:
         self._report(events.RUN_FAILED, f"A run of replication set name: {of.name}, failed: {sentence}")

@@ -32,9 +32,10 @@ from offsite.replication.peers.refusals import Refusals
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.other_halves import OtherHalves
 from offsite.replication.points.plan import Adopt, Forget, Relation, compare
-from offsite.replication.records import records
-from offsite.replication.records.records import PeerRecord, SetRecord
+from offsite.replication.records import peer_records, set_records
+from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Conductor
 from offsite.replication.transfer.sender.endpoint import PrimaryEnd
 from offsite.replication.wire.errors import NotPaired
@@ -98,8 +99,8 @@ class Upkeep:
             before = self._changes, self._failures  # what comes after this may not be in the records that are read
         try:
             with self._database.read() as connection:
-                peers = records.all_peers(connection)
-                sets = records.all_sets(connection)
+                peers = peer_records.all_peers(connection)
+                sets = set_records.all_sets(connection)
                 owing = point_records.sets_with_aborted(connection)
         except OffsiteError as error:
             _log.error("peers are not visited, for the records cannot be read", reason=str(error))
@@ -228,7 +229,7 @@ class Upkeep:
 
     def _change_to_tell(self, of: SetRecord) -> ChangeSet:
         with self._database.read() as transaction:
-            group, names = records.own_names(transaction, of)
+            group, names = set_records.own_names(transaction, of)
         primary = PrimaryNames(group=group, members=names) if names else None
         return ChangeSet(set_uuid=of.uuid, settings=settings_of(of), primary=primary)
 
@@ -297,7 +298,7 @@ class Upkeep:
     def _is_still_there(self, of: SetRecord) -> bool:
         """It may have been deleted on both systems while we were asking."""
         with self._database.read() as connection:
-            return records.find_set(connection, of.uuid) is not None
+            return set_records.find_set(connection, of.uuid) is not None
 
 
 def settings_of(of: SetRecord) -> SetSettings:

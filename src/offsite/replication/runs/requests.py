@@ -19,9 +19,10 @@ from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.points.snapshot_history import history_of
-from offsite.replication.records import records
-from offsite.replication.records.records import RunState, SetRecord
+from offsite.replication.records import run_records, set_records
+from offsite.replication.records.run_records import RunState
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Conductor
 from offsite.replication.runs.preparation import Preparation
 from offsite.replication.runs.run_states import Source, Taking
@@ -104,7 +105,7 @@ class RunRequests:
 
     def _find(self, set_uuid: str) -> SetRecord:
         with self._database.read() as connection:
-            of = records.find_set(connection, set_uuid)
+            of = set_records.find_set(connection, set_uuid)
         if of is None:
             raise NotAllowed("the replication set was deleted just now")
         return of
@@ -136,14 +137,16 @@ class RunRequests:
             return False
         with self._locks.recording(of.uuid, of.name):
             with self._database.read() as connection:
-                busy = records.set_run_in(connection, of.id, "running") or records.set_run_in(
+                busy = run_records.set_run_in(connection, of.id, "running") or run_records.set_run_in(
                     connection, of.id, "queued"
                 )
             if busy:
                 why = "a run was under way, and the queue policy is discard"
                 now = self._clock.now()
                 with self._database.transaction() as connection:
-                    records.put_request(connection, of.id, run, number, now, state="dropped", ended_at=now, error=why)
+                    run_records.put_request(
+                        connection, of.id, run, number, now, state="dropped", ended_at=now, error=why
+                    )
         return busy is not None
 
     def _source(self, of: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:

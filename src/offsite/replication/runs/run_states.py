@@ -26,8 +26,9 @@ from offsite.replication.points.history_rotation import rotate, terms_of
 from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.snapshot_history import Keeping, KeptHistory
-from offsite.replication.records import records
-from offsite.replication.records.records import RunRecord, RunState, SetRecord
+from offsite.replication.records import run_records
+from offsite.replication.records.run_records import RunRecord, RunState
+from offsite.replication.records.set_records import SetRecord
 from offsite.store.database import Database
 
 
@@ -71,7 +72,7 @@ class Taking:
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in dropped_points])
             point_records.insert_point(connection, of.id, run, "pending", taken_at, names)
-            records.put_request(connection, of.id, run, number, now, state=state, source=source.name)
+            run_records.put_request(connection, of.id, run, number, now, state=state, source=source.name)
             if dropped is not None:
                 self._end(connection, dropped.uuid, "dropped", "a newer request took its place in the queue")
             _write_kept(connection, of, run, kept)
@@ -88,7 +89,7 @@ class Taking:
         kept = self._find_kept(keeping, of)
 
         def write(connection: Connection) -> None:
-            records.update_run(connection, queued.uuid, state="running", started_at=self._clock.now())
+            run_records.update_run(connection, queued.uuid, state="running", started_at=self._clock.now())
             _write_kept(connection, of, queued.uuid, kept)
 
         if kept is not None:
@@ -120,7 +121,7 @@ class Taking:
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in points])
             self._end(connection, run, "failed", sentence)
-            records.update_run(connection, run, after_snapshot_due=False)
+            run_records.update_run(connection, run, after_snapshot_due=False)
 
         self._pool(of).apply(_deletions(points), write)
 
@@ -137,7 +138,7 @@ class Taking:
         self._pool(of).apply(_deletions(points) if images_go else [], write)
 
     def _end(self, connection: Connection, run: str, state: RunState, sentence: str) -> None:
-        records.update_run(connection, run, state=state, ended_at=self._clock.now(), error=sentence)
+        run_records.update_run(connection, run, state=state, ended_at=self._clock.now(), error=sentence)
 
     # -- the history on this side ------------------------------------------------------------------------------
 
@@ -157,7 +158,7 @@ class Taking:
     def _number_now(self, run: str, number: int) -> int:
         """While its hooks ran, a request may have been given a later one."""
         with self._database.read() as connection:
-            known = records.find_run(connection, run)
+            known = run_records.find_run(connection, run)
         return number if known is None or known.snapshot_number is None else known.snapshot_number
 
     def _tell_kept(self, of: SetRecord, keeping: Keeping | None, kept: KeptHistory | None) -> None:
@@ -171,7 +172,7 @@ class Taking:
 
     def _run_in(self, of: SetRecord, state: RunState) -> RunRecord | None:
         with self._database.read() as connection:
-            return records.set_run_in(connection, of.id, state)
+            return run_records.set_run_in(connection, of.id, state)
 
     def _points(self, of: SetRecord, run: str) -> list[PointRecord]:
         with self._database.read() as connection:
@@ -184,7 +185,7 @@ class Taking:
 def _write_kept(connection: Connection, of: SetRecord, run: str, kept: KeptHistory | None) -> None:
     if kept is not None:
         kept.write(connection)
-        records.number_used(connection, of.id, run, kept.number)
+        run_records.number_used(connection, of.id, run, kept.number)
 
 
 def _member_ids(of: SetRecord) -> tuple[int, ...]:

@@ -27,9 +27,10 @@ from offsite.pools.groups import Group, group_of, members
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points.internal_images import find_image
-from offsite.replication.records import records
+from offsite.replication.records import set_records
 from offsite.replication.records.limits import Limits
-from offsite.replication.records.records import MemberRecord, PeerRecord, SetRecord
+from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.runs.reconciler import settings_of
 from offsite.replication.sets.settings import Settings, check_settings
 from offsite.replication.wire.messages import CreateSet, Done, NewMember
@@ -117,7 +118,7 @@ class SetCreation:
                     self._forget(of)
                     raise
             with self._database.transaction() as transaction:
-                records.update_set(transaction, of.id, state="ready")
+                set_records.update_set(transaction, of.id, state="ready")
         self._report(
             events.SET_CREATED,
             f"Replication set name: {plan.name}, was created: {plan.primary_name} in pool {plan.pool.name} replicates "
@@ -195,7 +196,7 @@ class SetCreation:
             group = group_of(connection, image.id)
             if group is None or (plan.group is not None and plan.group.id == group.id):
                 return
-            needed = [each.name for each in records.all_sets(connection) if each.group_id == group.id]
+            needed = [each.name for each in set_records.all_sets(connection) if each.group_id == group.id]
         if needed:
             raise InUse(
                 f"{image.name} is in volume group {group.name}, which is in replication set {needed[0]} already"
@@ -218,18 +219,18 @@ class SetCreation:
         with self._database.transaction() as transaction:
             _check_still_so(transaction, plan)
             self._limits.check_new_set(transaction)
-            records.insert_set(transaction, values, plan.members)
-            of = records.find_set(transaction, str(values["uuid"]))
+            set_records.insert_set(transaction, values, plan.members)
+            of = set_records.find_set(transaction, str(values["uuid"]))
         assert of is not None
         return of
 
     def _forget(self, of: SetRecord) -> None:
         with self._database.transaction() as transaction:
-            records.delete_set(transaction, of.id)
+            set_records.delete_set(transaction, of.id)
 
     def _records(self) -> list[SetRecord]:
         with self._database.read() as connection:
-            return records.all_sets(connection)
+            return set_records.all_sets(connection)
 
 
 def _check_still_so(connection: Connection, plan: _Plan) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from offsite.pools.protocol import Delete, Pool
 from offsite.replication.points import point_records
 from offsite.replication.points.internal_images import find_image
-from offsite.replication.records import records
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records import set_records
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.store.database import Database
 
@@ -24,5 +24,5 @@ def remove_set(database: Database, pools: Mapping[str, Pool], fences: Fences, of
     pool, _ = find_image(pools, of.members[0].image_id)
     pool.apply(
         [Delete(image_id) for point in held for image_id in point.image_ids],
-        lambda connection: records.delete_set(connection, of.id),
+        lambda connection: set_records.delete_set(connection, of.id),
     )

@@ -22,9 +22,9 @@ from offsite.replication.points import other_halves
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.points.other_halves import OtherHalf, OtherHalves
 from offsite.replication.points.plan import Relation, compare
-from offsite.replication.records import records
-from offsite.replication.records.records import SetRecord
+from offsite.replication.records import peer_records, run_records, set_records
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Conductor
 from offsite.replication.transfer.sender.endpoint import PrimaryEnd
 from offsite.replication.wire.messages import Ask, Holds, Keep, Kept
@@ -65,7 +65,7 @@ class Resolution:
         """What is kept, what is replaced, and what it costs. Raises NotAllowed for a set that is not diverged."""
         of, half = self._find(set_uuid)
         with self._database.read() as connection:
-            peer = records.peer_name(connection, of.peer_id)
+            peer = peer_records.peer_name(connection, of.peer_id)
             ours = other_halves.own_recovery_point(connection, of.id)
         here = format_size(sum(find_image(self._pools, member.image_id)[1].allocated_bytes for member in of.members))
         return (
@@ -91,8 +91,8 @@ class Resolution:
             with self._database.transaction() as connection:
                 assert half.base is not None
                 other_halves.allow_replacement(connection, of.id, half.base)
-                running = records.set_run_in(connection, of.id, "running")
-                peer = records.peer_name(connection, of.peer_id)
+                running = run_records.set_run_in(connection, of.id, "running")
+                peer = peer_records.peer_name(connection, of.peer_id)
         self._report(
             events.DIVERGENCE_DECIDED,
             f"An operator decided that replication set name: {of.name}, goes on with the content of its primary; what "
@@ -116,7 +116,7 @@ class Resolution:
 
     def _find(self, set_uuid: str) -> tuple[SetRecord, OtherHalf]:
         with self._database.read() as connection:
-            of = records.find_set(connection, set_uuid)
+            of = set_records.find_set(connection, set_uuid)
             half = other_halves.find_other_half(connection, of.id) if of is not None else None
         if of is None:
             raise NotAllowed("the replication set was deleted just now")

@@ -16,10 +16,11 @@ from offsite.replication.peers.clock_skew import age
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.internal_images import find_image
-from offsite.replication.records import records
+from offsite.replication.records import run_records, set_records
 from offsite.replication.records.limits import Limits
-from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Conductor
 from offsite.replication.runs.hooks import Hooks
 from offsite.replication.runs.reconciler import Upkeep
@@ -91,15 +92,15 @@ class Sets:
         check_settings(settings, of_group=of.group_id is not None, now=now)
         values = settings.given() | ({} if new_name is None else {"name": new_name})
         with self._database.transaction() as transaction:
-            if new_name not in (None, of.name) and any(s.name == new_name for s in records.all_sets(transaction)):
+            if new_name not in (None, of.name) and any(s.name == new_name for s in set_records.all_sets(transaction)):
                 raise NameInUse(f"there is already a replication set {new_name!r}; choose another name")
-            queued = records.set_run_in(transaction, of.id, "queued")
+            queued = run_records.set_run_in(transaction, of.id, "queued")
             if queued is not None and settings.queue_policy == "discard" != of.queue_policy:
                 raise InUse(
                     f"replication set {name} has a queued run, which the queue policy discard does not know; clear its "
                     "queue first"
                 )
-            records.update_set(transaction, of.id, **values)
+            set_records.update_set(transaction, of.id, **values)
         self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
         self._upkeep.set_changed()
 
@@ -109,7 +110,7 @@ class Sets:
         values = {"minimum_snapshot_count": minimum_count, "minimum_snapshot_age_hours": minimum_age_hours}
         values = {key: value for key, value in values.items() if value is not None}
         with self._database.transaction() as transaction:
-            records.update_set(transaction, of.id, **values)
+            set_records.update_set(transaction, of.id, **values)
         told = ", ".join(f"{key.replace('_', '-')} {value}" for key, value in values.items())
         self._report(events.SET_MODIFIED, f"Replication set name: {name}, was modified: {told}.")
 
@@ -145,8 +146,8 @@ class Sets:
 
     def _check_no_runs(self, of: SetRecord) -> None:
         with self._database.read() as connection:
-            running = records.set_run_in(connection, of.id, "running")
-            queued = records.set_run_in(connection, of.id, "queued")
+            running = run_records.set_run_in(connection, of.id, "running")
+            queued = run_records.set_run_in(connection, of.id, "queued")
         if running is not None:
             raise InUse(f"replication set {of.name} has a run under way; suspend the set and abort the run first")
         if queued is not None:
@@ -187,8 +188,8 @@ class Sets:
         of = self.record(name)
         with self._database.read() as connection:
             if run is None:
-                return records.set_runs(connection, of.id)
-            found = records.find_run(connection, run)
+                return run_records.set_runs(connection, of.id)
+            found = run_records.find_run(connection, run)
         return [found] if found is not None and found.set_id == of.id else []
 
     def waits_for_decision(self, name: str) -> str | None:
@@ -204,10 +205,10 @@ class Sets:
         with self._database.read() as connection:
             held = point_records.set_points(connection, of.id)
             found = {
-                state: records.set_run_in(connection, of.id, state)
+                state: run_records.set_run_in(connection, of.id, state)
                 for state in ("running", "queued", "preparing", "success")
             }
-            last = records.last_ended_run(connection, of.id)
+            last = run_records.last_ended_run(connection, of.id)
             group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
             half = other_halves.find_other_half(connection, of.id)
             difference = other_halves.sentence_of(connection, of, half) if half is not None else None
@@ -268,4 +269,4 @@ class Sets:
 
     def _records(self) -> list[SetRecord]:
         with self._database.read() as connection:
-            return records.all_sets(connection)
+            return set_records.all_sets(connection)

@@ -8,7 +8,7 @@ from typing import Any
 from offsite.errors import BadParameter
 from offsite.replication.naming.snapshot_names import check_basename
 from offsite.replication.points.snapshot_history import check_count
-from offsite.replication.records.records import QueuePolicy, RetentionPriority, SnapshotHistory
+from offsite.replication.records.set_records import QueuePolicy, RetentionPriority, SnapshotHistory
 from offsite.replication.runs.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offsite.replication.records.records import Role, RunRecord, SetRecord
+from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.set_records import Role, SetRecord
 from offsite.replication.sets.status import Status
 
 

@@ -30,8 +30,9 @@ from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.kept_copies import keep_copy
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.snapshot_history import Keeping, KeptHistory, history_of
-from offsite.replication.records import peer_share, records
-from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.records import peer_share, run_records, set_records
+from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
 from offsite.replication.transfer.receiver.partial_point import Background, Filling
@@ -69,7 +70,7 @@ def holds(database: Database, pool: Pool, of: SetRecord) -> Holds:
     with database.read() as connection:
         held = point_records.secondary_holds(point_records.set_points(connection, of.id))
         complete = other_halves.own_recovery_point(connection, of.id)
-        run = records.find_run(connection, held.base) if held.base else None
+        run = run_records.find_run(connection, held.base) if held.base else None
     if complete is not None:
         data_bytes = sum(pool.image(member.image_id).allocated_bytes for member in of.members)
         complete = msgspec.structs.replace(complete, data_bytes=data_bytes)
@@ -119,7 +120,7 @@ class SecondarySide:
 
     def _check_still_secondary(self, connection: Connection) -> None:
         """Roles may have changed since the Ask."""
-        now = records.find_set(connection, self._set.uuid)
+        now = set_records.find_set(connection, self._set.uuid)
         if now is None or now.role != "secondary":
             raise ObjectNotFound(f"replication set {self._set.name} is no secondary here any more")
         check_generation(now, self._generation)
@@ -132,7 +133,7 @@ class SecondarySide:
             with self._database.read() as connection:
                 self._check_still_secondary(connection)
                 held = point_records.set_points(connection, self._set.id)
-                run = records.find_run(connection, begin.run)
+                run = run_records.find_run(connection, begin.run)
             self._check(begin, held, run)
             if begin.keep and begin.replaces is not None:
                 self._keep(begin.replaces)
@@ -144,7 +145,7 @@ class SecondarySide:
                     self._write_run(connection, begin)
         with self._database.read() as connection:
             point = point_records.find_point(connection, self._set.id, begin.point)
-            run = records.find_run(connection, begin.run)
+            run = run_records.find_run(connection, begin.run)
         assert run is not None and run.set_id == self._set.id
         self._begun = begin
         self._filling = Filling(
@@ -221,10 +222,10 @@ class SecondarySide:
 
     def _write_run(self, connection: Connection, begin: Begin) -> None:
         now = self._clock.now()
-        records.end_other_runs(connection, self._set.id, begin.run, now, "the primary gave it up")
-        if records.find_run(connection, begin.run) is None:
-            records.insert_run(connection, self._set.id, begin.run, now)
-        records.update_run(connection, begin.run, state="running", ended_at=None, error=None)
+        run_records.end_other_runs(connection, self._set.id, begin.run, now, "the primary gave it up")
+        if run_records.find_run(connection, begin.run) is None:
+            run_records.insert_run(connection, self._set.id, begin.run, now)
+        run_records.update_run(connection, begin.run, state="running", ended_at=None, error=None)
 
     # -- filling and ending --------------------------------------------------------------------------------
 
@@ -250,9 +251,9 @@ class SecondarySide:
         filling.flush()
         if self._fence.is_owner(self):
             with self._database.transaction() as connection:
-                run = records.find_run(connection, filling.run_uuid)
+                run = run_records.find_run(connection, filling.run_uuid)
                 if run is not None and run.state == "running":
-                    records.update_run(connection, run.uuid, error=reason)
+                    run_records.update_run(connection, run.uuid, error=reason)
 
     def commit(self, commit: Commit) -> Committed:
         """One transaction: the clones' content becomes the volumes, the clones the new base, the old one goes."""
@@ -287,7 +288,7 @@ class SecondarySide:
                 if kept is not None:
                     kept.write(connection)
                     peer_share.note_images(connection, self._set.peer_id, kept.names)
-                    records.number_used(connection, self._set.id, commit.run, kept.number)
+                    run_records.number_used(connection, self._set.id, commit.run, kept.number)
 
             self._pool.apply(changes, write)
             self._end_history(commit, keeping, kept)
@@ -310,7 +311,7 @@ class SecondarySide:
             return None
         check_basename(wanted.basename, of_group=len(self._set.members) > 1)
         with self._database.read() as connection:
-            of = records.find_set(connection, self._set.uuid) or self._set
+            of = set_records.find_set(connection, self._set.uuid) or self._set
             is_first = of.next_snapshot_number == 0 and not history_of(connection, of.id)
         number = wanted.number if is_first else later_number(wanted.number, of.next_snapshot_number)
         priority, now = wanted.retention_priority, self._clock.now()
@@ -339,7 +340,7 @@ class SecondarySide:
         if commit.history is None or keeping is None:
             return
         with self._database.read() as connection:
-            of = records.find_set(connection, self._set.uuid) or self._set
+            of = set_records.find_set(connection, self._set.uuid) or self._set
             is_full = not has_place(history_of(connection, of.id))
         if kept is None and is_full:
             self._report(
@@ -378,10 +379,10 @@ class SecondarySide:
                 "error": None,
             }
         else:  # should Committed be lost, Holds tells of the run that took the point
-            older = records.find_run(connection, commit.point)
+            older = run_records.find_run(connection, commit.point)
             if older is not None and older.set_id == self._set.id:  # a peer may name a run of another set
-                records.update_run(connection, older.uuid, digest=outcome.digest.hex())
-        records.update_run(connection, commit.run, **values)
+                run_records.update_run(connection, older.uuid, digest=outcome.digest.hex())
+        run_records.update_run(connection, commit.run, **values)
 
     def keep(self, keep: Keep) -> Kept:
         with self._fence.held_by(self):
@@ -407,7 +408,7 @@ class SecondarySide:
         with self._fence.held_by(self):
             with self._database.read() as connection:
                 held = point_records.set_points(connection, self._set.id)
-                run = records.find_run(connection, discard.run)
+                run = run_records.find_run(connection, discard.run)
             partial = [point for point in held if point.state == "partial" and point.uuid == discard.run]
             is_ours = run is not None and run.set_id == self._set.id  # a peer may name a run of another set
             is_under_way = is_ours and run is not None and run.state == "running"
@@ -418,7 +419,7 @@ class SecondarySide:
                 point_records.delete_points(connection, [point.id for point in partial])
                 if is_under_way:
                     ended: dict[str, object] = {"state": "aborted", "ended_at": self._clock.now()}
-                    records.update_run(connection, discard.run, **ended, error=discard.sentence)
+                    run_records.update_run(connection, discard.run, **ended, error=discard.sentence)
 
             self._pool.apply([Delete(image_id) for point in partial for image_id in point.image_ids], write)
         self._report(

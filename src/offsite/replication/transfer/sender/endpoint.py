@@ -20,9 +20,10 @@ from offsite.replication.points.other_halves import OtherHalves, diverged_senten
 from offsite.replication.points.plan import Adopt, Diverged, Forget, Outdated, PrimaryHolds, Relation
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.recovery_points import find_recovery_point
-from offsite.replication.records import records
-from offsite.replication.records.records import RunRecord, SetRecord
+from offsite.replication.records import peer_records, run_records, set_records
+from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.sender.block_diff import MemberDifference
 from offsite.replication.transfer.sender.machine import PointDescription
 from offsite.replication.wire.messages import HistorySnapshot, Outcome
@@ -83,7 +84,7 @@ class PrimaryEnd:
         if isinstance(step, Diverged):
             self._other_halves.found(self._set, Relation.DIVERGED, step.base, step.theirs)
             with self._database.read() as connection:
-                peer = records.peer_name(connection, self._set.peer_id)
+                peer = peer_records.peer_name(connection, self._set.peer_id)
             raise DivergedError(diverged_sentence(self._set, peer, step.ours, step.theirs))
         with self._locks.recording(self._set.uuid, self._set.name):
             if isinstance(step, Adopt):
@@ -95,7 +96,7 @@ class PrimaryEnd:
         """The point becomes the base; older points, and the run that took it, are done with."""
         with self._database.read() as connection:
             held = point_records.set_points(connection, self._set.id)
-            run = records.find_run(connection, uuid)
+            run = run_records.find_run(connection, uuid)
             following = self._following(connection, run, outcome)
         adopted = next((point for point in held if point.uuid == uuid), None)
         if adopted is None:
@@ -126,8 +127,8 @@ class PrimaryEnd:
             point_records.delete_points(connection, [point.id for point in older])
             point_records.make_base(connection, self._set.id, uuid, now, outcome.digest if outcome else None)
             other_halves.forget_other_half(connection, self._set.id)
-            records.update_run(connection, uuid, **ended)
-            records.drop_runs(connection, [point.uuid for point in older], now, _OVERTAKEN)
+            run_records.update_run(connection, uuid, **ended)
+            run_records.drop_runs(connection, [point.uuid for point in older], now, _OVERTAKEN)
             if following is not None:
                 following.write(connection, self._set.id)
 
@@ -153,7 +154,7 @@ class PrimaryEnd:
     def _following(self, connection: Connection, run: RunRecord | None, outcome: Outcome | None) -> Following | None:
         """What to do when the secondary has kept the run under another number than it was to have. The point that a
         later run finishes is asked to leave nothing there."""
-        of = records.find_set(connection, self._set.uuid)
+        of = set_records.find_set(connection, self._set.uuid)
         if outcome is None or run is None or run.snapshot_number is None or of is None:
             return None
         if of.snapshot_history == "disabled" or outcome.snapshot_number == run.snapshot_number:
@@ -171,8 +172,8 @@ class PrimaryEnd:
     def history(self) -> HistorySnapshot | None:
         """What the secondary is to keep of the run, by the settings that the set has now."""
         with self._database.read() as connection:
-            of = records.find_set(connection, self._set.uuid)
-            run = records.find_run(connection, self._run)
+            of = set_records.find_set(connection, self._set.uuid)
+            run = run_records.find_run(connection, self._run)
         if of is None or run is None or run.snapshot_number is None or of.snapshot_history == "disabled":
             return None
         assert of.snapshot_basename is not None and of.snapshot_count is not None
@@ -186,12 +187,12 @@ class PrimaryEnd:
     def note_digest(self, point: str, digest: bytes) -> None:
         """What we have of the run that took this point, before the secondary is asked to commit it."""
         with self._database.transaction() as connection:
-            records.update_run(connection, point, digest=digest.hex())
+            run_records.update_run(connection, point, digest=digest.hex())
 
     def note_failure(self, sentence: str | None) -> None:
         """The run goes on when it can; meanwhile its record says why it does not."""
         with self._database.transaction() as connection:
-            records.update_run(connection, self._run, error=sentence)
+            run_records.update_run(connection, self._run, error=sentence)
 
     def _points(self) -> list[PointRecord]:
         with self._database.read() as connection:

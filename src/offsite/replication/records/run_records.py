@@ -1,7 +1,7 @@
-"""Replication's records in the state database: peers, sets and runs, as plain values. (Points: point_records.)
+"""The records of runs, and the numbers of the snapshot history that they take.
 
-Every function works within the transaction of the connection that it is given, so that a step of a run can
-be one transaction with what it does to images.
+Every function works within the transaction of the connection that it is given, so that a step of a run can be one
+transaction with what it does to images.
 """
 
 from __future__ import annotations
@@ -13,65 +13,11 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
 from offsite.replication.naming.snapshot_numbers import later_number, number_after
-from offsite.store.tables.pools import images, volume_groups
-from offsite.store.tables.replication import peers, replication_sets, runs, set_members
+from offsite.replication.records.set_records import update_set
+from offsite.store.tables.replication import replication_sets, runs
 
-Role = Literal["primary", "secondary"]
 RUNS_KEPT = 1000
-
 RunState = Literal["preparing", "queued", "running", "success", "failed", "aborted", "dropped"]
-QueuePolicy = Literal["discard", "queue-latest"]
-SnapshotHistory = Literal["disabled", "secondary", "both"]
-RetentionPriority = Literal["never-delete", "low", "medium", "high"]
-
-
-@dataclass(frozen=True)
-class PeerRecord:
-    id: int
-    name: str
-    system_uuid: str
-    system_name: str
-    address: str
-    certificate: bytes
-    created_at: float
-    bandwidth_limit: int | None  # bytes a second; None: no limit
-    bandwidth_calendar: str
-    secondary_sets: bool  # whether it may make sets here
-    secondary_size_limit: int | None  # bytes, of all its volumes here together; None: no limit
-
-
-@dataclass(frozen=True)
-class MemberRecord:
-    image_id: int
-    remote_name: str
-
-
-@dataclass(frozen=True)
-class SetRecord:
-    id: int
-    uuid: str
-    name: str
-    role: Role
-    state: Literal["preparing", "ready"]
-    peer_id: int
-    remote_pool: str
-    generation: int
-    created_at: float
-    members: tuple[MemberRecord, ...]
-    group_id: int | None  # the volume group here that the members are; none: a single volume or snapshot
-    remote_group: str | None
-    queue_policy: QueuePolicy
-    snapshot_history: SnapshotHistory
-    snapshot_basename: str | None
-    snapshot_count: int | None
-    snapshot_retention_priority: RetentionPriority
-    next_snapshot_number: int
-    suspended: bool  # by a user
-    before_snapshot: str | None  # hooks, by the names of their files
-    after_snapshot: str | None
-    hook_timeout_seconds: int
-    minimum_snapshot_count: int  # of the history on this side, set by this system's users
-    minimum_snapshot_age_hours: int
 
 
 @dataclass(frozen=True)
@@ -90,64 +36,7 @@ class RunRecord:
     after_snapshot_due: bool  # the hook of that name has not ended; until then nothing is sent
 
 
-# Peers
-
-
-# Asked all the time, as those of sets and runs below: to put them together anew would take as long as SQLite does.
-_ALL_PEERS = select(peers).order_by(peers.c.name)
-_PEER_OF_CERTIFICATE = select(peers).where(peers.c.certificate == bindparam("certificate"))
-_PEER_OF_ID = select(peers.c.id).where(peers.c.id == bindparam("peer"))
-
-
-def all_peers(connection: Connection) -> list[PeerRecord]:
-    return [PeerRecord(**row) for row in connection.execute(_ALL_PEERS).mappings()]
-
-
-def find_peer(connection: Connection, certificate: bytes) -> PeerRecord | None:
-    row = connection.execute(_PEER_OF_CERTIFICATE, {"certificate": certificate}).mappings().first()
-    return PeerRecord(**row) if row else None
-
-
-def has_peer(connection: Connection, peer_id: int) -> bool:
-    """Asked before what is known of a peer is put on record: its peer connection may have been deleted just now."""
-    return connection.execute(_PEER_OF_ID, {"peer": peer_id}).first() is not None
-
-
-def insert_peer(connection: Connection, values: dict[str, Any]) -> None:
-    connection.execute(insert(peers).values(values))
-
-
-def update_peer(connection: Connection, peer_id: int, values: dict[str, Any]) -> None:
-    connection.execute(update(peers).where(peers.c.id == peer_id).values(values))
-
-
-def delete_peer(connection: Connection, peer_id: int) -> None:
-    connection.execute(delete(peers).where(peers.c.id == peer_id))
-
-
-def peer_name(connection: Connection, peer_id: int) -> str:
-    """What the system at the other end calls itself."""
-    return str(connection.execute(select(peers.c.system_name).where(peers.c.id == peer_id)).scalar_one())
-
-
-def busy_sets(connection: Connection, peer_id: int) -> list[str]:
-    """Names of the sets, primary here, that may send to the peer now: a run of theirs has not ended, and nobody has
-    suspended them."""
-    unfinished = (runs.c.set_id == replication_sets.c.id) & runs.c.state.in_(("preparing", "queued", "running"))
-    chosen = (
-        select(replication_sets.c.name)
-        .where(replication_sets.c.peer_id == peer_id, replication_sets.c.role == "primary")
-        .where(~replication_sets.c.suspended, select(runs.c.id).where(unfinished).exists())
-        .order_by(replication_sets.c.name)
-    )
-    return list(connection.execute(chosen).scalars())
-
-
-# Sets
-
-
-_ALL_MEMBERS = select(set_members).order_by(set_members.c.position)
-_ALL_SETS = select(replication_sets).order_by(replication_sets.c.name)
+# Asked all the time: to put a statement together anew would take as long as SQLite does.
 _RUN_OF_UUID = select(runs).where(runs.c.uuid == bindparam("uuid"))
 _NEWEST_RUN_IN = (
     select(runs)
@@ -156,54 +45,6 @@ _NEWEST_RUN_IN = (
     .limit(1)
 )
 _UNFINISHED_RUNS = select(runs).where(runs.c.state.in_(("preparing", "queued", "running"))).order_by(runs.c.id)
-
-
-def all_sets(connection: Connection) -> list[SetRecord]:
-    members: dict[int, list[MemberRecord]] = {}
-    for row in connection.execute(_ALL_MEMBERS).mappings():
-        members.setdefault(row["set_id"], []).append(MemberRecord(row["image_id"], row["remote_name"]))
-    rows = connection.execute(_ALL_SETS).mappings()
-    return [SetRecord(**row, members=tuple(members.get(row["id"], ()))) for row in rows]
-
-
-def insert_set(connection: Connection, values: dict[str, Any], members: Sequence[MemberRecord]) -> None:
-    set_id = connection.execute(insert(replication_sets).values(values).returning(replication_sets.c.id)).scalar_one()
-    for position, member in enumerate(members):
-        row = {"set_id": set_id, "position": position}
-        connection.execute(insert(set_members).values(**row, image_id=member.image_id, remote_name=member.remote_name))
-
-
-def update_set(connection: Connection, set_id: int, **values: Any) -> None:
-    connection.execute(update(replication_sets).where(replication_sets.c.id == set_id).values(values))
-
-
-def own_names(connection: Connection, of: SetRecord) -> tuple[str | None, list[str]]:
-    """What the set's volume group on this side is called, if it has one, and its volumes, in the order of members; no
-    volumes when one is not there, for the set has been deleted meanwhile."""
-    chosen = select(images.c.id, images.c.name).where(images.c.id.in_(member.image_id for member in of.members))
-    names = {row.id: row.name for row in connection.execute(chosen)}
-    group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
-    found = [names[member.image_id] for member in of.members if member.image_id in names]
-    return group, found if len(found) == len(of.members) else []
-
-
-def update_remote_names(connection: Connection, of: SetRecord, group: str | None, names: Sequence[str]) -> None:
-    """What they are called on the other side."""
-    update_set(connection, of.id, remote_group=group)
-    for position, name in enumerate(names):
-        at = (set_members.c.set_id == of.id) & (set_members.c.position == position)
-        connection.execute(update(set_members).where(at).values(remote_name=name))
-
-
-def find_set(connection: Connection, uuid: str) -> SetRecord | None:
-    return next((each for each in all_sets(connection) if each.uuid == uuid), None)
-
-
-def delete_set(connection: Connection, set_id: int) -> None:
-    connection.execute(delete(replication_sets).where(replication_sets.c.id == set_id))
-
-
-# Runs
 
 
 def set_runs(connection: Connection, set_id: int, limit: int = 100) -> list[RunRecord]:

@@ -24,14 +24,14 @@ from offsite.replication.points import point_records
 from offsite.replication.records import peer_records, run_records, set_records
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import MemberRecord, SetRecord
-from offsite.replication.runs.run_states import Source, Taking
+from offsite.replication.runs.run_points import RunPoints, Source
 from offsite.replication.transfer.progress import Progress
-from offsite.replication.transfer.receiver.endpoint import SecondarySide
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.transfer.receiver.fence import Fences
-from offsite.replication.transfer.receiver.machine import SecondaryRun
-from offsite.replication.transfer.sender.driver import PrimaryDriver
-from offsite.replication.transfer.sender.endpoint import PrimaryEnd
-from offsite.replication.transfer.sender.machine import PrimaryRun
+from offsite.replication.transfer.receiver.machine import ReceiverMachine
+from offsite.replication.transfer.sender.driver import SenderDriver
+from offsite.replication.transfer.sender.endpoint import SenderEndpoint
+from offsite.replication.transfer.sender.machine import SenderMachine
 from offsite.replication.wire import frames
 from offsite.replication.wire.exchange import Asking
 from offsite.replication.wire.messages import AnyMessage
@@ -202,7 +202,7 @@ class Link:
         self._lost_request, self._lost_answer = lost_request, lost_answer
         self._answers: deque[AnyMessage] = deque()
         self.change: Callable[[AnyMessage], AnyMessage] = lambda message: message
-        self.side = SecondarySide(
+        self.side = ReceiverEndpoint(
             secondary.database,
             secondary.pools,
             secondary.clock,
@@ -212,7 +212,7 @@ class Link:
             lambda: self.wire_bytes,
             secondary.report,
         )
-        self._run = SecondaryRun(self.side)
+        self._run = ReceiverMachine(self.side)
 
     def send(self, message: AnyMessage, table: bytes = b"", data: memoryview = memoryview(b"")) -> None:  # noqa: B008
         if self._lost_request.hit():
@@ -261,13 +261,13 @@ class World:
             with primary.database.transaction() as connection:
                 run_records.end_other_runs(connection, of.id, run, 0.0, "given up")  # its point stays
         source = Source(tuple(member.image_id for member in of.members))
-        Taking(primary.database, primary.pools, self.clock).take(of, run, 0, source)
+        RunPoints(primary.database, primary.pools, self.clock).take(of, run, 0, source)
         self.points.append(content)
         return run
 
-    def _primary_end(self, run: str) -> PrimaryEnd:
+    def _primary_end(self, run: str) -> SenderEndpoint:
         primary = self.primary
-        return PrimaryEnd(primary.database, primary.pools, SetLocks(), self.clock, primary.of, run, primary.report)
+        return SenderEndpoint(primary.database, primary.pools, SetLocks(), self.clock, primary.of, run, primary.report)
 
     def attempt(self, run: str) -> None:
         """One attempt over one connection; raises what cut it."""
@@ -277,8 +277,8 @@ class World:
             link.change = _with_another_digest
         if self.lie is not None:
             link.change = self.lie
-        driver = PrimaryDriver(link, end, Progress(run, 0.0, self.clock), lambda: None)
-        machine = PrimaryRun(run, SET_UUID, 1, Asking("secondary", self.clock), end.history)
+        driver = SenderDriver(link, end, Progress(run, 0.0, self.clock), lambda: None)
+        machine = SenderMachine(run, SET_UUID, 1, Asking("secondary", self.clock), end.history)
         try:
             driver.drive(machine.steps(end.holds))
         finally:

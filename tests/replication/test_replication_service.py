@@ -372,7 +372,7 @@ def test_a_state_database_that_fails_ends_the_run_on_either_side(
         failed = london.run_to_trouble("SalesDR")
         assert failed.error == "Newark: its state database failed: database or disk is full"
     with monkeypatch.context() as broken:
-        broken.setattr("offsite.replication.transfer.sender.endpoint.PrimaryEnd.do", fail)
+        broken.setattr("offsite.replication.transfer.sender.endpoint.SenderEndpoint.do", fail)
         london.await_trouble("SalesDR", "the state database failed: database or disk is full")
     assert london.await_end("SalesDR", failed.run).state == "success"
     assert equal(london, newark)
@@ -600,7 +600,7 @@ def test_a_run_goes_on_by_itself_once_the_hook_that_a_stop_cut_went_well(london:
     hook.chmod(0o700)
     london.create_set("SalesDR", london.create_volume("Sales", 1 << 20), "Newark")
     of = london.replication.sets.record("SalesDR")
-    with london.replication.conductor.standing_still(of.uuid, 0.0):
+    with london.replication.dispatcher.standing_still(of.uuid, 0.0):
         london.replication.replicate("SalesDR")
         with london.database.transaction() as connection:  # as a stop in the middle of the hook leaves it
             connection.exec_driver_sql("UPDATE runs SET after_snapshot_due = 1")

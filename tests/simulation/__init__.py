@@ -13,8 +13,8 @@
     patching.py   gives the product's modules our threads, clock, disk and uuids
     mutants.py    the product broken on purpose, once for each invariant
 
-The product's code is what runs: planner, state machines, codec, driver, conductor, upkeep, commands, page tables and
-SQLite. Not simulated are TLS and the NBD target. A seed replays exactly:
+The product's code is what runs: planner, state machines, codec, driver, dispatcher, reconciler, commands, page tables
+and SQLite. Not simulated are TLS and the NBD target. A seed replays exactly:
 
     python -m tests.simulation 4711           one seed, with its trace
     python -m tests.simulation --count 1000   so many seeds, on all cores

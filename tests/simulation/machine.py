@@ -130,9 +130,9 @@ class Machine:
                 self.replication.recover()
         finally:
             tasks.owner = before
-        conductor, upkeep, scheduler = self.replication.conductor, self.replication.upkeep, self._scheduler()
-        conductor.wake = self._ticker("conductor", conductor.step)
-        upkeep.wake = self._ticker("upkeep", upkeep.step)
+        dispatcher, reconciler, scheduler = self.replication.dispatcher, self.replication.reconciler, self._scheduler()
+        dispatcher.wake = self._ticker("dispatcher", dispatcher.step)
+        reconciler.wake = self._ticker("reconciler", reconciler.step)
         self.system.schedules.wake = self._ticker("scheduler", scheduler.step)
 
     def _scheduler(self) -> Scheduler:

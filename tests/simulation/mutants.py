@@ -22,7 +22,7 @@ from offsite.replication.peers.incarnation import Acquaintance, Lineage, Verdict
 from offsite.replication.points import point_records
 from offsite.replication.points.plan import PrimaryHolds, Relation, SecondaryHolds, Step, compare, plan
 from offsite.replication.records import set_records
-from offsite.replication.runs import dispatcher, reconciler, run_states
+from offsite.replication.runs import dispatcher, reconciler, run_points
 from offsite.replication.transfer.receiver import batch_writer
 from offsite.replication.transfer.receiver import endpoint as secondary_end
 from offsite.replication.transfer.sender import block_diff, endpoint, machine
@@ -138,14 +138,14 @@ def _a_difference_too_short() -> None:
 
 
 def _nothing_is_verified() -> None:
-    _put(batch_writer.BatchStore, "_verify", lambda _self, _arrived: None)
-    _put(batch_writer.BatchStore, "compare", lambda _self, _arrived: None)
+    _put(batch_writer.BatchWriter, "_verify", lambda _self, _arrived: None)
+    _put(batch_writer.BatchWriter, "compare", lambda _self, _arrived: None)
 
 
 def _a_request_lets_the_base_go() -> None:
-    take = run_states.Taking.take
+    take = run_points.RunPoints.take
 
-    def and_forget(self: run_states.Taking, of: Any, run: str, number: int, source: Any) -> Any:
+    def and_forget(self: run_points.RunPoints, of: Any, run: str, number: int, source: Any) -> Any:
         state = take(self, of, run, number, source)
         with self._database.read() as connection:
             bases = [point for point in point_records.set_points(connection, of.id) if point.state == "base"]
@@ -156,7 +156,7 @@ def _a_request_lets_the_base_go() -> None:
         )
         return state
 
-    _put(run_states.Taking, "take", and_forget)
+    _put(run_points.RunPoints, "take", and_forget)
 
 
 def _a_lost_answer_is_not_understood() -> None:
@@ -216,11 +216,11 @@ def _an_abort_waits() -> None:
 
 
 def _any_digest_is_believed() -> None:
-    _put(endpoint.PrimaryEnd, "_differing", lambda _self, _uuid, _outcome: None)
+    _put(endpoint.SenderEndpoint, "_differing", lambda _self, _uuid, _outcome: None)
 
 
 def _anyone_may_replace_a_copy() -> None:
-    _put(secondary_end.SecondarySide, "_check_replaces", lambda _self, _begin, _base: None)
+    _put(secondary_end.ReceiverEndpoint, "_check_replaces", lambda _self, _begin, _base: None)
 
 
 MUTANTS = {

@@ -174,7 +174,7 @@ class SimulatedSession(session.Session):
         self._sock = sock
         self._raw = sock  # type: ignore[assignment]  # it is only closed
         self._introductions = machine.replication.introductions
-        self._requests = machine.replication.remote_requests
+        self._requests = machine.replication.peer_api
         self._host = sock.link.ends[0].host
         self._channel = None
         self._worker = session.__dict__["ThreadPoolExecutor"](1, thread_name_prefix=f"{machine.name}-worker")

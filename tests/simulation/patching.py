@@ -216,6 +216,6 @@ def install(simulated_os: Module) -> None:
         if module_name in ("offsite.pools.page_store", "offsite.pools.open_image") and module.__dict__["os"] is os:
             module.__dict__["os"] = simulated_os
     session = sys.modules["offsite.replication.inbound.session"]
-    conductor = sys.modules["offsite.replication.runs.dispatcher"]
+    dispatcher = sys.modules["offsite.replication.runs.dispatcher"]
     session.__dict__.update(ThreadPoolExecutor=Executor, wait=wait_for_futures)
-    conductor.__dict__["Random"] = lambda: random.Random(Current.random.random())
+    dispatcher.__dict__["Random"] = lambda: random.Random(Current.random.random())

@@ -11,8 +11,8 @@ from offsite.clock import Clock, SystemClock
 from offsite.errors import InUse
 from offsite.events import Report, ignore
 from offsite.pools.protocol import Pool
-from offsite.replication.inbound.listener import SESSIONS_MAX, PeerServer
-from offsite.replication.inbound.peer_api import Authenticate, RemoteRequests
+from offsite.replication.inbound.listener import SESSIONS_MAX, PeerListener
+from offsite.replication.inbound.peer_api import Authenticate, PeerApi
 from offsite.replication.link.dialer import Dialer, Dials
 from offsite.replication.link.identity import Certificates, SystemIdentity
 from offsite.replication.peers.contacts import Contacts
@@ -24,10 +24,10 @@ from offsite.replication.records.limits import Limits
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.runs.attempt import Attempt
 from offsite.replication.runs.control import RunControl
-from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.hooks import Hooks
 from offsite.replication.runs.preparation import Preparation
-from offsite.replication.runs.reconciler import Upkeep
+from offsite.replication.runs.reconciler import Reconciler
 from offsite.replication.runs.requests import Requested, RunRequests
 from offsite.replication.sets.resolution import Resolution, Resolved
 from offsite.replication.sets.sets import Sets
@@ -41,9 +41,9 @@ from offsite.ticker import Ticker
 class Replication:
     """Safe to use from any thread. `listen` is the address of the peer port; port 0 takes any that is free.
 
-    Until it is started, nothing happens by itself. A simulator never starts it: it calls the steps of `conductor`
-    and `upkeep`, hands in who dials, who does attempts and how runs wait for their bandwidth, and puts peers'
-    requests to `remote_requests`.
+    Until it is started, nothing happens by itself. A simulator never starts it: it calls the steps of `dispatcher`
+    and `reconciler`, hands in who dials, who does attempts and how runs wait for their bandwidth, and puts peers'
+    requests to `peer_api`.
     """
 
     def __init__(
@@ -65,39 +65,37 @@ class Replication:
         locks, fences, limits = SetLocks(), Fences(), Limits(system.name)
         self._database = database
         self._listen = listen
-        self.remote_requests = RemoteRequests(
-            database, pools, system, authenticate, locks, fences, limits, report, clock, wait
-        )
+        self.peer_api = PeerApi(database, pools, system, authenticate, locks, fences, limits, report, clock, wait)
         self.contacts = Contacts(database, report, clock)
         self.introductions = Introductions(database, system, self.contacts, report, clock)
         admission = Admission("to the peer port", lambda: SESSIONS_MAX, report, clock, listens="port")
-        self._server = PeerServer(listen, authority, self.introductions, self.remote_requests, admission)
+        self._server = PeerListener(listen, authority, self.introductions, self.peer_api, admission)
         dialer = dialer or Dialer(authority, self.introductions, clock)
         self.peers = Peers(
             database, dialer, authority, system, self.introductions, self.contacts, listen, limits, report, clock, wait
         )
-        self.conductor = Conductor(
+        self.dispatcher = Dispatcher(
             database, pools, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
         )
-        self.upkeep = Upkeep(database, pools, self.peers, locks, self.conductor, report, clock)
+        self.reconciler = Reconciler(database, pools, self.peers, locks, self.dispatcher, report, clock)
         self._preparation = Preparation(database, pools, locks, hooks, report, clock)
         self._requests = RunRequests(
-            database, pools, self.peers, locks, self.conductor, self._preparation, report, clock
+            database, pools, self.peers, locks, self.dispatcher, self._preparation, report, clock
         )
         self._control = RunControl(
-            database, pools, self.peers, locks, self.conductor, self._preparation, self.upkeep, report, clock
+            database, pools, self.peers, locks, self.dispatcher, self._preparation, self.reconciler, report, clock
         )
-        self._resolution = Resolution(database, pools, self.peers, locks, self.conductor, report, clock)
+        self._resolution = Resolution(database, pools, self.peers, locks, self.dispatcher, report, clock)
         self.sets = Sets(
-            database, pools, self.peers, self.conductor, self.upkeep, locks, fences, limits, hooks, report, clock
+            database, pools, self.peers, self.dispatcher, self.reconciler, locks, fences, limits, hooks, report, clock
         )
         self._tickers = (
-            Ticker("conductor", self.conductor.step, clock),
-            Ticker("upkeep", self.upkeep.step, clock),
+            Ticker("dispatcher", self.dispatcher.step, clock),
+            Ticker("reconciler", self.reconciler.step, clock),
         )
-        self.conductor.wake, self.upkeep.wake = (ticker.wake for ticker in self._tickers)
-        self.conductor.when_peer_gone = self.upkeep.peer_failed
-        self.peers.when_start_chosen = self.conductor.cut_from
+        self.dispatcher.wake, self.reconciler.wake = (ticker.wake for ticker in self._tickers)
+        self.dispatcher.when_peer_gone = self.reconciler.peer_failed
+        self.peers.when_start_chosen = self.dispatcher.cut_from
 
     @property
     def port(self) -> int:
@@ -109,7 +107,7 @@ class Replication:
         self._server.start()
         self.peers.own_address = (self._listen[0], self._server.port)
         self.recover()
-        self._preparation.thaw(self.conductor.wake)
+        self._preparation.thaw(self.dispatcher.wake)
         for ticker in self._tickers:
             ticker.start()
 
@@ -125,7 +123,7 @@ class Replication:
         """Leaves runs off where they are: the next start goes on with them."""
         until = time.monotonic() + timeout_seconds
         self.stop_hooks()
-        self.conductor.stop(timeout_seconds)
+        self.dispatcher.stop(timeout_seconds)
         for ticker in self._tickers:
             ticker.stop(max(0.1, until - time.monotonic()))
         self._server.stop(max(0.1, until - time.monotonic()))
@@ -165,7 +163,7 @@ class Replication:
 
     def progress(self, set_name: str) -> RunProgress | None:
         """Of the newest run that this system, as the primary, has worked on since it was started."""
-        return self.conductor.progress(self.sets.record(set_name).uuid)
+        return self.dispatcher.progress(self.sets.record(set_name).uuid)
 
     def _uuids(self, set_names: Sequence[str]) -> list[str]:
         """Each once."""
@@ -175,7 +173,7 @@ class Replication:
 
     def volumes_renamed(self) -> None:
         """The other halves of sets are told soon what their primaries are called now."""
-        self.upkeep.set_changed()
+        self.reconciler.set_changed()
 
     def guard(self, image_id: int) -> None:
         """Raises InUse, naming what needs it, for an image that nobody may delete now. See needs.py."""

@@ -216,7 +216,7 @@ def test_a_run_under_way_tells_how_far_it_is(two: tuple[Bench, Bench], monkeypat
     with london.system.database.transaction() as connection:
         connection.execute(runs_table.insert(), [row, row | {"uuid": "q", "state": "queued"}])
     progress = RunProgress("r", "sending", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, 1234.5, None, None)
-    monkeypatch.setattr(london.system.replication.conductor, "progress", lambda _: progress)
+    monkeypatch.setattr(london.system.replication.dispatcher, "progress", lambda _: progress)
     found = samples(london)
     assert value(found, "offsite_run_size_bytes", set=name) == 4000
     assert value(found, "offsite_run_left_bytes", set=name) == 3000
@@ -225,7 +225,7 @@ def test_a_run_under_way_tells_how_far_it_is(two: tuple[Bench, Bench], monkeypat
     assert value(found, "offsite_set_queued", set=name) == 1
 
     waiting = RunProgress("r", "waiting", 25.0, 4000, 3000, 0, 0, 100.0, 1.0, None, None, "gone", ErrorClass.TRANSIENT)
-    monkeypatch.setattr(london.system.replication.conductor, "progress", lambda _: waiting)
+    monkeypatch.setattr(london.system.replication.dispatcher, "progress", lambda _: waiting)
     found = samples(london)
     assert value(found, "offsite_run_rate_bytes_per_second", set=name) == 0, "nothing is being sent"
     assert not has(found, "offsite_run_expected_end_timestamp_seconds")
@@ -267,14 +267,14 @@ def best_seconds(work: Callable[[], object], times: int = 5) -> float:
 @pytest.mark.slow
 def test_a_scrape_of_32_sets_is_quick_also_when_the_peer_has_gone(many: tuple[Bench, Bench]) -> None:
     _, newark = many
-    presence = newark.system.replication.peers.presence
+    reachability = newark.system.replication.peers.reachability
     for bench in many:
         assert best_seconds(lambda bench=bench: metrics.exposition(bench.system, "")) < 0.5  # type: ignore[misc]
 
     with Silent() as address:
         with newark.system.database.transaction() as connection:
             connection.exec_driver_sql("UPDATE peers SET address = ?", (address,))
-        presence.forget()
+        reachability.forget()
         begun = time.perf_counter()
         found = samples(newark)
         assert time.perf_counter() - begun < 1.5, "a peer that never answers is waited for once, not once a set"

@@ -204,7 +204,7 @@ class World:
                 base = "SELECT uuid FROM points WHERE state = 'base'"
                 transaction.exec_driver_sql(f"UPDATE {table} SET uuid = :uuid WHERE uuid IN ({base})", unknown)
         replication = self.london.system.replication
-        replication.upkeep.set_changed()
+        replication.reconciler.set_changed()
         wait_until("it is seen", lambda: replication.sets.get("SalesDR").status is Status.DIVERGED)
 
     def hooks(self) -> None:

@@ -262,7 +262,7 @@ def test_a_run_that_a_crash_cut_before_its_snapshot_is_made_up_for(
     schedule(london, "Nightly")
     london.clock.at = utc(2027, 1, 4, 11)
     with monkeypatch.context() as patch:
-        patch.setattr("offsite.replication.runs.run_states.Taking.take", crash)
+        patch.setattr("offsite.replication.runs.run_points.RunPoints.take", crash)
         with pytest.raises(Crash):
             london.scheduler.step()
     assert [row["state"] for row in london.bench.rows("show replication-runs")] == ["preparing"]

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from offsite.access.certificates import Authority
 from offsite.clock import SystemClock
 from offsite.errors import BadParameter, PeerUnreachable, PoolFailed, ProtocolError
-from offsite.replication.inbound.peer_api import RemoteRequests
+from offsite.replication.inbound.peer_api import PeerApi
 from offsite.replication.link.dialer import Dialer
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.link.pinning import check_pinnable, client_context, server_name_of
@@ -135,7 +135,7 @@ def test_dates_do_not_count(tmp_path: Path, newark: Site, years: int) -> None:
         london.create_set("SalesDR", volume, "Newark")
         assert london.run_to_end("SalesDR").state == "success"
         assert newark.replication.peers.online("London"), "and the other way round"
-        newark.replication.peers.presence.forget()
+        newark.replication.peers.reachability.forget()
         assert newark.replication.peers.online("London")
     finally:
         london.stop()
@@ -162,7 +162,7 @@ def test_a_certificate_like_anothers_issuer_locks_nobody_out(
                 " VALUES ('Mallory', ?, 'Mallory', '127.0.0.1:1', ?, 0)",
                 (mallory.identity.uuid, mallory.shown.certificate_der),
             )
-    london.replication.peers.presence.forget()
+    london.replication.peers.reachability.forget()
     assert london.replication.peers.online("Newark")
 
 
@@ -278,12 +278,12 @@ def test_records_that_cannot_be_read_end_that_handshake_alone(
 ) -> None:
     pair(london, newark)
 
-    def fail(_requests: RemoteRequests) -> list[bytes]:
+    def fail(_requests: PeerApi) -> list[bytes]:
         raise PoolFailed("its state database failed")
 
     peer = london.replication.peers.record("Newark")
     with monkeypatch.context() as broken:
-        broken.setattr(RemoteRequests, "pinned_certificates", fail)
+        broken.setattr(PeerApi, "pinned_certificates", fail)
         newark.restart()
         with pytest.raises(PeerUnreachable):
             ping(london.replication.peers.connect(peer))

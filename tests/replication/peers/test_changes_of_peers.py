@@ -76,7 +76,7 @@ def new_certificate(site: Site) -> None:
 def connected(one: Site, other: Site) -> bool:
     """Both ways, as it is at this instant."""
     for site, peer in ((one, other.name), (other, one.name)):
-        site.replication.peers.presence.forget()
+        site.replication.peers.reachability.forget()
         if not site.replication.peers.online(peer):
             return False
     return True

@@ -13,7 +13,7 @@ from offsite import events
 from offsite.events import EventKind
 from offsite.replication.peers.contact_records import ContactRecord
 from offsite.replication.peers.contacts import Contacts
-from offsite.replication.transfer.receiver.endpoint import SecondarySide
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.wire.messages import Done, Ping, Position
 from offsite.store.settings import CLOCK_SKEW_WARNING, PEER_GONE_AFTER, Settings
 from tests.replication.runs.test_dispatcher import Quiet
@@ -102,7 +102,7 @@ def test_a_peer_that_is_gone_is_told_and_that_it_is_back(
     assert left.replication.peers.get(gone.name).contact.gone_since is not None
     left.restart()  # it is still gone, which is no news
     for _ in range(3):
-        left.replication.upkeep.step()
+        left.replication.reconciler.step()
     record = left.replication.peers.record(gone.name)
     left.replication.contacts.failed(record, "again")
     wait_until("it would be told", lambda: left.replication.contacts.is_silent(record))
@@ -145,15 +145,15 @@ def test_a_peer_that_a_run_goes_on_with_is_not_gone_though_no_visit_gets_through
         site.replication._tickers[1].stop(WAIT_SECONDS)
     monkeypatch.setattr("offsite.replication.peers.contacts.ALIVE_SECONDS", 0.0)
     sides = [(london, london.replication.peers.record("Newark")), (newark, newark.replication.peers.record("London"))]
-    store, failed = SecondarySide.store, list[str]()
+    store, failed = ReceiverEndpoint.store, list[str]()
 
-    def store_while_visits_fail(side: SecondarySide, *arguments: Any) -> Position:
+    def store_while_visits_fail(side: ReceiverEndpoint, *arguments: Any) -> Position:
         for site, peer in sides:
             site.replication.contacts.failed(peer, "no room on the link")
             failed.append(peer.name)
         return store(side, *arguments)
 
-    monkeypatch.setattr(SecondarySide, "store", store_while_visits_fail)
+    monkeypatch.setattr(ReceiverEndpoint, "store", store_while_visits_fail)
     london.run_to_end("SalesDR")
     assert failed
     for site, peer in sides:

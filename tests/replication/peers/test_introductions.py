@@ -18,7 +18,7 @@ from offsite.replication.link.dialer import Dialer
 from offsite.replication.peers import incarnation_records
 from offsite.replication.peers.incarnation import Start
 from offsite.replication.peers.introductions import Introductions
-from offsite.replication.transfer.receiver.endpoint import SecondarySide
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.messages import (
     EARLIER_MAX,
@@ -333,15 +333,15 @@ def test_a_run_of_the_start_that_is_given_up_gets_to_no_commit(
     london.create_set("SalesDR", volume, "Newark")
     chosen = refuse_another_start(newark, london)
     london.write(volume, 0, b"x" * 4096)
-    store, stored = SecondarySide.store, list[str]()
+    store, stored = ReceiverEndpoint.store, list[str]()
 
-    def store_and_choose(side: SecondarySide, *arguments: Any) -> Position:
+    def store_and_choose(side: ReceiverEndpoint, *arguments: Any) -> Position:
         if not stored:
             stored.append("once")
             newark.replication.peers.accept("London", chosen)
         return store(side, *arguments)
 
-    monkeypatch.setattr(SecondarySide, "store", store_and_choose)
+    monkeypatch.setattr(ReceiverEndpoint, "store", store_and_choose)
     london.replication.replicate("SalesDR")
     london.await_trouble("SalesDR", "Newark")
     assert stored and newark.content("Sales") == bytes(MIB)

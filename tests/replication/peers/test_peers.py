@@ -422,7 +422,7 @@ def test_an_answer_to_whether_a_peer_is_there_holds_good_for_a_while(london: Sit
     assert london.replication.peers.online("Newark")
     newark.replication.stop()
     assert london.replication.peers.online("Newark"), "a few seconds old"
-    london.replication.peers.presence.forget()
+    london.replication.peers.reachability.forget()
     assert not london.replication.peers.online("Newark")
     newark.open()
     newark.start()

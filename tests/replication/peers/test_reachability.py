@@ -10,7 +10,7 @@ import pytest
 
 from offsite.clock import SystemClock
 from offsite.errors import PeerUnreachable
-from offsite.replication.peers.reachability import PATIENCE_SECONDS, Presence
+from offsite.replication.peers.reachability import PATIENCE_SECONDS, Reachability
 from offsite.replication.records.peer_records import PeerRecord
 
 PEER = PeerRecord(
@@ -43,9 +43,9 @@ class SilentDialer:
 
 def test_many_questions_wait_for_a_silent_peer_as_long_as_one() -> None:
     dialer = SilentDialer()
-    presence = Presence(dialer, SystemClock())
+    reachability = Reachability(dialer, SystemClock())
     begun = time.perf_counter()
-    assert not any(presence.is_online(PEER) for _ in range(32))
+    assert not any(reachability.is_online(PEER) for _ in range(32))
     assert time.perf_counter() - begun < 4 * PATIENCE_SECONDS
     assert dialer.dials == 1
     dialer.gone.set()
@@ -65,8 +65,8 @@ class FaultyDialer:
 def test_after_a_fault_it_is_asked_again() -> None:
     """Were the question still open, nobody would ask any more, and the peer count as gone for good."""
     dialer = FaultyDialer()
-    presence = Presence(dialer, SystemClock())
+    reachability = Reachability(dialer, SystemClock())
     for _ in range(2):
-        assert not presence.is_online(PEER)
-        presence.forget()
+        assert not reachability.is_online(PEER)
+        reachability.forget()
     assert dialer.dials == 2

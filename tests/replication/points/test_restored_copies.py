@@ -15,10 +15,10 @@ from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.other_halves import OtherHalves
 from offsite.replication.points.plan import Adopt, PrimaryHolds, Relation, SecondaryHolds, Send, Step
 from offsite.replication.records import run_records, set_records
-from offsite.replication.runs.run_states import Taking
+from offsite.replication.runs.run_points import RunPoints
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.sender import machine
-from offsite.replication.transfer.sender.driver import PrimaryDriver
+from offsite.replication.transfer.sender.driver import SenderDriver
 from offsite.replication.wire import frames
 from offsite.replication.wire.exchange import Asking
 from offsite.replication.wire.messages import START, Ask, Begin, Keep
@@ -258,8 +258,8 @@ def test_a_copy_of_an_aborted_run_whose_images_are_gone_takes_the_place_of_no_ba
     with world.primary.database.read() as connection:
         aborted = run_records.find_run(connection, run)
     assert aborted is not None
-    taking = Taking(world.primary.database, world.primary.pools, world.clock)
-    taking.abort(world.primary.of, aborted, "aborted", may_be_committed=False)
+    run_points = RunPoints(world.primary.database, world.primary.pools, world.clock)
+    run_points.abort(world.primary.of, aborted, "aborted", may_be_committed=False)
     before = world.primary.save()
     with pytest.raises(errors.Diverged):
         world.attempt(world.request())
@@ -390,8 +390,8 @@ def _set_generation(end: End, generation: int) -> None:
 
 def _drive(world: World, run: str, link: Link) -> None:
     end = world._primary_end(run)
-    driver = PrimaryDriver(link, end, Progress(run, 0.0, world.clock), lambda: None)
-    driver.drive(machine.PrimaryRun(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.holds))
+    driver = SenderDriver(link, end, Progress(run, 0.0, world.clock), lambda: None)
+    driver.drive(machine.SenderMachine(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.holds))
 
 
 def test_a_begin_with_a_time_that_is_none_is_refused() -> None:

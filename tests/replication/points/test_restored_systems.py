@@ -190,7 +190,7 @@ def test_a_run_that_stood_still_meanwhile_goes_on_once_it_is_decided(
     replicate(london, 1)
     saved = save(london)
     newest = replicate(london, 2)
-    monkeypatch.setattr("offsite.replication.runs.reconciler.Upkeep._compare_bases", lambda *_: None)
+    monkeypatch.setattr("offsite.replication.runs.reconciler.Reconciler._compare_bases", lambda *_: None)
     put_back(london, saved, newark)
     run = london.replication.replicate("SalesDR").run
     await_status(london, Status.DIVERGED)
@@ -206,7 +206,7 @@ def test_an_abort_leaves_the_copy_alone_too(london: Site, newark: Site, monkeypa
     replicate(london, 1)
     saved = save(london)
     newest = replicate(london, 2)
-    monkeypatch.setattr("offsite.replication.runs.reconciler.Upkeep._compare_bases", lambda *_: None)
+    monkeypatch.setattr("offsite.replication.runs.reconciler.Reconciler._compare_bases", lambda *_: None)
     put_back(london, saved, newark)
     london.replication.replicate("SalesDR")
     await_status(london, Status.DIVERGED)

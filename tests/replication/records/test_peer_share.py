@@ -179,7 +179,7 @@ class Clock:
 def test_requests_that_come_too_fast_wait_for_their_turn(newark: Site) -> None:
     clock, waits = Clock(), list[float]()
     pace = PeerPace(clock, waits.append)
-    (peer,) = newark.replication.remote_requests._peers()
+    (peer,) = newark.replication.peer_api._peers()
     for _ in range(peer_share.REQUESTS_AT_ONCE):
         pace.take_turn(peer)
     assert waits == []
@@ -197,7 +197,7 @@ def test_requests_that_come_too_fast_wait_for_their_turn(newark: Site) -> None:
 def test_what_a_peer_causes_is_told_as_caused_by_a_peer(london: Site, newark: Site) -> None:
     """Its events have room of their own: whichever thread of a session tells them."""
     sources: dict[events.EventKind, Source] = {}
-    requests = newark.replication.remote_requests
+    requests = newark.replication.peer_api
     requests._report = lambda kind, _: sources.update({kind: kind.source()})
     make_set(london, "Sales")
     assert sources[events.SET_CREATED] is Source.PEER
@@ -214,7 +214,7 @@ def test_two_requests_at_once_are_within_a_limit_together_or_one_is_refused(
         Settings(newark.database).set(MAXIMUM_REPLICATION_SETS, "1")
     elif what == "size":
         newark.replication.peers.change("London", PeerChange(secondary_size_limit=MIB + 1))
-    requests, (peer,) = newark.replication.remote_requests, newark.replication.peers._records()
+    requests, (peer,) = newark.replication.peer_api, newark.replication.peers._records()
     pools, names = requests._pools, iter(["OneDR" if what == "name" else "TwoDR"])
 
     class Between(dict[str, Any]):
@@ -248,7 +248,7 @@ def test_two_systems_at_once_are_within_the_limit_of_peer_connections(
     newark: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Settings(newark.database).set(MAXIMUM_PEER_CONNECTIONS, "2")
-    requests = newark.replication.remote_requests
+    requests = newark.replication.peer_api
     check, others = requests._check_new_peer, iter(["Other"])
 
     def check_later(name: str, certificate: bytes) -> None:

@@ -61,7 +61,7 @@ class Quiet(Site):
         return self.replication.sets.record(name)
 
     def step(self) -> float | None:
-        return self.replication.conductor.step()
+        return self.replication.dispatcher.step()
 
     def succeed(self, attempt: Attempt) -> None:
         """As after the last step of the machine: the point is the base."""
@@ -174,7 +174,7 @@ def test_a_success_sets_the_waits_back_also_for_an_attempt_of_the_same_run(londo
     london.step()
     attempt = london.attempts[0]
     london.succeed(attempt)
-    life = london.replication.conductor._lives[attempt.set.uuid]
+    life = london.replication.dispatcher._lives[attempt.set.uuid]
     assert (life.failures, life.retry_at, life.peer_gone) == (0, None, False)
     assert [kind for kind, _ in london.told].count(events.SET_RESUMED) == 1
 
@@ -189,9 +189,9 @@ def test_as_soon_as_a_peer_is_back_its_runs_are_tried_again_but_not_those_that_f
     london.end(second, PoolFull("full"))
     london.step()
     assert london.attempts == []
-    assert london.replication.conductor.waits_for_peer("uuid-A")
-    assert not london.replication.conductor.waits_for_peer("uuid-B")
-    london.replication.conductor.peer_is_back(1)
+    assert london.replication.dispatcher.waits_for_peer("uuid-A")
+    assert not london.replication.dispatcher.waits_for_peer("uuid-B")
+    london.replication.dispatcher.peer_is_back(1)
     london.step()
     assert london.under_way() == ["A"]
 
@@ -240,8 +240,8 @@ def test_a_set_that_is_suspended_while_its_turn_is_chosen_does_not_begin(
     """The records have been read, then the user suspends: nothing may be sent after that."""
     london.add_set("A")
     london.replication.replicate("A")
-    conductor = london.replication.conductor
-    read = conductor._runs_to_send
+    dispatcher = london.replication.dispatcher
+    read = dispatcher._runs_to_send
 
     def read_then_suspend() -> Sequence[tuple[SetRecord, RunRecord]]:
         found = read()
@@ -249,7 +249,7 @@ def test_a_set_that_is_suspended_while_its_turn_is_chosen_does_not_begin(
         london.replication.suspend("A")
         return found
 
-    monkeypatch.setattr(conductor, "_runs_to_send", read_then_suspend)
+    monkeypatch.setattr(dispatcher, "_runs_to_send", read_then_suspend)
     assert london.step() == london.clock.time, "it has to look again"
     assert london.attempts == []
     assert london.step() is None
@@ -303,7 +303,7 @@ def test_records_that_cannot_be_read_are_read_again(london: Quiet, monkeypatch: 
         raise StateDirectoryError("the disk failed")
 
     with monkeypatch.context() as broken:
-        broken.setattr(london.replication.conductor, "_runs_to_send", fail)
+        broken.setattr(london.replication.dispatcher, "_runs_to_send", fail)
         assert london.step() == london.clock.time + 5
     london.step()
     assert london.under_way() == ["A"]
@@ -319,7 +319,7 @@ def test_a_failure_that_cannot_be_recorded_is_still_tried_again(london: Quiet, m
 
     with monkeypatch.context() as broken:
         broken.setattr(london.database, "transaction", fail)
-        broken.setattr(london.replication.conductor._settings, "get", fail)
+        broken.setattr(london.replication.dispatcher._settings, "get", fail)
         london.end(london.attempts[0], PoolFull("full"))
     london.clock.time += 1
     london.step()
@@ -362,7 +362,7 @@ def test_a_stop_leaves_runs_as_they_are(london: Quiet) -> None:
     london.replication.replicate("A")
     london.step()
     (attempt,) = london.attempts
-    london.replication.conductor.stop(0.0)
+    london.replication.dispatcher.stop(0.0)
     assert attempt.is_stopped
     london.end(attempt, PeerUnreachable("cut"))
     assert london.step() is None

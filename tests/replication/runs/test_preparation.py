@@ -117,7 +117,7 @@ def test_a_snapshot_that_fails_thaws_too(london: Quiet, hooks: Hooks, monkeypatc
         raise PoolFull("pool A is full")
 
     def full_once() -> None:
-        monkeypatch.setattr(london.replication._preparation._taking, "take", full)
+        monkeypatch.setattr(london.replication._preparation._run_points, "take", full)
 
     hooks.meanwhile["freeze"] = full_once
     with pytest.raises(PoolFull, match="pool A is full"):
@@ -327,7 +327,7 @@ def test_a_start_does_not_wait_for_a_hook_but_new_requests_do(
         let_end.wait(30)
 
     hooks.meanwhile["thaw"] = hang
-    (thread,) = london.replication._preparation.thaw(london.replication.conductor.wake)
+    (thread,) = london.replication._preparation.thaw(london.replication.dispatcher.wake)
     assert running.wait(10) and thread.is_alive()
     london.step()
     assert london.attempts == [], "nothing is sent before it went well"
@@ -359,7 +359,7 @@ def test_a_pool_that_fails_at_a_start_leaves_the_run_for_the_next_one(
 
 def start_again(london: Quiet) -> None:
     london.replication.recover()
-    for thread in london.replication._preparation.thaw(london.replication.conductor.wake):
+    for thread in london.replication._preparation.thaw(london.replication.dispatcher.wake):
         thread.join(30)
         assert not thread.is_alive()
 

@@ -81,8 +81,8 @@ def test_what_changes_during_a_visit_is_told_by_the_next_one_at_once(
     london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The visit has read the records before: a suspension that is lifted just then would be shown for a minute."""
-    upkeep = london.replication.upkeep
-    tell, changes = upkeep._tell, [Settings(queue_policy="discard")]
+    reconciler = london.replication.reconciler
+    tell, changes = reconciler._tell, [Settings(queue_policy="discard")]
 
     def tell_and_change(*arguments: object) -> None:
         tell(*arguments)  # type: ignore[arg-type]  # passed on as it came
@@ -91,8 +91,8 @@ def test_what_changes_during_a_visit_is_told_by_the_next_one_at_once(
 
     monkeypatch.setattr("offsite.replication.runs.reconciler.SOON_SECONDS", 600.0)
     monkeypatch.setattr("offsite.replication.runs.reconciler.SELDOM_SECONDS", 600.0)
-    monkeypatch.setattr(upkeep, "_tell", tell_and_change)
-    upkeep.set_changed()
+    monkeypatch.setattr(reconciler, "_tell", tell_and_change)
+    reconciler.set_changed()
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard", 10)
 
 
@@ -154,12 +154,12 @@ def test_a_set_that_is_just_being_deleted_is_not_told_as_one_whose_half_is_missi
     """A deletion gets to the other half first; a visit that comes between would warn of what was done on purpose."""
     of = london.replication.sets.record("SalesDR")
     visits: list[str] = []
-    with london.replication.upkeep._locks.requesting(of.uuid, of.name):
+    with london.replication.reconciler._locks.requesting(of.uuid, of.name):
         newark.replication.sets.delete("SalesDR", local_only=True)
-        monkeypatch.setattr(london.replication.conductor, "peer_is_back", lambda _peer: visits.append("visit"))
+        monkeypatch.setattr(london.replication.dispatcher, "peer_is_back", lambda _peer: visits.append("visit"))
         wait_until("it was visited", lambda: len(visits) > 2)
-        assert not london.replication.upkeep.half_missing(of.uuid)
-    wait_until("it is found", lambda: london.replication.upkeep.half_missing(of.uuid))
+        assert not london.replication.reconciler.half_missing(of.uuid)
+    wait_until("it is found", lambda: london.replication.reconciler.half_missing(of.uuid))
 
 
 def test_what_comes_late_from_an_older_connection_does_not_stay(london: Site, newark: Site) -> None:
@@ -167,8 +167,8 @@ def test_what_comes_late_from_an_older_connection_does_not_stay(london: Site, ne
     late = ChangeSet(set_uuid=newark.replication.sets.record("SalesDR").uuid, settings=settings_of(london_set(london)))
     london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
-    (peer,) = newark.replication.remote_requests._peers()
-    newark.replication.remote_requests.change_set(peer, late)
+    (peer,) = newark.replication.peer_api._peers()
+    newark.replication.peer_api.change_set(peer, late)
     assert newark.replication.sets.record("SalesDR").queue_policy == "queue-latest"
     wait_until("it is told again", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
 
@@ -179,11 +179,13 @@ def london_set(london: Site) -> SetRecord:
 
 def test_a_peer_without_sets_is_not_looked_at_all_the_time(london: Site, newark: Site) -> None:
     """Its next visit would be due, and never be made: the thread would take a whole core. Found by the simulator."""
-    upkeep = london.replication.upkeep
-    wait_until("it was visited", lambda: upkeep._due != {})
+    reconciler = london.replication.reconciler
+    wait_until("it was visited", lambda: reconciler._due != {})
     london.replication.sets.delete("SalesDR")
-    wait_until("the next visit would be due", lambda: all(at < time.monotonic() for at in list(upkeep._due.values())))
-    next_at = upkeep.step()
+    wait_until(
+        "the next visit would be due", lambda: all(at < time.monotonic() for at in list(reconciler._due.values()))
+    )
+    next_at = reconciler.step()
     assert next_at is not None and next_at > time.monotonic()
     assert newark.replication.sets.all() == []
 
@@ -192,7 +194,7 @@ def test_a_set_whose_primary_is_busy_cannot_be_deleted_from_the_other_side(
     london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Attempt] = []
-    monkeypatch.setattr(london.replication.conductor, "_start", begun.append)
+    monkeypatch.setattr(london.replication.dispatcher, "_start", begun.append)
     london.replication.replicate("SalesDR")
     with pytest.raises(InUse, match=r"London: .*has a run under way or queued here"):
         newark.replication.sets.delete("SalesDR")
@@ -209,23 +211,23 @@ def test_a_peer_that_refuses_a_visit_is_visited_again(
 
     visits: list[str] = []
     with monkeypatch.context() as broken:
-        broken.setattr("offsite.replication.inbound.peer_api.RemoteRequests.list_sets", refuse)
-        broken.setattr(london.replication.conductor, "peer_is_back", lambda _peer: visits.append("visit"))
+        broken.setattr("offsite.replication.inbound.peer_api.PeerApi.list_sets", refuse)
+        broken.setattr(london.replication.dispatcher, "peer_is_back", lambda _peer: visits.append("visit"))
         wait_until("it is asked again and again", lambda: len(visits) > 2)
     london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
 
 
-def test_records_that_cannot_be_read_end_no_upkeep(london: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    upkeep = london.replication.upkeep
+def test_records_that_cannot_be_read_end_no_reconciler(london: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    reconciler = london.replication.reconciler
 
     def fail() -> None:
         raise StateDirectoryError("the disk failed")
 
     with monkeypatch.context() as broken:
         broken.setattr(london.database, "read", fail)
-        assert upkeep.step() is not None
-    assert upkeep.step() is not None
+        assert reconciler.step() is not None
+    assert reconciler.step() is not None
 
 
 def test_a_peer_that_comes_back_is_noticed_within_seconds(
@@ -253,9 +255,9 @@ def still(london: Site) -> Site:
 
 
 def visit(site: Site) -> None:
-    upkeep = site.replication.upkeep
+    reconciler = site.replication.reconciler
     peers, sets = site.replication.peers._records(), site.replication.sets._records()
-    upkeep._visit(peers[0], sets)
+    reconciler._visit(peers[0], sets)
 
 
 @pytest.mark.parametrize(
@@ -280,14 +282,14 @@ def test_a_peer_that_refuses_the_second_connection_of_a_visit_ends_it(
         raise NotAllowed("not this one")
 
     monkeypatch.setattr(peers, "connect", connect_once)
-    monkeypatch.setattr("offsite.replication.inbound.peer_api.RemoteRequests.change_set", refuse)
+    monkeypatch.setattr("offsite.replication.inbound.peer_api.PeerApi.change_set", refuse)
     visit(still)
     assert len(dials) == 2
 
 
 @pytest.mark.parametrize("error", [OSError("the disk"), IntegrityError("INSERT", None, Exception("no such peer"))])
 @pytest.mark.parametrize("where", ["connect", "list"])
-def test_a_visit_that_fails_on_this_side_ends_no_upkeep(
+def test_a_visit_that_fails_on_this_side_ends_no_reconciler(
     still: Site, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
 ) -> None:
     """Its thread would be gone, and with it every visit until the next start."""
@@ -298,10 +300,10 @@ def test_a_visit_that_fails_on_this_side_ends_no_upkeep(
     if where == "connect":
         monkeypatch.setattr(still.replication.peers, "connect", fail)
     else:
-        monkeypatch.setattr(still.replication.upkeep, "_compare", fail)
+        monkeypatch.setattr(still.replication.reconciler, "_compare", fail)
     visit(still)
     assert not still.replication.contacts.is_silent(still.replication.peers.record("Newark"))
-    assert still.replication.upkeep.settle_now(london_set(still)) is (where == "list")
+    assert still.replication.reconciler.settle_now(london_set(still)) is (where == "list")
 
 
 def test_a_peer_that_trickles_holds_up_no_visit(still: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +328,7 @@ def test_a_peer_that_trickles_holds_up_no_visit(still: Site, monkeypatch: pytest
     thread.join(WAIT_SECONDS / 2)
     is_over = not thread.is_alive()
     settled = threading.Thread(
-        target=still.replication.upkeep.settle_now, args=(_with_an_aborted_run(still),), daemon=True
+        target=still.replication.reconciler.settle_now, args=(_with_an_aborted_run(still),), daemon=True
     )
     settled.start()
     settled.join(WAIT_SECONDS / 2)
@@ -346,21 +348,21 @@ def _with_an_aborted_run(site: Site) -> SetRecord:
 
 
 class Visits:
-    """The upkeep of London, stepped by hand: when it visits its peer, and whether that answers."""
+    """The reconciler of London, stepped by hand: when it visits its peer, and whether that answers."""
 
     def __init__(self, london: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at: list[float] = []
         self.time = 1000.0
-        upkeep, contacts = london.replication.upkeep, london.replication.contacts
+        reconciler, contacts = london.replication.reconciler, london.replication.contacts
         for ticker in london.replication._tickers:
             ticker.stop(WAIT_SECONDS)
-        self.upkeep, self._contacts = upkeep, contacts
+        self.reconciler, self._contacts = reconciler, contacts
         self.answers = True
         monkeypatch.setattr("offsite.replication.runs.reconciler.SOON_SECONDS", 5.0)
         monkeypatch.setattr("offsite.replication.runs.reconciler.SELDOM_SECONDS", 60.0)
-        monkeypatch.setattr(upkeep, "_clock", self)
-        monkeypatch.setattr(upkeep, "_visit", self._visit)
-        upkeep._due.clear()
+        monkeypatch.setattr(reconciler, "_clock", self)
+        monkeypatch.setattr(reconciler, "_visit", self._visit)
+        reconciler._due.clear()
 
     def monotonic(self) -> float:
         return self.time
@@ -377,7 +379,7 @@ class Visits:
         self.at.clear()
         begun, until = self.time, self.time + seconds
         while True:
-            due = self.upkeep.step()
+            due = self.reconciler.step()
             assert due is not None
             if due > until:
                 self.time = until
@@ -386,7 +388,7 @@ class Visits:
 
 
 def told_everything(london: Site) -> None:
-    wait_until("nothing is owed", lambda: len(london.replication.upkeep._told) == 1)
+    wait_until("nothing is owed", lambda: len(london.replication.reconciler._told) == 1)
 
 
 def test_after_a_run_has_failed_the_peer_is_visited_within_seconds(
@@ -396,21 +398,21 @@ def test_after_a_run_has_failed_the_peer_is_visited_within_seconds(
     told_everything(london)
     visits = Visits(london, monkeypatch)
     assert visits.pass_seconds(130.0) == [0.0, 60.0, 120.0]
-    visits.upkeep.peer_failed()
+    visits.reconciler.peer_failed()
     assert visits.pass_seconds(10.0) == [5.0]
 
 
 def test_a_failure_during_a_visit_is_not_forgotten(london: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     told_everything(london)
     visits = Visits(london, monkeypatch)
-    visit = visits.upkeep._visit
+    visit = visits.reconciler._visit
 
     def visit_and_fail(peer: PeerRecord, sets: list[SetRecord]) -> None:
         visit(peer, sets)
         if len(visits.at) == 1:
-            visits.upkeep.peer_failed()
+            visits.reconciler.peer_failed()
 
-    monkeypatch.setattr(visits.upkeep, "_visit", visit_and_fail)
+    monkeypatch.setattr(visits.reconciler, "_visit", visit_and_fail)
     assert visits.pass_seconds(60.0) == [0.0, 5.0]
 
 

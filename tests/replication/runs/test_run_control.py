@@ -12,7 +12,7 @@ from offsite import events
 from offsite.errors import NotAllowed
 from offsite.replication.points import point_records
 from offsite.replication.sets.status import Status
-from offsite.replication.transfer.receiver.endpoint import SecondarySide
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.wire.messages import Ask, Commit, Committed, Holds
 from tests.replication.proxy import Proxy
 from tests.replication.sites import Site, pair, random_bytes
@@ -52,15 +52,15 @@ def point_states(site: Site) -> list[str]:
 
 def cut_off_at_commit(monkeypatch: pytest.MonkeyPatch, link: Proxy) -> threading.Event:
     """The secondary commits, and its answer does not get through. Set when that has happened."""
-    commit, committed = SecondarySide.commit, threading.Event()
+    commit, committed = ReceiverEndpoint.commit, threading.Event()
 
-    def commit_and_be_cut_off(side: SecondarySide, message: Commit) -> Committed:
+    def commit_and_be_cut_off(side: ReceiverEndpoint, message: Commit) -> Committed:
         answer = commit(side, message)
         link.stalled.set()
         committed.set()
         return answer
 
-    monkeypatch.setattr(SecondarySide, "commit", commit_and_be_cut_off)
+    monkeypatch.setattr(ReceiverEndpoint, "commit", commit_and_be_cut_off)
     return committed
 
 
@@ -88,13 +88,13 @@ def test_an_abort_and_a_visit_do_not_cut_each_other_off(
 ) -> None:
     """Both settle aborted runs. Whoever asks the secondary later takes the run over from who asked before."""
     monkeypatch.setattr("offsite.replication.runs.reconciler.PATIENCE_SECONDS", 20.0)
-    look, visits = SecondarySide.look, list[threading.Thread]()
+    look, visits = ReceiverEndpoint.look, list[threading.Thread]()
 
     def visit() -> None:
-        london.replication.upkeep.set_changed()
-        london.replication.upkeep.step()
+        london.replication.reconciler.set_changed()
+        london.replication.reconciler.step()
 
-    def look_and_be_visited(side: SecondarySide, ask: Ask) -> Holds:
+    def look_and_be_visited(side: ReceiverEndpoint, ask: Ask) -> Holds:
         held = look(side, ask)
         if not visits:
             visits.append(threading.Thread(target=visit))
@@ -105,7 +105,7 @@ def test_an_abort_and_a_visit_do_not_cut_each_other_off(
     link.stall_at = link.bytes_there + 3 * MIB
     london.replication.replicate("SalesDR")
     wait_until("it is half way", lambda: newark.internal_names() != [] and link.stalled.is_set())
-    monkeypatch.setattr(SecondarySide, "look", look_and_be_visited)
+    monkeypatch.setattr(ReceiverEndpoint, "look", look_and_be_visited)
     link.stalled.clear()
     assert london.replication.abort("SalesDR")
     assert not visits[0].is_alive()
@@ -197,7 +197,7 @@ def test_a_run_after_an_abort_settles_it_by_its_plan(
     london: Site, newark: Site, link: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody has visited the peer in between."""
-    monkeypatch.setattr("offsite.replication.runs.reconciler.Upkeep.step", lambda _self: None)
+    monkeypatch.setattr("offsite.replication.runs.reconciler.Reconciler.step", lambda _self: None)
     link.stall_at = link.bytes_there + 3 * MIB
     london.replication.replicate("SalesDR")
     wait_until("it is half way", lambda: newark.internal_names() != [] and link.stalled.is_set())

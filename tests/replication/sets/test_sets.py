@@ -11,7 +11,7 @@ from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNot
 from offsite.events import Source
 from offsite.pools.groups import Groups
 from offsite.pools.protocol import Delete, Snapshot
-from offsite.replication.inbound.peer_api import RemoteRequests
+from offsite.replication.inbound.peer_api import PeerApi
 from offsite.replication.link.dialer import Connection
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.service import Replication
@@ -185,7 +185,7 @@ def test_an_answer_that_got_lost_leaves_a_set_that_can_be_made_again(
     london: Site, newark: Site, volume: int, proxied: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Newark has made its half; London never heard."""
-    monkeypatch.setattr("offsite.replication.inbound.peer_api.RemoteRequests.create_set", cutting(proxied))
+    monkeypatch.setattr("offsite.replication.inbound.peer_api.PeerApi.create_set", cutting(proxied))
     with pytest.raises(PeerUnreachable, match="whether Newark made its half of set SalesDR is not known"):
         london.create_set("SalesDR", volume, "Newark")
     assert london.replication.sets.get("SalesDR").status is Status.NOT_READY
@@ -206,7 +206,7 @@ def test_an_answer_that_got_lost_leaves_a_set_that_can_be_made_again(
 def test_an_answer_that_got_lost_leaves_a_set_that_can_be_deleted(
     london: Site, newark: Site, volume: int, proxied: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offsite.replication.inbound.peer_api.RemoteRequests.create_set", cutting(proxied))
+    monkeypatch.setattr("offsite.replication.inbound.peer_api.PeerApi.create_set", cutting(proxied))
     with pytest.raises(PeerUnreachable):
         london.create_set("SalesDR", volume, "Newark")
     london.replication.sets.delete("SalesDR")
@@ -215,9 +215,9 @@ def test_an_answer_that_got_lost_leaves_a_set_that_can_be_deleted(
 
 
 def cutting(proxy: Proxy) -> Callable[..., None]:
-    create_set = RemoteRequests.create_set
+    create_set = PeerApi.create_set
 
-    def then_cut(self: RemoteRequests, *arguments: object) -> None:
+    def then_cut(self: PeerApi, *arguments: object) -> None:
         create_set(self, *arguments)  # type: ignore[arg-type]  # passed on as it came
         proxy.cut()
 
@@ -292,7 +292,7 @@ def test_the_images_of_a_set_are_guarded(london: Site, newark: Site, volume: int
 def test_a_secondary_whose_primary_is_gone_is_unknown(london: Site, newark: Site, volume: int) -> None:
     london.create_set("SalesDR", volume, "Newark")
     london.replication.stop()
-    newark.replication.peers.presence.forget()
+    newark.replication.peers.reachability.forget()
     assert newark.replication.sets.get("SalesDR").status is Status.UNKNOWN
     london.open()
     london.start()

@@ -10,7 +10,7 @@ import pytest
 
 from offsite.errors import DigestMismatch
 from offsite.pools.protocol import Create, OpenImage
-from offsite.replication.transfer.receiver.batch_writer import BatchStore
+from offsite.replication.transfer.receiver.batch_writer import BatchWriter
 from offsite.replication.wire.batch import DATA, EXTENT, HOLE, ZERO, Arrived, digest_of
 from offsite.replication.wire.messages import Batch, Position
 from offsite.store.database import Database
@@ -55,7 +55,7 @@ def content(image: OpenImage, offset: int, length: int) -> bytes:
 
 def test_data_zeros_and_holes_of_several_members(images: list[OpenImage]) -> None:
     data = random_bytes(12288, 5)
-    store = BatchStore(images)
+    store = BatchWriter(images)
     store.store(
         arrived(
             (4096, 8192, 0, DATA),
@@ -82,14 +82,14 @@ def test_a_hole_is_zero_also_where_a_discard_would_leave_an_end(images: list[Ope
         def discard(self, offset: int, length: int) -> None:
             """There is no space for the zeros."""
 
-    store = BatchStore([Leaving(images[0], lambda _offset, data: data)])
+    store = BatchWriter([Leaving(images[0], lambda _offset, data: data)])
     store.store(arrived((4096, 8192, 0, HOLE)))
     assert content(images[0], 4096, 8192) == bytes(8192)
     store.close()
 
 
 def test_an_empty_batch_is_one_too(images: list[OpenImage]) -> None:
-    BatchStore(images).store(arrived())
+    BatchWriter(images).store(arrived())
 
 
 def faulty(image: OpenImage, on_write: Callable[[int, memoryview], memoryview]) -> OpenImage:
@@ -103,7 +103,7 @@ def test_a_flipped_bit_is_found_at_its_place(images: list[OpenImage]) -> None:
             damaged[77] ^= 1
         return memoryview(damaged)
 
-    store = BatchStore([images[0], faulty(images[1], flip)])
+    store = BatchWriter([images[0], faulty(images[1], flip)])
     with pytest.raises(DigestMismatch, match=f"member 1 at offset {65536 + 77}: what is stored there"):
         store.store(
             arrived(
@@ -123,16 +123,16 @@ def test_zeros_that_did_not_get_there_are_found(
     monkeypatch.setattr("tests.replication.memory_pool.MemoryOpenImage.write_zeroes", lambda *_arguments: None)
     first = next(at for at in range(MIB + 5, 2 * MIB) if content(images[0], at, 1) != b"\0")
     with pytest.raises(DigestMismatch, match=f"member 0 at offset {first} is not zero"):
-        BatchStore(images).store(arrived((MIB + 5, 2 * MIB, 0, kind)))
+        BatchWriter(images).store(arrived((MIB + 5, 2 * MIB, 0, kind)))
 
 
 def test_a_batch_damaged_on_its_way_is_told_from_a_damaged_disk(images: list[OpenImage]) -> None:
     with pytest.raises(DigestMismatch, match="batch 3 arrived with another digest"):
-        BatchStore(images).store(arrived((0, 4096, 0, DATA), data=random_bytes(4096), digest=bytes(16)))
+        BatchWriter(images).store(arrived((0, 4096, 0, DATA), data=random_bytes(4096), digest=bytes(16)))
 
 
 def test_what_was_stored_is_compared_later(images: list[OpenImage]) -> None:
-    store = BatchStore(images)
+    store = BatchWriter(images)
     data = random_bytes(8192, 5)
     stored = arrived((4096, 4096, 1, DATA), (9 * 4096, 4096, 1, ZERO), (65536, 4096, 1, DATA), data=data)
     store.store(stored)
@@ -149,4 +149,4 @@ def test_what_was_stored_is_compared_later(images: list[OpenImage]) -> None:
 
 def test_a_comparison_of_nothing_with_a_digest_of_something_is_told(images: list[OpenImage]) -> None:
     with pytest.raises(DigestMismatch, match="batch 3, which is empty"):
-        BatchStore(images).compare(arrived(digest=bytes(16)))
+        BatchWriter(images).compare(arrived(digest=bytes(16)))

@@ -12,8 +12,8 @@ import pytest
 from offsite.errors import PeerUnreachable
 from offsite.replication.bandwidth.rate_limiter import BURST_SECONDS, SLICE_SECONDS, Bucket, Flow, Terms
 from offsite.replication.transfer.progress import Progress
-from offsite.replication.transfer.sender.driver import PING_SECONDS, PrimaryDriver
-from offsite.replication.transfer.sender.machine import PrimaryRun
+from offsite.replication.transfer.sender.driver import PING_SECONDS, SenderDriver
+from offsite.replication.transfer.sender.machine import SenderMachine
 from offsite.replication.wire.exchange import Asking
 from offsite.replication.wire.messages import AnyMessage, Batch, Done, Ping
 from tests.replication.lockstep import SET_UUID, Link, Nth, World
@@ -84,9 +84,9 @@ def attempt(
 ) -> None:
     end = world._primary_end(run)
     pacing = None if bucket is None else Flow(bucket)
-    driver = PrimaryDriver(link, end, Progress(run, 0.0, world.clock), check_stopped, pacing)
+    driver = SenderDriver(link, end, Progress(run, 0.0, world.clock), check_stopped, pacing)
     try:
-        driver.drive(PrimaryRun(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.holds))
+        driver.drive(SenderMachine(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.holds))
     finally:
         link.side.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from offsite.errors import DigestMismatch, OffsiteError, PeerUnreachable, PoolFull, ProtocolError
 from offsite.replication.points.plan import Adopt, PrimaryHolds, Send
-from offsite.replication.transfer.receiver.machine import Filled, SecondaryRun
+from offsite.replication.transfer.receiver.machine import Filled, ReceiverMachine
 from offsite.replication.transfer.sender.machine import (
     Action,
     Answer,
@@ -17,7 +17,7 @@ from offsite.replication.transfer.sender.machine import (
     OpenChanges,
     PointDescription,
     Poll,
-    PrimaryRun,
+    SenderMachine,
     SendNext,
     Sent,
 )
@@ -59,7 +59,7 @@ class Primary:
     def __init__(self, window_bytes: int = 100) -> None:
         self.clock = VirtualClock()
         asking = Asking("Newark", self.clock, silence_seconds=30.0)
-        self.machine = PrimaryRun(P, S, 1, asking, window_bytes=window_bytes).steps(
+        self.machine = SenderMachine(P, S, 1, asking, window_bytes=window_bytes).steps(
             lambda _base: PrimaryHolds(None, (P,))
         )
         self.action: Action = next(self.machine)
@@ -234,7 +234,7 @@ def commit(batches: int, point: str = P) -> Commit:
 
 def test_a_point_is_filled_in_order_and_then_committed() -> None:
     end = EndStub()
-    run = SecondaryRun(end)
+    run = ReceiverMachine(end)
     assert isinstance(run.answer(Ask(set_uuid=S, generation=1), NOTHING), Holds)
     assert run.answer(BEGIN, NOTHING) == READY
     assert run.answer(batch(0, Position(0, 4096)), NOTHING) == Ack(sequence=0, durable=Position(0, 4096))
@@ -253,7 +253,7 @@ def comparison(sequence: int, offset: int) -> Batch:
 
 def test_what_lies_below_the_watermark_is_compared_before_the_commit() -> None:
     end = EndStub(RESUMED)
-    run = SecondaryRun(end)
+    run = ReceiverMachine(end)
     run.answer(BEGIN, NOTHING)
     run.answer(batch(0, END), NOTHING)
     run.answer(comparison(1, 4096), NOTHING)
@@ -272,7 +272,7 @@ def test_what_lies_below_the_watermark_is_compared_before_the_commit() -> None:
     ],
 )
 def test_a_primary_that_does_not_have_it_compared_cannot_commit(messages: list[Batch | Commit], sentence: str) -> None:
-    run = SecondaryRun(EndStub(RESUMED))
+    run = ReceiverMachine(EndStub(RESUMED))
     run.answer(BEGIN, NOTHING)
     for message in messages[:-1]:
         run.answer(message, NOTHING)
@@ -288,8 +288,8 @@ def test_after_a_discard_nothing_more_is_stored() -> None:
         run.answer(batch(0, Position(0, 4096)), NOTHING)
 
 
-def after(*messages: Begin | Batch | Commit) -> SecondaryRun:
-    run = SecondaryRun(EndStub())
+def after(*messages: Begin | Batch | Commit) -> ReceiverMachine:
+    run = ReceiverMachine(EndStub())
     for message in messages:
         run.answer(message, NOTHING)
     return run
@@ -312,7 +312,7 @@ def after(*messages: Begin | Batch | Commit) -> SecondaryRun:
     ],
 )
 def test_what_is_out_of_order_is_refused(
-    run: SecondaryRun, message: Batch | Commit, error: type[OffsiteError], sentence: str
+    run: ReceiverMachine, message: Batch | Commit, error: type[OffsiteError], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
         run.answer(message, NOTHING)

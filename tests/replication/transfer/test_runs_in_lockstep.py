@@ -19,7 +19,7 @@ from offsite.errors import (
 )
 from offsite.replication.points import point_records
 from offsite.replication.records import run_records
-from offsite.replication.runs.run_states import Taking
+from offsite.replication.runs.run_points import RunPoints
 from tests.replication.lockstep import Crash, Nth, World
 from tests.replication.sites import random_bytes, template_database
 
@@ -247,8 +247,8 @@ def test_an_aborted_run_whose_digest_differs_is_forgotten_so_that_the_set_can_go
     with world.primary.database.read() as connection:
         record = run_records.find_run(connection, run)
     assert record is not None
-    taking = Taking(world.primary.database, world.primary.pools, world.clock)
-    taking.abort(world.primary.of, record, "aborted", may_be_committed=True)
+    run_points = RunPoints(world.primary.database, world.primary.pools, world.clock)
+    run_points.abort(world.primary.of, record, "aborted", may_be_committed=True)
     second = world.request()
     with pytest.raises(OffsiteError):
         world.attempt(second)

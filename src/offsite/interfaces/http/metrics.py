@@ -141,7 +141,7 @@ def _sets(system: System) -> Iterator[Metric]:
 
 def _progress(system: System, info: SetInfo) -> RunProgress | None:
     """Of the run that is under way: of one that has ended there is nothing left to say."""
-    run = system.replication.conductor.progress(info.uuid)
+    run = system.replication.dispatcher.progress(info.uuid)
     return run if run and info.current_run and run.run == info.current_run.uuid else None
 
 

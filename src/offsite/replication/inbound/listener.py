@@ -21,7 +21,7 @@ SESSIONS_MAX = 128  # of peers; strangers have places of their own
 _log = structlog.get_logger(__name__)
 
 
-class PeerServer:
+class PeerListener:
     def __init__(
         self,
         listen: tuple[str, int],

@@ -44,7 +44,7 @@ from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.sets.removal import remove_set
 from offsite.replication.sets.settings import Settings, check_settings
-from offsite.replication.transfer.receiver.endpoint import SecondarySide, check_generation, holds
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint, check_generation, holds
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.replication.transfer.receiver.partial_point import Background
 from offsite.replication.wire.batch import check_sizes
@@ -69,7 +69,7 @@ Authenticate = Callable[[str, str, str], bool]
 """Whether a name and a password are those of a user who may manage this system."""
 
 
-class RemoteRequests:
+class PeerApi:
     """See session.Requests. Every request may come twice."""
 
     def __init__(
@@ -356,10 +356,12 @@ class RemoteRequests:
 
     def open_run(
         self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
-    ) -> SecondarySide:
+    ) -> ReceiverEndpoint:
         of = self._common.secondary(peer, ask.set_uuid)
         fence = self._fences.of(of.uuid)
-        return SecondarySide(self._database, self._pools, self._clock, of, fence, background, wire_bytes, self._report)
+        return ReceiverEndpoint(
+            self._database, self._pools, self._clock, of, fence, background, wire_bytes, self._report
+        )
 
     def _peers(self) -> list[PeerRecord]:
         with self._database.read() as transaction:

@@ -27,8 +27,8 @@ from offsite.replication.link.channel import Channel, ConnectionEnded
 from offsite.replication.link.identity import Introduces, fingerprint_of
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.peer_share import PeerPace
-from offsite.replication.transfer.receiver.endpoint import SecondarySide
-from offsite.replication.transfer.receiver.machine import SecondaryRun
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
+from offsite.replication.transfer.receiver.machine import ReceiverMachine
 from offsite.replication.transfer.receiver.partial_point import Background
 from offsite.replication.wire.errors import NotPaired, to_message
 from offsite.replication.wire.exchange import ANSWER_SECONDS, WORKING_SECONDS
@@ -65,7 +65,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Requests(Protocol):
-    """What peers may ask, but for runs: see remote_requests."""
+    """What peers may ask, but for runs: see peer_api."""
 
     @property
     def pace(self) -> PeerPace: ...
@@ -95,7 +95,7 @@ class Requests(Protocol):
 
     def open_run(
         self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
-    ) -> SecondarySide: ...
+    ) -> ReceiverEndpoint: ...
 
 
 class Session:
@@ -111,8 +111,8 @@ class Session:
         self._host = str(raw.getpeername()[0])
         self._channel: Channel | None = None
         self._worker = ThreadPoolExecutor(1, "peer-worker", initializer=act_for, initargs=(Source.PEER,))
-        self._side: SecondarySide | None = None
-        self._run: SecondaryRun | None = None
+        self._side: ReceiverEndpoint | None = None
+        self._run: ReceiverMachine | None = None
         self.place: Place | None = None  # which the server gives it
         self._ended_by = "the connection ended"
 
@@ -232,7 +232,7 @@ class Session:
             case Ask():
                 self._close_run()
                 self._side = self._requests.open_run(peer, message, self._worker, lambda: channel.wire_bytes)
-                self._run = SecondaryRun(self._side)
+                self._run = ReceiverMachine(self._side)
                 channel.allow_payloads()  # the memory for them only once there is a run
                 return self._run.answer(message, memoryview(b""))
             case Begin() | Commit() | Discard() | Keep() if self._run is not None:

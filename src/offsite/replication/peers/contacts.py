@@ -1,6 +1,7 @@
 """Whether peers are there, as their operators are told of it, and what their clocks show.
 
-Whatever a peer says, whoever has connected, is a sign of life. Upkeep visits peers and tells when one does not answer.
+Whatever a peer says, whoever has connected, is a sign of life. The reconciler visits peers and tells when one does not
+answer.
 
     there ──a visit fails──▶ silent ──for longer than the setting──▶ gone: a WARNING, on record
       ▲                         │                                     │

@@ -23,7 +23,7 @@ from offsite.replication.peers.incarnation_records import PeerIncarnation
 from offsite.replication.peers.introductions import Introductions
 from offsite.replication.peers.modification import PeerChange, PeerChanges
 from offsite.replication.peers.pairing import Login, ask_to_pair, check_fingerprint, ping
-from offsite.replication.peers.reachability import Presence
+from offsite.replication.peers.reachability import Reachability
 from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
@@ -94,7 +94,7 @@ class Peers:
         self.when_start_chosen: Callable[[int], None] = lambda _peer_id: None
         self._report = report
         self._clock = clock
-        self.presence = Presence(dialer, clock)
+        self.reachability = Reachability(dialer, clock)
         self._changes = PeerChanges(database, dialer.dial, certificates, report)
         self._settings = Settings(database)
         self._limits = limits
@@ -204,7 +204,7 @@ class Peers:
         peer = self.record(name)
         self._changes.change(peer, change, self.own_address)
         self._bandwidths.reload(peer.id)
-        self.presence.forget()
+        self.reachability.forget()
         return self.get(change.name or name)
 
     def accept(self, name: str, start: str) -> Peer:
@@ -212,7 +212,7 @@ class Peers:
         peer = self.record(name)
         self._introductions.accept(peer, start)
         self.when_start_chosen(peer.id)
-        self.presence.forget()
+        self.reachability.forget()
         return self.get(name)
 
     def pacing(self, peer_id: int) -> Flow:
@@ -247,10 +247,10 @@ class Peers:
 
     def online(self, name: str) -> bool:
         """Whether the peer answers, and knows us. The answer may be a few seconds old."""
-        return self.presence.is_online(self.record(name))
+        return self.reachability.is_online(self.record(name))
 
     def online_by_id(self, peer_id: int) -> bool:
-        return self.presence.is_online(self.record_of(peer_id))
+        return self.reachability.is_online(self.record_of(peer_id))
 
     def _local_time(self, instant: float) -> datetime:
         """In the system's time zone, in which calendars are written."""

@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 0.5  # after it was asked a peer that has gone is not waited 
 _Whom = tuple[str, str, bytes]
 
 
-class Presence:
+class Reachability:
     """Asks when somebody wants to know, and not more often than every few seconds."""
 
     def __init__(self, dialer: Dials, clock: Clock) -> None:

@@ -17,9 +17,9 @@ from offsite.replication.bandwidth.rate_limiter import Flow
 from offsite.replication.link.dialer import Connection
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.progress import Progress
-from offsite.replication.transfer.sender.driver import Link, PrimaryDriver
-from offsite.replication.transfer.sender.endpoint import PrimaryEnd
-from offsite.replication.transfer.sender.machine import Action, Answer, PrimaryRun
+from offsite.replication.transfer.sender.driver import Link, SenderDriver
+from offsite.replication.transfer.sender.endpoint import SenderEndpoint
+from offsite.replication.transfer.sender.machine import Action, Answer, SenderMachine
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.exchange import Asking
 
@@ -33,7 +33,7 @@ class ProgramFault(OffsiteError):
 
 
 class Ended(Protocol):
-    """Who wants to know how an attempt ended: see conductor."""
+    """Who wants to know how an attempt ended: see dispatcher."""
 
     def ended(self, attempt: Attempt, error: Exception | None) -> None: ...
 
@@ -42,7 +42,7 @@ class Attempt:
     def __init__(
         self,
         of: SetRecord,
-        end: PrimaryEnd,
+        end: SenderEndpoint,
         progress: Progress,
         connect: Callable[[], Connection],
         owner: Ended,
@@ -94,11 +94,11 @@ class Attempt:
             self.finish(error)
 
     def machine(self, asking: Asking) -> Generator[Action, Answer, None]:
-        run = PrimaryRun(self.progress.run, self.set.uuid, self.set.generation, asking, self.end.history)
+        run = SenderMachine(self.progress.run, self.set.uuid, self.set.generation, asking, self.end.history)
         return run.steps(self.end.holds)
 
-    def driver(self, link: Link) -> PrimaryDriver:
-        return PrimaryDriver(link, self.end, self.progress, self.check_stopped, self._pacing, self._heard)
+    def driver(self, link: Link) -> SenderDriver:
+        return SenderDriver(link, self.end, self.progress, self.check_stopped, self._pacing, self._heard)
 
     def finish(self, error: Exception | None) -> None:
         """None: the run is done. Whatever comes out of a connection that we cut ourselves is `Stopped`."""

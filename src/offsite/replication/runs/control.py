@@ -8,7 +8,7 @@ A run whose hooks are running is a run like any other: suspended, it stands stil
 
 An abort is on record before anyone else is asked, so it always ends. What is left of it on the secondary, and
 the point that the secondary may just have made its base, are settled with the secondary: at once if it
-answers, else as soon as it does (see upkeep).
+answers, else as soon as it does (see reconciler).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from offsite.replication.points import other_halves
 from offsite.replication.records import run_records, set_records
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
-from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.preparation import Preparation
-from offsite.replication.runs.reconciler import Upkeep
-from offsite.replication.runs.run_states import Taking
+from offsite.replication.runs.reconciler import Reconciler
+from offsite.replication.runs.run_points import RunPoints
 from offsite.store.database import Database
 
 ABORT_LOCK_SECONDS = 2.0  # for a step that a slow disk holds up: an abort ends within five
@@ -42,20 +42,20 @@ class RunControl:
         pools: Mapping[str, Pool],
         peers: Peers,
         locks: SetLocks,
-        conductor: Conductor,
+        dispatcher: Dispatcher,
         preparation: Preparation,
-        upkeep: Upkeep,
+        reconciler: Reconciler,
         report: Report,
         clock: Clock,
     ) -> None:
         self._database = database
         self._peers = peers
         self._locks = locks
-        self._conductor = conductor
+        self._dispatcher = dispatcher
         self._preparation = preparation
-        self._upkeep = upkeep
+        self._reconciler = reconciler
         self._report = report
-        self._taking = Taking(database, pools, clock)
+        self._run_points = RunPoints(database, pools, clock)
 
     def suspend(self, set_uuids: Iterable[str]) -> None:
         """What is under way stands still within a second, and no new run is taken. Raises NotAllowed, with none of
@@ -66,7 +66,7 @@ class RunControl:
                 raise NotAllowed(f"replication set {of.name} is suspended already")
         for of in sets:
             self._set_suspended(of, True)
-            self._conductor.stop_attempt(of.uuid)
+            self._dispatcher.stop_attempt(of.uuid)
             self._report(events.SET_SUSPENDED, f"Replication set name: {of.name}, was suspended.")
 
     def resume(self, set_uuids: Iterable[str]) -> None:
@@ -74,35 +74,35 @@ class RunControl:
         NotAllowed, or Diverged, with none of the sets resumed."""
         sets = [self._record(each, "resumed") for each in set_uuids]
         for of in sets:
-            progress = self._conductor.progress(of.uuid)
+            progress = self._dispatcher.progress(of.uuid)
             self._check_not_diverged(of)
             if not of.suspended and not (progress is not None and progress.in_trouble):
                 raise NotAllowed(f"replication set {of.name} is not suspended")
         for of in sets:
             self._set_suspended(of, False)
-            self._conductor.retry_now(of.uuid)
+            self._dispatcher.retry_now(of.uuid)
             self._report(events.SET_RESUMED, f"Replication set name: {of.name}, was resumed.")
 
     def abort(self, set_uuid: str) -> bool:
         """Ends the run, running or suspended, and lifts the suspension. Returns whether the secondary has been
         told; if not, it will be. Raises NotAllowed when there is no run, and InUse when a disk holds it up."""
         of = self._record(set_uuid, "aborted")
-        with self._conductor.standing_still(of.uuid, 0.0):
+        with self._dispatcher.standing_still(of.uuid, 0.0):
             with self._locks.recording(of.uuid, of.name, ABORT_LOCK_SECONDS):
-                self._conductor.stop_attempt(of.uuid)
+                self._dispatcher.stop_attempt(of.uuid)
                 with self._database.read() as connection:
                     run = run_records.set_run_in(connection, of.id, "running")
                 if run is not None:
-                    may_be_committed = self._conductor.may_be_committed(of.uuid, run.uuid)
-                    self._taking.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
+                    may_be_committed = self._dispatcher.may_be_committed(of.uuid, run.uuid)
+                    self._run_points.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
                 elif not self._preparation.abort(of):
                     raise NotAllowed(f"replication set {of.name} has no run to abort")
                 self._set_suspended(of, False)
             self._report(events.RUN_ABORTED, f"A run of replication set name: {of.name}, was aborted.")
             if run is None:
                 return True  # the secondary has never heard of it
-            with self._conductor.standing_still(of.uuid, ABORT_WAIT_SECONDS) as still:
-                return still and self._upkeep.settle_now(of)
+            with self._dispatcher.standing_still(of.uuid, ABORT_WAIT_SECONDS) as still:
+                return still and self._reconciler.settle_now(of)
 
     def _check_not_diverged(self, of: SetRecord) -> None:
         """Of a set that nobody has suspended: resuming it would decide nothing."""
@@ -114,7 +114,7 @@ class RunControl:
     def _set_suspended(self, of: SetRecord, suspended: bool) -> None:
         with self._database.transaction() as connection:
             set_records.update_set(connection, of.id, suspended=suspended)
-        self._upkeep.set_changed()
+        self._reconciler.set_changed()
 
     def _record(self, set_uuid: str, what: str) -> SetRecord:
         with self._database.read() as connection:

@@ -33,9 +33,9 @@ from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.attempt import Attempt, Stopped, class_of, is_peer_gone, sentence_of
 from offsite.replication.runs.retry_policy import retry_seconds
-from offsite.replication.runs.run_states import Taking
+from offsite.replication.runs.run_points import RunPoints
 from offsite.replication.transfer.progress import Progress, RunProgress
-from offsite.replication.transfer.sender.endpoint import PrimaryEnd
+from offsite.replication.transfer.sender.endpoint import SenderEndpoint
 from offsite.store.database import Database
 from offsite.store.settings import RETRY_CADENCE, RUNS_AT_A_TIME, Settings
 from offsite.units import format_size
@@ -58,7 +58,7 @@ class _Life:
     holds: int = 0  # by those who need the set to stand still
 
 
-class Conductor:
+class Dispatcher:
     def __init__(
         self,
         database: Database,
@@ -80,7 +80,7 @@ class Conductor:
         self._clock = clock
         self._start = start
         self._random = random or Random()
-        self._taking = Taking(database, pools, clock, report)
+        self._run_points = RunPoints(database, pools, clock, report)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._lives: dict[str, _Life] = {}  # by the set's uuid
@@ -149,7 +149,7 @@ class Conductor:
                     running = run_records.set_run_in(connection, of.id, "running")
                 if queued is None or running is not None:
                     return False
-                self._taking.promote(of, queued)
+                self._run_points.promote(of, queued)
         except (OffsiteError, OSError) as error:
             _log.error("a queued run cannot begin", set=of.name, reason=str(error))
             return False
@@ -168,7 +168,7 @@ class Conductor:
 
     def _attempt(self, of: SetRecord, run: RunRecord, life: _Life) -> Attempt | None:
         try:
-            end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, run.uuid, self._report)
+            end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, of, run.uuid, self._report)
         except VolumeNotFound as error:  # its pool is not there: no reason for other sets to stand still
             _log.error("a run cannot begin", set=of.name, reason=str(error))
             life.retry_at = self._clock.monotonic() + TROUBLE_SECONDS
@@ -321,7 +321,7 @@ class Conductor:
 
     def may_be_committed(self, set_uuid: str, run: str) -> bool:
         """Whether the secondary may have the run's point as its base: to be asked only after it was stopped (see
-        PrimaryDriver). A run that was never attempted since it was asked for is on no secondary; of one that this start
+        SenderDriver). A run that was never attempted since it was asked for is on no secondary; of one that this start
         has found under way only an attempt of it knows more."""
         with self._lock:
             life = self._lives.get(set_uuid)

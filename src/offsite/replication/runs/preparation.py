@@ -27,7 +27,7 @@ from offsite.replication.records.run_records import RunRecord, RunState
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.hooks import Cut, HookFailed, Hooks
-from offsite.replication.runs.run_states import Source, Taking
+from offsite.replication.runs.run_points import RunPoints, Source
 from offsite.store.database import Database
 
 _STOPPING = "the system is being stopped"
@@ -58,7 +58,7 @@ class Preparation:
         self._hooks = hooks
         self._report = report
         self._clock = clock
-        self._taking = Taking(database, pools, clock, report)
+        self._run_points = RunPoints(database, pools, clock, report)
         self._lock = threading.Lock()
         self._cuts: dict[str, Cut] = {}  # of the before-snapshot hooks that are running, by their runs
         self._stopping = False
@@ -175,7 +175,7 @@ class Preparation:
         with self._locks.recording(of.uuid, of.name):
             if of.before_snapshot or of.after_snapshot:
                 self._check_preparing(run)
-            return self._taking.take(of, run, number, source)
+            return self._run_points.take(of, run, number, source)
 
     def _check_preparing(self, run: str) -> None:
         known = self._find(run)
@@ -192,7 +192,7 @@ class Preparation:
             told = [known.error if is_over else failure, thaw_failure]
             sentence = "; and then ".join(each for each in told if each)
             if sentence and not is_over:
-                self._taking.take_back(of, run, sentence)
+                self._run_points.take_back(of, run, sentence)
             else:
                 with self._database.transaction() as connection:
                     run_records.update_run(connection, run, after_snapshot_due=False, error=sentence or None)

@@ -36,8 +36,8 @@ from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
-from offsite.replication.runs.dispatcher import Conductor
-from offsite.replication.transfer.sender.endpoint import PrimaryEnd
+from offsite.replication.runs.dispatcher import Dispatcher
+from offsite.replication.transfer.sender.endpoint import SenderEndpoint
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.messages import (
     Ask,
@@ -65,14 +65,14 @@ _FAILURES = OffsiteError, OSError, SQLAlchemyError
 _log = structlog.get_logger(__name__)
 
 
-class Upkeep:
+class Reconciler:
     def __init__(
         self,
         database: Database,
         pools: Mapping[str, Pool],
         peers: Peers,
         locks: SetLocks,
-        conductor: Conductor,
+        dispatcher: Dispatcher,
         report: Report,
         clock: Clock,
     ) -> None:
@@ -80,7 +80,7 @@ class Upkeep:
         self._pools = pools
         self._peers = peers
         self._locks = locks
-        self._conductor = conductor
+        self._dispatcher = dispatcher
         self._report = report
         self._clock = clock
         self._other_halves = OtherHalves(database, report, clock)
@@ -110,7 +110,7 @@ class Upkeep:
             if self._clock.monotonic() >= self._due.get(peer.id, 0.0):
                 self._visit(peer, mine)
                 waited_for = self._peers.contacts.is_silent(peer) or any(
-                    self._conductor.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine
+                    self._dispatcher.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine
                 )
                 with self._lock:
                     self._due[peer.id] = self._clock.monotonic() + self._interval_seconds(before, waited_for)
@@ -182,7 +182,7 @@ class Upkeep:
             try:
                 with connection:
                     if not compared:
-                        self._conductor.peer_is_back(peer.id)
+                        self._dispatcher.peer_is_back(peer.id)
                         self._refusals.accepted(peer)
                         self._compare(connection, peer, sets)
                         compared = True
@@ -235,7 +235,7 @@ class Upkeep:
 
     def _attend_if_idle(self, connection: Connection, of: SetRecord) -> None:
         """An attempt that is under way does all this by itself, as a part of its plan."""
-        with self._conductor.standing_still(of.uuid, 0.0) as still, self._locks.settling(of.uuid, 0.0) as alone:
+        with self._dispatcher.standing_still(of.uuid, 0.0) as still, self._locks.settling(of.uuid, 0.0) as alone:
             if still and alone and self._is_still_there(of):
                 self._compare_bases(connection, of)
                 self._settle(connection, of)
@@ -243,12 +243,12 @@ class Upkeep:
     def _compare_bases(self, connection: Connection, of: SetRecord) -> None:
         """Nothing is sent meanwhile, so what the two sides say of themselves is of one time."""
         held = connection.channel.ask(connection.asking, self._look_at(of), Holds)
-        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "")
+        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, of, "")
         relation = compare(end.holds(held.base), held.base)
         if self._other_halves.found(of, relation, held.base, held.complete) and relation is not Relation.OLDER:
             connection.channel.ask(connection.asking, self._look_at(of), Holds)  # so that its operator hears of it
             if relation is Relation.SAME:
-                self._conductor.retry_now(of.uuid)
+                self._dispatcher.retry_now(of.uuid)
 
     def _look_at(self, of: SetRecord) -> Look:
         with self._database.read() as transaction:
@@ -264,7 +264,7 @@ class Upkeep:
             return
         ask = Ask(set_uuid=of.uuid, generation=of.generation)
         held = connection.channel.ask(connection.asking, ask, Holds)
-        end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "", self._report)
+        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, of, "", self._report)
         for point in aborted:
             if held.base == point.uuid:
                 if end.do(Adopt(point.uuid), held.outcome):

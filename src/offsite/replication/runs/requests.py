@@ -23,9 +23,9 @@ from offsite.replication.records import run_records, set_records
 from offsite.replication.records.run_records import RunState
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
-from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.preparation import Preparation
-from offsite.replication.runs.run_states import Source, Taking
+from offsite.replication.runs.run_points import RunPoints, Source
 from offsite.store.database import Database
 
 
@@ -44,7 +44,7 @@ class RunRequests:
         pools: Mapping[str, Pool],
         peers: Peers,
         locks: SetLocks,
-        conductor: Conductor,
+        dispatcher: Dispatcher,
         preparation: Preparation,
         report: Report,
         clock: Clock,
@@ -53,11 +53,11 @@ class RunRequests:
         self._pools = pools
         self._peers = peers
         self._locks = locks
-        self._conductor = conductor
+        self._dispatcher = dispatcher
         self._preparation = preparation
         self._report = report
         self._clock = clock
-        self._taking = Taking(database, pools, clock, report)
+        self._run_points = RunPoints(database, pools, clock, report)
 
     def replicate(self, set_uuid: str, snapshot: str | None = None, last_snapshot: bool = False) -> Requested:
         """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and
@@ -88,7 +88,7 @@ class RunRequests:
                 raise
             state = self._preparation.prepare(of, run, number, source)
         self._tell(of, state)
-        self._conductor.wake()
+        self._dispatcher.wake()
         return Requested(run, state)
 
     def clear_queue(self, set_uuid: str) -> bool:
@@ -96,7 +96,7 @@ class RunRequests:
         of = self._find(set_uuid)
         self._check_primary(of, "its queue cleared")
         with self._locks.recording(of.uuid, of.name):
-            dropped = self._taking.drop_queued(of, "the queue was cleared")
+            dropped = self._run_points.drop_queued(of, "the queue was cleared")
         if dropped:
             self._report(events.RUN_DROPPED, f"The queued run of replication set name: {of.name}, was dropped.")
         return dropped

@@ -25,8 +25,8 @@ from offsite.replication.points.plan import Relation, compare
 from offsite.replication.records import peer_records, run_records, set_records
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
-from offsite.replication.runs.dispatcher import Conductor
-from offsite.replication.transfer.sender.endpoint import PrimaryEnd
+from offsite.replication.runs.dispatcher import Dispatcher
+from offsite.replication.transfer.sender.endpoint import SenderEndpoint
 from offsite.replication.wire.messages import Ask, Holds, Keep, Kept
 from offsite.store.database import Database
 from offsite.units import format_size
@@ -48,7 +48,7 @@ class Resolution:
         pools: Mapping[str, Pool],
         peers: Peers,
         locks: SetLocks,
-        conductor: Conductor,
+        dispatcher: Dispatcher,
         report: Report,
         clock: Clock,
     ) -> None:
@@ -56,7 +56,7 @@ class Resolution:
         self._pools = pools
         self._peers = peers
         self._locks = locks
-        self._conductor = conductor
+        self._dispatcher = dispatcher
         self._report = report
         self._clock = clock
         self._other_halves = OtherHalves(database, report, clock)
@@ -82,7 +82,7 @@ class Resolution:
         if of.suspended:
             raise NotAllowed(f"replication set {of.name} is suspended; resume it first")
         with (
-            self._conductor.standing_still(of.uuid, STILL_SECONDS) as still,
+            self._dispatcher.standing_still(of.uuid, STILL_SECONDS) as still,
             self._locks.settling(of.uuid, STILL_SECONDS) as alone,
         ):
             if not still or not alone:
@@ -98,14 +98,14 @@ class Resolution:
             f"An operator decided that replication set name: {of.name}, goes on with the content of its primary; what "
             f"{peer} held is kept there in {', '.join(kept)}.",
         )
-        self._conductor.retry_now(of.uuid)
+        self._dispatcher.retry_now(of.uuid)
         return Resolved(kept, peer, running is not None)
 
     def _keep(self, of: SetRecord, half: OtherHalf) -> list[str]:
         with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
             ask = Ask(set_uuid=of.uuid, generation=of.generation)
             held = connection.channel.ask(connection.asking, ask, Holds)
-            end = PrimaryEnd(self._database, self._pools, self._locks, self._clock, of, "")
+            end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, of, "")
             relation = compare(end.holds(held.base), held.base)
             self._other_halves.found(of, relation, held.base, held.complete)
             if relation is not Relation.DIVERGED:

@@ -21,9 +21,9 @@ from offsite.replication.records.limits import Limits
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
-from offsite.replication.runs.dispatcher import Conductor
+from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.hooks import Hooks
-from offsite.replication.runs.reconciler import Upkeep
+from offsite.replication.runs.reconciler import Reconciler
 from offsite.replication.sets.creation import NewSet, SetCreation
 from offsite.replication.sets.removal import remove_set
 from offsite.replication.sets.settings import Settings, check_settings
@@ -43,8 +43,8 @@ class Sets:
         database: Database,
         pools: Mapping[str, Pool],
         peers: Peers,
-        conductor: Conductor,
-        upkeep: Upkeep,
+        dispatcher: Dispatcher,
+        reconciler: Reconciler,
         locks: SetLocks,
         fences: Fences,
         limits: Limits,
@@ -55,8 +55,8 @@ class Sets:
         self._database = database
         self._pools = pools
         self._peers = peers
-        self._conductor = conductor
-        self._upkeep = upkeep
+        self._dispatcher = dispatcher
+        self._reconciler = reconciler
         self._locks = locks
         self._fences = fences
         self._hooks = hooks
@@ -70,7 +70,7 @@ class Sets:
         """See SetCreation.create."""
         self._check_hooks(wanted.settings)
         self._creation.create(wanted)
-        self._upkeep.set_changed()
+        self._reconciler.set_changed()
         return self.get(wanted.name)
 
     def modify(self, name: str, settings: Settings, new_name: str | None = None) -> None:
@@ -102,7 +102,7 @@ class Sets:
                 )
             set_records.update_set(transaction, of.id, **values)
         self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
-        self._upkeep.set_changed()
+        self._reconciler.set_changed()
 
     def protect(self, name: str, minimum_count: int | None, minimum_age_hours: int | None) -> None:
         """How much of the history on this side is kept, at either end, whatever the other system says."""
@@ -120,10 +120,10 @@ class Sets:
         Raises InUse while a run is under way or queued, and PeerUnreachable. Repeating it is harmless.
         """
         of = self.record(name)
-        with self._locks.requesting(of.uuid, of.name), self._conductor.standing_still(of.uuid, 0.0):
+        with self._locks.requesting(of.uuid, of.name), self._dispatcher.standing_still(of.uuid, 0.0):
             if local_only:
-                self._conductor.stop_attempt(of.uuid)
-                with self._conductor.standing_still(of.uuid, STOP_SECONDS) as still:
+                self._dispatcher.stop_attempt(of.uuid)
+                with self._dispatcher.standing_still(of.uuid, STOP_SECONDS) as still:
                     if not still:
                         raise InUse(f"a run of replication set {name} does not end; try again in a moment")
             else:
@@ -131,7 +131,7 @@ class Sets:
                     self._check_no_runs(of)
                 self._delete_over_there(of)
             remove_set(self._database, self._pools, self._fences, of)
-        self._conductor.forget(of.uuid)
+        self._dispatcher.forget(of.uuid)
         self._report(events.SET_DELETED, f"Replication set name: {name}, was deleted.")
 
     def _delete_over_there(self, of: SetRecord) -> None:
@@ -212,7 +212,7 @@ class Sets:
             group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
             half = other_halves.find_other_half(connection, of.id)
             difference = other_halves.sentence_of(connection, of, half) if half is not None else None
-        refusal = self._upkeep.refusal(of.peer_id) if of.role == "primary" else None
+        refusal = self._reconciler.refusal(of.peer_id) if of.role == "primary" else None
         base = next((point for point in held if point.state == "base"), None)
         recovery_point_at = base.taken_at if base else None
         if half is not None and of.role == "primary":
@@ -252,7 +252,7 @@ class Sets:
         self, of: SetRecord, has_base: bool, current: RunRecord | None, refusal: str | None, diverged: bool
     ) -> Status:
         return status_of(
-            ready=of.state == "ready" and refusal is None and not self._upkeep.half_missing(of.uuid),
+            ready=of.state == "ready" and refusal is None and not self._reconciler.half_missing(of.uuid),
             has_base=has_base,
             diverged=diverged,
             running=current is not None,
@@ -262,7 +262,7 @@ class Sets:
 
     def _in_trouble(self, of: SetRecord, current: RunRecord) -> bool:
         """Whether the run has failed, and waits to be tried again. What the record says may be a little old."""
-        progress = self._conductor.progress(of.uuid)
+        progress = self._dispatcher.progress(of.uuid)
         if progress is not None and progress.run == current.uuid:
             return progress.in_trouble
         return current.error is not None

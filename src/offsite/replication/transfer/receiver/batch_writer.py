@@ -13,7 +13,7 @@ from offsite.replication.transfer.reading import read
 from offsite.replication.wire.batch import DATA, DATA_BYTES_MAX, HOLE, ZERO, Arrived, digest_of
 
 
-class BatchStore:
+class BatchWriter:
     """Stores batches in the images of one point, one for each member. Belongs to one thread."""
 
     def __init__(self, images: Sequence[OpenImage]) -> None:

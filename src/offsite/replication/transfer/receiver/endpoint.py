@@ -35,7 +35,7 @@ from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
-from offsite.replication.transfer.receiver.partial_point import Background, Filling
+from offsite.replication.transfer.receiver.partial_point import Background, PartialPoint
 from offsite.replication.wire.batch import Arrived, check_sizes
 from offsite.replication.wire.messages import (
     Ask,
@@ -86,8 +86,8 @@ def holds(database: Database, pool: Pool, of: SetRecord) -> Holds:
     return Holds(base=held.base, outcome=outcome, partial=held.partial, complete=complete)
 
 
-class SecondarySide:
-    """The secondary half of one set, over one connection. See secondary_run.SecondaryEnd."""
+class ReceiverEndpoint:
+    """The secondary half of one set, over one connection. See secondary_run.ReceiverStore."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class SecondarySide:
         self._wire_bytes = wire_bytes
         self._report = report
         self._pool, _ = find_image(pools, of.members[0].image_id)
-        self._filling: Filling | None = None
+        self._filling: PartialPoint | None = None
         self._begun: Begin | None = None
         self._generation = of.generation
 
@@ -148,7 +148,7 @@ class SecondarySide:
             run = run_records.find_run(connection, begin.run)
         assert run is not None and run.set_id == self._set.id
         self._begun = begin
-        self._filling = Filling(
+        self._filling = PartialPoint(
             self._pool, point, run, self._fence, self, self._background, self._clock, self._wire_bytes
         )
         return Ready(
@@ -431,7 +431,7 @@ class SecondarySide:
             self._filling.close()
             self._filling = None
 
-    def _expect_filling(self) -> Filling:
+    def _expect_filling(self) -> PartialPoint:
         if self._filling is None:
             raise ProtocolError("no point was begun")
         return self._filling

@@ -48,7 +48,7 @@ class Filled:
     digest: bytes
 
 
-class SecondaryEnd(Protocol):
+class ReceiverStore(Protocol):
     """What a run does on the secondary: its volumes, its records."""
 
     def look(self, ask: Ask) -> Holds: ...
@@ -75,10 +75,10 @@ class SecondaryEnd(Protocol):
         ...
 
 
-class SecondaryRun:
+class ReceiverMachine:
     """One connection's worth of a run."""
 
-    def __init__(self, end: SecondaryEnd) -> None:
+    def __init__(self, end: ReceiverStore) -> None:
         self._end = end
         self._begun: Begin | None = None
         self._filled = Filled(Position(), b"")

@@ -1,4 +1,4 @@
-"""Filling one point on the secondary, over one connection: storing batches, and remembering durably how far it is.
+"""PartialPoint one point on the secondary, over one connection: storing batches, and remembering durably how far it is.
 
 A watermark is recorded every 64 MiB or second, by a flush that runs beside the storing: so the disk works during
 the transfer, the flush at the end is short, and a cut costs little.
@@ -20,7 +20,7 @@ from offsite.replication.points import point_records
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.records import run_records
 from offsite.replication.records.run_records import RunRecord
-from offsite.replication.transfer.receiver.batch_writer import BatchStore
+from offsite.replication.transfer.receiver.batch_writer import BatchWriter
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
 from offsite.replication.wire.batch import DIGEST_START, Arrived
@@ -43,7 +43,7 @@ class _Mark:
     wire_bytes: int
 
 
-class Filling:
+class PartialPoint:
     """`owner` is who holds the fence while it stores; `wire_bytes` counts those of the connection."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Filling:
         self._clock = clock
         self._wire_bytes = wire_bytes
         self._wire_at_begin = wire_bytes()
-        self._store = BatchStore([pool.open(image_id) for image_id in point.image_ids])
+        self._store = BatchWriter([pool.open(image_id) for image_id in point.image_ids])
         self._mark = _Mark(Filled(point.watermark, DIGEST_START), run.changed_bytes, run.wire_bytes)
         self._durable = point.watermark
         self._flushing: Future[None] | None = None
@@ -74,7 +74,7 @@ class Filling:
         self._flushed_bytes = run.changed_bytes
 
     def store(self, arrived: Arrived, filled: Filled) -> Position:
-        """See SecondaryEnd.store. A flush that failed meanwhile is raised here."""
+        """See ReceiverStore.store. A flush that failed meanwhile is raised here."""
         with self._fence.held_by(self._owner):
             try:
                 self._store.store(arrived)
@@ -88,7 +88,7 @@ class Filling:
         return self._durable
 
     def compare(self, arrived: Arrived, done: Position) -> Position:
-        """See SecondaryEnd.compare. What follows `done` is not durable any more when something else is found there."""
+        """See ReceiverStore.compare. What follows `done` is not durable any more when something else is found there."""
         with self._fence.held_by(self._owner):
             try:
                 self._store.compare(arrived)

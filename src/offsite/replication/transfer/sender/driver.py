@@ -9,7 +9,7 @@ from offsite.errors import PeerRefused
 from offsite.replication.bandwidth.rate_limiter import Flow
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.sender.block_diff import Differences
-from offsite.replication.transfer.sender.endpoint import PrimaryEnd
+from offsite.replication.transfer.sender.endpoint import SenderEndpoint
 from offsite.replication.transfer.sender.machine import Action, Answer, Describe, Do, OpenChanges, Poll, SendNext, Sent
 from offsite.replication.wire.batch import Changes, digest_of
 from offsite.replication.wire.compression import Compressor
@@ -31,14 +31,14 @@ class Link(Protocol):
     def readable(self) -> bool: ...
 
 
-class PrimaryDriver:
+class SenderDriver:
     """For one attempt of one run. `check_stopped` raises when the attempt is to end; `pacing` says when a batch
     may go, without it at once; `heard` is called with each message that comes."""
 
     def __init__(
         self,
         channel: Link,
-        end: PrimaryEnd,
+        end: SenderEndpoint,
         progress: Progress,
         check_stopped: Callable[[], None],
         pacing: Flow | None = None,

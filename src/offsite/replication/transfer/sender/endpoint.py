@@ -32,7 +32,7 @@ from offsite.store.database import Database
 _OVERTAKEN = "the secondary holds a newer point of this set already"
 
 
-class PrimaryEnd:
+class SenderEndpoint:
     """The primary half of one set, for one run."""
 
     def __init__(

@@ -98,7 +98,7 @@ Answer = AnyMessage | PointDescription | Sent | None
 
 
 @dataclass(frozen=True)
-class PrimaryRun:
+class SenderMachine:
     """One attempt of one run over one connection."""
 
     run: str

@@ -41,7 +41,7 @@ class Source:
     taken_at: float | None = None
 
 
-class Taking:
+class RunPoints:
     def __init__(self, database: Database, pools: Mapping[str, Pool], clock: Clock, report: Report = ignore) -> None:
         self._database = database
         self._pools = pools

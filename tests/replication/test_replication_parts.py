@@ -1,4 +1,4 @@
-"""The small parts of replication: fence, locks, login limit, backoff, progress, addresses, errors over the wire."""
+"""The small parts of replication: fence, locks, login limit, retries, progress, addresses, errors over the wire."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ class Network:
     # -- connecting ------------------------------------------------------------------------------------------------
 
     def connect(self, host: str, port: int, connect_seconds: float) -> Socket:
-        """In place of dialing._connect."""
+        """In place of dialer._connect."""
         del port
         client: Any = self.tasks.current and self.tasks.current.owner
         server = self._who_answers(host)

@@ -77,7 +77,7 @@ class ExportResponse(Response):
     """The content of an image, with its sizes in headers of their own.
 
     It ends by itself when the client goes away, or is cut off because it does not take the answer in time
-    (http_protocols), and in any case deletes the snapshot that it reads.
+    (see protocols), and in any case deletes the snapshot that it reads.
     """
 
     def __init__(self, system: System, request: Request, at_work: asyncio.Semaphore, permission: Permission) -> None:

@@ -15,7 +15,7 @@ import uvicorn
 from offsite.errors import OffsiteError
 
 GRACE_SECONDS = 5
-HEADERS_BYTES_MAX = 16 << 10  # of one request; the number of connections is bounded where they begin: http_protocols
+HEADERS_BYTES_MAX = 16 << 10  # of one request; the number of connections is bounded where they begin: protocols
 
 _log = structlog.get_logger("offsite.http")
 

@@ -1,6 +1,6 @@
 """A request and its answer, without I/O: what to send, how long to wait, what counts as an answer.
 
-A generator that yields Transmit and Receive and is sent what was received: see primary_run.
+A generator that yields Transmit and Receive and is sent what was received: see transfer.sender.machine.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def holds(database: Database, pool: Pool, of: SetRecord) -> Holds:
 
 
 class ReceiverEndpoint:
-    """The secondary half of one set, over one connection. See secondary_run.ReceiverStore."""
+    """The secondary half of one set, over one connection. See machine.ReceiverStore."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Drives the primary's side of a run over a channel: the thin shell around primary_run."""
+"""Drives the primary's side of a run over a channel: the thin shell around the machine."""
 
 from __future__ import annotations
 

@@ -188,9 +188,9 @@ class Replication:
         with self._database.read() as connection:
             return any(
                 member.image_id == image_id
-                for of in set_records.all_sets(connection)
-                if of.role == "secondary"
-                for member in of.members
+                for replication_set in set_records.all_sets(connection)
+                if replication_set.role == "secondary"
+                for member in replication_set.members
             )
 
 

@@ -179,17 +179,17 @@ def show_replication_snapshot_history(context: Context, name: str | None = None)
     return Reply(rows=tuple(each for one in found for each in _history(context, one)))
 
 
-def _history(context: Context, of: SetInfo) -> list[Row]:
+def _history(context: Context, replication_set: SetInfo) -> list[Row]:
     system = context.system
     with system.database.read() as connection:
-        kept = history_of(connection, of.record.id)
+        kept = history_of(connection, replication_set.record.id)
         priority = priorities(connection)
     images = {each.image.id: each.image for each in system.images()}
     return [
         row(
             HISTORY,
             {
-                "replication-set": of.name,
+                "replication-set": replication_set.name,
                 "local-snapshot-name": images[held.image_id].name,
                 "local-snapshot-serial": images[held.image_id].uuid,
                 "number": held.number,

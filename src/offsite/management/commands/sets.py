@@ -236,7 +236,7 @@ def _rows(system: System, found: list[SetInfo]) -> tuple[Row, ...]:
 
 
 def _row(found: SetInfo, schedules: list[ScheduleRecord]) -> Row:
-    last, of, current = found.last_run, found.record, found.current_run
+    last, replication_set, current = found.last_run, found.record, found.current_run
     return row(
         SET,
         {
@@ -258,23 +258,23 @@ def _row(found: SetInfo, schedules: list[ScheduleRecord]) -> Row:
             "last-run-end-time": last.ended_at if last else None,
             "last-run-bytes": last.changed_bytes if last else None,
             "last-run-error": (last.error if last else None) or "",
-            "queue-policy": of.queue_policy,
+            "queue-policy": replication_set.queue_policy,
             "next-run": min((each.next_at for each in schedules if each.next_at is not None), default=None),
             "schedule-names": ", ".join(each.name for each in schedules),
             "queue-count": 0 if found.queued_run is None else 1,
-            "snapshot-history": of.snapshot_history,
-            "snapshot-basename": of.snapshot_basename or "",
-            "snapshot-count": of.snapshot_count,
-            "minimum-snapshot-count": of.minimum_snapshot_count,
-            "minimum-snapshot-age": of.minimum_snapshot_age_hours,
-            "retention-priority": of.snapshot_retention_priority,
-            "before-snapshot": of.before_snapshot or "",
-            "after-snapshot": of.after_snapshot or "",
-            "hook-timeout": of.hook_timeout_seconds,
+            "snapshot-history": replication_set.snapshot_history,
+            "snapshot-basename": replication_set.snapshot_basename or "",
+            "snapshot-count": replication_set.snapshot_count,
+            "minimum-snapshot-count": replication_set.minimum_snapshot_count,
+            "minimum-snapshot-age": replication_set.minimum_snapshot_age_hours,
+            "retention-priority": replication_set.snapshot_retention_priority,
+            "before-snapshot": replication_set.before_snapshot or "",
+            "after-snapshot": replication_set.after_snapshot or "",
+            "hook-timeout": replication_set.hook_timeout_seconds,
             "storage-pool-name": found.pool,
-            "remote-pool-name": of.remote_pool,
-            "generation": of.generation,
+            "remote-pool-name": replication_set.remote_pool,
+            "generation": replication_set.generation,
             "serial-number": found.uuid,
-            "creation-date-time": of.created_at,
+            "creation-date-time": replication_set.created_at,
         },
     )

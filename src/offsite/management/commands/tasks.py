@@ -130,22 +130,22 @@ def _object(system: System, type: TaskType, given: Mapping[str, Any]) -> tuple[i
         found = system.snapshot(given["snapshot_volume"])
         system.check_not_secondary(found, "reset")
         return None, found.image.id
-    of = system.replication.sets.get(given["replication_set"])
-    if of.role != "primary":
+    replication_set = system.replication.sets.get(given["replication_set"])
+    if replication_set.role != "primary":
         raise NotAllowed(
-            f"replication set {of.name} is secondary here; a task of it can only be made on system "
-            f"{of.peer_name}, where its primary is"
+            f"replication set {replication_set.name} is secondary here; a task of it can only be made on system "
+            f"{replication_set.peer_name}, where its primary is"
         )
-    _check_last_snapshot(system, of.record.id, given.get("last_snapshot", False))
-    return of.record.id, None
+    _check_last_snapshot(system, replication_set.record.id, given.get("last_snapshot", False))
+    return replication_set.record.id, None
 
 
 def _check_last_snapshot(system: System, set_id: int | None, wanted: bool) -> None:
-    of = next((each for each in system.replication.sets.all() if each.record.id == set_id), None)
-    if wanted and of is not None and of.group is not None:
+    replication_set = next((each for each in system.replication.sets.all() if each.record.id == set_id), None)
+    if wanted and replication_set is not None and replication_set.group is not None:
         raise NotAllowed(
-            f"replication set {of.name} replicates a volume group, for which there is no last-snapshot: one snapshot "
-            "is not the instant of all its members"
+            f"replication set {replication_set.name} replicates a volume group, for which there is no last-snapshot: "
+            "one snapshot is not the instant of all its members"
         )
 
 

@@ -25,19 +25,19 @@ class CommonSets:
 
     def secondary(self, peer: PeerRecord, uuid: str) -> SetRecord:
         """The half here of a set that is primary there. Raises ObjectNotFound; NotAllowed when it is primary here."""
-        of = self.find(peer, uuid)
-        if of is None:
+        replication_set = self.find(peer, uuid)
+        if replication_set is None:
             raise ObjectNotFound("there is no such replication set here (any more); delete it with local-only")
-        if of.role != "secondary":
-            raise NotAllowed(f"replication set {of.name} is primary here, too")
-        return of
+        if replication_set.role != "secondary":
+            raise NotAllowed(f"replication set {replication_set.name} is primary here, too")
+        return replication_set
 
     def find_begun(self, peer: PeerRecord, uuid: str) -> SetRecord | None:
         """The secondary half that a repeated CreateSet has made already. Raises InUse for a uuid that is taken."""
-        of = next((each for each in self._sets() if each.uuid == uuid), None)
-        if of is not None and (of.peer_id != peer.id or of.role != "secondary"):
+        replication_set = next((each for each in self._sets() if each.uuid == uuid), None)
+        if replication_set is not None and (replication_set.peer_id != peer.id or replication_set.role != "secondary"):
             raise InUse(f"the uuid {uuid} cannot be that of a new replication set here; make the set anew")
-        return of
+        return replication_set
 
     def _sets(self) -> list[SetRecord]:
         with self._database.read() as connection:

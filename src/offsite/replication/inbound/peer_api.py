@@ -285,58 +285,63 @@ class PeerApi:
 
     def change_set(self, peer: PeerRecord, request: ChangeSet) -> None:
         """The set is shown here as it is on its primary; but for a name that another set has here."""
-        of = self._common.secondary(peer, request.set_uuid)
-        _check_set_settings(request.settings, of_group=of.group_id is not None)
+        replication_set = self._common.secondary(peer, request.set_uuid)
+        _check_set_settings(request.settings, of_group=replication_set.group_id is not None)
         values, primary = _values_of(request.settings), request.primary
         if primary is not None and (len(primary.members), primary.group is None) != (
-            len(of.members),
-            of.remote_group is None,
+            len(replication_set.members),
+            replication_set.remote_group is None,
         ):
-            raise ProtocolError(f"the names are not those of the {len(of.members)} members of the set")
+            raise ProtocolError(f"the names are not those of the {len(replication_set.members)} members of the set")
         with self._database.transaction() as transaction:
-            names = {each.name for each in set_records.all_sets(transaction) if each.uuid != of.uuid}
+            names = {each.name for each in set_records.all_sets(transaction) if each.uuid != replication_set.uuid}
             if values["name"] in names:
-                values["name"] = of.name
-            if any(getattr(of, name) != value for name, value in values.items()):
-                set_records.update_set(transaction, of.id, **values)
-            if primary is not None and _names_differ(of, primary):
-                set_records.update_remote_names(transaction, of, primary.group, primary.members)
-        self._tell_lowered(of, request.settings)
-        if values["name"] != of.name:
+                values["name"] = replication_set.name
+            if any(getattr(replication_set, name) != value for name, value in values.items()):
+                set_records.update_set(transaction, replication_set.id, **values)
+            if primary is not None and _names_differ(replication_set, primary):
+                set_records.update_remote_names(transaction, replication_set, primary.group, primary.members)
+        self._tell_lowered(replication_set, request.settings)
+        if values["name"] != replication_set.name:
             self._report(
                 events.SET_MODIFIED,
-                f"Replication set name: {of.name}, is called {values['name']} now, as on its primary.",
+                f"Replication set name: {replication_set.name}, is called {values['name']} now, as on its primary.",
             )
 
-    def _tell_lowered(self, of: SetRecord, wanted: SetSettings) -> None:
+    def _tell_lowered(self, replication_set: SetRecord, wanted: SetSettings) -> None:
         """Whoever has taken over a primary may want less to be kept: users here may say what is kept at least."""
         count = 0 if wanted.snapshot_history == "disabled" else wanted.snapshot_count or 1
-        before = 0 if of.snapshot_history == "disabled" else of.snapshot_count or 1
+        before = 0 if replication_set.snapshot_history == "disabled" else replication_set.snapshot_count or 1
         if count < before:
             wants = f"only {count} snapshots" if count else "no snapshots any more"
             self._report(
                 events.HISTORY_LOWERED,
-                f"The primary of replication set {of.name} wants {wants} of its history to be kept; until now it was "
-                f"{before}. With each run one more goes, down to {max(count, of.minimum_snapshot_count)}."
+                f"The primary of replication set {replication_set.name} wants {wants} of its history to be kept; until "
+                f"now it was {before}. With each run one more goes, down to "
+                f"{max(count, replication_set.minimum_snapshot_count)}."
                 if count
-                else f"The primary of replication set {of.name} wants {wants} to be taken for its history; until now "
-                f"{before} were kept. Those that are there stay.",
+                else f"The primary of replication set {replication_set.name} wants {wants} to be taken for its "
+                f"history; until now {before} were kept. Those that are there stay.",
             )
 
     def delete_set(self, peer: PeerRecord, request: DeleteSet) -> None:
-        of = self._common.find(peer, request.set_uuid)
-        if of is None:
+        replication_set = self._common.find(peer, request.set_uuid)
+        if replication_set is None:
             return  # it has been deleted before
-        with self._locks.requesting(of.uuid, of.name):
-            self._check_no_runs(of)
-            remove_set(self._database, self._pools, self._fences, of)
-        self._report(events.SET_DELETED, f"Replication set {of.name} was deleted by system {peer.system_name}.")
+        with self._locks.requesting(replication_set.uuid, replication_set.name):
+            self._check_no_runs(replication_set)
+            remove_set(self._database, self._pools, self._fences, replication_set)
+        self._report(
+            events.SET_DELETED, f"Replication set {replication_set.name} was deleted by system {peer.system_name}."
+        )
 
-    def _check_no_runs(self, of: SetRecord) -> None:
+    def _check_no_runs(self, replication_set: SetRecord) -> None:
         with self._database.read() as transaction:
-            unfinished = [run for run in run_records.unfinished_runs(transaction) if run.set_id == of.id]
-        if of.role == "primary" and unfinished:
-            raise InUse(f"replication set {of.name} has a run under way or queued here; abort it, clear its queue")
+            unfinished = [run for run in run_records.unfinished_runs(transaction) if run.set_id == replication_set.id]
+        if replication_set.role == "primary" and unfinished:
+            raise InUse(
+                f"replication set {replication_set.name} has a run under way or queued here; abort it, clear its queue"
+            )
 
     def list_sets(self, peer: PeerRecord) -> SetsHeld:
         """The halves that are here of sets with this peer, in whatever state."""
@@ -344,23 +349,23 @@ class PeerApi:
 
     def look(self, peer: PeerRecord, request: Look) -> Holds:
         """What there is here; and what the primary thinks of it, for our operator."""
-        of = self._common.secondary(peer, request.set_uuid)
-        check_generation(of, request.generation)
+        replication_set = self._common.secondary(peer, request.set_uuid)
+        check_generation(replication_set, request.generation)
         relation = Relation.DIVERGED if request.diverged else Relation.SAME
         base = request.primary.point if request.primary is not None else None
-        self._other_halves.found(of, relation, base, request.primary)
-        pool, _ = find_image(self._pools, of.members[0].image_id)
-        return holds(self._database, pool, of)
+        self._other_halves.found(replication_set, relation, base, request.primary)
+        pool, _ = find_image(self._pools, replication_set.members[0].image_id)
+        return holds(self._database, pool, replication_set)
 
     # -- runs ----------------------------------------------------------------------------------------------
 
     def open_run(
         self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
     ) -> ReceiverEndpoint:
-        of = self._common.secondary(peer, ask.set_uuid)
-        fence = self._fences.of(of.uuid)
+        replication_set = self._common.secondary(peer, ask.set_uuid)
+        fence = self._fences.of(replication_set.uuid)
         return ReceiverEndpoint(
-            self._database, self._pools, self._clock, of, fence, background, wire_bytes, self._report
+            self._database, self._pools, self._clock, replication_set, fence, background, wire_bytes, self._report
         )
 
     def _peers(self) -> list[PeerRecord]:
@@ -377,8 +382,11 @@ def _check_share(connection: Connection, peer: PeerRecord, request: CreateSet, s
     peer_share.check_size(connection, peer.id, [member.size_bytes for member in request.members])
 
 
-def _names_differ(of: SetRecord, primary: PrimaryNames) -> bool:
-    return (of.remote_group, [member.remote_name for member in of.members]) != (primary.group, list(primary.members))
+def _names_differ(replication_set: SetRecord, primary: PrimaryNames) -> bool:
+    return (replication_set.remote_group, [member.remote_name for member in replication_set.members]) != (
+        primary.group,
+        list(primary.members),
+    )
 
 
 def _values_of(settings: SetSettings) -> dict[str, Any]:

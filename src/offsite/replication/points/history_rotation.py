@@ -45,30 +45,34 @@ class Terms:
     let_go_max: int | None = None
 
 
-def terms_of(of: SetRecord, count: int | None) -> Terms:
+def terms_of(replication_set: SetRecord, count: int | None) -> Terms:
     """`count` is what the primary wants; users of this system have set minimums."""
-    count = max(count or 1, of.minimum_snapshot_count)
-    age_seconds = of.minimum_snapshot_age_hours * _HOUR_SECONDS
-    if of.role == "primary":
+    count = max(count or 1, replication_set.minimum_snapshot_count)
+    age_seconds = replication_set.minimum_snapshot_age_hours * _HOUR_SECONDS
+    if replication_set.role == "primary":
         return Terms(count, age_seconds)
-    return Terms(max(count, of.snapshot_count or 1), age_seconds, LET_GO_ON_SECONDARY_MAX)
+    return Terms(max(count, replication_set.snapshot_count or 1), age_seconds, LET_GO_ON_SECONDARY_MAX)
 
 
 def has_place(held: Sequence[HeldSnapshot]) -> bool:
     return len({each.run for each in held}) < HISTORY_MAX
 
 
-def rotate(database: Database, pool: Pool, of: SetRecord, terms: Terms, now: float, report: Report) -> None:
+def rotate(
+    database: Database, pool: Pool, replication_set: SetRecord, terms: Terms, now: float, report: Report
+) -> None:
     """Never raises what a disk may do: what comes before it is done, and what is left the next run finds."""
     try:
-        _rotate(database, pool, of, terms, now, report)
+        _rotate(database, pool, replication_set, terms, now, report)
     except (OffsiteError, OSError) as error:
-        _log.error("the history of a set was not rotated", set=of.name, reason=str(error))
+        _log.error("the history of a set was not rotated", set=replication_set.name, reason=str(error))
 
 
-def _rotate(database: Database, pool: Pool, of: SetRecord, terms: Terms, now: float, report: Report) -> None:
+def _rotate(
+    database: Database, pool: Pool, replication_set: SetRecord, terms: Terms, now: float, report: Report
+) -> None:
     with database.read() as connection:
-        held = history_of(connection, of.id)
+        held = history_of(connection, replication_set.id)
     gone = 0
     for snapshots in _beyond(held, terms, now):
         if terms.let_go_max is not None and gone >= terms.let_go_max:
@@ -80,13 +84,13 @@ def _rotate(database: Database, pool: Pool, of: SetRecord, terms: Terms, now: fl
         except (VolumeNotFound, InUse):
             continue  # someone deleted it just now, or changes it
         if needs:
-            _tell_kept(database, of, terms, snapshots, names, needs, report)
+            _tell_kept(database, replication_set, terms, snapshots, names, needs, report)
             continue
         gone += 1
         report(
             events.VOLUME_DELETED,
             f"Snapshot {', '.join(names.values())} was deleted from pool {pool.name}: of the history of replication "
-            f"set {of.name} the newest {terms.count} are kept.",
+            f"set {replication_set.name} the newest {terms.count} are kept.",
         )
 
 
@@ -101,7 +105,7 @@ def _beyond(held: Sequence[HeldSnapshot], terms: Terms, now: float) -> list[list
 
 def _tell_kept(
     database: Database,
-    of: SetRecord,
+    replication_set: SetRecord,
     terms: Terms,
     snapshots: Sequence[HeldSnapshot],
     names: dict[int, str],
@@ -114,9 +118,9 @@ def _tell_kept(
     why = "; ".join(f"{names[image_id]}: {found[0].sentence}" for image_id, found in needs.items() if image_id in names)
     with database.transaction() as connection:
         told = update(history_snapshots).where(history_snapshots.c.run == snapshots[0].run)
-        connection.execute(told.where(history_snapshots.c.set_id == of.id).values(kept_told=True))
+        connection.execute(told.where(history_snapshots.c.set_id == replication_set.id).values(kept_told=True))
     report(
         events.SNAPSHOT_KEPT,
-        f"The history of replication set {of.name} keeps more than its {terms.count} snapshots, for something needs "
-        f"what ought to go: {why}.",
+        f"The history of replication set {replication_set.name} keeps more than its {terms.count} snapshots, for "
+        f"something needs what ought to go: {why}.",
     )

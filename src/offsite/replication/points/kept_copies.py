@@ -21,29 +21,33 @@ from offsite.store.tables.pools import images
 from offsite.store.tables.replication import kept_contents
 
 
-def keep_copy(database: Database, pool: Pool, of: SetRecord, base: str) -> tuple[list[str], bool]:
+def keep_copy(database: Database, pool: Pool, replication_set: SetRecord, base: str) -> tuple[list[str], bool]:
     """Snapshots of all volumes of a secondary at one instant, while they hold `base`; returns their names, and whether
     they were taken just now. A copy that is kept already is not kept twice.
 
     Raises Diverged, with nothing done, when the secondary holds another base by now.
     """
     with database.read() as connection:
-        names = _kept(connection, of, base)
+        names = _kept(connection, replication_set, base)
         if names:
             return names, False
-        taken_at = _instant_of(connection, of, base)
+        taken_at = _instant_of(connection, replication_set, base)
         taken = set(connection.execute(select(images.c.name)).scalars())
-        _, volumes = set_records.own_names(connection, of)
+        _, volumes = set_records.own_names(connection, replication_set)
     names = kept_names(volumes, taken_at, taken)
-    ids = [member.image_id for member in of.members]
+    ids = [member.image_id for member in replication_set.members]
 
     def write(connection: Connection) -> None:
-        _instant_of(connection, of, base)
-        peer_share.check_images(connection, of.peer_id, len(ids), "the secondary")
+        _instant_of(connection, replication_set, base)
+        peer_share.check_images(connection, replication_set.peer_id, len(ids), "the secondary")
         for name in names:
-            row = {"image_id": point_records.image_id_by_name(connection, name), "set_id": of.id, "base": base}
+            row = {
+                "image_id": point_records.image_id_by_name(connection, name),
+                "set_id": replication_set.id,
+                "base": base,
+            }
             connection.execute(insert(kept_contents).values(row))
-        peer_share.note_images(connection, of.peer_id, names)
+        peer_share.note_images(connection, replication_set.peer_id, names)
 
     pool.apply([Snapshot(image_id, name) for image_id, name in zip(ids, names, strict=True)], write)
     return names, True
@@ -68,21 +72,23 @@ def _shortened(volume: str, suffix: str) -> str:
     return volume.encode()[:room].decode(errors="ignore").rstrip() + suffix
 
 
-def _kept(connection: Connection, of: SetRecord, base: str) -> list[str]:
+def _kept(connection: Connection, replication_set: SetRecord, base: str) -> list[str]:
     """Of all members, or none: half a group is no copy of anything."""
     chosen = (
         select(images.c.name)
         .join(kept_contents, kept_contents.c.image_id == images.c.id)
-        .where(kept_contents.c.set_id == of.id, kept_contents.c.base == base)
+        .where(kept_contents.c.set_id == replication_set.id, kept_contents.c.base == base)
         .order_by(images.c.id)
     )
     names = list(connection.execute(chosen).scalars())
-    return names if len(names) >= len(of.members) else []
+    return names if len(names) >= len(replication_set.members) else []
 
 
-def _instant_of(connection: Connection, of: SetRecord, base: str) -> float:
-    held = point_records.set_points(connection, of.id)
+def _instant_of(connection: Connection, replication_set: SetRecord, base: str) -> float:
+    held = point_records.set_points(connection, replication_set.id)
     found = next((point for point in held if point.state == "base"), None)
     if found is None or found.uuid != base:
-        raise Diverged(f"replication set {of.name} holds another copy by now; look at it again, then decide")
+        raise Diverged(
+            f"replication set {replication_set.name} holds another copy by now; look at it again, then decide"
+        )
     return found.taken_at

@@ -101,71 +101,79 @@ class OtherHalves:
         self._report = report
         self._clock = clock
 
-    def found(self, of: SetRecord, relation: Relation, base: str | None, theirs: RecoveryPoint | None) -> bool:
+    def found(
+        self, replication_set: SetRecord, relation: Relation, base: str | None, theirs: RecoveryPoint | None
+    ) -> bool:
         """What the other half holds now. Returns whether that is something new; then it is on record and was told."""
         with self._database.read() as connection:
-            known = find_other_half(connection, of.id)
+            known = find_other_half(connection, replication_set.id)
         if (relation.value, base) == (known.relation, known.base) if known else relation is Relation.SAME:
             return False
         with self._database.transaction() as connection:
-            if set_records.find_set(connection, of.uuid) is None:
+            if set_records.find_set(connection, replication_set.uuid) is None:
                 return False  # it was deleted on both systems while we were asking
-            forget_other_half(connection, of.id)
+            forget_other_half(connection, replication_set.id)
             if relation is not Relation.SAME:
-                row = _row(theirs) | {"set_id": of.id, "relation": relation.value, "base": base}
+                row = _row(theirs) | {"set_id": replication_set.id, "relation": relation.value, "base": base}
                 connection.execute(insert(other_halves).values(row | {"found_at": self._clock.now()}))
-            ours = own_recovery_point(connection, of.id)
-            peer = peer_records.peer_name(connection, of.peer_id)
-        self._tell(of, relation, peer, ours, theirs)
+            ours = own_recovery_point(connection, replication_set.id)
+            peer = peer_records.peer_name(connection, replication_set.peer_id)
+        self._tell(replication_set, relation, peer, ours, theirs)
         return True
 
     def _tell(
         self,
-        of: SetRecord,
+        replication_set: SetRecord,
         relation: Relation,
         peer: str,
         ours: RecoveryPoint | None,
         theirs: RecoveryPoint | None,
     ) -> None:
         if relation is Relation.DIVERGED:
-            sentence = diverged_sentence(of, peer, ours, theirs)
+            sentence = diverged_sentence(replication_set, peer, ours, theirs)
             self._report(events.SET_DIVERGED, f"{sentence[0].upper()}{sentence[1:]}.")
         elif relation is Relation.OLDER:
             self._report(
                 events.SECONDARY_IS_OLDER,
-                f"Replication set name: {of.name}: system {peer} holds {_older_told(theirs)}, and held the data of "
-                f"{_instant(ours)} before. The next run sends everything.",
+                f"Replication set name: {replication_set.name}: system {peer} holds {_older_told(theirs)}, and held "
+                f"the data of {_instant(ours)} before. The next run sends everything.",
             )
         else:
             self._report(
-                events.SET_AGREES_AGAIN, f"Replication set name: {of.name}, holds the same on both systems again."
+                events.SET_AGREES_AGAIN,
+                f"Replication set name: {replication_set.name}, holds the same on both systems again.",
             )
 
 
-def diverged_sentence(of: SetRecord, peer: str, ours: RecoveryPoint | None, theirs: RecoveryPoint | None) -> str:
+def diverged_sentence(
+    replication_set: SetRecord, peer: str, ours: RecoveryPoint | None, theirs: RecoveryPoint | None
+) -> str:
     """What has happened, and what leads out of it: for the event, for `show`, and for whoever asks for a run."""
-    if of.role == "secondary":
+    if replication_set.role == "secondary":
         return (
-            f"replication set {of.name} is diverged: {told_of(ours)} is here, and its primary {peer} has never had it; "
-            f"the newest copy that {peer} knows of has {told_of(theirs)}. It was probably restored from an older copy. "
-            f"Nothing here is touched until an operator decides on {peer}"
+            f"replication set {replication_set.name} is diverged: {told_of(ours)} is here, and its primary {peer} has "
+            f"never had it; the newest copy that {peer} knows of has {told_of(theirs)}. It was probably restored from "
+            f"an older copy. Nothing here is touched until an operator decides on {peer}"
         )
     return (
-        f"replication set {of.name} is diverged: {peer} holds {told_of(theirs)}, which this system has never had; the "
-        f"newest copy that this system knows of has {told_of(ours)}. It was probably restored from an older copy. "
-        f"Nothing is sent, and nothing on {peer} is touched, until an operator decides: `resolve replication-set use "
-        f"primary {of.name}` keeps the copy there as a snapshot and sends what is here. (Going on with the copy on "
-        f"{peer} instead comes with role changes; until then, use a snapshot of it there)"
+        f"replication set {replication_set.name} is diverged: {peer} holds {told_of(theirs)}, which this system has "
+        f"never had; the newest copy that this system knows of has {told_of(ours)}. It was probably restored from an "
+        f"older copy. Nothing is sent, and nothing on {peer} is touched, until an operator decides: `resolve "
+        f"replication-set use primary {replication_set.name}` keeps the copy there as a snapshot and sends what is "
+        f"here. (Going on with the copy on {peer} instead comes with role changes; until then, use a snapshot of it "
+        "there)"
     )
 
 
-def sentence_of(connection: Connection, of: SetRecord, half: OtherHalf) -> str:
+def sentence_of(connection: Connection, replication_set: SetRecord, half: OtherHalf) -> str:
     """What is shown of a set whose halves differ."""
-    peer = peer_records.peer_name(connection, of.peer_id)
+    peer = peer_records.peer_name(connection, replication_set.peer_id)
     if half.relation == "diverged":
         if not half.may_be_replaced:
-            return diverged_sentence(of, peer, own_recovery_point(connection, of.id), half.point)
-        if of.role == "secondary":
+            return diverged_sentence(
+                replication_set, peer, own_recovery_point(connection, replication_set.id), half.point
+            )
+        if replication_set.role == "secondary":
             return f"an operator of {peer} has decided that what is here is kept as a snapshot and replaced"
         return f"an operator has decided that the copy on {peer} is kept as a snapshot and replaced"
     return f"system {peer} holds {_older_told(half.point)}; the next run sends everything"

@@ -92,21 +92,27 @@ def update_set(connection: Connection, set_id: int, **values: Any) -> None:
     connection.execute(update(replication_sets).where(replication_sets.c.id == set_id).values(values))
 
 
-def own_names(connection: Connection, of: SetRecord) -> tuple[str | None, list[str]]:
+def own_names(connection: Connection, replication_set: SetRecord) -> tuple[str | None, list[str]]:
     """What the set's volume group on this side is called, if it has one, and its volumes, in the order of members; no
     volumes when one is not there, for the set has been deleted meanwhile."""
-    chosen = select(images.c.id, images.c.name).where(images.c.id.in_(member.image_id for member in of.members))
+    chosen = select(images.c.id, images.c.name).where(
+        images.c.id.in_(member.image_id for member in replication_set.members)
+    )
     names = {row.id: row.name for row in connection.execute(chosen)}
-    group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
-    found = [names[member.image_id] for member in of.members if member.image_id in names]
-    return group, found if len(found) == len(of.members) else []
+    group = connection.execute(
+        select(volume_groups.c.name).where(volume_groups.c.id == replication_set.group_id)
+    ).scalar()
+    found = [names[member.image_id] for member in replication_set.members if member.image_id in names]
+    return group, found if len(found) == len(replication_set.members) else []
 
 
-def update_remote_names(connection: Connection, of: SetRecord, group: str | None, names: Sequence[str]) -> None:
+def update_remote_names(
+    connection: Connection, replication_set: SetRecord, group: str | None, names: Sequence[str]
+) -> None:
     """What they are called on the other side."""
-    update_set(connection, of.id, remote_group=group)
+    update_set(connection, replication_set.id, remote_group=group)
     for position, name in enumerate(names):
-        at = (set_members.c.set_id == of.id) & (set_members.c.position == position)
+        at = (set_members.c.set_id == replication_set.id) & (set_members.c.position == position)
         connection.execute(update(set_members).where(at).values(remote_name=name))
 
 

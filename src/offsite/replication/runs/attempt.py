@@ -41,7 +41,7 @@ class Ended(Protocol):
 class Attempt:
     def __init__(
         self,
-        of: SetRecord,
+        replication_set: SetRecord,
         end: SenderEndpoint,
         progress: Progress,
         connect: Callable[[], Connection],
@@ -49,7 +49,7 @@ class Attempt:
         pacing: Flow | None = None,
         heard: Callable[[], None] = lambda: None,
     ) -> None:
-        self.set = of
+        self.set = replication_set
         self.end = end
         self.progress = progress
         self._connect = connect

@@ -61,69 +61,70 @@ class RunControl:
         """What is under way stands still within a second, and no new run is taken. Raises NotAllowed, with none of
         the sets suspended."""
         sets = [self._record(each, "suspended") for each in set_uuids]
-        for of in sets:
-            if of.suspended:
-                raise NotAllowed(f"replication set {of.name} is suspended already")
-        for of in sets:
-            self._set_suspended(of, True)
-            self._dispatcher.stop_attempt(of.uuid)
-            self._report(events.SET_SUSPENDED, f"Replication set name: {of.name}, was suspended.")
+        for replication_set in sets:
+            if replication_set.suspended:
+                raise NotAllowed(f"replication set {replication_set.name} is suspended already")
+        for replication_set in sets:
+            self._set_suspended(replication_set, True)
+            self._dispatcher.stop_attempt(replication_set.uuid)
+            self._report(events.SET_SUSPENDED, f"Replication set name: {replication_set.name}, was suspended.")
 
     def resume(self, set_uuids: Iterable[str]) -> None:
         """Goes on with the runs that stand still, also those that failed and wait to be tried again. Raises
         NotAllowed, or Diverged, with none of the sets resumed."""
         sets = [self._record(each, "resumed") for each in set_uuids]
-        for of in sets:
-            progress = self._dispatcher.progress(of.uuid)
-            self._check_not_diverged(of)
-            if not of.suspended and not (progress is not None and progress.in_trouble):
-                raise NotAllowed(f"replication set {of.name} is not suspended")
-        for of in sets:
-            self._set_suspended(of, False)
-            self._dispatcher.retry_now(of.uuid)
-            self._report(events.SET_RESUMED, f"Replication set name: {of.name}, was resumed.")
+        for replication_set in sets:
+            progress = self._dispatcher.progress(replication_set.uuid)
+            self._check_not_diverged(replication_set)
+            if not replication_set.suspended and not (progress is not None and progress.in_trouble):
+                raise NotAllowed(f"replication set {replication_set.name} is not suspended")
+        for replication_set in sets:
+            self._set_suspended(replication_set, False)
+            self._dispatcher.retry_now(replication_set.uuid)
+            self._report(events.SET_RESUMED, f"Replication set name: {replication_set.name}, was resumed.")
 
     def abort(self, set_uuid: str) -> bool:
         """Ends the run, running or suspended, and lifts the suspension. Returns whether the secondary has been
         told; if not, it will be. Raises NotAllowed when there is no run, and InUse when a disk holds it up."""
-        of = self._record(set_uuid, "aborted")
-        with self._dispatcher.standing_still(of.uuid, 0.0):
-            with self._locks.recording(of.uuid, of.name, ABORT_LOCK_SECONDS):
-                self._dispatcher.stop_attempt(of.uuid)
+        replication_set = self._record(set_uuid, "aborted")
+        with self._dispatcher.standing_still(replication_set.uuid, 0.0):
+            with self._locks.recording(replication_set.uuid, replication_set.name, ABORT_LOCK_SECONDS):
+                self._dispatcher.stop_attempt(replication_set.uuid)
                 with self._database.read() as connection:
-                    run = run_records.set_run_in(connection, of.id, "running")
+                    run = run_records.set_run_in(connection, replication_set.id, "running")
                 if run is not None:
-                    may_be_committed = self._dispatcher.may_be_committed(of.uuid, run.uuid)
-                    self._run_points.abort(of, run, "aborted by a user", may_be_committed=may_be_committed)
-                elif not self._preparation.abort(of):
-                    raise NotAllowed(f"replication set {of.name} has no run to abort")
-                self._set_suspended(of, False)
-            self._report(events.RUN_ABORTED, f"A run of replication set name: {of.name}, was aborted.")
+                    may_be_committed = self._dispatcher.may_be_committed(replication_set.uuid, run.uuid)
+                    self._run_points.abort(replication_set, run, "aborted by a user", may_be_committed=may_be_committed)
+                elif not self._preparation.abort(replication_set):
+                    raise NotAllowed(f"replication set {replication_set.name} has no run to abort")
+                self._set_suspended(replication_set, False)
+            self._report(events.RUN_ABORTED, f"A run of replication set name: {replication_set.name}, was aborted.")
             if run is None:
                 return True  # the secondary has never heard of it
-            with self._dispatcher.standing_still(of.uuid, ABORT_WAIT_SECONDS) as still:
-                return still and self._reconciler.settle_now(of)
+            with self._dispatcher.standing_still(replication_set.uuid, ABORT_WAIT_SECONDS) as still:
+                return still and self._reconciler.settle_now(replication_set)
 
-    def _check_not_diverged(self, of: SetRecord) -> None:
+    def _check_not_diverged(self, replication_set: SetRecord) -> None:
         """Of a set that nobody has suspended: resuming it would decide nothing."""
         with self._database.read() as connection:
-            half = other_halves.find_other_half(connection, of.id)
-            if half is not None and half.is_diverged and not of.suspended:
-                raise Diverged(other_halves.sentence_of(connection, of, half))
+            half = other_halves.find_other_half(connection, replication_set.id)
+            if half is not None and half.is_diverged and not replication_set.suspended:
+                raise Diverged(other_halves.sentence_of(connection, replication_set, half))
 
-    def _set_suspended(self, of: SetRecord, suspended: bool) -> None:
+    def _set_suspended(self, replication_set: SetRecord, suspended: bool) -> None:
         with self._database.transaction() as connection:
-            set_records.update_set(connection, of.id, suspended=suspended)
+            set_records.update_set(connection, replication_set.id, suspended=suspended)
         self._reconciler.set_changed()
 
     def _record(self, set_uuid: str, what: str) -> SetRecord:
         with self._database.read() as connection:
-            of = set_records.find_set(connection, set_uuid)
-        if of is None:
+            replication_set = set_records.find_set(connection, set_uuid)
+        if replication_set is None:
             raise InUse("the replication set was deleted just now")
-        if of.role != "primary":
-            peer = self._peers.record_of(of.peer_id)
+        if replication_set.role != "primary":
+            peer = self._peers.record_of(replication_set.peer_id)
             raise NotAllowed(
-                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+                f"replication set {replication_set.name} is secondary here and cannot be {what}; do it on system "
+                f"{peer.system_name}"
             )
-        return of
+        return replication_set

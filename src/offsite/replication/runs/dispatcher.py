@@ -113,12 +113,16 @@ class Dispatcher:
                 return None
             if self._stirred != stirred:
                 return now  # someone has suspended, aborted or deleted a set since its records were read
-            waiting = [(of, run, self._life(of, run)) for of, run in runs]
+            waiting = [(replication_set, run, self._life(replication_set, run)) for replication_set, run in runs]
             busy = sum(life.attempt is not None for life in self._lives.values())
             ready = [each for each in waiting if _may_start(each[2], now)]
             ready.sort(key=lambda each: each[2].turn)
             chosen = ready[: max(0, slots - busy)]
-            attempts = [attempt for of, run, life in chosen if (attempt := self._attempt(of, run, life))]
+            attempts = [
+                attempt
+                for replication_set, run, life in chosen
+                if (attempt := self._attempt(replication_set, run, life))
+            ]
             later = [life.retry_at for _, _, life in waiting if life.attempt is None and life.retry_at is not None]
         for attempt in attempts:
             self._start(attempt)
@@ -130,8 +134,12 @@ class Dispatcher:
         with self._database.read() as connection:
             halves = other_halves.all_other_halves(connection)
             diverged = {half.set_id for half in halves.values() if half.is_diverged}
-            sets = {of.id: of for of in set_records.all_sets(connection) if of.role == "primary" and not of.suspended}
-            sets = {set_id: of for set_id, of in sets.items() if set_id not in diverged}
+            sets = {
+                replication_set.id: replication_set
+                for replication_set in set_records.all_sets(connection)
+                if replication_set.role == "primary" and not replication_set.suspended
+            }
+            sets = {set_id: replication_set for set_id, replication_set in sets.items() if set_id not in diverged}
             runs = [run for run in run_records.unfinished_runs(connection) if run.set_id in sets]
         runs = [run for run in runs if not run.after_snapshot_due]
         running = {run.set_id: run for run in runs if run.state == "running"}
@@ -140,42 +148,46 @@ class Dispatcher:
                 running[run.set_id] = run
         return [(sets[set_id], run) for set_id, run in running.items()]
 
-    def _promote(self, of: SetRecord) -> bool:
+    def _promote(self, replication_set: SetRecord) -> bool:
         """Whether there is a queued run, which is the running one from now on."""
         try:
-            with self._locks.recording(of.uuid, of.name):
+            with self._locks.recording(replication_set.uuid, replication_set.name):
                 with self._database.read() as connection:
-                    queued = run_records.set_run_in(connection, of.id, "queued")
-                    running = run_records.set_run_in(connection, of.id, "running")
+                    queued = run_records.set_run_in(connection, replication_set.id, "queued")
+                    running = run_records.set_run_in(connection, replication_set.id, "running")
                 if queued is None or running is not None:
                     return False
-                self._run_points.promote(of, queued)
+                self._run_points.promote(replication_set, queued)
         except (OffsiteError, OSError) as error:
-            _log.error("a queued run cannot begin", set=of.name, reason=str(error))
+            _log.error("a queued run cannot begin", set=replication_set.name, reason=str(error))
             return False
-        self._report(events.RUN_STARTED, f"The queued run of replication set name: {of.name}, was started.")
+        self._report(
+            events.RUN_STARTED, f"The queued run of replication set name: {replication_set.name}, was started."
+        )
         return True
 
-    def _life(self, of: SetRecord, run: RunRecord) -> _Life:
-        life = self._lives.get(of.uuid)
+    def _life(self, replication_set: SetRecord, run: RunRecord) -> _Life:
+        life = self._lives.get(replication_set.uuid)
         if life is None or life.progress.run != run.uuid:
             old = run.uuid in self._begun_before
             progress = Progress(run.uuid, run.started_at, self._clock, may_be_committed=old)
             held = life.holds if life is not None else 0
             attempt = life.attempt if life is not None else None
-            life = self._lives[of.uuid] = _Life(progress, attempt, turn=self._next_turn(), holds=held)
+            life = self._lives[replication_set.uuid] = _Life(progress, attempt, turn=self._next_turn(), holds=held)
         return life
 
-    def _attempt(self, of: SetRecord, run: RunRecord, life: _Life) -> Attempt | None:
+    def _attempt(self, replication_set: SetRecord, run: RunRecord, life: _Life) -> Attempt | None:
         try:
-            end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, of, run.uuid, self._report)
+            end = SenderEndpoint(
+                self._database, self._pools, self._locks, self._clock, replication_set, run.uuid, self._report
+            )
         except VolumeNotFound as error:  # its pool is not there: no reason for other sets to stand still
-            _log.error("a run cannot begin", set=of.name, reason=str(error))
+            _log.error("a run cannot begin", set=replication_set.name, reason=str(error))
             life.retry_at = self._clock.monotonic() + TROUBLE_SECONDS
             return None
-        peer = self._peers.record_of(of.peer_id)
+        peer = self._peers.record_of(replication_set.peer_id)
         life.attempt = Attempt(
-            of,
+            replication_set,
             end,
             life.progress,
             lambda: self._peers.connect(peer),
@@ -289,7 +301,11 @@ class Dispatcher:
     def peer_is_back(self, peer_id: int) -> None:
         """Sets whose runs failed because the peer was gone need not wait any longer."""
         with self._database.read() as connection:
-            uuids = [of.uuid for of in set_records.all_sets(connection) if of.peer_id == peer_id]
+            uuids = [
+                replication_set.uuid
+                for replication_set in set_records.all_sets(connection)
+                if replication_set.peer_id == peer_id
+            ]
         with self._lock:
             for uuid in uuids:
                 life = self._lives.get(uuid)

@@ -63,28 +63,28 @@ class Preparation:
         self._cuts: dict[str, Cut] = {}  # of the before-snapshot hooks that are running, by their runs
         self._stopping = False
 
-    def prepare(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
+    def prepare(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
         """Takes the point of a run, between its hooks. The caller holds the set's requesting lock.
 
         Raises RunEnded, HookFailed, PoolFull, and what else the pool raises. The run has ended then, on record.
         """
-        if of.before_snapshot or of.after_snapshot:
-            return self._take_between_hooks(of, run, number, source)
+        if replication_set.before_snapshot or replication_set.after_snapshot:
+            return self._take_between_hooks(replication_set, run, number, source)
         try:
-            return self._take(of, run, number, source)
+            return self._take(replication_set, run, number, source)
         except (OffsiteError, OSError) as error:
-            self.fail(of, run, number, str(error))
+            self.fail(replication_set, run, number, str(error))
             raise
 
-    def fail(self, of: SetRecord, run: str, number: int, sentence: str) -> None:
+    def fail(self, replication_set: SetRecord, run: str, number: int, sentence: str) -> None:
         """Puts on record that a request came to nothing."""
-        self._record(of, run, number, state="failed", ended_at=self._clock.now(), error=sentence)
-        self._tell_failure(of, sentence)
+        self._record(replication_set, run, number, state="failed", ended_at=self._clock.now(), error=sentence)
+        self._tell_failure(replication_set, sentence)
 
-    def abort(self, of: SetRecord) -> bool:
+    def abort(self, replication_set: SetRecord) -> bool:
         """Ends the run that is being prepared; returns whether there was one. The caller holds the recording lock."""
         with self._database.transaction() as connection:
-            run = run_records.set_run_in(connection, of.id, "preparing")
+            run = run_records.set_run_in(connection, replication_set.id, "preparing")
             if run is None:
                 return False
             values = {"ended_at": self._clock.now(), "error": "aborted by a user"}
@@ -106,7 +106,7 @@ class Preparation:
     def recover(self) -> None:
         """After a start: runs that had no snapshot yet have failed."""
         with self._database.read() as connection:
-            sets = {of.id: of for of in set_records.all_sets(connection)}
+            sets = {replication_set.id: replication_set for replication_set in set_records.all_sets(connection)}
             cut = [run for run in run_records.unfinished_runs(connection) if run.state == "preparing"]
         for run in cut:
             self.fail(sets[run.set_id], run.uuid, run.snapshot_number or 0, _STOPPED)
@@ -116,7 +116,7 @@ class Preparation:
         frozen. Each in a thread of its own, for hosts and users cannot wait for that; `ended` is called after each,
         for what may be sent now."""
         with self._database.read() as connection:
-            sets = {of.id: of for of in set_records.all_sets(connection)}
+            sets = {replication_set.id: replication_set for replication_set in set_records.all_sets(connection)}
             due = run_records.runs_with_hook_due(connection)
         threads = [
             threading.Thread(
@@ -130,34 +130,42 @@ class Preparation:
 
     # -- steps ---------------------------------------------------------------------------------------------
 
-    def _thaw(self, of: SetRecord, run: RunRecord, ended: Callable[[], None]) -> None:
+    def _thaw(self, replication_set: SetRecord, run: RunRecord, ended: Callable[[], None]) -> None:
         try:
-            with self._locks.requesting(of.uuid, of.name):
-                self._settle(of, run.uuid, None)
+            with self._locks.requesting(replication_set.uuid, replication_set.name):
+                self._settle(replication_set, run.uuid, None)
         except (OffsiteError, OSError) as error:
-            _log.error("a run waits for its hook until the next start", set=of.name, run=run.uuid, reason=str(error))
+            _log.error(
+                "a run waits for its hook until the next start",
+                set=replication_set.name,
+                run=run.uuid,
+                reason=str(error),
+            )
         ended()
 
-    def _take_between_hooks(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
-        due = of.after_snapshot is not None
-        self._record(of, run, number, state="preparing", after_snapshot_due=due, source=source.name)
+    def _take_between_hooks(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
+        due = replication_set.after_snapshot is not None
+        self._record(replication_set, run, number, state="preparing", after_snapshot_due=due, source=source.name)
         failure: OffsiteError | OSError | None = None
         try:
-            self._before_snapshot(of, run)
-            self._take(of, run, number, source)
+            self._before_snapshot(replication_set, run)
+            self._take(replication_set, run, number, source)
         except (OffsiteError, OSError) as error:
             failure = error
         # An error without a word is one, too.
-        ended = self._settle(of, run, None if failure is None else str(failure) or repr(failure))
+        ended = self._settle(replication_set, run, None if failure is None else str(failure) or repr(failure))
         if ended.state in ("running", "queued"):
             return ended.state
         if ended.state != "failed":
-            raise RunEnded(f"the run of replication set {of.name} was {ended.state} while its hooks ran: {ended.error}")
+            raise RunEnded(
+                f"the run of replication set {replication_set.name} was {ended.state} while its hooks ran: "
+                f"{ended.error}"
+            )
         if failure is not None and str(failure) == ended.error:
             raise failure
         raise HookFailed(str(ended.error)) from failure
 
-    def _before_snapshot(self, of: SetRecord, run: str) -> None:
+    def _before_snapshot(self, replication_set: SetRecord, run: str) -> None:
         cut = Cut()
         with self._lock:
             self._cuts[run] = cut
@@ -166,53 +174,58 @@ class Preparation:
             if stopping:
                 cut.now(_STOPPING)
             self._check_preparing(run)  # only from here on an abort finds the cut
-            self._run_hook(of, of.before_snapshot, run, cut)
+            self._run_hook(replication_set, replication_set.before_snapshot, run, cut)
         finally:
             with self._lock:
                 del self._cuts[run]
 
-    def _take(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
-        with self._locks.recording(of.uuid, of.name):
-            if of.before_snapshot or of.after_snapshot:
+    def _take(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
+        with self._locks.recording(replication_set.uuid, replication_set.name):
+            if replication_set.before_snapshot or replication_set.after_snapshot:
                 self._check_preparing(run)
-            return self._run_points.take(of, run, number, source)
+            return self._run_points.take(replication_set, run, number, source)
 
     def _check_preparing(self, run: str) -> None:
         known = self._find(run)
         if known.state != "preparing":
             raise RunEnded(str(known.error))
 
-    def _settle(self, of: SetRecord, run: str, failure: str | None) -> RunRecord:
+    def _settle(self, replication_set: SetRecord, run: str, failure: str | None) -> RunRecord:
         """Runs the after-snapshot hook, if it is due, and puts on record what has become of the run: it goes on, or has
         failed, or is what somebody else has made of it."""
-        thaw_failure = self._after_snapshot(of, run)
-        with self._locks.recording(of.uuid, of.name):
+        thaw_failure = self._after_snapshot(replication_set, run)
+        with self._locks.recording(replication_set.uuid, replication_set.name):
             known = self._find(run)
             is_over = known.state not in ("preparing", "running", "queued")
             told = [known.error if is_over else failure, thaw_failure]
             sentence = "; and then ".join(each for each in told if each)
             if sentence and not is_over:
-                self._run_points.take_back(of, run, sentence)
+                self._run_points.take_back(replication_set, run, sentence)
             else:
                 with self._database.transaction() as connection:
                     run_records.update_run(connection, run, after_snapshot_due=False, error=sentence or None)
         if sentence and (thaw_failure or not is_over):
-            self._tell_failure(of, sentence)
+            self._tell_failure(replication_set, sentence)
         return self._find(run)
 
-    def _after_snapshot(self, of: SetRecord, run: str) -> str | None:
+    def _after_snapshot(self, replication_set: SetRecord, run: str) -> str | None:
         """What it failed with, if it was due."""
         if not self._find(run).after_snapshot_due:
             return None
         try:
-            self._run_hook(of, of.after_snapshot, run, Cut())
+            self._run_hook(replication_set, replication_set.after_snapshot, run, Cut())
         except HookFailed as error:
             return str(error)
         return None
 
-    def _run_hook(self, of: SetRecord, name: str | None, run: str, cut: Cut) -> None:
+    def _run_hook(self, replication_set: SetRecord, name: str | None, run: str, cut: Cut) -> None:
         if name:
-            self._hooks.run(name, of.hook_timeout_seconds, {"OFFSITE_SET": of.name, "OFFSITE_RUN": run}, cut)
+            self._hooks.run(
+                name,
+                replication_set.hook_timeout_seconds,
+                {"OFFSITE_SET": replication_set.name, "OFFSITE_RUN": run},
+                cut,
+            )
 
     # -- records -------------------------------------------------------------------------------------------
 
@@ -223,9 +236,9 @@ class Preparation:
             raise RunEnded("the run is no longer on record")
         return known
 
-    def _record(self, of: SetRecord, run: str, number: int, **values: object) -> None:
+    def _record(self, replication_set: SetRecord, run: str, number: int, **values: object) -> None:
         with self._database.transaction() as connection:
-            run_records.put_request(connection, of.id, run, number, self._clock.now(), **values)
+            run_records.put_request(connection, replication_set.id, run, number, self._clock.now(), **values)
 
-    def _tell_failure(self, of: SetRecord, sentence: str) -> None:
-        self._report(events.RUN_FAILED, f"A run of replication set name: {of.name}, failed: {sentence}")
+    def _tell_failure(self, replication_set: SetRecord, sentence: str) -> None:
+        self._report(events.RUN_FAILED, f"A run of replication set name: {replication_set.name}, failed: {sentence}")

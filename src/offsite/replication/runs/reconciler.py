@@ -106,11 +106,16 @@ class Reconciler:
             _log.error("peers are not visited, for the records cannot be read", reason=str(error))
             return self._clock.monotonic() + SELDOM_SECONDS
         for peer in peers:
-            mine = [of for of in sets if of.peer_id == peer.id and of.state == "ready"]
+            mine = [
+                replication_set
+                for replication_set in sets
+                if replication_set.peer_id == peer.id and replication_set.state == "ready"
+            ]
             if self._clock.monotonic() >= self._due.get(peer.id, 0.0):
                 self._visit(peer, mine)
                 waited_for = self._peers.contacts.is_silent(peer) or any(
-                    self._dispatcher.waits_for_peer(of.uuid) or self._owes(of, owing) for of in mine
+                    self._dispatcher.waits_for_peer(replication_set.uuid) or self._owes(replication_set, owing)
+                    for replication_set in mine
                 )
                 with self._lock:
                     self._due[peer.id] = self._clock.monotonic() + self._interval_seconds(before, waited_for)
@@ -151,17 +156,19 @@ class Reconciler:
         """Why the peer refused this system, or was refused, when it was visited last; none if it was not."""
         return self._refusals.reason(peer_id)
 
-    def settle_now(self, of: SetRecord) -> bool:
+    def settle_now(self, replication_set: SetRecord) -> bool:
         """What is left of the set's aborted runs, with the peer, if it answers at once. Nothing is sent meanwhile:
         the caller sees to that. Returns whether it is settled."""
-        with self._locks.settling(of.uuid, SETTLING_SECONDS) as alone:
+        with self._locks.settling(replication_set.uuid, SETTLING_SECONDS) as alone:
             if not alone:
                 return False
             try:
-                with self._peers.connect(self._peers.record_of(of.peer_id), PATIENCE_SECONDS) as connection:
-                    self._settle(connection, of)
+                with self._peers.connect(
+                    self._peers.record_of(replication_set.peer_id), PATIENCE_SECONDS
+                ) as connection:
+                    self._settle(connection, replication_set)
             except _FAILURES as error:
-                _log.info("an abort will be settled later", set=of.name, reason=str(error))
+                _log.info("an abort will be settled later", set=replication_set.name, reason=str(error))
                 self.peer_failed()
                 return False
             return True
@@ -187,10 +194,10 @@ class Reconciler:
                         self._compare(connection, peer, sets)
                         compared = True
                     while left:
-                        of = left.pop(0)
-                        if of.role == "primary" and of.uuid not in self._half_missing:
-                            self._tell(connection, of)
-                            self._attend_if_idle(connection, of)
+                        replication_set = left.pop(0)
+                        if replication_set.role == "primary" and replication_set.uuid not in self._half_missing:
+                            self._tell(connection, replication_set)
+                            self._attend_if_idle(connection, replication_set)
             except _FAILURES as error:
                 if isinstance(error, PeerUnreachable) or not compared:
                     self._not_visited(peer, error)
@@ -214,64 +221,77 @@ class Reconciler:
         except _FAILURES as trouble:
             _log.error("that a peer is gone cannot be recorded", peer=peer.name, reason=str(trouble))
 
-    def _owes(self, of: SetRecord, with_aborted: set[int]) -> bool:
+    def _owes(self, replication_set: SetRecord, with_aborted: set[int]) -> bool:
         """Whether the peer is still to hear of something."""
-        if of.role != "primary" or of.uuid in self._half_missing:
+        if replication_set.role != "primary" or replication_set.uuid in self._half_missing:
             return False
-        told = self._told.get(of.uuid)
-        return of.id in with_aborted or told is None or told.settings != settings_of(of)
+        told = self._told.get(replication_set.uuid)
+        return replication_set.id in with_aborted or told is None or told.settings != settings_of(replication_set)
 
-    def _tell(self, connection: Connection, of: SetRecord) -> None:
+    def _tell(self, connection: Connection, replication_set: SetRecord) -> None:
         """Also what was told before: what an older connection had on its way may have come after it."""
-        change = self._change_to_tell(of)
+        change = self._change_to_tell(replication_set)
         connection.channel.ask(connection.asking, change, Done)
-        self._told[of.uuid] = change
+        self._told[replication_set.uuid] = change
 
-    def _change_to_tell(self, of: SetRecord) -> ChangeSet:
+    def _change_to_tell(self, replication_set: SetRecord) -> ChangeSet:
         with self._database.read() as transaction:
-            group, names = set_records.own_names(transaction, of)
+            group, names = set_records.own_names(transaction, replication_set)
         primary = PrimaryNames(group=group, members=names) if names else None
-        return ChangeSet(set_uuid=of.uuid, settings=settings_of(of), primary=primary)
+        return ChangeSet(set_uuid=replication_set.uuid, settings=settings_of(replication_set), primary=primary)
 
-    def _attend_if_idle(self, connection: Connection, of: SetRecord) -> None:
+    def _attend_if_idle(self, connection: Connection, replication_set: SetRecord) -> None:
         """An attempt that is under way does all this by itself, as a part of its plan."""
-        with self._dispatcher.standing_still(of.uuid, 0.0) as still, self._locks.settling(of.uuid, 0.0) as alone:
-            if still and alone and self._is_still_there(of):
-                self._compare_bases(connection, of)
-                self._settle(connection, of)
+        with (
+            self._dispatcher.standing_still(replication_set.uuid, 0.0) as still,
+            self._locks.settling(replication_set.uuid, 0.0) as alone,
+        ):
+            if still and alone and self._is_still_there(replication_set):
+                self._compare_bases(connection, replication_set)
+                self._settle(connection, replication_set)
 
-    def _compare_bases(self, connection: Connection, of: SetRecord) -> None:
+    def _compare_bases(self, connection: Connection, replication_set: SetRecord) -> None:
         """Nothing is sent meanwhile, so what the two sides say of themselves is of one time."""
-        held = connection.channel.ask(connection.asking, self._look_at(of), Holds)
-        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, of, "")
+        held = connection.channel.ask(connection.asking, self._look_at(replication_set), Holds)
+        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "")
         relation = compare(end.holds(held.base), held.base)
-        if self._other_halves.found(of, relation, held.base, held.complete) and relation is not Relation.OLDER:
-            connection.channel.ask(connection.asking, self._look_at(of), Holds)  # so that its operator hears of it
+        if (
+            self._other_halves.found(replication_set, relation, held.base, held.complete)
+            and relation is not Relation.OLDER
+        ):
+            connection.channel.ask(
+                connection.asking, self._look_at(replication_set), Holds
+            )  # so that its operator hears of it
             if relation is Relation.SAME:
-                self._dispatcher.retry_now(of.uuid)
+                self._dispatcher.retry_now(replication_set.uuid)
 
-    def _look_at(self, of: SetRecord) -> Look:
+    def _look_at(self, replication_set: SetRecord) -> Look:
         with self._database.read() as transaction:
-            half = other_halves.find_other_half(transaction, of.id)
-            ours = other_halves.own_recovery_point(transaction, of.id)
+            half = other_halves.find_other_half(transaction, replication_set.id)
+            ours = other_halves.own_recovery_point(transaction, replication_set.id)
         diverged = half is not None and half.relation == "diverged"
-        return Look(set_uuid=of.uuid, generation=of.generation, diverged=diverged, primary=ours if diverged else None)
+        return Look(
+            set_uuid=replication_set.uuid,
+            generation=replication_set.generation,
+            diverged=diverged,
+            primary=ours if diverged else None,
+        )
 
-    def _settle(self, connection: Connection, of: SetRecord) -> None:
+    def _settle(self, connection: Connection, replication_set: SetRecord) -> None:
         with self._database.read() as transaction:
-            aborted = [p for p in point_records.set_points(transaction, of.id) if p.state == "aborted"]
+            aborted = [p for p in point_records.set_points(transaction, replication_set.id) if p.state == "aborted"]
         if not aborted:
             return
-        ask = Ask(set_uuid=of.uuid, generation=of.generation)
+        ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)
         held = connection.channel.ask(connection.asking, ask, Holds)
-        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, of, "", self._report)
+        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "", self._report)
         for point in aborted:
             if held.base == point.uuid:
                 if end.do(Adopt(point.uuid), held.outcome):
                     self._report(
                         events.RUN_SETTLED,
-                        f"The aborted run of replication set name: {of.name}, had completed on the secondary before "
-                        "the abort: it counts as a success.",
+                        f"The aborted run of replication set name: {replication_set.name}, had completed on the "
+                        "secondary before the abort: it counts as a success.",
                     )
                 continue
             discard = Discard(run=point.uuid, sentence="aborted by a user of the primary")
@@ -280,34 +300,36 @@ class Reconciler:
 
     def _compare(self, connection: Connection, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
         there = set(connection.channel.ask(connection.asking, ListSets(), SetsHeld).sets)
-        for of in sets:
-            if of.uuid in there:
-                self._half_missing.discard(of.uuid)
-            elif of.uuid not in self._half_missing:
-                with self._locks.requesting_now(of.uuid) as alone:  # else it is perhaps just being deleted on both
-                    if alone and self._is_still_there(of):
-                        self._tell_half_missing(of, peer)
+        for replication_set in sets:
+            if replication_set.uuid in there:
+                self._half_missing.discard(replication_set.uuid)
+            elif replication_set.uuid not in self._half_missing:
+                with self._locks.requesting_now(
+                    replication_set.uuid
+                ) as alone:  # else it is perhaps just being deleted on both
+                    if alone and self._is_still_there(replication_set):
+                        self._tell_half_missing(replication_set, peer)
 
-    def _tell_half_missing(self, of: SetRecord, peer: PeerRecord) -> None:
-        self._half_missing.add(of.uuid)
+    def _tell_half_missing(self, replication_set: SetRecord, peer: PeerRecord) -> None:
+        self._half_missing.add(replication_set.uuid)
         self._report(
             events.SET_HALF_MISSING,
-            f"Replication set name: {of.name}, has no other half on system {peer.system_name} (any more).",
+            f"Replication set name: {replication_set.name}, has no other half on system {peer.system_name} (any more).",
         )
 
-    def _is_still_there(self, of: SetRecord) -> bool:
+    def _is_still_there(self, replication_set: SetRecord) -> bool:
         """It may have been deleted on both systems while we were asking."""
         with self._database.read() as connection:
-            return set_records.find_set(connection, of.uuid) is not None
+            return set_records.find_set(connection, replication_set.uuid) is not None
 
 
-def settings_of(of: SetRecord) -> SetSettings:
+def settings_of(replication_set: SetRecord) -> SetSettings:
     return SetSettings(
-        name=of.name,
-        queue_policy=of.queue_policy,
-        snapshot_history=of.snapshot_history,
-        snapshot_basename=of.snapshot_basename,
-        snapshot_count=of.snapshot_count,
-        snapshot_retention_priority=of.snapshot_retention_priority,
-        suspended=of.suspended,
+        name=replication_set.name,
+        queue_policy=replication_set.queue_policy,
+        snapshot_history=replication_set.snapshot_history,
+        snapshot_basename=replication_set.snapshot_basename,
+        snapshot_count=replication_set.snapshot_count,
+        snapshot_retention_priority=replication_set.snapshot_retention_priority,
+        suspended=replication_set.suspended,
     )

@@ -66,114 +66,118 @@ class RunRequests:
         Raises NotAllowed on the secondary and for a suspended set, Diverged, SnapshotNotFound, and what
         Preparation.prepare does.
         """
-        of = self._find(set_uuid)
-        with self._locks.requesting(of.uuid, of.name):
-            of = self._check(set_uuid)
-            check_snapshot_allowed(of, wanted=snapshot is not None or last_snapshot)
+        replication_set = self._find(set_uuid)
+        with self._locks.requesting(replication_set.uuid, replication_set.name):
+            replication_set = self._check(set_uuid)
+            check_snapshot_allowed(replication_set, wanted=snapshot is not None or last_snapshot)
             # A name that is wrong is no request: it takes no number, and the last run stays the one that it was.
-            named = None if snapshot is None else self._source(of, snapshot)
+            named = None if snapshot is None else self._source(replication_set, snapshot)
             run = str(uuid.uuid4())
-            number = of.next_snapshot_number
-            if self._drops(of, run, number):
+            number = replication_set.next_snapshot_number
+            if self._drops(replication_set, run, number):
                 self._report(
                     events.RUN_DROPPED,
-                    f"A request to replicate set name: {of.name}, was dropped: a run is under way, and the queue "
-                    "policy is discard.",
+                    f"A request to replicate set name: {replication_set.name}, was dropped: a run is under way, and "
+                    "the queue policy is discard.",
                 )
                 return Requested(run, "dropped")
             try:
-                source = named or self._source(of, last_snapshot=last_snapshot)
+                source = named or self._source(replication_set, last_snapshot=last_snapshot)
             except (OffsiteError, OSError) as error:
-                self._preparation.fail(of, run, number, str(error))
+                self._preparation.fail(replication_set, run, number, str(error))
                 raise
-            state = self._preparation.prepare(of, run, number, source)
-        self._tell(of, state)
+            state = self._preparation.prepare(replication_set, run, number, source)
+        self._tell(replication_set, state)
         self._dispatcher.wake()
         return Requested(run, state)
 
     def clear_queue(self, set_uuid: str) -> bool:
         """Drops the queued run; returns whether there was one. Raises NotAllowed on the secondary."""
-        of = self._find(set_uuid)
-        self._check_primary(of, "its queue cleared")
-        with self._locks.recording(of.uuid, of.name):
-            dropped = self._run_points.drop_queued(of, "the queue was cleared")
+        replication_set = self._find(set_uuid)
+        self._check_primary(replication_set, "its queue cleared")
+        with self._locks.recording(replication_set.uuid, replication_set.name):
+            dropped = self._run_points.drop_queued(replication_set, "the queue was cleared")
         if dropped:
-            self._report(events.RUN_DROPPED, f"The queued run of replication set name: {of.name}, was dropped.")
+            self._report(
+                events.RUN_DROPPED, f"The queued run of replication set name: {replication_set.name}, was dropped."
+            )
         return dropped
 
     # -- checks --------------------------------------------------------------------------------------------
 
     def _find(self, set_uuid: str) -> SetRecord:
         with self._database.read() as connection:
-            of = set_records.find_set(connection, set_uuid)
-        if of is None:
+            replication_set = set_records.find_set(connection, set_uuid)
+        if replication_set is None:
             raise NotAllowed("the replication set was deleted just now")
-        return of
+        return replication_set
 
     def _check(self, set_uuid: str) -> SetRecord:
-        of = self._find(set_uuid)
-        self._check_primary(of, "replicated")
-        if of.state != "ready":
-            raise NotAllowed(f"replication set {of.name} is Not Ready; create it again, or delete it")
-        if of.suspended:
-            raise NotAllowed(f"replication set {of.name} is suspended; resume it first")
+        replication_set = self._find(set_uuid)
+        self._check_primary(replication_set, "replicated")
+        if replication_set.state != "ready":
+            raise NotAllowed(f"replication set {replication_set.name} is Not Ready; create it again, or delete it")
+        if replication_set.suspended:
+            raise NotAllowed(f"replication set {replication_set.name} is suspended; resume it first")
         with self._database.read() as connection:
-            half = other_halves.find_other_half(connection, of.id)
+            half = other_halves.find_other_half(connection, replication_set.id)
             if half is not None and half.is_diverged:
-                raise Diverged(other_halves.sentence_of(connection, of, half))
-        return of
+                raise Diverged(other_halves.sentence_of(connection, replication_set, half))
+        return replication_set
 
-    def _check_primary(self, of: SetRecord, what: str) -> None:
-        if of.role != "primary":
-            peer = self._peers.record_of(of.peer_id)
+    def _check_primary(self, replication_set: SetRecord, what: str) -> None:
+        if replication_set.role != "primary":
+            peer = self._peers.record_of(replication_set.peer_id)
             raise NotAllowed(
-                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+                f"replication set {replication_set.name} is secondary here and cannot be {what}; do it on system "
+                f"{peer.system_name}"
             )
 
     # -- the point -----------------------------------------------------------------------------------------
 
-    def _drops(self, of: SetRecord, run: str, number: int) -> bool:
-        if of.queue_policy != "discard":
+    def _drops(self, replication_set: SetRecord, run: str, number: int) -> bool:
+        if replication_set.queue_policy != "discard":
             return False
-        with self._locks.recording(of.uuid, of.name):
+        with self._locks.recording(replication_set.uuid, replication_set.name):
             with self._database.read() as connection:
-                busy = run_records.set_run_in(connection, of.id, "running") or run_records.set_run_in(
-                    connection, of.id, "queued"
+                busy = run_records.set_run_in(connection, replication_set.id, "running") or run_records.set_run_in(
+                    connection, replication_set.id, "queued"
                 )
             if busy:
                 why = "a run was under way, and the queue policy is discard"
                 now = self._clock.now()
                 with self._database.transaction() as connection:
                     run_records.put_request(
-                        connection, of.id, run, number, now, state="dropped", ended_at=now, error=why
+                        connection, replication_set.id, run, number, now, state="dropped", ended_at=now, error=why
                     )
         return busy is not None
 
-    def _source(self, of: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:
-        ids = tuple(member.image_id for member in of.members)
+    def _source(self, replication_set: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:
+        ids = tuple(member.image_id for member in replication_set.members)
         if snapshot is None and not last_snapshot:
             return Source(ids)
         pool, primary = find_image(self._pools, ids[0])
         if last_snapshot:
             with self._database.read() as connection:
-                own = {each.image_id for each in history_of(connection, of.id)}
+                own = {each.image_id for each in history_of(connection, replication_set.id)}
             found = _last_snapshot(pool, primary, own)
         else:
             found = _snapshot(pool, primary, snapshot or "")
         return Source((found.id,), found.name, found.created_at)
 
-    def _tell(self, of: SetRecord, state: RunState) -> None:
+    def _tell(self, replication_set: SetRecord, state: RunState) -> None:
         if state == "queued":
-            self._report(events.RUN_QUEUED, f"A run of replication set name: {of.name}, was queued.")
+            self._report(events.RUN_QUEUED, f"A run of replication set name: {replication_set.name}, was queued.")
         else:
-            self._report(events.RUN_STARTED, f"A run of replication set name: {of.name}, was started.")
+            self._report(events.RUN_STARTED, f"A run of replication set name: {replication_set.name}, was started.")
 
 
-def check_snapshot_allowed(of: SetRecord, *, wanted: bool) -> None:
+def check_snapshot_allowed(replication_set: SetRecord, *, wanted: bool) -> None:
     """Raises NotAllowed for a set of a group: one snapshot is not the instant of all its members."""
-    if wanted and of.group_id is not None:
+    if wanted and replication_set.group_id is not None:
         raise NotAllowed(
-            f"replication set {of.name} replicates a volume group; only a set of one volume can send a snapshot"
+            f"replication set {replication_set.name} replicates a volume group; only a set of one volume can send a "
+            "snapshot"
         )
 
 

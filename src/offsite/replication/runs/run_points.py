@@ -48,86 +48,86 @@ class RunPoints:
         self._clock = clock
         self._report = report
 
-    def take(self, of: SetRecord, run: str, number: int, source: Source) -> RunState:
+    def take(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
         """Takes the point of a run that is being prepared: all members at one instant, durable on return.
 
         The run is running then, or queued behind the one that is; an older queued one is dropped.
         Raises PoolFull, and what else the pool raises, with nothing changed.
         """
-        state: RunState = "queued" if self._run_in(of, "running") else "running"
-        dropped = self._run_in(of, "queued")
-        dropped_points = self._points(of, dropped.uuid) if dropped else []
+        state: RunState = "queued" if self._run_in(replication_set, "running") else "running"
+        dropped = self._run_in(replication_set, "queued")
+        dropped_points = self._points(replication_set, dropped.uuid) if dropped else []
         now = self._clock.now()
         taken_at = now if source.taken_at is None else source.taken_at
         number = self._number_now(run, number)
-        keeping = self._keeping(of, run, number, taken_at) if state == "running" else None
-        kept = self._find_kept(keeping, of)
-        names = [internal_name(run, position) for position in range(len(of.members))]
+        keeping = self._keeping(replication_set, run, number, taken_at) if state == "running" else None
+        kept = self._find_kept(keeping, replication_set)
+        names = [internal_name(run, position) for position in range(len(replication_set.members))]
         changes: list[Change] = [
             Snapshot(image_id, name, kind="internal", created_at=taken_at)
             for image_id, name in zip(source.image_ids, names, strict=True)
         ]
-        changes += kept.snapshots(source.image_ids, _member_ids(of)) if kept else []
+        changes += kept.snapshots(source.image_ids, _member_ids(replication_set)) if kept else []
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in dropped_points])
-            point_records.insert_point(connection, of.id, run, "pending", taken_at, names)
-            run_records.put_request(connection, of.id, run, number, now, state=state, source=source.name)
+            point_records.insert_point(connection, replication_set.id, run, "pending", taken_at, names)
+            run_records.put_request(connection, replication_set.id, run, number, now, state=state, source=source.name)
             if dropped is not None:
                 self._end(connection, dropped.uuid, "dropped", "a newer request took its place in the queue")
-            _write_kept(connection, of, run, kept)
+            _write_kept(connection, replication_set, run, kept)
 
-        self._pool(of).apply([*changes, *_deletions(dropped_points)], write)
-        self._tell_kept(of, keeping, kept)
-        self._rotate(of)
+        self._pool(replication_set).apply([*changes, *_deletions(dropped_points)], write)
+        self._tell_kept(replication_set, keeping, kept)
+        self._rotate(replication_set)
         return state
 
-    def promote(self, of: SetRecord, queued: RunRecord) -> None:
+    def promote(self, replication_set: SetRecord, queued: RunRecord) -> None:
         """The queued run becomes the running one. Its history snapshot shows the instant at which it was queued."""
-        point = self._points(of, queued.uuid)[0]
-        keeping = self._keeping(of, queued.uuid, queued.snapshot_number or 0, point.taken_at)
-        kept = self._find_kept(keeping, of)
+        point = self._points(replication_set, queued.uuid)[0]
+        keeping = self._keeping(replication_set, queued.uuid, queued.snapshot_number or 0, point.taken_at)
+        kept = self._find_kept(keeping, replication_set)
 
         def write(connection: Connection) -> None:
             run_records.update_run(connection, queued.uuid, state="running", started_at=self._clock.now())
-            _write_kept(connection, of, queued.uuid, kept)
+            _write_kept(connection, replication_set, queued.uuid, kept)
 
         if kept is not None:
-            self._pool(of).apply(kept.snapshots(point.image_ids, _member_ids(of)), write)
-            self._rotate(of)
+            self._pool(replication_set).apply(kept.snapshots(point.image_ids, _member_ids(replication_set)), write)
+            self._rotate(replication_set)
         else:
             with self._database.transaction() as transaction:
                 write(transaction)
-        self._tell_kept(of, keeping, kept)
+        self._tell_kept(replication_set, keeping, kept)
 
-    def drop_queued(self, of: SetRecord, sentence: str) -> bool:
+    def drop_queued(self, replication_set: SetRecord, sentence: str) -> bool:
         """Takes the queued run out of the queue; returns whether there was one."""
-        queued = self._run_in(of, "queued")
+        queued = self._run_in(replication_set, "queued")
         if queued is None:
             return False
-        points = self._points(of, queued.uuid)
+        points = self._points(replication_set, queued.uuid)
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in points])
             self._end(connection, queued.uuid, "dropped", sentence)
 
-        self._pool(of).apply(_deletions(points), write)
+        self._pool(replication_set).apply(_deletions(points), write)
         return True
 
-    def take_back(self, of: SetRecord, run: str, sentence: str) -> None:
+    def take_back(self, replication_set: SetRecord, run: str, sentence: str) -> None:
         """The run has failed before anything of it was sent; its point goes, if it was taken."""
-        points = self._points(of, run)
+        points = self._points(replication_set, run)
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in points])
             self._end(connection, run, "failed", sentence)
             run_records.update_run(connection, run, after_snapshot_due=False)
 
-        self._pool(of).apply(_deletions(points), write)
+        self._pool(replication_set).apply(_deletions(points), write)
 
-    def abort(self, of: SetRecord, run: RunRecord, sentence: str, *, may_be_committed: bool) -> None:
+    def abort(self, replication_set: SetRecord, run: RunRecord, sentence: str, *, may_be_committed: bool) -> None:
         """Ends the run at once. Unless the secondary may have made its point the base, its images go, too."""
-        points = self._points(of, run.uuid)
+        points = self._points(replication_set, run.uuid)
         images_go = not may_be_committed
 
         def write(connection: Connection) -> None:
@@ -135,25 +135,25 @@ class RunPoints:
                 point_records.mark_aborted(connection, point.id, images_go=images_go)
             self._end(connection, run.uuid, "aborted", sentence)
 
-        self._pool(of).apply(_deletions(points) if images_go else [], write)
+        self._pool(replication_set).apply(_deletions(points) if images_go else [], write)
 
     def _end(self, connection: Connection, run: str, state: RunState, sentence: str) -> None:
         run_records.update_run(connection, run, state=state, ended_at=self._clock.now(), error=sentence)
 
     # -- the history on this side ------------------------------------------------------------------------------
 
-    def _keeping(self, of: SetRecord, run: str, number: int, taken_at: float) -> Keeping | None:
+    def _keeping(self, replication_set: SetRecord, run: str, number: int, taken_at: float) -> Keeping | None:
         """The history snapshots that the primary keeps of a run."""
-        if of.snapshot_history != "both" or of.snapshot_basename is None:
+        if replication_set.snapshot_history != "both" or replication_set.snapshot_basename is None:
             return None
-        priority, now = of.snapshot_retention_priority, self._clock.now()
-        return Keeping(of.id, run, of.snapshot_basename, number, priority, taken_at, now)
+        priority, now = replication_set.snapshot_retention_priority, self._clock.now()
+        return Keeping(replication_set.id, run, replication_set.snapshot_basename, number, priority, taken_at, now)
 
-    def _find_kept(self, keeping: Keeping | None, of: SetRecord) -> KeptHistory | None:
+    def _find_kept(self, keeping: Keeping | None, replication_set: SetRecord) -> KeptHistory | None:
         if keeping is None:
             return None
         with self._database.read() as connection:
-            return keeping.find(connection, len(of.members))
+            return keeping.find(connection, len(replication_set.members))
 
     def _number_now(self, run: str, number: int) -> int:
         """While its hooks ran, a request may have been given a later one."""
@@ -161,35 +161,35 @@ class RunPoints:
             known = run_records.find_run(connection, run)
         return number if known is None or known.snapshot_number is None else known.snapshot_number
 
-    def _tell_kept(self, of: SetRecord, keeping: Keeping | None, kept: KeptHistory | None) -> None:
+    def _tell_kept(self, replication_set: SetRecord, keeping: Keeping | None, kept: KeptHistory | None) -> None:
         if keeping is not None and (kept is None or kept.number != keeping.number):
-            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(of.name, kept))
+            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(replication_set.name, kept))
 
-    def _rotate(self, of: SetRecord) -> None:
-        if of.snapshot_history == "both" and of.snapshot_count is not None:
-            terms = terms_of(of, of.snapshot_count)
-            rotate(self._database, self._pool(of), of, terms, self._clock.now(), self._report)
+    def _rotate(self, replication_set: SetRecord) -> None:
+        if replication_set.snapshot_history == "both" and replication_set.snapshot_count is not None:
+            terms = terms_of(replication_set, replication_set.snapshot_count)
+            rotate(self._database, self._pool(replication_set), replication_set, terms, self._clock.now(), self._report)
 
-    def _run_in(self, of: SetRecord, state: RunState) -> RunRecord | None:
+    def _run_in(self, replication_set: SetRecord, state: RunState) -> RunRecord | None:
         with self._database.read() as connection:
-            return run_records.set_run_in(connection, of.id, state)
+            return run_records.set_run_in(connection, replication_set.id, state)
 
-    def _points(self, of: SetRecord, run: str) -> list[PointRecord]:
+    def _points(self, replication_set: SetRecord, run: str) -> list[PointRecord]:
         with self._database.read() as connection:
-            return [point for point in point_records.set_points(connection, of.id) if point.uuid == run]
+            return [point for point in point_records.set_points(connection, replication_set.id) if point.uuid == run]
 
-    def _pool(self, of: SetRecord) -> Pool:
-        return find_image(self._pools, of.members[0].image_id)[0]
+    def _pool(self, replication_set: SetRecord) -> Pool:
+        return find_image(self._pools, replication_set.members[0].image_id)[0]
 
 
-def _write_kept(connection: Connection, of: SetRecord, run: str, kept: KeptHistory | None) -> None:
+def _write_kept(connection: Connection, replication_set: SetRecord, run: str, kept: KeptHistory | None) -> None:
     if kept is not None:
         kept.write(connection)
-        run_records.number_used(connection, of.id, run, kept.number)
+        run_records.number_used(connection, replication_set.id, run, kept.number)
 
 
-def _member_ids(of: SetRecord) -> tuple[int, ...]:
-    return tuple(member.image_id for member in of.members)
+def _member_ids(replication_set: SetRecord) -> tuple[int, ...]:
+    return tuple(member.image_id for member in replication_set.members)
 
 
 def _deletions(points: Sequence[PointRecord]) -> list[Delete]:

@@ -106,19 +106,19 @@ class SetCreation:
             if begun is None:
                 self._check_new(plan)
             with self._peers.connect(plan.peer) as connection:
-                of = begun or self._begin(plan)
+                replication_set = begun or self._begin(plan)
                 try:
-                    connection.channel.ask(connection.asking, self._request(of, plan), Done)
+                    connection.channel.ask(connection.asking, self._request(replication_set, plan), Done)
                 except (PeerUnreachable, ProtocolError) as error:
                     raise PeerUnreachable(
                         f"{error}; whether {plan.peer.system_name} made its half of set {plan.name} is not known: "
                         "repeat the command, or delete the set"
                     ) from error
                 except OffsiteError:
-                    self._forget(of)
+                    self._forget(replication_set)
                     raise
             with self._database.transaction() as transaction:
-                set_records.update_set(transaction, of.id, state="ready")
+                set_records.update_set(transaction, replication_set.id, state="ready")
         self._report(
             events.SET_CREATED,
             f"Replication set name: {plan.name}, was created: {plan.primary_name} in pool {plan.pool.name} replicates "
@@ -147,31 +147,35 @@ class SetCreation:
         remote_pool = wanted.secondary_pool or pool.name
         return _Plan(wanted.name, peer, pool, images, members, wanted.group, remote_group, remote_pool, wanted.settings)
 
-    def _request(self, of: SetRecord, plan: _Plan) -> CreateSet:
+    def _request(self, replication_set: SetRecord, plan: _Plan) -> CreateSet:
         return CreateSet(
-            set_uuid=of.uuid,
-            settings=settings_of(of),
-            generation=of.generation,
+            set_uuid=replication_set.uuid,
+            settings=settings_of(replication_set),
+            generation=replication_set.generation,
             primary_pool=plan.pool.name,
-            secondary_pool=of.remote_pool,
+            secondary_pool=replication_set.remote_pool,
             primary_group=plan.group.name if plan.group else None,
-            secondary_group=of.remote_group,
+            secondary_group=replication_set.remote_group,
             members=[
                 NewMember(primary_name=image.name, secondary_name=member.remote_name, size_bytes=image.size_bytes)
-                for image, member in zip(plan.images, of.members, strict=True)
+                for image, member in zip(plan.images, replication_set.members, strict=True)
             ],
         )
 
     def _begun(self, plan: _Plan) -> SetRecord | None:
         """The same set, if making it was begun before and it is not known how that ended."""
-        of = next((each for each in self._records() if each.name == plan.name), None)
-        if of is None or of.state == "ready":
+        replication_set = next((each for each in self._records() if each.name == plan.name), None)
+        if replication_set is None or replication_set.state == "ready":
             return None
-        if (of.peer_id, of.remote_pool, of.members) != (plan.peer.id, plan.remote_pool, plan.members):
+        if (replication_set.peer_id, replication_set.remote_pool, replication_set.members) != (
+            plan.peer.id,
+            plan.remote_pool,
+            plan.members,
+        ):
             raise NotAllowed(
                 f"replication set {plan.name} is Not Ready, and was begun with other parameters; delete it first"
             )
-        return of
+        return replication_set
 
     def _check_new(self, plan: _Plan) -> None:
         with self._database.read() as view:
@@ -220,13 +224,13 @@ class SetCreation:
             _check_still_so(transaction, plan)
             self._limits.check_new_set(transaction)
             set_records.insert_set(transaction, values, plan.members)
-            of = set_records.find_set(transaction, str(values["uuid"]))
-        assert of is not None
-        return of
+            replication_set = set_records.find_set(transaction, str(values["uuid"]))
+        assert replication_set is not None
+        return replication_set
 
-    def _forget(self, of: SetRecord) -> None:
+    def _forget(self, replication_set: SetRecord) -> None:
         with self._database.transaction() as transaction:
-            set_records.delete_set(transaction, of.id)
+            set_records.delete_set(transaction, replication_set.id)
 
     def _records(self) -> list[SetRecord]:
         with self._database.read() as connection:

@@ -13,16 +13,16 @@ from offsite.replication.transfer.receiver.fence import Fences
 from offsite.store.database import Database
 
 
-def remove_set(database: Database, pools: Mapping[str, Pool], fences: Fences, of: SetRecord) -> None:
+def remove_set(database: Database, pools: Mapping[str, Pool], fences: Fences, replication_set: SetRecord) -> None:
     """Its hidden images and its records go, in one transaction; its volumes become ordinary ones.
 
     Whoever is filling it stores nothing more.
     """
-    fences.of(of.uuid).take(of)
+    fences.of(replication_set.uuid).take(replication_set)
     with database.read() as connection:
-        held = point_records.set_points(connection, of.id)
-    pool, _ = find_image(pools, of.members[0].image_id)
+        held = point_records.set_points(connection, replication_set.id)
+    pool, _ = find_image(pools, replication_set.members[0].image_id)
     pool.apply(
         [Delete(image_id) for point in held for image_id in point.image_ids],
-        lambda connection: set_records.delete_set(connection, of.id),
+        lambda connection: set_records.delete_set(connection, replication_set.id),
     )

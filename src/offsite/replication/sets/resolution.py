@@ -63,66 +63,74 @@ class Resolution:
 
     def question(self, set_uuid: str) -> str:
         """What is kept, what is replaced, and what it costs. Raises NotAllowed for a set that is not diverged."""
-        of, half = self._find(set_uuid)
+        replication_set, half = self._find(set_uuid)
         with self._database.read() as connection:
-            peer = peer_records.peer_name(connection, of.peer_id)
-            ours = other_halves.own_recovery_point(connection, of.id)
-        here = format_size(sum(find_image(self._pools, member.image_id)[1].allocated_bytes for member in of.members))
+            peer = peer_records.peer_name(connection, replication_set.peer_id)
+            ours = other_halves.own_recovery_point(connection, replication_set.id)
+        here = format_size(
+            sum(find_image(self._pools, member.image_id)[1].allocated_bytes for member in replication_set.members)
+        )
         return (
-            f"Replication set {of.name} is diverged. {peer} holds {other_halves.told_of(half.point)}, which this "
-            f"system has never had; the newest copy that this system knows of has {other_halves.told_of(ours)}. Go on "
-            f"with the content of this system? What {peer} holds is kept there, as a snapshot of each volume; up to "
-            f"{here} are sent, and need room there."
+            f"Replication set {replication_set.name} is diverged. {peer} holds {other_halves.told_of(half.point)}, "
+            "which this system has never had; the newest copy that this system knows of has "
+            f"{other_halves.told_of(ours)}. Go on with the content of this system? What {peer} holds is kept there, as "
+            f"a snapshot of each volume; up to {here} are sent, and need room there."
         )
 
     def use_primary(self, set_uuid: str) -> Resolved:
         """Keeps what the secondary holds, and lets runs replace it. Raises NotAllowed for a set that is not diverged or
         is suspended, Diverged when the secondary holds yet another copy by now, InUse, and PeerUnreachable."""
-        of, half = self._find(set_uuid)
-        if of.suspended:
-            raise NotAllowed(f"replication set {of.name} is suspended; resume it first")
+        replication_set, half = self._find(set_uuid)
+        if replication_set.suspended:
+            raise NotAllowed(f"replication set {replication_set.name} is suspended; resume it first")
         with (
-            self._dispatcher.standing_still(of.uuid, STILL_SECONDS) as still,
-            self._locks.settling(of.uuid, STILL_SECONDS) as alone,
+            self._dispatcher.standing_still(replication_set.uuid, STILL_SECONDS) as still,
+            self._locks.settling(replication_set.uuid, STILL_SECONDS) as alone,
         ):
             if not still or not alone:
-                raise InUse(f"a run of replication set {of.name} does not end; try again in a moment")
-            kept = self._keep(of, half)
+                raise InUse(f"a run of replication set {replication_set.name} does not end; try again in a moment")
+            kept = self._keep(replication_set, half)
             with self._database.transaction() as connection:
                 assert half.base is not None
-                other_halves.allow_replacement(connection, of.id, half.base)
-                running = run_records.set_run_in(connection, of.id, "running")
-                peer = peer_records.peer_name(connection, of.peer_id)
+                other_halves.allow_replacement(connection, replication_set.id, half.base)
+                running = run_records.set_run_in(connection, replication_set.id, "running")
+                peer = peer_records.peer_name(connection, replication_set.peer_id)
         self._report(
             events.DIVERGENCE_DECIDED,
-            f"An operator decided that replication set name: {of.name}, goes on with the content of its primary; what "
-            f"{peer} held is kept there in {', '.join(kept)}.",
+            f"An operator decided that replication set name: {replication_set.name}, goes on with the content of its "
+            f"primary; what {peer} held is kept there in {', '.join(kept)}.",
         )
-        self._dispatcher.retry_now(of.uuid)
+        self._dispatcher.retry_now(replication_set.uuid)
         return Resolved(kept, peer, running is not None)
 
-    def _keep(self, of: SetRecord, half: OtherHalf) -> list[str]:
-        with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
-            ask = Ask(set_uuid=of.uuid, generation=of.generation)
+    def _keep(self, replication_set: SetRecord, half: OtherHalf) -> list[str]:
+        with self._peers.connect(self._peers.record_of(replication_set.peer_id)) as connection:
+            ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)
             held = connection.channel.ask(connection.asking, ask, Holds)
-            end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, of, "")
+            end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "")
             relation = compare(end.holds(held.base), held.base)
-            self._other_halves.found(of, relation, held.base, held.complete)
+            self._other_halves.found(replication_set, relation, held.base, held.complete)
             if relation is not Relation.DIVERGED:
-                raise NotAllowed(f"replication set {of.name} is not diverged any more; nothing has to be decided")
+                raise NotAllowed(
+                    f"replication set {replication_set.name} is not diverged any more; nothing has to be decided"
+                )
             if held.base is None or held.base != half.base:
-                raise Diverged(f"the secondary of replication set {of.name} holds another copy by now; look again")
+                raise Diverged(
+                    f"the secondary of replication set {replication_set.name} holds another copy by now; look again"
+                )
             return connection.channel.ask(connection.asking, Keep(base=held.base), Kept).snapshots
 
     def _find(self, set_uuid: str) -> tuple[SetRecord, OtherHalf]:
         with self._database.read() as connection:
-            of = set_records.find_set(connection, set_uuid)
-            half = other_halves.find_other_half(connection, of.id) if of is not None else None
-        if of is None:
+            replication_set = set_records.find_set(connection, set_uuid)
+            half = other_halves.find_other_half(connection, replication_set.id) if replication_set is not None else None
+        if replication_set is None:
             raise NotAllowed("the replication set was deleted just now")
-        if of.role != "primary":
-            peer = self._peers.record_of(of.peer_id)
-            raise NotAllowed(f"replication set {of.name} is secondary here; decide on system {peer.system_name}")
+        if replication_set.role != "primary":
+            peer = self._peers.record_of(replication_set.peer_id)
+            raise NotAllowed(
+                f"replication set {replication_set.name} is secondary here; decide on system {peer.system_name}"
+            )
         if half is None or half.relation != "diverged":
-            raise NotAllowed(f"replication set {of.name} is not diverged; nothing has to be decided")
-        return of, half
+            raise NotAllowed(f"replication set {replication_set.name} is not diverged; nothing has to be decided")
+        return replication_set, half

@@ -80,37 +80,39 @@ class Sets:
         Raises BadParameter, also when nothing is given, NameInUse, NotAllowed on the secondary, InUse for the policy
         discard while a run is queued.
         """
-        of = self.record(name)
-        self._check_primary(of, "changed")
+        replication_set = self.record(name)
+        self._check_primary(replication_set, "changed")
         if settings == Settings() and new_name is None:
-            raise BadParameter(f"nothing is given that replication set {of.name} should have")
+            raise BadParameter(f"nothing is given that replication set {replication_set.name} should have")
         self._check_hooks(settings)
         if new_name is not None:
             check_name(new_name, "replication set name")
-        now = {"snapshot_basename": of.snapshot_basename, "snapshot_count": of.snapshot_count}
-        now |= {"snapshot_history": of.snapshot_history}
-        check_settings(settings, of_group=of.group_id is not None, now=now)
+        now = {"snapshot_basename": replication_set.snapshot_basename, "snapshot_count": replication_set.snapshot_count}
+        now |= {"snapshot_history": replication_set.snapshot_history}
+        check_settings(settings, of_group=replication_set.group_id is not None, now=now)
         values = settings.given() | ({} if new_name is None else {"name": new_name})
         with self._database.transaction() as transaction:
-            if new_name not in (None, of.name) and any(s.name == new_name for s in set_records.all_sets(transaction)):
+            if new_name not in (None, replication_set.name) and any(
+                s.name == new_name for s in set_records.all_sets(transaction)
+            ):
                 raise NameInUse(f"there is already a replication set {new_name!r}; choose another name")
-            queued = run_records.set_run_in(transaction, of.id, "queued")
-            if queued is not None and settings.queue_policy == "discard" != of.queue_policy:
+            queued = run_records.set_run_in(transaction, replication_set.id, "queued")
+            if queued is not None and settings.queue_policy == "discard" != replication_set.queue_policy:
                 raise InUse(
                     f"replication set {name} has a queued run, which the queue policy discard does not know; clear its "
                     "queue first"
                 )
-            set_records.update_set(transaction, of.id, **values)
+            set_records.update_set(transaction, replication_set.id, **values)
         self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
         self._reconciler.set_changed()
 
     def protect(self, name: str, minimum_count: int | None, minimum_age_hours: int | None) -> None:
         """How much of the history on this side is kept, at either end, whatever the other system says."""
-        of = self.record(name)
+        replication_set = self.record(name)
         values = {"minimum_snapshot_count": minimum_count, "minimum_snapshot_age_hours": minimum_age_hours}
         values = {key: value for key, value in values.items() if value is not None}
         with self._database.transaction() as transaction:
-            set_records.update_set(transaction, of.id, **values)
+            set_records.update_set(transaction, replication_set.id, **values)
         told = ", ".join(f"{key.replace('_', '-')} {value}" for key, value in values.items())
         self._report(events.SET_MODIFIED, f"Replication set name: {name}, was modified: {told}.")
 
@@ -119,45 +121,51 @@ class Sets:
 
         Raises InUse while a run is under way or queued, and PeerUnreachable. Repeating it is harmless.
         """
-        of = self.record(name)
-        with self._locks.requesting(of.uuid, of.name), self._dispatcher.standing_still(of.uuid, 0.0):
+        replication_set = self.record(name)
+        with (
+            self._locks.requesting(replication_set.uuid, replication_set.name),
+            self._dispatcher.standing_still(replication_set.uuid, 0.0),
+        ):
             if local_only:
-                self._dispatcher.stop_attempt(of.uuid)
-                with self._dispatcher.standing_still(of.uuid, STOP_SECONDS) as still:
+                self._dispatcher.stop_attempt(replication_set.uuid)
+                with self._dispatcher.standing_still(replication_set.uuid, STOP_SECONDS) as still:
                     if not still:
                         raise InUse(f"a run of replication set {name} does not end; try again in a moment")
             else:
-                if of.role == "primary":
-                    self._check_no_runs(of)
-                self._delete_over_there(of)
-            remove_set(self._database, self._pools, self._fences, of)
-        self._dispatcher.forget(of.uuid)
+                if replication_set.role == "primary":
+                    self._check_no_runs(replication_set)
+                self._delete_over_there(replication_set)
+            remove_set(self._database, self._pools, self._fences, replication_set)
+        self._dispatcher.forget(replication_set.uuid)
         self._report(events.SET_DELETED, f"Replication set name: {name}, was deleted.")
 
-    def _delete_over_there(self, of: SetRecord) -> None:
+    def _delete_over_there(self, replication_set: SetRecord) -> None:
         try:
-            with self._peers.connect(self._peers.record_of(of.peer_id)) as connection:
-                connection.channel.ask(connection.asking, DeleteSet(set_uuid=of.uuid), Done)
+            with self._peers.connect(self._peers.record_of(replication_set.peer_id)) as connection:
+                connection.channel.ask(connection.asking, DeleteSet(set_uuid=replication_set.uuid), Done)
         except PeerUnreachable as error:
             raise PeerUnreachable(
-                f"replication set {of.name} cannot be deleted on both systems: {error}; if the other one is gone for "
-                "good, delete it here alone, with local-only"
+                f"replication set {replication_set.name} cannot be deleted on both systems: {error}; if the other one "
+                "is gone for good, delete it here alone, with local-only"
             ) from error
 
-    def _check_no_runs(self, of: SetRecord) -> None:
+    def _check_no_runs(self, replication_set: SetRecord) -> None:
         with self._database.read() as connection:
-            running = run_records.set_run_in(connection, of.id, "running")
-            queued = run_records.set_run_in(connection, of.id, "queued")
+            running = run_records.set_run_in(connection, replication_set.id, "running")
+            queued = run_records.set_run_in(connection, replication_set.id, "queued")
         if running is not None:
-            raise InUse(f"replication set {of.name} has a run under way; suspend the set and abort the run first")
+            raise InUse(
+                f"replication set {replication_set.name} has a run under way; suspend the set and abort the run first"
+            )
         if queued is not None:
-            raise InUse(f"replication set {of.name} has a queued run; clear its queue first")
+            raise InUse(f"replication set {replication_set.name} has a queued run; clear its queue first")
 
-    def _check_primary(self, of: SetRecord, what: str) -> None:
-        if of.role != "primary":
-            peer = self._peers.record_of(of.peer_id)
+    def _check_primary(self, replication_set: SetRecord, what: str) -> None:
+        if replication_set.role != "primary":
+            peer = self._peers.record_of(replication_set.peer_id)
             raise NotAllowed(
-                f"replication set {of.name} is secondary here and cannot be {what}; do it on system {peer.system_name}"
+                f"replication set {replication_set.name} is secondary here and cannot be {what}; do it on system "
+                f"{peer.system_name}"
             )
 
     def _check_hooks(self, settings: Settings) -> None:
@@ -168,7 +176,7 @@ class Sets:
     # -- showing -------------------------------------------------------------------------------------------
 
     def all(self) -> list[SetInfo]:
-        return [self._info(of) for of in self._records()]
+        return [self._info(replication_set) for replication_set in self._records()]
 
     def get(self, name: str) -> SetInfo:
         return self._info(self.record(name))
@@ -176,93 +184,102 @@ class Sets:
     def record(self, name: str) -> SetRecord:
         """Raises ObjectNotFound."""
         sets = self._records()
-        of = next((each for each in sets if each.name == name), None) or next(
+        replication_set = next((each for each in sets if each.name == name), None) or next(
             (each for each in sets if each.uuid == name.lower()), None
         )
-        if of is None:
+        if replication_set is None:
             raise ObjectNotFound(f"there is no replication set {name[:100]!r}")
-        return of
+        return replication_set
 
     def runs(self, name: str, run: str | None = None) -> list[RunRecord]:
         """Newest first; or only this one, if the set has it."""
-        of = self.record(name)
+        replication_set = self.record(name)
         with self._database.read() as connection:
             if run is None:
-                return run_records.set_runs(connection, of.id)
+                return run_records.set_runs(connection, replication_set.id)
             found = run_records.find_run(connection, run)
-        return [found] if found is not None and found.set_id == of.id else []
+        return [found] if found is not None and found.set_id == replication_set.id else []
 
     def waits_for_decision(self, name: str) -> str | None:
         """What is to be told of a set that sends nothing until an operator of its primary, which is here, decides."""
-        of = self.record(name)
-        if of.role != "primary":
+        replication_set = self.record(name)
+        if replication_set.role != "primary":
             return None
         with self._database.read() as connection:
-            half = other_halves.find_other_half(connection, of.id)
-            return other_halves.sentence_of(connection, of, half) if half is not None and half.is_diverged else None
+            half = other_halves.find_other_half(connection, replication_set.id)
+            return (
+                other_halves.sentence_of(connection, replication_set, half)
+                if half is not None and half.is_diverged
+                else None
+            )
 
-    def _info(self, of: SetRecord) -> SetInfo:
+    def _info(self, replication_set: SetRecord) -> SetInfo:
         with self._database.read() as connection:
-            held = point_records.set_points(connection, of.id)
+            held = point_records.set_points(connection, replication_set.id)
             found = {
-                state: run_records.set_run_in(connection, of.id, state)
+                state: run_records.set_run_in(connection, replication_set.id, state)
                 for state in ("running", "queued", "preparing", "success")
             }
-            last = run_records.last_ended_run(connection, of.id)
-            group = connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == of.group_id)).scalar()
-            half = other_halves.find_other_half(connection, of.id)
-            difference = other_halves.sentence_of(connection, of, half) if half is not None else None
-        refusal = self._reconciler.refusal(of.peer_id) if of.role == "primary" else None
+            last = run_records.last_ended_run(connection, replication_set.id)
+            group = connection.execute(
+                select(volume_groups.c.name).where(volume_groups.c.id == replication_set.group_id)
+            ).scalar()
+            half = other_halves.find_other_half(connection, replication_set.id)
+            difference = other_halves.sentence_of(connection, replication_set, half) if half is not None else None
+        refusal = self._reconciler.refusal(replication_set.peer_id) if replication_set.role == "primary" else None
         base = next((point for point in held if point.state == "base"), None)
         recovery_point_at = base.taken_at if base else None
-        if half is not None and of.role == "primary":
+        if half is not None and replication_set.role == "primary":
             # What the secondary holds counts. Of what it has never had, a primary cannot tell how old it is.
             recovery_point_at = half.taken_at if half.relation == "older" else None
         current = found["running"] or found["preparing"]
-        pool, _ = find_image(self._pools, of.members[0].image_id)
+        pool, _ = find_image(self._pools, replication_set.members[0].image_id)
         return SetInfo(
-            record=of,
-            peer_name=self._peers.record_of(of.peer_id).name,
+            record=replication_set,
+            peer_name=self._peers.record_of(replication_set.peer_id).name,
             pool=pool.name,
             members=tuple(
                 SetMember(each.image_id, find_image(self._pools, each.image_id)[1].name, each.remote_name)
-                for each in of.members
+                for each in replication_set.members
             ),
             group=group,
             status=self._status(
-                of, recovery_point_at is not None, current, refusal, half is not None and half.is_diverged
+                replication_set, recovery_point_at is not None, current, refusal, half is not None and half.is_diverged
             ),
             recovery_point_at=recovery_point_at,
             difference=refusal or difference,
-            lag_seconds=None if recovery_point_at is None else self._age(of, recovery_point_at),
+            lag_seconds=None if recovery_point_at is None else self._age(replication_set, recovery_point_at),
             last_run=last,
             last_success=found["success"],
             current_run=current,
             queued_run=found["queued"],
         )
 
-    def _age(self, of: SetRecord, taken_at: float) -> float | None:
+    def _age(self, replication_set: SetRecord, taken_at: float) -> float | None:
         """Of an instant that the primary's clock has shown."""
-        if of.role == "primary":
+        if replication_set.role == "primary":
             return age(taken_at, self._clock.now())
-        remote = self._peers.contacts.remote_time(self._peers.record_of(of.peer_id))
+        remote = self._peers.contacts.remote_time(self._peers.record_of(replication_set.peer_id))
         return age(taken_at, *remote) if remote is not None else None
 
     def _status(
-        self, of: SetRecord, has_base: bool, current: RunRecord | None, refusal: str | None, diverged: bool
+        self, replication_set: SetRecord, has_base: bool, current: RunRecord | None, refusal: str | None, diverged: bool
     ) -> Status:
         return status_of(
-            ready=of.state == "ready" and refusal is None and not self._reconciler.half_missing(of.uuid),
+            ready=replication_set.state == "ready"
+            and refusal is None
+            and not self._reconciler.half_missing(replication_set.uuid),
             has_base=has_base,
             diverged=diverged,
             running=current is not None,
-            suspended=of.suspended or (current is not None and self._in_trouble(of, current)),
-            primary_is_gone=of.role == "secondary" and not self._peers.online_by_id(of.peer_id),
+            suspended=replication_set.suspended or (current is not None and self._in_trouble(replication_set, current)),
+            primary_is_gone=replication_set.role == "secondary"
+            and not self._peers.online_by_id(replication_set.peer_id),
         )
 
-    def _in_trouble(self, of: SetRecord, current: RunRecord) -> bool:
+    def _in_trouble(self, replication_set: SetRecord, current: RunRecord) -> bool:
         """Whether the run has failed, and waits to be tried again. What the record says may be a little old."""
-        progress = self._dispatcher.progress(of.uuid)
+        progress = self._dispatcher.progress(replication_set.uuid)
         if progress is not None and progress.run == current.uuid:
             return progress.in_trouble
         return current.error is not None

@@ -56,26 +56,26 @@ from offsite.units import format_size
 _log = structlog.get_logger(__name__)
 
 
-def check_generation(of: SetRecord, generation: int) -> None:
+def check_generation(replication_set: SetRecord, generation: int) -> None:
     """Both ends know of the same changes of roles. Raises NotAllowed."""
-    if generation != of.generation:
+    if generation != replication_set.generation:
         raise NotAllowed(
-            f"replication set {of.name} is of generation {of.generation} here, of {generation} there: its roles have "
-            "changed"
+            f"replication set {replication_set.name} is of generation {replication_set.generation} here, of "
+            f"{generation} there: its roles have changed"
         )
 
 
-def holds(database: Database, pool: Pool, of: SetRecord) -> Holds:
+def holds(database: Database, pool: Pool, replication_set: SetRecord) -> Holds:
     """What there is of a secondary here."""
     with database.read() as connection:
-        held = point_records.secondary_holds(point_records.set_points(connection, of.id))
-        complete = other_halves.own_recovery_point(connection, of.id)
+        held = point_records.secondary_holds(point_records.set_points(connection, replication_set.id))
+        complete = other_halves.own_recovery_point(connection, replication_set.id)
         run = run_records.find_run(connection, held.base) if held.base else None
     if complete is not None:
-        data_bytes = sum(pool.image(member.image_id).allocated_bytes for member in of.members)
+        data_bytes = sum(pool.image(member.image_id).allocated_bytes for member in replication_set.members)
         complete = msgspec.structs.replace(complete, data_bytes=data_bytes)
     outcome = None
-    if run is not None and run.set_id == of.id and run.digest is not None:
+    if run is not None and run.set_id == replication_set.id and run.digest is not None:
         digest = bytes.fromhex(run.digest)
         outcome = Outcome(
             digest=digest,
@@ -94,7 +94,7 @@ class ReceiverEndpoint:
         database: Database,
         pools: Mapping[str, Pool],
         clock: Clock,
-        of: SetRecord,
+        replication_set: SetRecord,
         fence: Fence,
         background: Background,
         wire_bytes: Callable[[], int],
@@ -102,15 +102,15 @@ class ReceiverEndpoint:
     ) -> None:
         self._database = database
         self._clock = clock
-        self._set = of
+        self._set = replication_set
         self._fence = fence
         self._background = background
         self._wire_bytes = wire_bytes
         self._report = report
-        self._pool, _ = find_image(pools, of.members[0].image_id)
+        self._pool, _ = find_image(pools, replication_set.members[0].image_id)
         self._filling: PartialPoint | None = None
         self._begun: Begin | None = None
-        self._generation = of.generation
+        self._generation = replication_set.generation
 
     def look(self, ask: Ask) -> Holds:
         check_generation(self._set, ask.generation)
@@ -311,11 +311,11 @@ class ReceiverEndpoint:
             return None
         check_basename(wanted.basename, of_group=len(self._set.members) > 1)
         with self._database.read() as connection:
-            of = set_records.find_set(connection, self._set.uuid) or self._set
-            is_first = of.next_snapshot_number == 0 and not history_of(connection, of.id)
-        number = wanted.number if is_first else later_number(wanted.number, of.next_snapshot_number)
+            replication_set = set_records.find_set(connection, self._set.uuid) or self._set
+            is_first = replication_set.next_snapshot_number == 0 and not history_of(connection, replication_set.id)
+        number = wanted.number if is_first else later_number(wanted.number, replication_set.next_snapshot_number)
         priority, now = wanted.retention_priority, self._clock.now()
-        return Keeping(of.id, commit.run, wanted.basename, number, priority, taken_at, now)
+        return Keeping(replication_set.id, commit.run, wanted.basename, number, priority, taken_at, now)
 
     def _find_kept(self, keeping: Keeping | None) -> KeptHistory | None:
         if keeping is None:
@@ -340,30 +340,31 @@ class ReceiverEndpoint:
         if commit.history is None or keeping is None:
             return
         with self._database.read() as connection:
-            of = set_records.find_set(connection, self._set.uuid) or self._set
-            is_full = not has_place(history_of(connection, of.id))
+            replication_set = set_records.find_set(connection, self._set.uuid) or self._set
+            is_full = not has_place(history_of(connection, replication_set.id))
         if kept is None and is_full:
             self._report(
                 events.SNAPSHOT_KEPT,
-                f"A run of replication set name: {of.name}, leaves no snapshot: {HISTORY_MAX} are kept already, the "
-                f"oldest for minimum-snapshot-age {of.minimum_snapshot_age_hours} or since something needs them.",
+                f"A run of replication set name: {replication_set.name}, leaves no snapshot: {HISTORY_MAX} are kept "
+                f"already, the oldest for minimum-snapshot-age {replication_set.minimum_snapshot_age_hours} or since "
+                "something needs them.",
             )
         elif kept is None and not self._may_have_snapshots():
             self._report(
                 events.PEER_LIMIT_REACHED,
-                f"A run of replication set name: {of.name}, leaves no snapshot: as many volumes and snapshots were "
-                "made here for its peer as the setting maximum-images-per-peer allows.",
+                f"A run of replication set name: {replication_set.name}, leaves no snapshot: as many volumes and "
+                "snapshots were made here for its peer as the setting maximum-images-per-peer allows.",
             )
         elif kept is None or kept.number != keeping.number:
-            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(of.name, kept))
+            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(replication_set.name, kept))
         elif kept.number != commit.history.number:
             self._report(
                 events.HISTORY_NAME_IN_USE,
-                f"A run of replication set name: {of.name}, left {', '.join(kept.names)}: its number was to be "
-                f"{commit.history.number}, and a later one has been used here already.",
+                f"A run of replication set name: {replication_set.name}, left {', '.join(kept.names)}: its number was "
+                f"to be {commit.history.number}, and a later one has been used here already.",
             )
-        terms = terms_of(of, commit.history.count)
-        rotate(self._database, self._pool, of, terms, self._clock.now(), self._report)
+        terms = terms_of(replication_set, commit.history.count)
+        rotate(self._database, self._pool, replication_set, terms, self._clock.now(), self._report)
 
     def _write_outcome(self, connection: Connection, commit: Commit, outcome: Outcome) -> None:
         """A run that first finishes the point of an older one is not at its end with that."""

@@ -41,18 +41,18 @@ class SenderEndpoint:
         pools: Mapping[str, Pool],
         locks: SetLocks,
         clock: Clock,
-        of: SetRecord,
+        replication_set: SetRecord,
         run: str,
         report: Report = ignore,
     ) -> None:
         self._database = database
         self._locks = locks
         self._clock = clock
-        self._set = of
+        self._set = replication_set
         self._run = run
         self._other_halves = OtherHalves(database, report, clock)
         self._report = report
-        self.pool, _ = find_image(pools, of.members[0].image_id)
+        self.pool, _ = find_image(pools, replication_set.members[0].image_id)
 
     def holds(self, their_base: str | None) -> PrimaryHolds:
         """What there is here, and what is known here of the base that the secondary holds."""
@@ -154,10 +154,10 @@ class SenderEndpoint:
     def _following(self, connection: Connection, run: RunRecord | None, outcome: Outcome | None) -> Following | None:
         """What to do when the secondary has kept the run under another number than it was to have. The point that a
         later run finishes is asked to leave nothing there."""
-        of = set_records.find_set(connection, self._set.uuid)
-        if outcome is None or run is None or run.snapshot_number is None or of is None:
+        replication_set = set_records.find_set(connection, self._set.uuid)
+        if outcome is None or run is None or run.snapshot_number is None or replication_set is None:
             return None
-        if of.snapshot_history == "disabled" or outcome.snapshot_number == run.snapshot_number:
+        if replication_set.snapshot_history == "disabled" or outcome.snapshot_number == run.snapshot_number:
             return None
         if outcome.snapshot_number is None and run.uuid != self._run:
             return None
@@ -172,16 +172,21 @@ class SenderEndpoint:
     def history(self) -> HistorySnapshot | None:
         """What the secondary is to keep of the run, by the settings that the set has now."""
         with self._database.read() as connection:
-            of = set_records.find_set(connection, self._set.uuid)
+            replication_set = set_records.find_set(connection, self._set.uuid)
             run = run_records.find_run(connection, self._run)
-        if of is None or run is None or run.snapshot_number is None or of.snapshot_history == "disabled":
+        if (
+            replication_set is None
+            or run is None
+            or run.snapshot_number is None
+            or replication_set.snapshot_history == "disabled"
+        ):
             return None
-        assert of.snapshot_basename is not None and of.snapshot_count is not None
+        assert replication_set.snapshot_basename is not None and replication_set.snapshot_count is not None
         return HistorySnapshot(
-            basename=of.snapshot_basename,
+            basename=replication_set.snapshot_basename,
             number=run.snapshot_number,
-            count=of.snapshot_count,
-            retention_priority=of.snapshot_retention_priority,
+            count=replication_set.snapshot_count,
+            retention_priority=replication_set.snapshot_retention_priority,
         )
 
     def note_digest(self, point: str, digest: bytes) -> None:

@@ -12,7 +12,8 @@ from offsite.errors import InUse
 from offsite.events import Report, ignore
 from offsite.pools.protocol import Pool
 from offsite.replication.inbound.listener import SESSIONS_MAX, PeerListener
-from offsite.replication.inbound.peer_api import Authenticate, PeerApi
+from offsite.replication.inbound.pairing_service import Authenticate
+from offsite.replication.inbound.peer_api import PeerApi
 from offsite.replication.link.dialer import Dialer, Dials
 from offsite.replication.link.identity import Certificates, SystemIdentity
 from offsite.replication.peers.contacts import Contacts

@@ -179,7 +179,7 @@ class Clock:
 def test_requests_that_come_too_fast_wait_for_their_turn(newark: Site) -> None:
     clock, waits = Clock(), list[float]()
     pace = PeerPace(clock, waits.append)
-    (peer,) = newark.replication.peer_api._peers()
+    (peer,) = newark.replication.peers._records()
     for _ in range(peer_share.REQUESTS_AT_ONCE):
         pace.take_turn(peer)
     assert waits == []
@@ -197,7 +197,7 @@ def test_requests_that_come_too_fast_wait_for_their_turn(newark: Site) -> None:
 def test_what_a_peer_causes_is_told_as_caused_by_a_peer(london: Site, newark: Site) -> None:
     """Its events have room of their own: whichever thread of a session tells them."""
     sources: dict[events.EventKind, Source] = {}
-    requests = newark.replication.peer_api
+    requests = newark.replication.peer_api._halves
     requests._report = lambda kind, _: sources.update({kind: kind.source()})
     make_set(london, "Sales")
     assert sources[events.SET_CREATED] is Source.PEER
@@ -214,7 +214,7 @@ def test_two_requests_at_once_are_within_a_limit_together_or_one_is_refused(
         Settings(newark.database).set(MAXIMUM_REPLICATION_SETS, "1")
     elif what == "size":
         newark.replication.peers.change("London", PeerChange(secondary_size_limit=MIB + 1))
-    requests, (peer,) = newark.replication.peer_api, newark.replication.peers._records()
+    requests, (peer,) = newark.replication.peer_api._halves, newark.replication.peers._records()
     pools, names = requests._pools, iter(["OneDR" if what == "name" else "TwoDR"])
 
     class Between(dict[str, Any]):
@@ -222,12 +222,12 @@ def test_two_requests_at_once_are_within_a_limit_together_or_one_is_refused(
 
         def get(self, *arguments: Any) -> Any:
             for name in names:
-                requests.create_set(peer, new_set(name, "Two"))
+                requests.create(peer, new_set(name, "Two"))
             return super().get(*arguments)
 
     monkeypatch.setattr(requests, "_pools", Between(pools))
     with pytest.raises((PeerLimitReached, InUse, NameInUse)):
-        requests.create_set(peer, new_set("OneDR", "One"))
+        requests.create(peer, new_set("OneDR", "One"))
     assert len(newark.replication.sets.all()) == 1
     assert [image.name for image in newark.pool.images()] == ["Two"]
 
@@ -248,7 +248,7 @@ def test_two_systems_at_once_are_within_the_limit_of_peer_connections(
     newark: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Settings(newark.database).set(MAXIMUM_PEER_CONNECTIONS, "2")
-    requests = newark.replication.peer_api
+    requests = newark.replication.peer_api._pairing
     check, others = requests._check_new_peer, iter(["Other"])
 
     def check_later(name: str, certificate: bytes) -> None:
@@ -261,6 +261,6 @@ def test_two_systems_at_once_are_within_the_limit_of_peer_connections(
     monkeypatch.setattr(requests, "_check_new_peer", check_later)
     pair_ = Pair(username="manage", password=PASSWORD, certificate=b"c", host="h", port=1)
     hello = Hello(version=1, system_uuid=str(uuid.uuid4()), system_name="Third", software="Offsite")
-    monkeypatch.setattr("offsite.replication.inbound.peer_api.check_pinnable", lambda *_: None)
+    monkeypatch.setattr("offsite.replication.inbound.pairing_service.check_pinnable", lambda *_: None)
     with pytest.raises(InUse, match="has 2 peer connections"):
         requests.pair(pair_, hello, "h")

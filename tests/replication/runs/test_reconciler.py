@@ -167,7 +167,7 @@ def test_what_comes_late_from_an_older_connection_does_not_stay(london: Site, ne
     late = ChangeSet(set_uuid=newark.replication.sets.record("SalesDR").uuid, settings=settings_of(london_set(london)))
     london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
-    (peer,) = newark.replication.peer_api._peers()
+    (peer,) = newark.replication.peers._records()
     newark.replication.peer_api.change_set(peer, late)
     assert newark.replication.sets.record("SalesDR").queue_policy == "queue-latest"
     wait_until("it is told again", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")

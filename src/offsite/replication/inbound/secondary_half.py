@@ -1,0 +1,245 @@
+"""The secondary halves of sets, as their primaries ask for them: made, changed, deleted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from offsite import events
+from offsite.clock import Clock
+from offsite.errors import (
+    InUse,
+    NameInUse,
+    ObjectNotFound,
+    PeerLimitReached,
+    ProtocolError,
+    SecondarySetsDisabled,
+)
+from offsite.events import Report
+from offsite.pools.groups import insert_group
+from offsite.pools.protocol import Create, Pool
+from offsite.replication.inbound.common_sets import CommonSets
+from offsite.replication.link.identity import SystemIdentity
+from offsite.replication.points import point_records
+from offsite.replication.records import peer_share, run_records, set_records
+from offsite.replication.records.limits import Limits
+from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.set_records import MemberRecord, SetRecord
+from offsite.replication.sets.removal import remove_set
+from offsite.replication.sets.settings import Settings, check_settings
+from offsite.replication.transfer.receiver.fence import Fences
+from offsite.replication.wire.batch import check_sizes
+from offsite.replication.wire.messages import (
+    ChangeSet,
+    CreateSet,
+    DeleteSet,
+    PrimaryNames,
+    SetSettings,
+)
+from offsite.store.database import Database
+
+
+class SecondaryHalves:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        system: SystemIdentity,
+        common: CommonSets,
+        locks: SetLocks,
+        fences: Fences,
+        limits: Limits,
+        report: Report,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._pools = pools
+        self._system = system
+        self._common = common
+        self._locks = locks
+        self._fences = fences
+        self._limits = limits
+        self._report = report
+        self._clock = clock
+
+    def create(self, peer: PeerRecord, request: CreateSet) -> None:
+        """The secondary volumes and the record of the set, in one transaction."""
+        if self._common.find_begun(peer, request.set_uuid) is not None:
+            return  # asked for a second time
+        self._check_may_create(peer, request)
+        name = request.settings.name
+        _check_new_set(request)
+        with self._database.read() as view:
+            self._check_place(view, name)
+        pool = self._pools.get(request.secondary_pool)
+        if pool is None:
+            there = ", ".join(sorted(self._pools)) or "none"
+            raise ObjectNotFound(f"there is no pool {request.secondary_pool!r}; there are: {there}")
+        names = [member.secondary_name for member in request.members]
+        values = {
+            **_values_of(request.settings),
+            "uuid": request.set_uuid,
+            "role": "secondary",
+            "state": "ready",
+            "peer_id": peer.id,
+            "remote_pool": request.primary_pool,
+            "generation": request.generation,
+            "remote_group": request.primary_group,
+            "created_at": self._clock.now(),
+        }
+        group = request.secondary_group
+
+        def write(connection: Connection) -> None:
+            try:
+                self._check_place(connection, name)
+            except NameInUse as error:  # by a set that was made just now; below, NameInUse is about volumes
+                raise InUse(str(error)) from error
+            _check_share(connection, peer, request, self._system.name)
+            ids = [point_records.image_id_by_name(connection, each) for each in names]
+            members = [
+                MemberRecord(image_id, member.primary_name)
+                for image_id, member in zip(ids, request.members, strict=True)
+            ]
+            group_id = insert_group(connection, group, ids, self._clock.now()) if group else None
+            set_records.insert_set(connection, values | {"group_id": group_id}, members)
+            peer_share.note_images(connection, peer.id, names)
+
+        try:
+            pool.apply([Create(n, m.size_bytes) for n, m in zip(names, request.members, strict=True)], write)
+        except NameInUse as error:
+            raise NameInUse(
+                f"{error}; choose another secondary volume name than {', '.join(map(repr, names))}"
+            ) from error
+        except PeerLimitReached as error:
+            self._tell_limit(peer, request, error)
+            raise
+        self._report(
+            events.SET_CREATED,
+            f"Replication set {name} was created by system {peer.system_name}: {', '.join(names)} in pool "
+            f"{pool.name} is its secondary volume.",
+        )
+
+    def _check_may_create(self, peer: PeerRecord, request: CreateSet) -> None:
+        try:
+            peer_share.check_may_create(peer, self._system.name)
+        except SecondarySetsDisabled:
+            asked = _asked(peer, request)
+            self._report(events.PEER_SET_REFUSED, f"{asked}, which peer connection {peer.name} does not allow.")
+            raise
+        try:
+            with self._database.read() as view:
+                _check_share(view, peer, request, self._system.name)
+        except PeerLimitReached as error:
+            self._tell_limit(peer, request, error)
+            raise
+
+    def _tell_limit(self, peer: PeerRecord, request: CreateSet, error: PeerLimitReached) -> None:
+        self._report(events.PEER_LIMIT_REACHED, f"{_asked(peer, request)}: {error}.")
+
+    def _check_place(self, connection: Connection, name: str) -> None:
+        if any(each.name == name for each in set_records.all_sets(connection)):
+            raise NameInUse(f"there is already a replication set {name!r}")
+        self._limits.check_new_set(connection)
+
+    def change(self, peer: PeerRecord, request: ChangeSet) -> None:
+        """The set is shown here as it is on its primary; but for a name that another set has here."""
+        replication_set = self._common.secondary(peer, request.set_uuid)
+        _check_set_settings(request.settings, of_group=replication_set.group_id is not None)
+        values, primary = _values_of(request.settings), request.primary
+        if primary is not None and (len(primary.members), primary.group is None) != (
+            len(replication_set.members),
+            replication_set.remote_group is None,
+        ):
+            raise ProtocolError(f"the names are not those of the {len(replication_set.members)} members of the set")
+        with self._database.transaction() as transaction:
+            names = {each.name for each in set_records.all_sets(transaction) if each.uuid != replication_set.uuid}
+            if values["name"] in names:
+                values["name"] = replication_set.name
+            if any(getattr(replication_set, name) != value for name, value in values.items()):
+                set_records.update_set(transaction, replication_set.id, **values)
+            if primary is not None and _names_differ(replication_set, primary):
+                set_records.update_remote_names(transaction, replication_set, primary.group, primary.members)
+        self._tell_lowered(replication_set, request.settings)
+        if values["name"] != replication_set.name:
+            self._report(
+                events.SET_MODIFIED,
+                f"Replication set name: {replication_set.name}, is called {values['name']} now, as on its primary.",
+            )
+
+    def _tell_lowered(self, replication_set: SetRecord, wanted: SetSettings) -> None:
+        """Whoever has taken over a primary may want less to be kept: users here may say what is kept at least."""
+        count = 0 if wanted.snapshot_history == "disabled" else wanted.snapshot_count or 1
+        before = 0 if replication_set.snapshot_history == "disabled" else replication_set.snapshot_count or 1
+        if count < before:
+            wants = f"only {count} snapshots" if count else "no snapshots any more"
+            self._report(
+                events.HISTORY_LOWERED,
+                f"The primary of replication set {replication_set.name} wants {wants} of its history to be kept; until "
+                f"now it was {before}. With each run one more goes, down to "
+                f"{max(count, replication_set.minimum_snapshot_count)}."
+                if count
+                else f"The primary of replication set {replication_set.name} wants {wants} to be taken for its "
+                f"history; until now {before} were kept. Those that are there stay.",
+            )
+
+    def delete(self, peer: PeerRecord, request: DeleteSet) -> None:
+        replication_set = self._common.find(peer, request.set_uuid)
+        if replication_set is None:
+            return  # it has been deleted before
+        with self._locks.requesting(replication_set.uuid, replication_set.name):
+            self._check_no_runs(replication_set)
+            remove_set(self._database, self._pools, self._fences, replication_set)
+        self._report(
+            events.SET_DELETED, f"Replication set {replication_set.name} was deleted by system {peer.system_name}."
+        )
+
+    def _check_no_runs(self, replication_set: SetRecord) -> None:
+        with self._database.read() as transaction:
+            unfinished = [run for run in run_records.unfinished_runs(transaction) if run.set_id == replication_set.id]
+        if replication_set.role == "primary" and unfinished:
+            raise InUse(
+                f"replication set {replication_set.name} has a run under way or queued here; abort it, clear its queue"
+            )
+
+
+def _asked(peer: PeerRecord, request: CreateSet) -> str:
+    return f"System {peer.system_name} asked to make replication set {request.settings.name} here"
+
+
+def _check_share(connection: Connection, peer: PeerRecord, request: CreateSet, system_name: str) -> None:
+    peer_share.check_images(connection, peer.id, len(request.members), f"system {system_name}")
+    peer_share.check_size(connection, peer.id, [member.size_bytes for member in request.members])
+
+
+def _names_differ(replication_set: SetRecord, primary: PrimaryNames) -> bool:
+    return (replication_set.remote_group, [member.remote_name for member in replication_set.members]) != (
+        primary.group,
+        list(primary.members),
+    )
+
+
+def _values_of(settings: SetSettings) -> dict[str, Any]:
+    return msgspec.structs.asdict(settings)
+
+
+def _check_set_settings(settings: SetSettings, *, of_group: bool) -> None:
+    """By the same rules as what a user asks for here."""
+    named = {each: getattr(settings, each) for each in settings.__struct_fields__ if each in _SETTINGS}
+    check_settings(Settings(**named), of_group=of_group)
+
+
+_SETTINGS = {each.name for each in dataclasses.fields(Settings)}
+
+
+def _check_new_set(request: CreateSet) -> None:
+    _check_set_settings(request.settings, of_group=request.secondary_group is not None)
+    if (request.primary_group is None) != (request.secondary_group is None):
+        raise ProtocolError("a set of a group has one on both systems")
+    if request.secondary_group is None and len(request.members) != 1:
+        raise ProtocolError(f"{len(request.members)} volumes in a set without a group; a single one is replicated so")
+    check_sizes([member.size_bytes for member in request.members])

@@ -298,7 +298,7 @@ def test_a_history_that_cannot_be_rotated_fails_no_run(
 
     world = make_world()
     world.keep_history()
-    at = "transfer.receiver.endpoint.terms_of" if what == "terms_of" else "points.history_rotation.history_of"
+    at = "transfer.receiver.run_history.terms_of" if what == "terms_of" else "points.history_rotation.history_of"
     monkeypatch.setattr(f"offsite.replication.{at}", fail)
     world.check_done(prepare_and_attempt(world))
 

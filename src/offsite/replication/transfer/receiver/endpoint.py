@@ -16,26 +16,22 @@ from offsite.errors import (
     NotAllowed,
     NotReplaced,
     ObjectNotFound,
-    OffsiteError,
     PeerRefused,
     ProtocolError,
 )
 from offsite.events import Report
 from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
-from offsite.replication.naming.snapshot_names import check_basename
-from offsite.replication.naming.snapshot_numbers import later_number
 from offsite.replication.points import other_halves, point_records
-from offsite.replication.points.history_rotation import HISTORY_MAX, has_place, rotate, terms_of
 from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.kept_copies import keep_copy
 from offsite.replication.points.point_records import PointRecord
-from offsite.replication.points.snapshot_history import Keeping, KeptHistory, history_of
 from offsite.replication.records import peer_share, run_records, set_records
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
 from offsite.replication.transfer.receiver.partial_point import Background, PartialPoint
+from offsite.replication.transfer.receiver.run_history import RunHistory
 from offsite.replication.wire.batch import Arrived, check_sizes
 from offsite.replication.wire.messages import (
     Ask,
@@ -108,6 +104,7 @@ class ReceiverEndpoint:
         self._wire_bytes = wire_bytes
         self._report = report
         self._pool, _ = find_image(pools, replication_set.members[0].image_id)
+        self._history = RunHistory(database, self._pool, replication_set, report, clock)
         self._filling: PartialPoint | None = None
         self._begun: Begin | None = None
         self._generation = replication_set.generation
@@ -273,8 +270,8 @@ class ReceiverEndpoint:
                 Replace(volume, clone) for volume, clone in zip(volumes, filling.point.image_ids, strict=True)
             ]
             changes += [Delete(image_id) for point in old for image_id in point.image_ids]
-            keeping = self._keeping(commit, filling.point.taken_at)
-            kept = self._find_kept(keeping)
+            keeping = self._history.keeping(commit, filling.point.taken_at)
+            kept = self._history.find(keeping)
             if kept is not None:
                 changes += kept.snapshots(volumes, volumes)
                 outcome = msgspec.structs.replace(outcome, snapshot_number=kept.number)
@@ -291,7 +288,7 @@ class ReceiverEndpoint:
                     run_records.number_used(connection, self._set.id, commit.run, kept.number)
 
             self._pool.apply(changes, write)
-            self._end_history(commit, keeping, kept)
+            self._history.end(commit, keeping, kept)
         if commit.point == commit.run:
             size = format_size(outcome.changed_bytes)
             name = self._set.name
@@ -300,71 +297,6 @@ class ReceiverEndpoint:
                 f"A run of replication set name: {name}, completed successfully: {size} had changed.",
             )
         return Committed(outcome=outcome)
-
-    # -- the history on this side --------------------------------------------------------------------------
-
-    def _keeping(self, commit: Commit, taken_at: float) -> Keeping | None:
-        """The history snapshots to take of the volumes once they are what the run has sent. Their number is the one
-        that the primary has given, unless a later one has been used here: before a restore of the primary, say."""
-        wanted = commit.history
-        if wanted is None:
-            return None
-        check_basename(wanted.basename, of_group=len(self._set.members) > 1)
-        with self._database.read() as connection:
-            replication_set = set_records.find_set(connection, self._set.uuid) or self._set
-            is_first = replication_set.next_snapshot_number == 0 and not history_of(connection, replication_set.id)
-        number = wanted.number if is_first else later_number(wanted.number, replication_set.next_snapshot_number)
-        priority, now = wanted.retention_priority, self._clock.now()
-        return Keeping(replication_set.id, commit.run, wanted.basename, number, priority, taken_at, now)
-
-    def _find_kept(self, keeping: Keeping | None) -> KeptHistory | None:
-        if keeping is None:
-            return None
-        with self._database.read() as connection:
-            if not has_place(history_of(connection, self._set.id)) or not self._may_have_snapshots():
-                return None
-            return keeping.find(connection, len(self._set.members))
-
-    def _may_have_snapshots(self) -> bool:
-        with self._database.read() as connection:
-            return peer_share.has_room_for_images(connection, self._set.peer_id, len(self._set.members))
-
-    def _end_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
-        """Never raises what a disk may do: the run is committed by now."""
-        try:
-            self._tell_history(commit, keeping, kept)
-        except (OffsiteError, OSError) as error:
-            _log.error("the history of a set was not looked after", set=self._set.name, reason=str(error))
-
-    def _tell_history(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
-        if commit.history is None or keeping is None:
-            return
-        with self._database.read() as connection:
-            replication_set = set_records.find_set(connection, self._set.uuid) or self._set
-            is_full = not has_place(history_of(connection, replication_set.id))
-        if kept is None and is_full:
-            self._report(
-                events.SNAPSHOT_KEPT,
-                f"A run of replication set name: {replication_set.name}, leaves no snapshot: {HISTORY_MAX} are kept "
-                f"already, the oldest for minimum-snapshot-age {replication_set.minimum_snapshot_age_hours} or since "
-                "something needs them.",
-            )
-        elif kept is None and not self._may_have_snapshots():
-            self._report(
-                events.PEER_LIMIT_REACHED,
-                f"A run of replication set name: {replication_set.name}, leaves no snapshot: as many volumes and "
-                "snapshots were made here for its peer as the setting maximum-images-per-peer allows.",
-            )
-        elif kept is None or kept.number != keeping.number:
-            self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(replication_set.name, kept))
-        elif kept.number != commit.history.number:
-            self._report(
-                events.HISTORY_NAME_IN_USE,
-                f"A run of replication set name: {replication_set.name}, left {', '.join(kept.names)}: its number was "
-                f"to be {commit.history.number}, and a later one has been used here already.",
-            )
-        terms = terms_of(replication_set, commit.history.count)
-        rotate(self._database, self._pool, replication_set, terms, self._clock.now(), self._report)
 
     def _write_outcome(self, connection: Connection, commit: Commit, outcome: Outcome) -> None:
         """A run that first finishes the point of an older one is not at its end with that."""

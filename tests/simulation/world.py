@@ -364,7 +364,7 @@ class World:
         def ask() -> bool:
             return bool(self._as(machine, lambda: User(self, machine).type(line)))
 
-        return ask() or (self._resolve(machine, of) and ask())
+        return ask() or (self._is_decided(machine, of) and ask())
 
     def _wait_for_runs(self, machine: Machine, of: SetRecord) -> bool:
         """False: a pool is full. A disk that was full has room again, and what failed for it goes on by itself."""
@@ -379,11 +379,19 @@ class World:
             self.tasks.sleep(0.25)
         return True
 
-    def _resolve(self, machine: Machine, of: SetRecord) -> bool:
-        """An operator decides about a set that is diverged; whether it was one."""
+    def _is_decided(self, machine: Machine, of: SetRecord) -> bool:
+        """Whether an operator has decided about a diverged set, or has found that nothing is to be decided: a visit may
+        just have found that both ends agree again."""
+        return self._resolve(machine, of) or not self._is_diverged(machine, of)
+
+    def _is_diverged(self, machine: Machine, of: SetRecord) -> bool:
         with machine.database.read() as connection:
             half = other_halves.find_other_half(connection, of.id)
-        if half is None or not half.is_diverged:
+        return half is not None and half.is_diverged
+
+    def _resolve(self, machine: Machine, of: SetRecord) -> bool:
+        """An operator decides about a set that is diverged; whether it was one."""
+        if not self._is_diverged(machine, of):
             return False
         line = f"resolve replication-set use primary {of.name}"
         return bool(self._as(machine, lambda: User(self, machine).type(line)))

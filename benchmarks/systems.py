@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import boundless
+from benchmarks.baselines import uri_of
 from benchmarks.bench import Bench
-from benchmarks.peers import uri_of
 from benchmarks.processes import CannotMeasure, Command, require, run, running, wait_until
 from offsite.errors import OffsiteError
 from offsite.interfaces.cli import client

@@ -19,7 +19,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import fio, peers, systems
+from benchmarks import baselines, fio, systems
 from benchmarks.bench import Bench, write_random
 from benchmarks.fio import Job
 from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, at_least
@@ -63,9 +63,9 @@ def _writes(bench: Bench, uri: str, round_number: int, times: int = 1) -> float:
 
 def _first_writes_to_overlay(bench: Bench, base: Path, options: str, round_number: int) -> float:
     overlay = bench.directory / "overlay.qcow2"
-    peers.make_overlay(overlay, base, options)
+    baselines.make_overlay(overlay, base, options)
     with ExitStack() as stack:
-        uri = stack.enter_context(peers.qemu_nbd(bench, overlay, "qcow2"))
+        uri = stack.enter_context(baselines.qemu_nbd(bench, overlay, "qcow2"))
         rate = _writes(bench, uri, round_number)
     overlay.unlink()
     return rate

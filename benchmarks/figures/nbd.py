@@ -15,7 +15,7 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from benchmarks import fio, peers, systems
+from benchmarks import baselines, fio, systems
 from benchmarks.bench import Bench, write_random
 from benchmarks.fio import Job, Pattern
 from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, at_least
@@ -66,9 +66,9 @@ def measure(bench: Bench) -> Outcomes:
         source.unlink()
         uris = {
             "Offsite": london.uri("Sales"),
-            "nbdkit file, -t 4": stack.enter_context(peers.nbdkit(bench, file, 4)),
-            "nbdkit file, -t 16": stack.enter_context(peers.nbdkit(bench, file, 16)),
-            _QEMU: stack.enter_context(peers.qemu_nbd(bench, file, "raw")),
+            "nbdkit file, -t 4": stack.enter_context(baselines.nbdkit(bench, file, 4)),
+            "nbdkit file, -t 16": stack.enter_context(baselines.nbdkit(bench, file, 16)),
+            _QEMU: stack.enter_context(baselines.qemu_nbd(bench, file, "raw")),
         }
         outcomes: Outcomes = {}
         for workload in WORKLOADS:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import btrfs, fio, peers, systems
+from benchmarks import baselines, btrfs, fio, systems
 from benchmarks.bench import Bench, Settings, write_random
 from benchmarks.fio import Job
 from benchmarks.processes import CannotMeasure
@@ -34,7 +34,7 @@ def count_writes(bench: Bench, uri: str) -> int:
 
 @pytest.mark.needs("nbdkit", "qemu-nbd", "fio")
 def test_nbdkit_and_qemu_serve_the_same_file(bench: Bench, image: Path) -> None:
-    with peers.nbdkit(bench, image, 4) as one, peers.qemu_nbd(bench, image, "raw") as other:
+    with baselines.nbdkit(bench, image, 4) as one, baselines.qemu_nbd(bench, image, "raw") as other:
         assert count_writes(bench, one) == count_writes(bench, other) == 100
 
 
@@ -42,8 +42,8 @@ def test_nbdkit_and_qemu_serve_the_same_file(bench: Bench, image: Path) -> None:
 @pytest.mark.parametrize("options", ["", "extended_l2=on,cluster_size=128k"])
 def test_an_overlay_takes_the_writes_and_leaves_its_base(bench: Bench, image: Path, options: str) -> None:
     before, overlay = image.read_bytes(), bench.directory / "overlay.qcow2"
-    peers.make_overlay(overlay, image, options)
-    with peers.qemu_nbd(bench, overlay, "qcow2") as uri:
+    baselines.make_overlay(overlay, image, options)
+    with baselines.qemu_nbd(bench, overlay, "qcow2") as uri:
         assert count_writes(bench, uri) == 100
     assert image.read_bytes() == before
 

@@ -22,6 +22,7 @@ from offsite.events import EventKind
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
 from offsite.replication.points import point_records
 from offsite.replication.records import peer_records, run_records, set_records
+from offsite.replication.records.run_writer import fail_others
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.runs.run_points import RunPoints, Source
@@ -259,7 +260,7 @@ class World:
         primary, of = self.primary, self.primary.of
         if give_up:
             with primary.database.transaction() as connection:
-                run_records.end_other_runs(connection, of.id, run, 0.0, "given up")  # its point stays
+                fail_others(connection, of.id, run, 0.0, "given up")  # its point stays
         source = Source(tuple(member.image_id for member in of.members))
         RunPoints(primary.database, primary.pools, self.clock).take(of, run, 0, source)
         self.points.append(content)

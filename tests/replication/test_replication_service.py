@@ -13,7 +13,8 @@ from sqlalchemy.exc import OperationalError
 from offsite import events
 from offsite.errors import InUse, NotAllowed, ObjectNotFound, PeerRefused, PeerUnreachable, PoolFull
 from offsite.pools.protocol import Change, ImageInfo, Pool, Records
-from offsite.replication.records import run_records
+from offsite.replication.records.run_states import RunEvent
+from offsite.replication.records.run_writer import change_run
 from offsite.replication.sets.status import Status
 from offsite.replication.wire.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
 from tests.replication.faulty_pools import WrappedPool
@@ -537,7 +538,7 @@ def test_a_point_that_does_not_fit_the_set_is_refused(
     peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
     london.create_set("Other", london.create_volume("Other", MIB), "Newark")
     with newark.database.transaction() as connection:
-        run_records.insert_run(connection, newark.replication.sets.record("Other").id, OTHER_RUN, 0.0)
+        change_run(connection, newark.replication.sets.record("Other").id, OTHER_RUN, RunEvent.BEGIN, 0.0)
     with peers.connect(peers.record("Newark")) as connection:
         connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
         with pytest.raises(Exception, match=sentence):

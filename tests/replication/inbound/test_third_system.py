@@ -17,7 +17,8 @@ import pytest
 from offsite.errors import OffsiteError
 from offsite.replication.link.dialer import Connection
 from offsite.replication.points import point_records
-from offsite.replication.records import run_records
+from offsite.replication.records.run_states import RunEvent
+from offsite.replication.records.run_writer import RunFacts, change_run
 from offsite.replication.sets.settings import Settings
 from offsite.replication.wire.batch import DIGEST_START, EXTENT, chain, digest_of
 from offsite.replication.wire.messages import (
@@ -225,8 +226,9 @@ def test_a_point_may_have_the_uuid_that_anothers_run_has_and_tells_nothing_of_it
     """The base of Mallory's set is called as a run of London's: Holds must not carry that one's digest and bytes."""
     with stage.newark.database.transaction() as connection:
         old = str(uuid.uuid4())
-        run_records.insert_run(connection, stage.set.id, old, 1_700_000_000.0, "success")
-        run_records.update_run(connection, old, digest="ab" * 16, changed_bytes=4711)
+        change_run(connection, stage.set.id, old, RunEvent.BEGIN, 1_700_000_000.0)
+        facts = RunFacts(digest="ab" * 16, changed_bytes=4711)
+        change_run(connection, stage.set.id, old, RunEvent.COMPLETE, 1_700_000_000.0, **facts)
     before = stage.londons()
     commit = Commit(run=UNKNOWN, point=old, digest=chain(DIGEST_START, EMPTY_DIGEST))
     assert "Committed" in say(stage, [own_ask(stage), begin(UNKNOWN, old, None, stage.loot), empty_batch(), commit])

@@ -33,7 +33,8 @@ from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.peers.modification import NO_LIMIT, PeerChange
 from offsite.replication.peers.pairing import Login, ask_to_pair
 from offsite.replication.records.peer_records import PeerRecord
-from offsite.replication.records.run_records import insert_run, update_run
+from offsite.replication.records.run_states import RunEvent
+from offsite.replication.records.run_writer import change_run
 from offsite.replication.records.set_records import all_sets
 from offsite.replication.wire.messages import Message, Ping
 from offsite.store.settings import TIME_ZONE
@@ -169,14 +170,14 @@ def test_a_new_address_is_refused_while_a_run_uses_it(london: Site, newark: Site
     set_id = with_set(london, newark)
     nothing_by_itself(london)
     with london.database.transaction() as connection:
-        insert_run(connection, set_id, RUN, 0.0)
+        change_run(connection, set_id, RUN, RunEvent.START, 0.0)
     for login in (None, LOGIN):
         with refused(london, newark, error=InUse, match=r"replication sets SalesDR are replicating.*suspend"):
             change(london, "Newark", address=proxy.address, login=login)
     assert proxy.bytes_there == 0, "nobody was asked"
     change(london, "Newark", name="East", address=newark.address, login=LOGIN, bandwidth_limit=10**6)
     with london.database.transaction() as connection:
-        update_run(connection, RUN, state="success")
+        change_run(connection, set_id, RUN, RunEvent.COMPLETE, 1.0)
     change(london, "East", address=proxy.address)
 
 
@@ -186,7 +187,7 @@ def test_a_suspended_set_does_not_hold_up_a_new_address(london: Site, newark: Si
     set_id = with_set(london, newark)
     nothing_by_itself(london)
     with london.database.transaction() as connection:
-        insert_run(connection, set_id, RUN, 0.0)
+        change_run(connection, set_id, RUN, RunEvent.START, 0.0)
         connection.exec_driver_sql(f"UPDATE runs SET state = '{state}'")
     with refused(london, newark, error=InUse, match="SalesDR"):
         change(london, "Newark", address=proxy.address)
@@ -203,7 +204,7 @@ def test_a_run_that_begins_while_the_new_address_is_tried_is_noticed(
 
     def begin(_connection: object) -> None:
         with london.database.transaction() as connection:
-            insert_run(connection, set_id, RUN, 0.0)
+            change_run(connection, set_id, RUN, RunEvent.START, 0.0)
 
     monkeypatch.setattr("offsite.replication.peers.modification.ping", begin)
     with refused(london, newark, error=InUse, match="SalesDR"):
@@ -229,7 +230,7 @@ def test_a_run_that_the_peer_sends_does_not_hold_up_a_new_address_of_the_peer(lo
     with_set(london, newark)
     nothing_by_itself(newark)
     with newark.database.transaction() as connection:
-        insert_run(connection, all_sets(connection)[0].id, RUN, 0.0)
+        change_run(connection, all_sets(connection)[0].id, RUN, RunEvent.BEGIN, 0.0)
     with way_to(london) as proxy:
         change(newark, "London", address=proxy.address)
 

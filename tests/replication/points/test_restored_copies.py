@@ -193,7 +193,7 @@ def test_so_is_one_that_was_restored_to_before_the_oldest_run_on_record(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records of runs go after a while. What was once complete is known for longer."""
-    monkeypatch.setattr("offsite.replication.records.run_records.RUNS_KEPT", 2)
+    monkeypatch.setattr("offsite.replication.records.run_writer.RUNS_KEPT", 2)
     replicate(world, 1)
     saved = world.secondary.save()
     for seed in range(2, 7):

@@ -20,6 +20,8 @@ from offsite.replication.points import needs, snapshot_history
 from offsite.replication.points.history_rotation import Terms, rotate, terms_of
 from offsite.replication.points.snapshot_history import Keeping, check_count
 from offsite.replication.records import run_records, set_records
+from offsite.replication.records.run_states import RunEvent
+from offsite.replication.records.run_writer import change_run, use_number
 from offsite.store.tables.access import maps
 from offsite.store.tables.management import tasks
 from offsite.store.tables.pools import volume_group_members, volume_groups
@@ -213,7 +215,7 @@ def need_run(site: Quiet, image_id: int) -> str:
     """That waits for its hook, and is to send it."""
     of = site.replication.sets.record("S")
     with site.database.transaction() as connection:
-        run_records.insert_run(connection, of.id, "run", 0.0, "preparing", source=site.pool.image(image_id).name)
+        change_run(connection, of.id, "run", RunEvent.PREPARE, 0.0, source=site.pool.image(image_id).name)
     return "a run of replication set S is to send it"
 
 
@@ -322,8 +324,8 @@ def test_requests_that_wait_go_on_after_the_number_that_was_used(site: Quiet) ->
     of = site.add_set("S")
     with site.database.transaction() as connection:
         for run, number in (("one", 99_997), ("two", 99_998), ("three", 7)):
-            state: run_records.RunState = "running" if run == "one" else "queued"
-            run_records.insert_run(connection, of.id, run, 0.0, state, snapshot_number=number)
-        run_records.number_used(connection, of.id, "one", 99_999)
+            event = RunEvent.START if run == "one" else RunEvent.QUEUE
+            change_run(connection, of.id, run, event, 0.0, snapshot_number=number)
+        use_number(connection, of.id, "one", 99_999)
         found = [run_records.find_run(connection, run) for run in ("one", "two", "three")]
     assert [each and each.snapshot_number for each in found] == [99_999, 0, 7]

@@ -10,8 +10,10 @@ import pytest
 from offsite import events
 from offsite.errors import NotAllowed, PeerUnreachable, PoolFull, StateDirectoryError
 from offsite.events import EventKind
-from offsite.replication.records import peer_records, run_records, set_records
+from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.run_states import RunEvent
+from offsite.replication.records.run_writer import change_run
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.attempt import Attempt, ProgramFault
 from offsite.replication.runs.hooks import HookDirectory
@@ -66,7 +68,7 @@ class Quiet(Site):
     def succeed(self, attempt: Attempt) -> None:
         """As after the last step of the machine: the point is the base."""
         with self.database.transaction() as connection:
-            run_records.update_run(connection, attempt.progress.run, state="success", ended_at=self.clock.now())
+            change_run(connection, attempt.set.id, attempt.progress.run, RunEvent.COMPLETE, self.clock.now())
         self.end(attempt, None)
 
     def end(self, attempt: Attempt, error: Exception | None) -> None:

@@ -11,6 +11,8 @@ from offsite.errors import InUse, NotAllowed, SnapshotNotFound
 from offsite.pools.protocol import Clone, Snapshot
 from offsite.replication.points import point_records
 from offsite.replication.records import run_records
+from offsite.replication.records.run_states import RunEvent
+from offsite.replication.records.run_writer import change_run
 from offsite.replication.sets.settings import Settings
 from tests.replication.runs.test_dispatcher import Quiet
 
@@ -133,10 +135,10 @@ def test_what_runs_have_left_behind_is_not_the_last_snapshot(london: Quiet) -> N
 
 def test_the_last_run_is_the_one_that_ended_last_whatever_the_clock_says(london: Quiet) -> None:
     ended = []
-    for now, state in ((5_000.0, "success"), (4_000.0, "aborted"), (3_000.0, "failed")):
+    for now, event in ((5_000.0, RunEvent.COMPLETE), (4_000.0, RunEvent.ABORT), (3_000.0, RunEvent.FAIL)):
         with london.database.transaction() as connection:
-            run_records.insert_run(connection, 1, state, now)
-            run_records.update_run(connection, state, state=state, ended_at=now)
+            change_run(connection, 1, event.name, RunEvent.START, now)
+            change_run(connection, 1, event.name, event, now)
         last = london.replication.sets.get("S").last_run
         assert last is not None
         ended.append(last.state)
@@ -146,9 +148,9 @@ def test_the_last_run_is_the_one_that_ended_last_whatever_the_clock_says(london:
 def test_a_request_that_fails_while_an_older_run_goes_on_is_not_the_last_once_that_has_ended(london: Quiet) -> None:
     with london.database.transaction() as connection:
         for run in ("older", "newer"):
-            run_records.insert_run(connection, 1, run, 0.0)
-        run_records.update_run(connection, "newer", state="failed", ended_at=2.0)
-        run_records.update_run(connection, "older", state="success", ended_at=1.0)
+            change_run(connection, 1, run, RunEvent.START, 0.0)
+        change_run(connection, 1, "newer", RunEvent.FAIL, 2.0)
+        change_run(connection, 1, "older", RunEvent.COMPLETE, 1.0)
         last = run_records.last_ended_run(connection, 1)
     assert last is not None and last.uuid == "older"
 

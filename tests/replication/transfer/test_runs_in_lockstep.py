@@ -379,7 +379,7 @@ def test_a_volume_that_has_grown_grows_over_there(make_world: Callable[[], World
 
 def test_only_the_newest_runs_stay_on_record(make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch) -> None:
     """A run a minute for years must not fill the state database."""
-    monkeypatch.setattr("offsite.replication.records.run_records.RUNS_KEPT", 3)
+    monkeypatch.setattr("offsite.replication.records.run_writer.RUNS_KEPT", 3)
     world = make_world()
     asked = []
     for _ in range(5):

@@ -14,8 +14,8 @@ from offsite.pools.protocol import Pool, Rename
 from offsite.replication.naming.snapshot_names import renumbered
 from offsite.replication.points.needs import needs_of
 from offsite.replication.points.snapshot_history import names_in_use, write_number
-from offsite.replication.records import run_records
 from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.run_writer import use_number
 from offsite.store.tables.replication import history_snapshots
 
 
@@ -30,7 +30,7 @@ class Following:
     def write(self, connection: Connection, set_id: int) -> None:
         if self.new_number is None:
             return
-        run_records.number_used(connection, set_id, self.run, self.new_number)
+        use_number(connection, set_id, self.run, self.new_number)
         if self.renames:
             write_number(connection, self.run, self.new_number)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from offsite.replication.records.run_states import UNFINISHED
 from offsite.store.tables.pools import images, volume_groups
 from offsite.store.tables.replication import replication_sets, runs, set_members
 
@@ -58,7 +59,7 @@ class SetRecord:
 def busy_sets(connection: Connection, peer_id: int) -> list[str]:
     """Names of the sets, primary here, that may send to the peer now: a run of theirs has not ended, and nobody has
     suspended them."""
-    unfinished = (runs.c.set_id == replication_sets.c.id) & runs.c.state.in_(("preparing", "queued", "running"))
+    unfinished = (runs.c.set_id == replication_sets.c.id) & runs.c.state.in_(UNFINISHED)
     chosen = (
         select(replication_sets.c.name)
         .where(replication_sets.c.peer_id == peer_id, replication_sets.c.role == "primary")

@@ -23,7 +23,9 @@ from offsite.errors import ErrorClass, OffsiteError
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication.records import run_records, set_records
-from offsite.replication.records.run_records import RunRecord, RunState
+from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.run_states import RunEvent, RunState
+from offsite.replication.records.run_writer import RunFacts, change_run, note_run, request_run
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.hooks import Cut, HookFailed, Hooks
@@ -78,7 +80,7 @@ class Preparation:
 
     def fail(self, replication_set: SetRecord, run: str, number: int, sentence: str) -> None:
         """Puts on record that a request came to nothing."""
-        self._record(replication_set, run, number, state="failed", ended_at=self._clock.now(), error=sentence)
+        self._record(replication_set, run, number, RunEvent.FAIL, RunFacts(error=sentence))
         self._tell_failure(replication_set, sentence)
 
     def abort(self, replication_set: SetRecord) -> bool:
@@ -87,8 +89,8 @@ class Preparation:
             run = run_records.set_run_in(connection, replication_set.id, "preparing")
             if run is None:
                 return False
-            values = {"ended_at": self._clock.now(), "error": "aborted by a user"}
-            run_records.update_run(connection, run.uuid, state="aborted", **values)
+            now = self._clock.now()
+            change_run(connection, replication_set.id, run.uuid, RunEvent.ABORT, now, error="aborted by a user")
         with self._lock:
             cut = self._cuts.get(run.uuid)
         if cut is not None:
@@ -145,7 +147,8 @@ class Preparation:
 
     def _take_between_hooks(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
         due = replication_set.after_snapshot is not None
-        self._record(replication_set, run, number, state="preparing", after_snapshot_due=due, source=source.name)
+        facts = RunFacts(after_snapshot_due=due, source=source.name)
+        self._record(replication_set, run, number, RunEvent.PREPARE, facts)
         failure: OffsiteError | OSError | None = None
         try:
             self._before_snapshot(replication_set, run)
@@ -203,7 +206,7 @@ class Preparation:
                 self._run_points.take_back(replication_set, run, sentence)
             else:
                 with self._database.transaction() as connection:
-                    run_records.update_run(connection, run, after_snapshot_due=False, error=sentence or None)
+                    note_run(connection, run, after_snapshot_due=False, error=sentence or None)
         if sentence and (thaw_failure or not is_over):
             self._tell_failure(replication_set, sentence)
         return self._find(run)
@@ -236,9 +239,9 @@ class Preparation:
             raise RunEnded("the run is no longer on record")
         return known
 
-    def _record(self, replication_set: SetRecord, run: str, number: int, **values: object) -> None:
+    def _record(self, replication_set: SetRecord, run: str, number: int, event: RunEvent, facts: RunFacts) -> None:
         with self._database.transaction() as connection:
-            run_records.put_request(connection, replication_set.id, run, number, self._clock.now(), **values)
+            request_run(connection, replication_set.id, run, number, event, self._clock.now(), **facts)
 
     def _tell_failure(self, replication_set: SetRecord, sentence: str) -> None:
         self._report(events.RUN_FAILED, f"A run of replication set name: {replication_set.name}, failed: {sentence}")

@@ -20,7 +20,8 @@ from offsite.replication.points import other_halves
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.points.snapshot_history import history_of
 from offsite.replication.records import run_records, set_records
-from offsite.replication.records.run_records import RunState
+from offsite.replication.records.run_states import RunEvent, RunState
+from offsite.replication.records.run_writer import request_run
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Dispatcher
@@ -147,9 +148,7 @@ class RunRequests:
                 why = "a run was under way, and the queue policy is discard"
                 now = self._clock.now()
                 with self._database.transaction() as connection:
-                    run_records.put_request(
-                        connection, replication_set.id, run, number, now, state="dropped", ended_at=now, error=why
-                    )
+                    request_run(connection, replication_set.id, run, number, RunEvent.DROP, now, error=why)
         return busy is not None
 
     def _source(self, replication_set: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:

@@ -1,10 +1,10 @@
 """The point of a run on the primary: taken when the run is asked for, promoted, dropped, aborted.
 
-    asked ──▶ preparing ──hooks, snapshot──▶ running ──▶ success            (point: pending ──▶ base)
-                │   │                         ▲    └──abort──▶ aborted      (point: aborted, until the secondary
-                │   └──a run is under way──▶ queued                          was asked whether it has it)
-                │                             └──a newer one, or clear──▶ dropped
-                └──hook or snapshot fails──▶ failed
+    taken: pending ──both ends hold it──▶ base
+              ├──dropped, failed──▶ gone
+              └──aborted──▶ aborted, until the secondary was asked whether it has made it its base
+
+What becomes of the run itself meanwhile: see records.run_states.
 
 Every step is one transaction with what it does to images. The caller holds the set's recording lock, so that
 what was read is still so.
@@ -27,7 +27,9 @@ from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.snapshot_history import Keeping, KeptHistory
 from offsite.replication.records import run_records
-from offsite.replication.records.run_records import RunRecord, RunState
+from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.run_states import RunEvent, RunState
+from offsite.replication.records.run_writer import change_run, request_run, use_number
 from offsite.replication.records.set_records import SetRecord
 from offsite.store.database import Database
 
@@ -54,13 +56,13 @@ class RunPoints:
         The run is running then, or queued behind the one that is; an older queued one is dropped.
         Raises PoolFull, and what else the pool raises, with nothing changed.
         """
-        state: RunState = "queued" if self._run_in(replication_set, "running") else "running"
+        event = RunEvent.QUEUE if self._run_in(replication_set, "running") else RunEvent.START
         dropped = self._run_in(replication_set, "queued")
         dropped_points = self._points(replication_set, dropped.uuid) if dropped else []
         now = self._clock.now()
         taken_at = now if source.taken_at is None else source.taken_at
         number = self._number_now(run, number)
-        keeping = self._keeping(replication_set, run, number, taken_at) if state == "running" else None
+        keeping = self._keeping(replication_set, run, number, taken_at) if event is RunEvent.START else None
         kept = self._find_kept(keeping, replication_set)
         names = [internal_name(run, position) for position in range(len(replication_set.members))]
         changes: list[Change] = [
@@ -72,15 +74,15 @@ class RunPoints:
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in dropped_points])
             point_records.insert_point(connection, replication_set.id, run, "pending", taken_at, names)
-            run_records.put_request(connection, replication_set.id, run, number, now, state=state, source=source.name)
+            request_run(connection, replication_set.id, run, number, event, now, source=source.name)
             if dropped is not None:
-                self._end(connection, dropped.uuid, "dropped", "a newer request took its place in the queue")
+                self._end(connection, dropped, RunEvent.DROP, "a newer request took its place in the queue")
             _write_kept(connection, replication_set, run, kept)
 
         self._pool(replication_set).apply([*changes, *_deletions(dropped_points)], write)
         self._tell_kept(replication_set, keeping, kept)
         self._rotate(replication_set)
-        return state
+        return "running" if event is RunEvent.START else "queued"
 
     def promote(self, replication_set: SetRecord, queued: RunRecord) -> None:
         """The queued run becomes the running one. Its history snapshot shows the instant at which it was queued."""
@@ -89,7 +91,7 @@ class RunPoints:
         kept = self._find_kept(keeping, replication_set)
 
         def write(connection: Connection) -> None:
-            run_records.update_run(connection, queued.uuid, state="running", started_at=self._clock.now())
+            change_run(connection, replication_set.id, queued.uuid, RunEvent.PROMOTE, self._clock.now())
             _write_kept(connection, replication_set, queued.uuid, kept)
 
         if kept is not None:
@@ -109,7 +111,7 @@ class RunPoints:
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in points])
-            self._end(connection, queued.uuid, "dropped", sentence)
+            self._end(connection, queued, RunEvent.DROP, sentence)
 
         self._pool(replication_set).apply(_deletions(points), write)
         return True
@@ -120,8 +122,10 @@ class RunPoints:
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in points])
-            self._end(connection, run, "failed", sentence)
-            run_records.update_run(connection, run, after_snapshot_due=False)
+            now = self._clock.now()
+            change_run(
+                connection, replication_set.id, run, RunEvent.FAIL, now, error=sentence, after_snapshot_due=False
+            )
 
         self._pool(replication_set).apply(_deletions(points), write)
 
@@ -133,12 +137,12 @@ class RunPoints:
         def write(connection: Connection) -> None:
             for point in points:
                 point_records.mark_aborted(connection, point.id, images_go=images_go)
-            self._end(connection, run.uuid, "aborted", sentence)
+            self._end(connection, run, RunEvent.ABORT, sentence)
 
         self._pool(replication_set).apply(_deletions(points) if images_go else [], write)
 
-    def _end(self, connection: Connection, run: str, state: RunState, sentence: str) -> None:
-        run_records.update_run(connection, run, state=state, ended_at=self._clock.now(), error=sentence)
+    def _end(self, connection: Connection, run: RunRecord, event: RunEvent, sentence: str) -> None:
+        change_run(connection, run.set_id, run.uuid, event, self._clock.now(), error=sentence)
 
     # -- the history on this side ------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class RunPoints:
 def _write_kept(connection: Connection, replication_set: SetRecord, run: str, kept: KeptHistory | None) -> None:
     if kept is not None:
         kept.write(connection)
-        run_records.number_used(connection, replication_set.id, run, kept.number)
+        use_number(connection, replication_set.id, run, kept.number)
 
 
 def _member_ids(replication_set: SetRecord) -> tuple[int, ...]:

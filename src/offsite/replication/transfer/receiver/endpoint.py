@@ -27,6 +27,8 @@ from offsite.replication.points.kept_copies import keep_copy
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.records import peer_share, run_records, set_records
 from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.run_states import RunEvent
+from offsite.replication.records.run_writer import RunFacts, change_run, fail_others, note_run, use_number
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
@@ -219,10 +221,8 @@ class ReceiverEndpoint:
 
     def _write_run(self, connection: Connection, begin: Begin) -> None:
         now = self._clock.now()
-        run_records.end_other_runs(connection, self._set.id, begin.run, now, "the primary gave it up")
-        if run_records.find_run(connection, begin.run) is None:
-            run_records.insert_run(connection, self._set.id, begin.run, now)
-        run_records.update_run(connection, begin.run, state="running", ended_at=None, error=None)
+        fail_others(connection, self._set.id, begin.run, now, "the primary gave it up")
+        change_run(connection, self._set.id, begin.run, RunEvent.BEGIN, now, error=None)
 
     # -- filling and ending --------------------------------------------------------------------------------
 
@@ -250,7 +250,7 @@ class ReceiverEndpoint:
             with self._database.transaction() as connection:
                 run = run_records.find_run(connection, filling.run_uuid)
                 if run is not None and run.state == "running":
-                    run_records.update_run(connection, run.uuid, error=reason)
+                    note_run(connection, run.uuid, error=reason)
 
     def commit(self, commit: Commit) -> Committed:
         """One transaction: the clones' content becomes the volumes, the clones the new base, the old one goes."""
@@ -285,7 +285,7 @@ class ReceiverEndpoint:
                 if kept is not None:
                     kept.write(connection)
                     peer_share.note_images(connection, self._set.peer_id, kept.names)
-                    run_records.number_used(connection, self._set.id, commit.run, kept.number)
+                    use_number(connection, self._set.id, commit.run, kept.number)
 
             self._pool.apply(changes, write)
             self._history.end(commit, keeping, kept)
@@ -300,22 +300,16 @@ class ReceiverEndpoint:
 
     def _write_outcome(self, connection: Connection, commit: Commit, outcome: Outcome) -> None:
         """A run that first finishes the point of an older one is not at its end with that."""
-        values: dict[str, object] = {
-            "changed_bytes": outcome.changed_bytes,
-            "wire_bytes": outcome.wire_bytes,
-        }
+        digest = outcome.digest.hex()
+        facts = RunFacts(changed_bytes=outcome.changed_bytes, wire_bytes=outcome.wire_bytes)
         if commit.point == commit.run:
-            values |= {
-                "state": "success",
-                "ended_at": self._clock.now(),
-                "digest": outcome.digest.hex(),
-                "error": None,
-            }
-        else:  # should Committed be lost, Holds tells of the run that took the point
-            older = run_records.find_run(connection, commit.point)
-            if older is not None and older.set_id == self._set.id:  # a peer may name a run of another set
-                run_records.update_run(connection, older.uuid, digest=outcome.digest.hex())
-        run_records.update_run(connection, commit.run, **values)
+            facts |= RunFacts(digest=digest, error=None)
+            change_run(connection, self._set.id, commit.run, RunEvent.COMPLETE, self._clock.now(), **facts)
+            return
+        note_run(connection, commit.run, **facts)
+        older = run_records.find_run(connection, commit.point)
+        if older is not None and older.set_id == self._set.id:  # a peer may name a run of another set
+            note_run(connection, older.uuid, digest=digest)  # should Committed be lost, Holds tells of this one
 
     def keep(self, keep: Keep) -> Kept:
         with self._fence.held_by(self):
@@ -351,8 +345,8 @@ class ReceiverEndpoint:
             def write(connection: Connection) -> None:
                 point_records.delete_points(connection, [point.id for point in partial])
                 if is_under_way:
-                    ended: dict[str, object] = {"state": "aborted", "ended_at": self._clock.now()}
-                    run_records.update_run(connection, discard.run, **ended, error=discard.sentence)
+                    now = self._clock.now()
+                    change_run(connection, self._set.id, discard.run, RunEvent.ABORT, now, error=discard.sentence)
 
             self._pool.apply([Delete(image_id) for point in partial for image_id in point.image_ids], write)
         self._report(

@@ -18,8 +18,8 @@ from offsite.errors import DigestMismatch, PoolFull
 from offsite.pools.protocol import Pool
 from offsite.replication.points import point_records
 from offsite.replication.points.point_records import PointRecord
-from offsite.replication.records import run_records
 from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.run_writer import note_run
 from offsite.replication.transfer.receiver.batch_writer import BatchWriter
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
@@ -132,9 +132,7 @@ class PartialPoint:
             # Someone who has taken over may have begun the point anew: then this mark would be a lie.
             if self._fence.is_owner(self._owner):
                 point_records.set_watermark(connection, self.point.id, mark.filled.position)
-                run_records.update_run(
-                    connection, self._run.uuid, changed_bytes=mark.changed_bytes, wire_bytes=mark.wire_bytes
-                )
+                note_run(connection, self._run.uuid, changed_bytes=mark.changed_bytes, wire_bytes=mark.wire_bytes)
 
         self._pool.flush(write)
         self._durable = mark.filled.position

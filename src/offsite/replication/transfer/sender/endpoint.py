@@ -22,6 +22,8 @@ from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.recovery_points import find_recovery_point
 from offsite.replication.records import peer_records, run_records, set_records
 from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.run_states import RunEvent
+from offsite.replication.records.run_writer import RunFacts, change_run, drop_unfinished, note_run
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.sender.block_diff import MemberDifference
@@ -115,20 +117,17 @@ class SenderEndpoint:
         older = [point for point in held if point.state == "base" or point.id < adopted.id]
         older = [point for point in older if point is not adopted]
         now = self._clock.now()
-        ended: dict[str, object] = {"state": "success", "ended_at": now, "error": None}
+        facts = RunFacts(error=None)
         if outcome is not None:
-            ended |= {
-                "digest": outcome.digest.hex(),
-                "changed_bytes": outcome.changed_bytes,
-                "wire_bytes": outcome.wire_bytes,
-            }
+            facts["digest"] = outcome.digest.hex()
+            facts["changed_bytes"], facts["wire_bytes"] = outcome.changed_bytes, outcome.wire_bytes
 
         def write(connection: Connection) -> None:
             point_records.delete_points(connection, [point.id for point in older])
             point_records.make_base(connection, self._set.id, uuid, now, outcome.digest if outcome else None)
             other_halves.forget_other_half(connection, self._set.id)
-            run_records.update_run(connection, uuid, **ended)
-            run_records.drop_runs(connection, [point.uuid for point in older], now, _OVERTAKEN)
+            change_run(connection, self._set.id, uuid, RunEvent.COMPLETE, now, **facts)
+            drop_unfinished(connection, self._set.id, [point.uuid for point in older], now, _OVERTAKEN)
             if following is not None:
                 following.write(connection, self._set.id)
 
@@ -192,12 +191,12 @@ class SenderEndpoint:
     def note_digest(self, point: str, digest: bytes) -> None:
         """What we have of the run that took this point, before the secondary is asked to commit it."""
         with self._database.transaction() as connection:
-            run_records.update_run(connection, point, digest=digest.hex())
+            note_run(connection, point, digest=digest.hex())
 
     def note_failure(self, sentence: str | None) -> None:
         """The run goes on when it can; meanwhile its record says why it does not."""
         with self._database.transaction() as connection:
-            run_records.update_run(connection, self._run, error=sentence)
+            note_run(connection, self._run, error=sentence)
 
     def _points(self) -> list[PointRecord]:
         with self._database.read() as connection:

@@ -10,8 +10,6 @@ import pytest
 
 pytest.register_assert_rewrite("tests")  # so that what tests share tells as much about its failures as tests do
 
-LEFT_OUT: dict[str, str] = {}
-
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(program, …): real programs, from Debian's packages, that the test runs")
@@ -30,15 +28,16 @@ def _leave_out(item: pytest.Item, why: str) -> None:
     # As root `make test` has installed everything, so what is missing is a fault and not a circumstance.
     if os.geteuid() == 0:
         pytest.fail(f"{item.name}: {why}", pytrace=False)
-    LEFT_OUT[item.nodeid] = why
     pytest.skip(why)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if LEFT_OUT:
+    """From the reports, which also come from tests that ran in processes of their own."""
+    left_out = terminalreporter.stats.get("skipped", [])
+    if left_out:
         terminalreporter.section("LEFT OUT, because this is not root or a program is missing")
-        for name, why in LEFT_OUT.items():
-            terminalreporter.write_line(f"{name}: {why}")
+        for report in left_out:
+            terminalreporter.write_line(f"{report.nodeid}: {report.longrepr[2]}")
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_a_primary_put_back_never_overwrites_the_newer_copy_and_the_way_out_keep
     # What the operator of Newark sees, and is refused.
     assert "is diverged" in pair.show("SalesDR", newark)["error"]
     resolve = ("resolve", "replication-set", "--yes", "use", "primary", "SalesDR")
-    assert "decide on system London" in newark.refused(*resolve)
+    assert "cannot be resolved; do it on system London" in newark.refused(*resolve)
 
     london.ask("resolve", "replication-set", "use", "primary", "SalesDR")
     (kept,) = [name for name in snapshots(newark) if name.startswith("Sales-kept-")]

@@ -192,13 +192,13 @@ class Lies:
         return msgspec.structs.replace(told, **false)
 
     def _discard(self) -> Discard:
-        return Discard(run=self._uuid(), sentence="it was never asked for")
+        return Discard(generation=1, run=self._uuid(), sentence="it was never asked for")
 
     def _keep(self) -> Keep:
-        return Keep(base=self._uuid())
+        return Keep(generation=1, base=self._uuid())
 
     def _commit(self) -> Commit:
-        return Commit(run=self._uuid(), point=self._uuid(), digest=self._digest())
+        return Commit(generation=1, run=self._uuid(), point=self._uuid(), digest=self._digest())
 
     def _look(self) -> Look:
         point = self._maybe(self._recovery_point())

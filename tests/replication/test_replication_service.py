@@ -484,7 +484,7 @@ def test_a_connection_that_was_overtaken_stores_nothing_more(london: Site, newar
     of = london.replication.sets.record("SalesDR")
     peers = london.replication.peers
     ask = Ask(set_uuid=of.uuid, generation=1)
-    begin = Begin(run="r" * 36, point="r" * 36, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
+    begin = Begin(generation=1, run="r" * 36, point="r" * 36, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
     with peers.connect(peers.record("Newark")) as old, peers.connect(peers.record("Newark")) as new:
         old.channel.ask(old.asking, ask, Holds)
         ready = old.channel.ask(old.asking, begin, Ready)
@@ -501,7 +501,10 @@ def test_a_connection_that_was_overtaken_stores_nothing_more(london: Site, newar
     ("message", "sentence"),
     [
         (Ask(set_uuid="x" * 36, generation=1), "no such replication set here"),
-        (Begin(run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1]), "not expected here"),
+        (
+            Begin(generation=1, run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1]),
+            "not expected here",
+        ),
         (Batch(sequence=0, position=START, extents=0, data_bytes=0, compression=0, digest=bytes(16)), "not expected"),
     ],
     ids=["unknown set", "Begin before Ask", "Batch before Ask"],
@@ -524,11 +527,17 @@ def test_messages_out_of_order_are_refused(
     ("begin", "sentence"),
     [
         (
-            Begin(run=OTHER_RUN, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1]),
+            Begin(generation=1, run=OTHER_RUN, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1]),
             "is not one of replication set",
         ),
-        (Begin(run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1, 1]), "has 2 members"),
-        (Begin(run="r" * 36, point="p" * 36, base="b" * 36, taken_at=0.0, sizes_bytes=[1]), "is None here, not b"),
+        (
+            Begin(generation=1, run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1, 1]),
+            "has 2 members",
+        ),
+        (
+            Begin(generation=1, run="r" * 36, point="p" * 36, base="b" * 36, taken_at=0.0, sizes_bytes=[1]),
+            "is None here, not b",
+        ),
     ],
     ids=["run", "members", "base"],
 )
@@ -551,7 +560,7 @@ def test_a_point_that_is_there_already_is_not_begun_again(london: Site, newark: 
     """A Begin from long ago must not fill what has become the base."""
     run = london.run_to_end("SalesDR").run
     peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
-    begin = Begin(run=run, point=run, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
+    begin = Begin(generation=1, run=run, point=run, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
     with peers.connect(peers.record("Newark")) as connection:
         connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
         with pytest.raises(PeerRefused, match=f"holds point {run} already"):
@@ -563,7 +572,7 @@ def test_a_point_that_is_there_already_is_not_begun_again(london: Site, newark: 
 
 def test_a_point_that_was_begun_and_given_up_makes_room_for_another(london: Site, newark: Site, volume: int) -> None:
     peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
-    begin = Begin(run="r" * 36, point="r" * 36, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
+    begin = Begin(generation=1, run="r" * 36, point="r" * 36, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
     with peers.connect(peers.record("Newark")) as connection:
         connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
         connection.channel.ask(connection.asking, begin, Ready)

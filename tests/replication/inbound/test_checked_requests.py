@@ -94,14 +94,14 @@ def test_a_set_is_not_changed_into_one_that_no_user_could_make(london: Site, new
     before = newark.replication.sets.record("SalesDR")
     for settings in (SetSettings(name="S", **HISTORY), SetSettings(name="S", snapshot_basename="b" * 23, **HISTORY)):
         with pytest.raises(BadParameter, match="Newark: "):
-            say(london, ChangeSet(set_uuid=request.set_uuid, settings=settings))
+            say(london, ChangeSet(generation=1, set_uuid=request.set_uuid, settings=settings))
     assert newark.replication.sets.record("SalesDR") == before
 
 
 def test_a_volume_of_an_odd_size_is_not_filled(london: Site, newark: Site) -> None:
     request = create_set()
     say(london, request)
-    begin = Begin(run=RUN, point=RUN, base=None, taken_at=1_700_000_000.0, sizes_bytes=[MIB + 512])
+    begin = Begin(generation=1, run=RUN, point=RUN, base=None, taken_at=1_700_000_000.0, sizes_bytes=[MIB + 512])
     with pytest.raises(BadParameter, match="sizes are multiples of 4096"):
         say(london, Ask(set_uuid=request.set_uuid, generation=1), begin)
     assert newark.internal_names() == []
@@ -110,10 +110,10 @@ def test_a_volume_of_an_odd_size_is_not_filled(london: Site, newark: Site) -> No
 def test_a_history_snapshot_is_called_as_a_user_could_have_it_called(london: Site, newark: Site) -> None:
     request = create_set(members=members(2), **GROUPS)
     say(london, request)
-    begin = Begin(run=RUN, point=RUN, base=None, taken_at=1_700_000_000.0, sizes_bytes=[MIB, MIB])
+    begin = Begin(generation=1, run=RUN, point=RUN, base=None, taken_at=1_700_000_000.0, sizes_bytes=[MIB, MIB])
     end = Batch(sequence=0, position=Position(2, 0), extents=0, data_bytes=0, compression=0, digest=EMPTY_DIGEST)
     history = HistorySnapshot(basename="b" * 26, number=1, count=3, retention_priority="low")
-    commit = Commit(run=RUN, point=RUN, digest=chain(DIGEST_START, EMPTY_DIGEST), history=history)
+    commit = Commit(generation=1, run=RUN, point=RUN, digest=chain(DIGEST_START, EMPTY_DIGEST), history=history)
     with pytest.raises(BadParameter, match="1 to 22 are allowed for a volume group"):
         say(london, Ask(set_uuid=request.set_uuid, generation=1), begin, end, commit)
     assert [image.name for image in newark.pool.images() if image.kind == "snapshot"] == []

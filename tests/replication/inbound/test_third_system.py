@@ -110,7 +110,9 @@ class Stage:
 
 
 def begin(run: str, point: str, base: str | None, replaces: str | None = None) -> Begin:
-    return Begin(run=run, point=point, base=base, taken_at=1_700_000_000.0, sizes_bytes=[MIB], replaces=replaces)
+    return Begin(
+        generation=1, run=run, point=point, base=base, taken_at=1_700_000_000.0, sizes_bytes=[MIB], replaces=replaces
+    )
 
 
 @pytest.fixture
@@ -132,11 +134,13 @@ def create(set_uuid: str, secondary_name: str = "Stolen", name: str = "Theft") -
 
 
 def change(set_uuid: str, name: str = "Stolen") -> ChangeSet:
-    return ChangeSet(set_uuid=set_uuid, settings=SetSettings(name=name), primary=PrimaryNames(members=["Mine"]))
+    return ChangeSet(
+        generation=1, set_uuid=set_uuid, settings=SetSettings(name=name), primary=PrimaryNames(members=["Mine"])
+    )
 
 
 def commit(run: str, point: str) -> Commit:
-    return Commit(run=run, point=point, digest=DIGEST_START)
+    return Commit(generation=1, run=run, point=point, digest=DIGEST_START)
 
 
 def empty_batch() -> Batch:
@@ -149,13 +153,13 @@ Words = Callable[[Stage, str], list[AnyMessage]]
 
 LONDONS_SET: dict[str, Words] = {
     "ChangeSet": lambda _, uuid: [change(uuid)],
-    "DeleteSet": lambda _, uuid: [DeleteSet(set_uuid=uuid)],
+    "DeleteSet": lambda _, uuid: [DeleteSet(generation=1, set_uuid=uuid)],
     "Ask": lambda _, uuid: [Ask(set_uuid=uuid, generation=1)],
     "Look": lambda _, uuid: [Look(set_uuid=uuid, generation=1)],
     "Ask, another generation": lambda _, uuid: [Ask(set_uuid=uuid, generation=7)],
     "Begin without an Ask": lambda _, uuid: [begin(uuid, uuid, None)],
     "Commit without an Ask": lambda _, uuid: [commit(uuid, uuid)],
-    "Discard without an Ask": lambda _, uuid: [Discard(run=uuid, sentence="gone")],
+    "Discard without an Ask": lambda _, uuid: [Discard(generation=1, run=uuid, sentence="gone")],
 }
 
 
@@ -177,8 +181,8 @@ LONDONS_RUN: dict[str, Words] = {
         empty_batch(),
         commit(NEW, uuid),
     ],
-    "Keep": lambda stage, uuid: [own_ask(stage), Keep(base=uuid)],
-    "Discard": lambda stage, uuid: [own_ask(stage), Discard(run=uuid, sentence="gone")],
+    "Keep": lambda stage, uuid: [own_ask(stage), Keep(generation=1, base=uuid)],
+    "Discard": lambda stage, uuid: [own_ask(stage), Discard(generation=1, run=uuid, sentence="gone")],
 }
 
 
@@ -230,7 +234,7 @@ def test_a_point_may_have_the_uuid_that_anothers_run_has_and_tells_nothing_of_it
         facts = RunFacts(digest="ab" * 16, changed_bytes=4711)
         change_run(connection, stage.set.id, old, RunEvent.COMPLETE, 1_700_000_000.0, **facts)
     before = stage.londons()
-    commit = Commit(run=UNKNOWN, point=old, digest=chain(DIGEST_START, EMPTY_DIGEST))
+    commit = Commit(generation=1, run=UNKNOWN, point=old, digest=chain(DIGEST_START, EMPTY_DIGEST))
     assert "Committed" in say(stage, [own_ask(stage), begin(UNKNOWN, old, None, stage.loot), empty_batch(), commit])
     told = say(stage, [own_ask(stage)])
     assert f"base='{old}'" in told and "outcome=None" in told
@@ -266,7 +270,7 @@ def test_only_ones_own_sets_are_listed_and_only_ones_own_connection_deleted(stag
     assert say(stage, [ListSets()]) == repr(SetsHeld(sets=[stage.own.uuid]))
     refused = say(stage, [Unpair()])
     assert "Loot" in refused and "SalesDR" not in refused
-    assert say(stage, [DeleteSet(set_uuid=stage.own.uuid), Unpair()]) == "Done()"
+    assert say(stage, [DeleteSet(generation=1, set_uuid=stage.own.uuid), Unpair()]) == "Done()"
     assert [peer.name for peer in stage.newark.replication.peers.all()] == ["London"]
     assert stage.londons() == before
 

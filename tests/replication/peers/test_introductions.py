@@ -348,7 +348,7 @@ def test_a_run_of_the_start_that_is_given_up_gets_to_no_commit(
     assert newark.replication.sets.get("SalesDR").recovery_point_at is None
 
 
-CHANGE = ChangeSet(set_uuid="u" * 36, settings=SetSettings(name="S"))
+CHANGE = ChangeSet(generation=1, set_uuid="u" * 36, settings=SetSettings(name="S"))
 
 
 @pytest.mark.parametrize("message", [ListSets(), Unpair(), CHANGE])

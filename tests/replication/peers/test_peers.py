@@ -376,7 +376,7 @@ def test_a_peer_that_was_deleted_meanwhile_is_not_served_on(london: Site, newark
     pair(london, newark)
     with london.replication.peers.connect(london.replication.peers.record("Newark")) as connection:
         newark.replication.peers.delete("London", local_only=True)
-        request = DeleteSet(set_uuid="0" * 36)
+        request = DeleteSet(generation=1, set_uuid="0" * 36)
         with pytest.raises(PeerRefused, match="deleted here"):
             connection.channel.ask(connection.asking, request, Done)
 

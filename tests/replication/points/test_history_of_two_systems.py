@@ -67,13 +67,13 @@ def commit_nothing(london: Site, number: int, count: int, age: float = 0.0) -> C
     with london.replication.peers.connect(peer) as connection:
         ask, asking = connection.channel.ask, connection.asking
         base = ask(asking, Ask(set_uuid=of.uuid, generation=of.generation), Holds).base
-        begin = Begin(run=point, point=point, base=base, taken_at=age, sizes_bytes=[MIB])
+        begin = Begin(generation=1, run=point, point=point, base=base, taken_at=age, sizes_bytes=[MIB])
         ask(asking, begin, Ready)
         digest = digest_of_nothing()
         batch = Batch(sequence=0, position=Position(1, 0), extents=0, data_bytes=0, compression=0, digest=digest)
         ask(asking, batch, Ack)
         kept = HistorySnapshot(basename="h", number=number, count=count, retention_priority="low")
-        commit = Commit(run=point, point=point, digest=chain(DIGEST_START, digest), history=kept)
+        commit = Commit(generation=1, run=point, point=point, digest=chain(DIGEST_START, digest), history=kept)
         return ask(asking, commit, Committed)
 
 
@@ -114,7 +114,7 @@ def lower(london: Site, count: int | None) -> None:
     kept = {"snapshot_history": "both", "snapshot_basename": "h"} if count else {"snapshot_history": "disabled"}
     settings = SetSettings(name="DR", snapshot_count=count, **kept)  # type: ignore[arg-type]  # as they are
     with london.replication.peers.connect(london.replication.peers.record_of(of.peer_id)) as connection:
-        connection.channel.ask(connection.asking, ChangeSet(set_uuid=of.uuid, settings=settings), Done)
+        connection.channel.ask(connection.asking, ChangeSet(generation=1, set_uuid=of.uuid, settings=settings), Done)
 
 
 def test_a_history_that_the_primary_ends_is_told_and_stays(london: Site, newark: Site, volume: int) -> None:

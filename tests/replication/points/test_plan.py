@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from offsite.replication.points.plan import (
     Adopt,
+    Discard,
     Diverged,
     Forget,
     Outdated,
@@ -20,6 +21,7 @@ from offsite.replication.points.plan import (
     Step,
     compare,
     plan,
+    settle,
 )
 from offsite.replication.wire.messages import START, Partial, Position, RecoveryPoint
 
@@ -261,3 +263,47 @@ def test_a_copy_that_the_primary_has_never_had_is_never_touched(
         assert [type(step) for step in plan(world.primary, world.secondary)] == [Diverged]
         world.carry_out(cuts)
     assert (world.primary, world.secondary) == before
+
+
+@pytest.mark.parametrize(
+    ("primary", "base", "steps"),
+    [
+        (PrimaryHolds(A, ()), A, []),
+        (PrimaryHolds(A, (), aborted=(B,)), A, [Discard(B), Forget(B)]),
+        (PrimaryHolds(A, (), aborted=(B,)), B, [Adopt(B)]),
+        (PrimaryHolds(A, (), aborted=(B, C)), C, [Discard(B), Forget(B), Adopt(C)]),
+        (PrimaryHolds(A, (), gone=(B,)), A, [Discard(B), Forget(B)]),
+        (PrimaryHolds(A, (), gone=(B,)), B, [Forget(B)]),
+        (PrimaryHolds(None, (), aborted=(A,)), None, [Discard(A), Forget(A)]),
+    ],
+    ids=[
+        "none was aborted",
+        "the abort came in time",
+        "the abort came too late",
+        "two, and one of them came too late",
+        "one that is not held any more",
+        "one that is not held any more can be no base, though the secondary has it",
+        "the first run was aborted",
+    ],
+)
+def test_aborted_runs_are_settled(
+    primary: PrimaryHolds, base: str | None, steps: list[Adopt | Discard | Forget]
+) -> None:
+    """The secondary is asked to discard each that it does not hold, and only what it holds becomes the base here."""
+    assert settle(primary, base) == steps
+
+
+@given(
+    held=st.lists(points, max_size=3, unique=True),
+    lost=st.lists(points, max_size=2, unique=True),
+    base=st.none() | points,
+)
+def test_settling_leaves_no_aborted_point_and_no_base_that_is_not_held(
+    held: list[str], lost: list[str], base: str | None
+) -> None:
+    gone = [point for point in lost if point not in held]
+    steps = settle(PrimaryHolds(A, (), aborted=tuple(held), gone=tuple(gone)), base)
+    ended = [step.point for step in steps if isinstance(step, Adopt | Forget)]
+    assert sorted(ended) == sorted([*held, *gone])
+    assert [step.point for step in steps if isinstance(step, Adopt)] == [point for point in held if point == base]
+    assert [step.point for step in steps if isinstance(step, Discard)] == [p for p in ended if p != base]

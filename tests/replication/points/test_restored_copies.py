@@ -396,7 +396,7 @@ def _drive(world: World, run: str, link: Link) -> None:
 
 def test_a_begin_with_a_time_that_is_none_is_refused() -> None:
     for taken_at in (float("nan"), float("inf"), -1.0, 1e300):
-        begin = Begin(run="r" * 36, point="p" * 36, base=None, taken_at=taken_at, sizes_bytes=[4096])
+        begin = Begin(generation=1, run="r" * 36, point="p" * 36, base=None, taken_at=taken_at, sizes_bytes=[4096])
         with pytest.raises(ProtocolError):
             frames.decode_message(frames.encode(begin)[frames.HEAD_BYTES :])
 
@@ -428,7 +428,7 @@ def test_the_secondary_shows_that_an_operator_has_decided(world: World, word: st
     if word == "Keep":
         side = Link(secondary, Nth(), Nth()).side
         side.look(Ask(set_uuid=SET_UUID, generation=1))
-        side.keep(Keep(base=newest))
+        side.keep(Keep(generation=1, base=newest))
     else:
         run = world.request()
         with pytest.raises(errors.Diverged):

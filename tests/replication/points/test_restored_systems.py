@@ -173,7 +173,7 @@ def test_the_snapshot_takes_no_name_that_is_in_use(london: Site, newark: Site, d
 
 @pytest.mark.usefixtures("diverged")
 def test_only_a_diverged_set_has_something_to_decide(london: Site, newark: Site) -> None:
-    with pytest.raises(NotAllowed, match="decide on system London"):
+    with pytest.raises(NotAllowed, match="cannot be resolved; do it on system London"):
         newark.replication.use_primary("SalesDR")
     london.replication.use_primary("SalesDR")
     wait_until("it is there", lambda: newark.content("Sales") == london.content("Sales"))

@@ -109,7 +109,10 @@ def test_names_that_do_not_fit_the_set_are_refused(
 ) -> None:
     peers, of = london.replication.peers, newark.replication.sets.record("SalesDR")
     change = ChangeSet(
-        set_uuid=of.uuid, settings=SetSettings(name="Other"), primary=PrimaryNames(group=group, members=members)
+        generation=1,
+        set_uuid=of.uuid,
+        settings=SetSettings(name="Other"),
+        primary=PrimaryNames(group=group, members=members),
     )
     with peers.connect(peers.record("Newark")) as connection, pytest.raises(OffsiteError, match="the 1 members"):
         connection.channel.ask(connection.asking, change, Done)
@@ -131,7 +134,7 @@ def test_only_the_primary_may_change_a_set(london: Site, newark: Site) -> None:
         newark.replication.clear_queue("SalesDR")
     peers, of = newark.replication.peers, newark.replication.sets.record("SalesDR")
     with peers.connect(peers.record("London")) as connection, pytest.raises(NotAllowed, match="is primary here, too"):
-        change = ChangeSet(set_uuid=of.uuid, settings=SetSettings(name="Hijacked"))
+        change = ChangeSet(generation=1, set_uuid=of.uuid, settings=SetSettings(name="Hijacked"))
         connection.channel.ask(connection.asking, change, Done)
     assert london.replication.sets.record("SalesDR").role == "primary"
 
@@ -164,7 +167,9 @@ def test_a_set_that_is_just_being_deleted_is_not_told_as_one_whose_half_is_missi
 
 def test_what_comes_late_from_an_older_connection_does_not_stay(london: Site, newark: Site) -> None:
     """R4: the primary believes that the secondary knows; an older message that was on its way has come after."""
-    late = ChangeSet(set_uuid=newark.replication.sets.record("SalesDR").uuid, settings=settings_of(london_set(london)))
+    late = ChangeSet(
+        generation=1, set_uuid=newark.replication.sets.record("SalesDR").uuid, settings=settings_of(london_set(london))
+    )
     london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
     (peer,) = newark.replication.peers._records()

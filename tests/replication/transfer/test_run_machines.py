@@ -72,7 +72,7 @@ class Primary:
         assert self.action == Transmit(Ask(set_uuid=S, generation=1))
         assert self.tell(None) == Receive(30.0)
         assert self.tell(Holds(base=None, outcome=None, partial=None)) == Describe(P)
-        begin = Begin(run=P, point=P, base=None, taken_at=5.0, sizes_bytes=[4096])
+        begin = Begin(generation=1, run=P, point=P, base=None, taken_at=5.0, sizes_bytes=[4096])
         assert self.tell(PointDescription(5.0, (4096,))) == Transmit(begin)
         assert isinstance(self.tell(None), Receive)
         assert self.tell(READY) == OpenChanges(Send(P, None, START), READY)
@@ -102,7 +102,7 @@ def test_a_whole_run_ends_with_the_digest_of_all_batches() -> None:
     primary.tell(ack(0))
     assert isinstance(primary.tell(None), Poll), "no batch is left"
     digest = chain(DIGEST_START, bytes(16))
-    assert primary.tell(None) == Transmit(Commit(run=P, point=P, digest=digest))
+    assert primary.tell(None) == Transmit(Commit(generation=1, run=P, point=P, digest=digest))
     primary.tell(None)
     assert primary.tell(Committed(outcome=OUTCOME)) == Do(Adopt(P), OUTCOME)
     with pytest.raises(StopIteration):
@@ -216,7 +216,7 @@ class EndStub:
 
 
 END = Position(1, 0)
-BEGIN = Begin(run=R, point=P, base=None, taken_at=0.0, sizes_bytes=[1 << 20])
+BEGIN = Begin(generation=1, run=R, point=P, base=None, taken_at=0.0, sizes_bytes=[1 << 20])
 NOTHING = memoryview(b"")
 EMPTY_DIGEST = digest_of(np.empty(0, EXTENT), NOTHING)
 
@@ -229,7 +229,7 @@ def commit(batches: int, point: str = P) -> Commit:
     digest = DIGEST_START
     for _ in range(batches):
         digest = chain(digest, EMPTY_DIGEST)
-    return Commit(run=R, point=point, digest=digest)
+    return Commit(generation=1, run=R, point=point, digest=digest)
 
 
 def test_a_point_is_filled_in_order_and_then_committed() -> None:
@@ -240,7 +240,7 @@ def test_a_point_is_filled_in_order_and_then_committed() -> None:
     assert run.answer(batch(0, Position(0, 4096)), NOTHING) == Ack(sequence=0, durable=Position(0, 4096))
     run.answer(batch(1, Position(1, 0)), NOTHING)
     assert run.answer(commit(2), NOTHING) == Committed(outcome=OUTCOME)
-    assert run.answer(Discard(run=R, sentence=""), NOTHING) == Done()
+    assert run.answer(Discard(generation=1, run=R, sentence=""), NOTHING) == Done()
     assert end.calls == ["look", "prepare", "store 0 to 4096", "store 1 to 0", "commit", "discard"]
 
 
@@ -283,7 +283,7 @@ def test_a_primary_that_does_not_have_it_compared_cannot_commit(messages: list[B
 def test_after_a_discard_nothing_more_is_stored() -> None:
     """R8: what was aborted must not come back by a batch that was on its way."""
     run = after(BEGIN)
-    run.answer(Discard(run=R, sentence=""), NOTHING)
+    run.answer(Discard(generation=1, run=R, sentence=""), NOTHING)
     with pytest.raises(ProtocolError, match="before a Begin"):
         run.answer(batch(0, Position(0, 4096)), NOTHING)
 

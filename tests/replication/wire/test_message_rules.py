@@ -109,7 +109,9 @@ def test_the_samples_have_every_message_and_every_text() -> None:
 def test_names_are_checked_as_a_users(field: str, value: str) -> None:
     settings = {"name": "SalesDR", field: value}
     with pytest.raises(ProtocolError, match="a ChangeSet breaks a rule"):
-        frames.decode_message(msgspec.msgpack.encode({"type": "ChangeSet", "set_uuid": "0" * 36, "settings": settings}))
+        frames.decode_message(
+            msgspec.msgpack.encode({"type": "ChangeSet", "set_uuid": "0" * 36, "generation": 1, "settings": settings})
+        )
 
 
 @pytest.mark.parametrize("host", ["a b", "a/b", "u@h", "[::1", "<x>", "a;b", "h\n"])

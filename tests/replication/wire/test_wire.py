@@ -40,20 +40,21 @@ EVERY_MESSAGE: list[messages.AnyMessage] = [
         secondary_group="H",
         members=[messages.NewMember(primary_name="V", secondary_name="W", size_bytes=1 << 47)],
     ),
-    messages.ChangeSet(set_uuid=UUID, settings=messages.SetSettings(name="S", suspended=True)),
+    messages.ChangeSet(set_uuid=UUID, generation=1, settings=messages.SetSettings(name="S", suspended=True)),
     messages.ChangeSet(
+        generation=1,
         set_uuid=UUID,
         settings=messages.SetSettings(name="S", snapshot_basename="S"),
         primary=messages.PrimaryNames(group="G", members=["one", "two"]),
     ),
-    messages.DeleteSet(set_uuid=UUID),
+    messages.DeleteSet(set_uuid=UUID, generation=1),
     messages.ListSets(),
     messages.SetsHeld(sets=[UUID]),
     messages.Ask(set_uuid=UUID, generation=3),
     messages.Holds(
         base=UUID, outcome=OUTCOME, partial=messages.Partial(point=UUID, base=UUID, watermark=Position(0, 4096))
     ),
-    messages.Begin(run=UUID, point=UUID, base=UUID, taken_at=1.5, sizes_bytes=[4096]),
+    messages.Begin(generation=1, run=UUID, point=UUID, base=UUID, taken_at=1.5, sizes_bytes=[4096]),
     messages.Ready(watermark=Position(1, 0), changed_bytes=1, wire_bytes=2),
     Batch(
         sequence=0,
@@ -64,19 +65,22 @@ EVERY_MESSAGE: list[messages.AnyMessage] = [
         digest=bytes(16),
     ),
     Ack(sequence=0, durable=Position(0, 0)),
-    messages.Commit(run=UUID, point=UUID, digest=bytes(16)),
+    messages.Commit(generation=1, run=UUID, point=UUID, digest=bytes(16)),
     messages.Commit(
+        generation=1,
         run=UUID,
         point=UUID,
         digest=bytes(16),
         history=messages.HistorySnapshot(basename="S", number=7, count=16, retention_priority="low"),
     ),
     messages.Committed(outcome=OUTCOME),
-    messages.Discard(run=UUID, sentence="no"),
+    messages.Discard(generation=1, run=UUID, sentence="no"),
     messages.Look(set_uuid=UUID, generation=3, diverged=True, primary=COMPLETE),
     messages.Holds(base=UUID, outcome=None, partial=None, complete=COMPLETE),
-    messages.Begin(run=UUID, point=UUID, base=None, taken_at=1.5, sizes_bytes=[4096], replaces=UUID, keep=True),
-    messages.Keep(base=UUID),
+    messages.Begin(
+        generation=1, run=UUID, point=UUID, base=None, taken_at=1.5, sizes_bytes=[4096], replaces=UUID, keep=True
+    ),
+    messages.Keep(base=UUID, generation=1),
     messages.Kept(snapshots=["V-kept"]),
 ]
 
@@ -179,7 +183,10 @@ def test_a_password_is_not_shown_where_a_message_is_logged() -> None:
 @pytest.mark.parametrize(
     ("message", "where"),
     [
-        (messages.Begin(run=UUID, point=UUID, base=None, taken_at=1.0, sizes_bytes=[4096]), ("taken_at",)),
+        (
+            messages.Begin(generation=1, run=UUID, point=UUID, base=None, taken_at=1.0, sizes_bytes=[4096]),
+            ("taken_at",),
+        ),
         (
             Hello(
                 version=1,

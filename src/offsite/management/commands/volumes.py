@@ -17,6 +17,7 @@ from offsite.management.commands.objects import volume_rows
 from offsite.management.images import import_copy
 from offsite.management.images.changes import delete_from_pool, replace_content
 from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
+from offsite.pools.ancestry import is_snapshot_of
 from offsite.pools.groups import add_members, insert_group, look_up
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import (
@@ -251,11 +252,7 @@ def _rollback_pair(system: System, snapshot: str, volume: str) -> tuple[Found, F
     found, origin = system.image(volume), system.snapshot(snapshot)
     system.check_not_secondary(found, "rolled back")
     system.check_not_open(found)
-    parents = {image.id: image.parent_id for image in found.pool.images()}
-    ancestor: int | None = origin.image.id
-    while ancestor is not None and ancestor != found.image.id:
-        ancestor = parents.get(ancestor)
-    if ancestor is None or found.image.id == origin.image.id:
+    if not is_snapshot_of(found.pool.images(), origin.image, found.image):
         raise NotAllowed(
             f"{shown(origin.image.name)} is not a snapshot of volume {shown(found.image.name)}; "
             f"`show snapshots volume {found.image.name}` lists those"

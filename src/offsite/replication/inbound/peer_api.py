@@ -22,7 +22,8 @@ from offsite.replication.records import peer_records, peer_share
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_locks import SetLocks
-from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint, check_generation, holds
+from offsite.replication.roles.generation import check_generation
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint, holds
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.replication.transfer.receiver.partial_point import Background
 from offsite.replication.wire.errors import NotPaired

@@ -30,6 +30,7 @@ from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import MemberRecord, SetRecord
+from offsite.replication.roles.generation import check_generation
 from offsite.replication.sets.removal import remove_set
 from offsite.replication.sets.settings import Settings, check_settings
 from offsite.replication.transfer.receiver.fence import Fences
@@ -149,6 +150,7 @@ class SecondaryHalves:
     def change(self, peer: PeerRecord, request: ChangeSet) -> None:
         """The set is shown here as it is on its primary; but for a name that another set has here."""
         replication_set = self._common.secondary(peer, request.set_uuid)
+        check_generation(replication_set, request.generation)
         _check_set_settings(request.settings, of_group=replication_set.group_id is not None)
         values, primary = _values_of(request.settings), request.primary
         if primary is not None and (len(primary.members), primary.group is None) != (
@@ -191,6 +193,7 @@ class SecondaryHalves:
         replication_set = self._common.find(peer, request.set_uuid)
         if replication_set is None:
             return  # it has been deleted before
+        check_generation(replication_set, request.generation)
         with self._locks.requesting(replication_set.uuid, replication_set.name):
             self._check_no_runs(replication_set)
             remove_set(self._database, self._pools, self._fences, replication_set)

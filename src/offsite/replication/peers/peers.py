@@ -9,7 +9,7 @@ from datetime import datetime
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, OffsiteError
+from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, OffsiteError
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.replication.bandwidth.calendar import parse_calendar
@@ -27,6 +27,7 @@ from offsite.replication.peers.reachability import Reachability
 from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.messages import Done, Unpair
 from offsite.store.database import Database
@@ -258,6 +259,14 @@ class Peers:
 
     def _load_terms(self, peer_id: int) -> Terms:
         return next((_terms(peer) for peer in self._records() if peer.id == peer_id), Terms())
+
+    def check_primary(self, replication_set: SetRecord, what: str) -> None:
+        """What changes or sends a set is done on its primary. Raises NotAllowed, which names the system to do it on."""
+        if replication_set.role != "primary":
+            raise NotAllowed(
+                f"replication set {replication_set.name} is secondary here and cannot be {what}; do it on system "
+                f"{self.record_of(replication_set.peer_id).system_name}"
+            )
 
     def _records(self) -> list[PeerRecord]:
         with self._database.read() as transaction:

@@ -71,6 +71,13 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class Discard:
+    """Secondary: what there is of the point of an aborted run goes."""
+
+    point: str
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Fill the secondary with `point`: the difference from `base` (None: from nothing) from `start` on, then
     commit it there. The secondary has `base`, or a partial `point` that was begun from it.
@@ -143,3 +150,15 @@ def plan(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
     resumed = begun is not None and begun.point == newest and begun.base == common
     start = begun.watermark if begun is not None and resumed else START
     return [*steps, Send(newest, common, start, replaces, decided), Adopt(newest)]
+
+
+def settle(primary: PrimaryHolds, base: str | None) -> list[Adopt | Discard | Forget]:
+    """The steps that bring aborted runs to an end while nothing is sent. `base` is what the secondary holds: an abort
+    may have come too late."""
+    steps: list[Adopt | Discard | Forget] = []
+    for point in (*primary.aborted, *primary.gone):
+        if point != base:
+            steps += [Discard(point), Forget(point)]
+        else:
+            steps.append(Adopt(point) if point in primary.aborted else Forget(point))
+    return steps

@@ -121,10 +121,5 @@ class RunControl:
             replication_set = set_records.find_set(connection, set_uuid)
         if replication_set is None:
             raise InUse("the replication set was deleted just now")
-        if replication_set.role != "primary":
-            peer = self._peers.record_of(replication_set.peer_id)
-            raise NotAllowed(
-                f"replication set {replication_set.name} is secondary here and cannot be {what}; do it on system "
-                f"{peer.system_name}"
-            )
+        self._peers.check_primary(replication_set, what)
         return replication_set

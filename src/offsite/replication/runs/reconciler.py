@@ -29,9 +29,9 @@ from offsite.pools.protocol import Pool
 from offsite.replication.link.dialer import Connection
 from offsite.replication.peers.peers import Peers
 from offsite.replication.peers.refusals import Refusals
-from offsite.replication.points import other_halves, point_records
+from offsite.replication.points import other_halves, plan, point_records
 from offsite.replication.points.other_halves import OtherHalves
-from offsite.replication.points.plan import Adopt, Forget, Relation, compare
+from offsite.replication.points.plan import Adopt, Relation, compare, settle
 from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_locks import SetLocks
@@ -238,7 +238,12 @@ class Reconciler:
         with self._database.read() as transaction:
             group, names = set_records.own_names(transaction, replication_set)
         primary = PrimaryNames(group=group, members=names) if names else None
-        return ChangeSet(set_uuid=replication_set.uuid, settings=settings_of(replication_set), primary=primary)
+        return ChangeSet(
+            set_uuid=replication_set.uuid,
+            generation=replication_set.generation,
+            settings=settings_of(replication_set),
+            primary=primary,
+        )
 
     def _attend_if_idle(self, connection: Connection, replication_set: SetRecord) -> None:
         """An attempt that is under way does all this by itself, as a part of its plan."""
@@ -278,25 +283,22 @@ class Reconciler:
         )
 
     def _settle(self, connection: Connection, replication_set: SetRecord) -> None:
-        with self._database.read() as transaction:
-            aborted = [p for p in point_records.set_points(transaction, replication_set.id) if p.state == "aborted"]
-        if not aborted:
+        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "", self._report)
+        if not end.has_aborted():
             return
         ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)
         held = connection.channel.ask(connection.asking, ask, Holds)
-        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "", self._report)
-        for point in aborted:
-            if held.base == point.uuid:
-                if end.do(Adopt(point.uuid), held.outcome):
-                    self._report(
-                        events.RUN_SETTLED,
-                        f"The aborted run of replication set name: {replication_set.name}, had completed on the "
-                        "secondary before the abort: it counts as a success.",
-                    )
-                continue
-            discard = Discard(run=point.uuid, sentence="aborted by a user of the primary")
-            connection.channel.ask(connection.asking, discard, Done)
-            end.do(Forget(point.uuid), None)
+        for step in settle(end.holds(held.base), held.base):
+            if isinstance(step, plan.Discard):
+                sentence = "aborted by a user of the primary"
+                discard = Discard(generation=replication_set.generation, run=step.point, sentence=sentence)
+                connection.channel.ask(connection.asking, discard, Done)
+            elif end.do(step, held.outcome) and isinstance(step, Adopt):
+                self._report(
+                    events.RUN_SETTLED,
+                    f"The aborted run of replication set name: {replication_set.name}, had completed on the secondary "
+                    "before the abort: it counts as a success.",
+                )
 
     def _compare(self, connection: Connection, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
         there = set(connection.channel.ask(connection.asking, ListSets(), SetsHeld).sets)

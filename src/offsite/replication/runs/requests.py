@@ -14,6 +14,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import Diverged, NotAllowed, OffsiteError, SnapshotNotFound
 from offsite.events import Report
+from offsite.pools.ancestry import is_snapshot_of
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
@@ -95,7 +96,7 @@ class RunRequests:
     def clear_queue(self, set_uuid: str) -> bool:
         """Drops the queued run; returns whether there was one. Raises NotAllowed on the secondary."""
         replication_set = self._find(set_uuid)
-        self._check_primary(replication_set, "its queue cleared")
+        self._peers.check_primary(replication_set, "its queue cleared")
         with self._locks.recording(replication_set.uuid, replication_set.name):
             dropped = self._run_points.drop_queued(replication_set, "the queue was cleared")
         if dropped:
@@ -115,7 +116,7 @@ class RunRequests:
 
     def _check(self, set_uuid: str) -> SetRecord:
         replication_set = self._find(set_uuid)
-        self._check_primary(replication_set, "replicated")
+        self._peers.check_primary(replication_set, "replicated")
         if replication_set.state != "ready":
             raise NotAllowed(f"replication set {replication_set.name} is Not Ready; create it again, or delete it")
         if replication_set.suspended:
@@ -125,14 +126,6 @@ class RunRequests:
             if half is not None and half.is_diverged:
                 raise Diverged(other_halves.sentence_of(connection, replication_set, half))
         return replication_set
-
-    def _check_primary(self, replication_set: SetRecord, what: str) -> None:
-        if replication_set.role != "primary":
-            peer = self._peers.record_of(replication_set.peer_id)
-            raise NotAllowed(
-                f"replication set {replication_set.name} is secondary here and cannot be {what}; do it on system "
-                f"{peer.system_name}"
-            )
 
     # -- the point -----------------------------------------------------------------------------------------
 
@@ -181,14 +174,11 @@ def check_snapshot_allowed(replication_set: SetRecord, *, wanted: bool) -> None:
 
 
 def _snapshot(pool: Pool, primary: ImageInfo, name: str) -> ImageInfo:
-    images = {image.id: image for image in pool.images()}
-    found = next((image for image in images.values() if name in (image.name, image.uuid)), None)
+    images = pool.images()
+    found = next((image for image in images if name in (image.name, image.uuid)), None)
     if found is None or found.kind != "snapshot":
         raise SnapshotNotFound(f"there is no snapshot {name[:100]!r} in pool {pool.name}")
-    above: ImageInfo | None = found
-    while above is not None and above.id != primary.id:
-        above = images.get(above.parent_id) if above.parent_id is not None else None
-    if above is None or found.id == primary.id:
+    if not is_snapshot_of(images, found, primary):
         raise NotAllowed(f"{found.name} is not a snapshot of {primary.name}, the primary of the set")
     return found
 

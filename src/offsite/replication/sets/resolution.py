@@ -118,7 +118,8 @@ class Resolution:
                 raise Diverged(
                     f"the secondary of replication set {replication_set.name} holds another copy by now; look again"
                 )
-            return connection.channel.ask(connection.asking, Keep(base=held.base), Kept).snapshots
+            keep = Keep(base=held.base, generation=replication_set.generation)
+            return connection.channel.ask(connection.asking, keep, Kept).snapshots
 
     def _find(self, set_uuid: str) -> tuple[SetRecord, OtherHalf]:
         with self._database.read() as connection:
@@ -126,11 +127,7 @@ class Resolution:
             half = other_halves.find_other_half(connection, replication_set.id) if replication_set is not None else None
         if replication_set is None:
             raise NotAllowed("the replication set was deleted just now")
-        if replication_set.role != "primary":
-            peer = self._peers.record_of(replication_set.peer_id)
-            raise NotAllowed(
-                f"replication set {replication_set.name} is secondary here; decide on system {peer.system_name}"
-            )
+        self._peers.check_primary(replication_set, "resolved")
         if half is None or half.relation != "diverged":
             raise NotAllowed(f"replication set {replication_set.name} is not diverged; nothing has to be decided")
         return replication_set, half

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNotFound, PeerUnreachable
+from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, PeerUnreachable
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.protocol import Pool
@@ -81,7 +81,7 @@ class Sets:
         discard while a run is queued.
         """
         replication_set = self.record(name)
-        self._check_primary(replication_set, "changed")
+        self._peers.check_primary(replication_set, "changed")
         if settings == Settings() and new_name is None:
             raise BadParameter(f"nothing is given that replication set {replication_set.name} should have")
         self._check_hooks(settings)
@@ -142,7 +142,8 @@ class Sets:
     def _delete_over_there(self, replication_set: SetRecord) -> None:
         try:
             with self._peers.connect(self._peers.record_of(replication_set.peer_id)) as connection:
-                connection.channel.ask(connection.asking, DeleteSet(set_uuid=replication_set.uuid), Done)
+                delete = DeleteSet(set_uuid=replication_set.uuid, generation=replication_set.generation)
+                connection.channel.ask(connection.asking, delete, Done)
         except PeerUnreachable as error:
             raise PeerUnreachable(
                 f"replication set {replication_set.name} cannot be deleted on both systems: {error}; if the other one "
@@ -159,14 +160,6 @@ class Sets:
             )
         if queued is not None:
             raise InUse(f"replication set {replication_set.name} has a queued run; clear its queue first")
-
-    def _check_primary(self, replication_set: SetRecord, what: str) -> None:
-        if replication_set.role != "primary":
-            peer = self._peers.record_of(replication_set.peer_id)
-            raise NotAllowed(
-                f"replication set {replication_set.name} is secondary here and cannot be {what}; do it on system "
-                f"{peer.system_name}"
-            )
 
     def _check_hooks(self, settings: Settings) -> None:
         for hook in (settings.before_snapshot, settings.after_snapshot):

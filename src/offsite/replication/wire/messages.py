@@ -178,6 +178,7 @@ class ChangeSet(Message, frozen=True, kw_only=True):
     """Tells the secondary what the set is like now. Answered by Done."""
 
     set_uuid: Uuid
+    generation: Counter
     settings: SetSettings
     primary: PrimaryNames | None = None  # none: as they were
 
@@ -186,6 +187,7 @@ class DeleteSet(Message, frozen=True, kw_only=True):
     """Asks that the other half of a set end; a set that is not there has ended. Answered by Done."""
 
     set_uuid: Uuid
+    generation: Counter
 
 
 class ListSets(Message, frozen=True, kw_only=True):
@@ -240,6 +242,7 @@ class Holds(Message, frozen=True, kw_only=True):
 class Begin(Message, frozen=True, kw_only=True):
     """Asks the secondary to be ready to be filled with `point`, starting from `base`. Answered by Ready."""
 
+    generation: Counter
     run: Uuid
     point: Uuid
     base: Uuid | None
@@ -294,6 +297,7 @@ class HistorySnapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Commit(Message, frozen=True, kw_only=True):
     """All of `point` is sent, with this digest: make it the secondary volumes. Answered by Committed."""
 
+    generation: Counter
     run: Uuid
     point: Uuid
     digest: Digest
@@ -317,6 +321,7 @@ class Keep(Message, frozen=True, kw_only=True):
     """Within a run: `base` is to be replaced; it is to stay as a snapshot of each volume. Answered by Kept."""
 
     base: Uuid
+    generation: Counter
 
 
 class Kept(Message, frozen=True, kw_only=True):
@@ -326,6 +331,7 @@ class Kept(Message, frozen=True, kw_only=True):
 class Discard(Message, frozen=True, kw_only=True):
     """Tells that a run was aborted: what there is of its point goes. Answered by Done."""
 
+    generation: Counter
     run: Uuid
     sentence: Sentence
 

@@ -13,7 +13,6 @@ from offsite.clock import Clock
 from offsite.errors import (
     BadParameter,
     DigestMismatch,
-    NotAllowed,
     NotReplaced,
     ObjectNotFound,
     PeerRefused,
@@ -30,6 +29,7 @@ from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import RunFacts, change_run, fail_others, note_run, use_number
 from offsite.replication.records.set_records import SetRecord
+from offsite.replication.roles.generation import check_generation
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
 from offsite.replication.transfer.receiver.partial_point import Background, PartialPoint
@@ -52,15 +52,6 @@ from offsite.store.database import Database
 from offsite.units import format_size
 
 _log = structlog.get_logger(__name__)
-
-
-def check_generation(replication_set: SetRecord, generation: int) -> None:
-    """Both ends know of the same changes of roles. Raises NotAllowed."""
-    if generation != replication_set.generation:
-        raise NotAllowed(
-            f"replication set {replication_set.name} is of generation {replication_set.generation} here, of "
-            f"{generation} there: its roles have changed"
-        )
 
 
 def holds(database: Database, pool: Pool, replication_set: SetRecord) -> Holds:
@@ -109,20 +100,18 @@ class ReceiverEndpoint:
         self._history = RunHistory(database, self._pool, replication_set, report, clock)
         self._filling: PartialPoint | None = None
         self._begun: Begin | None = None
-        self._generation = replication_set.generation
 
     def look(self, ask: Ask) -> Holds:
         check_generation(self._set, ask.generation)
-        self._generation = ask.generation
         self._fence.take(self)
         return holds(self._database, self._pool, self._set)
 
-    def _check_still_secondary(self, connection: Connection) -> None:
+    def _check_still_secondary(self, connection: Connection, generation: int) -> None:
         """Roles may have changed since the Ask."""
         now = set_records.find_set(connection, self._set.uuid)
         if now is None or now.role != "secondary":
             raise ObjectNotFound(f"replication set {self._set.name} is no secondary here any more")
-        check_generation(now, self._generation)
+        check_generation(now, generation)
 
     # -- beginning -----------------------------------------------------------------------------------------
 
@@ -130,7 +119,7 @@ class ReceiverEndpoint:
         self.close()
         with self._fence.held_by(self):
             with self._database.read() as connection:
-                self._check_still_secondary(connection)
+                self._check_still_secondary(connection, begin.generation)
                 held = point_records.set_points(connection, self._set.id)
                 run = run_records.find_run(connection, begin.run)
             self._check(begin, held, run)
@@ -259,7 +248,7 @@ class ReceiverEndpoint:
         outcome = Outcome(digest=commit.digest, changed_bytes=filling.changed_bytes, wire_bytes=filling.wire_bytes)
         with self._fence.held_by(self):
             with self._database.read() as connection:
-                self._check_still_secondary(connection)
+                self._check_still_secondary(connection, commit.generation)
                 held = point_records.set_points(connection, self._set.id)
             old = [point for point in held if point.state == "base"]
             begun = self._begun
@@ -314,7 +303,7 @@ class ReceiverEndpoint:
     def keep(self, keep: Keep) -> Kept:
         with self._fence.held_by(self):
             with self._database.read() as connection:
-                self._check_still_secondary(connection)
+                self._check_still_secondary(connection, keep.generation)
             return Kept(snapshots=self._keep(keep.base))
 
     def _keep(self, base: str) -> list[str]:
@@ -334,6 +323,7 @@ class ReceiverEndpoint:
         self.close()
         with self._fence.held_by(self):
             with self._database.read() as connection:
+                self._check_still_secondary(connection, discard.generation)
                 held = point_records.set_points(connection, self._set.id)
                 run = run_records.find_run(connection, discard.run)
             partial = [point for point in held if point.state == "partial" and point.uuid == discard.run]

@@ -67,6 +67,11 @@ class SenderEndpoint:
         decided = half.base if half is not None and half.may_be_replaced else None
         return replace(held, past=past, replaceable=decided, complete=ours)
 
+    def has_aborted(self) -> bool:
+        """Whether there are points of aborted runs, of which the secondary is still to be asked."""
+        with self._database.read() as connection:
+            return self._set.id in point_records.sets_with_aborted(connection)
+
     def describe(self, uuid: str) -> PointDescription:
         point = self._point(uuid)
         sizes = tuple(self.pool.image(image_id).size_bytes for image_id in point.image_ids)

@@ -124,6 +124,7 @@ class SenderMachine:
         description = yield Describe(step.point)
         assert isinstance(description, PointDescription)
         begin = Begin(
+            generation=self.generation,
             run=self.run,
             point=step.point,
             base=step.base,
@@ -137,7 +138,7 @@ class SenderMachine:
         yield OpenChanges(step, ready)
         digest = yield from self._send_batches(DIGEST_START)
         history = self.history() if step.point == self.run else None
-        commit = Commit(run=self.run, point=step.point, digest=digest, history=history)
+        commit = Commit(generation=self.generation, run=self.run, point=step.point, digest=digest, history=history)
         committed = yield from self.asking.request(commit, Committed)
         return committed.outcome
 

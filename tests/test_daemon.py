@@ -22,7 +22,7 @@ import pytest
 import structlog
 
 from offsite import daemon
-from offsite.daemon import Daemon, Settings, Stopped
+from offsite.daemon import Daemon, StartOptions, StartStopped
 from offsite.errors import BadParameter, InUse, StateDirectoryError
 from offsite.interfaces.cli import client
 from offsite.interfaces.cli.options import OptionError, parse_options
@@ -74,9 +74,9 @@ def here(state: Path, announced: list[str] | None = None, **settings: Any) -> It
         found.stop()
 
 
-def settings_for(state: Path, **settings: Any) -> Settings:
+def settings_for(state: Path, **settings: Any) -> StartOptions:
     usual = {"api_port": 0, "nbd_port": 0, "peer_port": 0, "pool_bytes": 8 * MIB}
-    return Settings(**({"state_directory": state} | usual | settings))
+    return StartOptions(**({"state_directory": state} | usual | settings))
 
 
 def ask(state: Path, *words: str) -> Any:
@@ -392,7 +392,7 @@ def test_a_signal_during_the_start_stops_it_too(tmp_path: Path, delay_seconds: f
 def test_told_to_stop_between_two_steps_it_starts_no_further(tmp_path: Path) -> None:
     told = Daemon(settings_for(tmp_path / "state"), print)
     told.tell_to_stop()
-    with pytest.raises(Stopped):
+    with pytest.raises(StartStopped):
         told.start()
     assert told.system is None
 

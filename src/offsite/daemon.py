@@ -66,8 +66,7 @@ from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.free_space import mount_point
-from offsite.store.settings import MAXIMUM_NBD_CONNECTIONS
-from offsite.store.settings import Settings as SystemSettings
+from offsite.store.settings import MAXIMUM_NBD_CONNECTIONS, Settings
 from offsite.store.tables.pools import pools as pool_table
 from offsite.targets.nbd.exports import Exports
 from offsite.targets.nbd.server import Address, NbdServer
@@ -85,7 +84,7 @@ _log = structlog.get_logger("offsite.daemon")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class StartOptions:
     """What `offsite serve` takes. A port of 0 stands for any free one."""
 
     state_directory: Path
@@ -99,14 +98,14 @@ class Settings:
     new_keys: bool = False  # those that were lost are made anew
 
 
-class Stopped(OffsiteError):
+class StartStopped(OffsiteError):
     """The system was told to stop while it was starting."""
 
 
 class Daemon:
     """A system. `start` it once, then `stop` it; `stop` also takes apart what a failed start has left."""
 
-    def __init__(self, settings: Settings, announce: Callable[[str], None] | None) -> None:
+    def __init__(self, settings: StartOptions, announce: Callable[[str], None] | None) -> None:
         """`announce` shows to an operator at a terminal what nobody else may see, the first password; None: no
         terminal is there."""
         self._settings = settings
@@ -158,7 +157,7 @@ class Daemon:
         self._open_pools(database, directory, pools, events)
         users = Users(database, events.report, clock)
         identity, authority = self._identity(database, users, directory, events)
-        settings = SystemSettings(database)
+        settings = Settings(database)
         notices = Notices(directory.keys_path, identity.name, settings, events.report, clock)
         self._parts.callback(notices.stop, STOP_SECONDS)
         events.listen(notices.tell)
@@ -297,7 +296,7 @@ class Daemon:
         maps: Maps,
         authority: Authority,
         replication: Replication,
-        settings: SystemSettings,
+        settings: Settings,
         events: EventLog,
         certificates: InitiatorCertificates,
     ) -> NbdServer:
@@ -355,7 +354,7 @@ class Daemon:
 
     def _check_stop(self) -> None:
         if self._is_told_to_stop():
-            raise Stopped("told to stop while starting")
+            raise StartStopped("told to stop while starting")
 
     def _is_told_to_stop(self) -> bool:
         return not self._told_to_stop.empty()

@@ -155,7 +155,7 @@ class ProtocolError(OffsiteError):
     code = -20013
 
 
-class Diverged(OffsiteError):
+class SetDiverged(OffsiteError):
     """The secondary of a set holds a copy that its primary has never had. An operator has to decide."""
 
     code = -20015

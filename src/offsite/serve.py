@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from offsite.daemon import API_PORT, NBD_PORT, PEER_PORT, Daemon, Settings, Stopped
+from offsite.daemon import API_PORT, NBD_PORT, PEER_PORT, Daemon, StartOptions, StartStopped
 from offsite.errors import BadParameter
 from offsite.interfaces.cli.options import CommandLine, only_words
 from offsite.interfaces.service import logs, readiness
@@ -38,7 +38,7 @@ def serve(line: CommandLine) -> int:
         signal.signal(number, lambda _number, _frame: daemon.tell_to_stop())
     try:
         daemon.start()
-    except Stopped:
+    except StartStopped:
         return 0
     assert daemon.system is not None
     print(_ready(daemon), flush=True)
@@ -67,11 +67,11 @@ def _ready(daemon: Daemon) -> str:
     )
 
 
-def settings_of(line: CommandLine, password: str | None) -> Settings:
+def settings_of(line: CommandLine, password: str | None) -> StartOptions:
     """Raises BadParameter or OptionError for an option outside its rule."""
     (directory,) = only_words(line, "serve STATE_DIR", 1)
     options = line.options
-    return Settings(
+    return StartOptions(
         state_directory=Path(directory),
         name=options.get("name"),
         listen=options.get("listen", "127.0.0.1"),

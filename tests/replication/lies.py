@@ -33,13 +33,13 @@ from offsite.replication.wire.messages import (
     Kept,
     ListSets,
     Look,
-    Outcome,
     Pair,
     Partial,
     Ping,
     Position,
     Ready,
     RecoveryPoint,
+    RunOutcome,
     SetSettings,
     SetsHeld,
     Unpair,
@@ -130,10 +130,10 @@ class Lies:
             self._chance.choice([0, 1, 2, 3, 16]), self._chance.choice([0, 4096, 65536, MIB, 2 * MIB, 1 << 47])
         )
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> RunOutcome:
         most = self._chance.choice([0, 7, MOST])
         number = self._maybe(self._chance.choice([0, 7, 99_999]))
-        return Outcome(digest=self._digest(), changed_bytes=most, wire_bytes=most, snapshot_number=number)
+        return RunOutcome(digest=self._digest(), changed_bytes=most, wire_bytes=most, snapshot_number=number)
 
     def _recovery_point(self) -> RecoveryPoint:
         instant = self._chance.choice([0.0, 1_700_000_000.0, 4_102_444_800.0])

@@ -25,7 +25,7 @@ from offsite.replication.records import peer_records, run_records, set_records
 from offsite.replication.records.run_writer import fail_others
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import MemberRecord, SetRecord
-from offsite.replication.runs.run_points import RunPoints, Source
+from offsite.replication.runs.run_points import RunPoints, RunSource
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.transfer.receiver.fence import Fences
@@ -261,7 +261,7 @@ class World:
         if give_up:
             with primary.database.transaction() as connection:
                 fail_others(connection, of.id, run, 0.0, "given up")  # its point stays
-        source = Source(tuple(member.image_id for member in of.members))
+        source = RunSource(tuple(member.image_id for member in of.members))
         RunPoints(primary.database, primary.pools, self.clock).take(of, run, 0, source)
         self.points.append(content)
         return run

@@ -24,7 +24,7 @@ from offsite.replication.records.run_records import RunRecord
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.replication.sets.creation import NewSet
-from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.sets.view import SetInfo
 from offsite.replication.transfer.progress import RunProgress
 from offsite.replication.wire.messages import Hello
@@ -166,9 +166,9 @@ class Site:
         peer: str,
         pool: str | None = None,
         secondary: str | None = None,
-        settings: Settings | None = None,
+        settings: ChosenSettings | None = None,
     ) -> SetInfo:
-        wanted = NewSet(name, peer, (image_id,), None, pool, secondary, settings or Settings())
+        wanted = NewSet(name, peer, (image_id,), None, pool, secondary, settings or ChosenSettings())
         return self.replication.sets.create(wanted)
 
     def run_to_end(self, set_name: str) -> RunProgress:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from offsite.errors import PeerUnreachable
 from offsite.replication.inbound import session
 from offsite.replication.link import dialer
-from offsite.replication.link.channel import Channel
+from offsite.replication.link.channel import PeerChannel
 from offsite.replication.link.dialer import Dialer
 from offsite.replication.peers.introductions import Introductions
 from offsite.replication.wire.messages import AnyMessage, Batch
@@ -139,7 +139,7 @@ class Socket:
             self._closed = True
 
 
-class SimulatedChannel(Channel):
+class SimulatedChannel(PeerChannel):
     """The real framing, over a socket of ours."""
 
     def __init__(self, sock: Socket, remote: str) -> None:
@@ -183,7 +183,7 @@ class SimulatedSession(session.Session):
         self.place = None  # places are not simulated
         self._ended_by = "the connection ended"
 
-    def _secure(self) -> Channel:
+    def _secure(self) -> PeerChannel:
         shown = self._sock.link.client_certificate
         channel = self._channel = SimulatedChannel(self._sock, self._host)
         if shown is not None and shown not in self._requests.pinned_certificates():
@@ -223,7 +223,7 @@ class Network:
         self.parted_until = 0.0
         self.what_arrives: Callable[[Machine, AnyMessage], list[AnyMessage]] = lambda _sender, message: [message]
         dialer.__dict__["_connect"] = self.connect
-        dialer.__dict__["Channel"] = SimulatedChannel
+        dialer.__dict__["PeerChannel"] = SimulatedChannel
 
     # -- connecting ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from offsite.clock import SystemClock
 from offsite.replication.bandwidth.calendar import parse_calendar
-from offsite.replication.bandwidth.rate_limiter import BURST_SECONDS, SLICE_SECONDS, Bandwidths, Bucket, Flow, Terms
+from offsite.replication.bandwidth.rate_limiter import (
+    BURST_SECONDS,
+    SLICE_SECONDS,
+    Bandwidths,
+    BandwidthTerms,
+    Bucket,
+    Flow,
+)
 from tests.replication.lockstep import VirtualClock
 
 MB = 10**6
@@ -66,7 +73,7 @@ def run(clock: VirtualClock, senders: list[Sender], seconds: float) -> None:
 )
 def test_all_runs_together_get_the_rate_and_each_its_share(limit: int, sizes: list[int]) -> None:
     clock = VirtualClock()
-    bucket = Bucket(clock, Terms(limit))
+    bucket = Bucket(clock, BandwidthTerms(limit))
     senders = [Sender(bucket, size) for size in sizes]
     begin, seconds = clock.time, 200 * max(sizes) * len(sizes) / limit
     run(clock, senders, seconds)
@@ -78,7 +85,7 @@ def test_all_runs_together_get_the_rate_and_each_its_share(limit: int, sizes: li
 
 def test_no_run_waits_for_more_than_a_batch_of_each_other_run() -> None:
     clock = VirtualClock()
-    bucket = Bucket(clock, Terms(MB))
+    bucket = Bucket(clock, BandwidthTerms(MB))
     senders = [Sender(bucket, MB) for _ in range(5)]
     run(clock, senders, 60)
     late = Sender(bucket, MB)  # one that comes when others have sent much already
@@ -94,7 +101,7 @@ def test_no_run_waits_for_more_than_a_batch_of_each_other_run() -> None:
 
 def test_what_was_not_used_is_not_saved_up() -> None:
     clock = VirtualClock()
-    bucket = Bucket(clock, Terms(MB))
+    bucket = Bucket(clock, BandwidthTerms(MB))
     sender = Sender(bucket, 50_000)
     run(clock, [sender], 5)
     clock.time += 3600
@@ -106,18 +113,18 @@ def test_what_was_not_used_is_not_saved_up() -> None:
 
 def test_a_changed_limit_holds_within_a_slice() -> None:
     clock = VirtualClock()
-    bucket = Bucket(clock, Terms(100_000))
+    bucket = Bucket(clock, BandwidthTerms(100_000))
     sender = Sender(bucket, 1 << 20)  # the first batch leaves a debt of ten seconds
     for now in play(clock, [sender], 20):
         if now > 1_000_000.0 + 1:
             break
     assert len(sender.sent) == 1
-    bucket.terms = Terms(20 * MB)
+    bucket.terms = BandwidthTerms(20 * MB)
     begin = clock.time
     run(clock, [sender], 5)
     assert sender.sent[1] - begin <= SLICE_SECONDS
     assert sender.rate(begin + 1, begin + 5) == pytest.approx(20 * MB, rel=0.1)
-    bucket.terms = Terms(MB)
+    bucket.terms = BandwidthTerms(MB)
     begin = clock.time
     run(clock, [sender], 20)
     assert sender.rate(begin, begin + 20) == pytest.approx(MB, rel=0.2)
@@ -126,7 +133,7 @@ def test_a_changed_limit_holds_within_a_slice() -> None:
 def test_the_calendar_changes_the_rate_at_its_minute_while_runs_wait() -> None:
     clock = VirtualClock()
     start = clock.time
-    terms = Terms(MB, parse_calendar("Mon 08:00-09:00 100KB, Mon 09:00-10:00 none"))
+    terms = BandwidthTerms(MB, parse_calendar("Mon 08:00-09:00 100KB, Mon 09:00-10:00 none"))
     bucket = Bucket(
         clock, terms, local_time=lambda now: MONDAY + timedelta(hours=7, minutes=59, seconds=30 + now - start)
     )
@@ -148,7 +155,7 @@ def test_an_hour_that_daylight_saving_skips_or_repeats(day: tuple[int, int, int]
     """Britain's clocks go from 01:00 to 02:00 on 29 March 2026, and from 02:00 back to 01:00 on 25 October."""
     london = ZoneInfo("Europe/London")
     clock = VirtualClock()
-    terms = Terms(calendar=parse_calendar("Sun 01:00-02:00 1MB"))
+    terms = BandwidthTerms(calendar=parse_calendar("Sun 01:00-02:00 1MB"))
     bucket = Bucket(clock, terms, local_time=lambda now: datetime.fromtimestamp(now, london))
     midnight = datetime(*day, tzinfo=london).timestamp()
     limited = 0
@@ -160,7 +167,7 @@ def test_an_hour_that_daylight_saving_skips_or_repeats(day: tuple[int, int, int]
 
 def test_what_was_sent_besides_is_paid_for() -> None:
     clock = VirtualClock()
-    bucket = Bucket(clock, Terms(MB))
+    bucket = Bucket(clock, BandwidthTerms(MB))
     flow = Flow(bucket)
     assert bucket.try_take(flow, 0) == 0
     flow.charge(100_000)
@@ -169,7 +176,7 @@ def test_what_was_sent_besides_is_paid_for() -> None:
 
 def test_one_who_leaves_off_waiting_holds_up_nobody() -> None:
     clock = VirtualClock()
-    bucket = Bucket(clock, Terms(MB), wait=lambda seconds: setattr(clock, "time", clock.time + seconds))
+    bucket = Bucket(clock, BandwidthTerms(MB), wait=lambda seconds: setattr(clock, "time", clock.time + seconds))
     first, second = Flow(bucket), Flow(bucket)
     waited: list[float] = []
     first.take(MB, waited.append)
@@ -192,7 +199,7 @@ def test_waiting_goes_in_short_slices_with_a_look_in_between() -> None:
         slices.append(seconds)
         clock.time += seconds
 
-    bucket = Bucket(clock, Terms(100_000), wait=wait)
+    bucket = Bucket(clock, BandwidthTerms(100_000), wait=wait)
     flow = Flow(bucket)
     looks: list[float] = []
     flow.take(1 << 20, looks.append)
@@ -205,18 +212,18 @@ def test_waiting_goes_in_short_slices_with_a_look_in_between() -> None:
 
 
 def test_terms_are_loaded_once_and_again_when_told() -> None:
-    on_record = {1: Terms(), 2: Terms(MB)}
+    on_record = {1: BandwidthTerms(), 2: BandwidthTerms(MB)}
     loaded: list[int] = []
 
-    def load(peer_id: int) -> Terms:
+    def load(peer_id: int) -> BandwidthTerms:
         loaded.append(peer_id)
         return on_record[peer_id]
 
     bandwidths = Bandwidths(load, VirtualClock())
     free, limited = bandwidths.flow(1), bandwidths.flow(2)
     assert (free.is_limited, limited.is_limited, loaded) == (False, True, [1, 2])
-    on_record[1] = Terms(calendar=parse_calendar("Mon 08:00-09:00 1MB"))
-    on_record[2] = Terms()
+    on_record[1] = BandwidthTerms(calendar=parse_calendar("Mon 08:00-09:00 1MB"))
+    on_record[2] = BandwidthTerms()
     bandwidths.reload(1)
     bandwidths.reload(2)
     bandwidths.reload(3)
@@ -228,11 +235,11 @@ def test_terms_are_loaded_once_and_again_when_told() -> None:
 
 def test_the_debt_goes_with_the_limit_under_which_it_was_made() -> None:
     """Lifted today and set again tomorrow, a limit begins anew: no run stands still for bytes of yesterday."""
-    on_record = {1: Terms(100_000)}
+    on_record = {1: BandwidthTerms(100_000)}
     bandwidths = Bandwidths(lambda peer_id: on_record[peer_id], VirtualClock(), lambda seconds: waited.append(seconds))
     waited: list[float] = []
     bandwidths.flow(1).take(1 << 20, lambda _: None)
-    for on_record[1] in (Terms(), Terms(100_000)):
+    for on_record[1] in (BandwidthTerms(), BandwidthTerms(100_000)):
         bandwidths.reload(1)
     bandwidths.flow(1).take(1 << 20, lambda _: None)
     assert waited == []
@@ -241,7 +248,7 @@ def test_the_debt_goes_with_the_limit_under_which_it_was_made() -> None:
 def test_threads_share_the_rate() -> None:
     """The same with real threads and a real clock: nothing is lost between them."""
     clock = SystemClock()
-    bucket = Bucket(clock, Terms(40 * MB))
+    bucket = Bucket(clock, BandwidthTerms(40 * MB))
     until = clock.monotonic() + 1.0
     sent = [0] * 4
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from offsite.errors import OffsiteError
-from offsite.replication.link.dialer import Connection
+from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.points import point_records
 from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import RunFacts, change_run
-from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.wire.batch import DIGEST_START, EXTENT, chain, digest_of
 from offsite.replication.wire.messages import (
     Ack,
@@ -43,12 +43,12 @@ from offsite.replication.wire.messages import (
     Look,
     Message,
     NewMember,
-    Outcome,
     Pair,
     Ping,
     Position,
     PrimaryNames,
     Ready,
+    RunOutcome,
     SetSettings,
     SetsHeld,
     Unpair,
@@ -72,7 +72,7 @@ class Stage:
             pair(site, newark)
         volume = london.create_volume("Sales", MIB)
         london.write(volume, 0, random_bytes(65536, 1))
-        history = Settings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=3)
+        history = ChosenSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=3)
         london.create_set("SalesDR", volume, "Newark", settings=history)
         self.done = london.run_to_end("SalesDR").run
         self.set = newark.replication.sets.record("SalesDR")
@@ -85,7 +85,7 @@ class Stage:
         self.loot = mallory.run_to_end("Loot").run
         self.own = newark.replication.sets.record("Loot")
 
-    def connect(self) -> Connection:
+    def connect(self) -> DialedConnection:
         peers = self.mallory.replication.peers
         return peers.connect(peers.record("Newark"))
 
@@ -298,7 +298,7 @@ ANSWERS: list[AnyMessage] = [
     Holds(base=UNKNOWN, outcome=None, partial=None),
     Ready(watermark=END, changed_bytes=0, wire_bytes=0),
     Ack(sequence=0, durable=END),
-    Committed(outcome=Outcome(digest=bytes(16), changed_bytes=0, wire_bytes=0)),
+    Committed(outcome=RunOutcome(digest=bytes(16), changed_bytes=0, wire_bytes=0)),
     Pair(username="manage", password=PASSWORD, certificate=b"x", host="", port=1),
     empty_batch(),
 ]

@@ -15,7 +15,7 @@ import pytest
 
 from offsite.access.certificates import Authority
 from offsite.errors import PeerUnreachable, ProtocolError
-from offsite.replication.link.channel import Channel, ConnectionEnded
+from offsite.replication.link.channel import ConnectionEnded, PeerChannel
 from offsite.replication.wire import frames
 from offsite.replication.wire.messages import Batch, Ping, Position, Working
 from tests.dated_certificates import dated_certificate
@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 @dataclass
 class Ends:
-    channel: Channel
+    channel: PeerChannel
     other: ssl.SSLSocket  # the other end, in the test's hands
 
 
@@ -46,7 +46,7 @@ def ends(authority: Authority) -> Iterator[Ends]:
     wrapped: list[ssl.SSLSocket] = []
     thread = threading.Thread(target=lambda: wrapped.append(server.wrap_socket(others, server_side=True)))
     thread.start()
-    channel = Channel(client.wrap_socket(ours), "Newark")
+    channel = PeerChannel(client.wrap_socket(ours), "Newark")
     thread.join()
     yield Ends(channel, wrapped[0])
     channel.close()
@@ -177,7 +177,7 @@ def test_a_peer_that_looks_at_dates_is_told_as_a_matter_of_clocks(tmp_path: Path
 
     thread = threading.Thread(target=serve)
     thread.start()
-    channel = Channel(client.wrap_socket(ours), "Newark")
+    channel = PeerChannel(client.wrap_socket(ours), "Newark")
     with pytest.raises(PeerUnreachable, match="one of the two clocks is wrong"):
         channel.receive(WAIT_SECONDS)
     thread.join()

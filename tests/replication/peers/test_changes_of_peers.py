@@ -27,7 +27,7 @@ from offsite.errors import (
 )
 from offsite.replication.bandwidth.calendar import parse_calendar
 from offsite.replication.inbound.session import Session
-from offsite.replication.link.channel import Channel
+from offsite.replication.link.channel import PeerChannel
 from offsite.replication.link.dialer import Dialer
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.peers.modification import NO_LIMIT, PeerChange
@@ -435,7 +435,9 @@ def test_the_other_side_is_pinged_while_a_run_waits_for_its_bandwidth(
     monkeypatch.setattr("offsite.replication.transfer.sender.driver.PING_SECONDS", 0.1)
     pings, answer = 0, Session._answer
 
-    def counted(session: Session, channel: Channel, peer: PeerRecord, message: Message, payload: memoryview) -> object:
+    def counted(
+        session: Session, channel: PeerChannel, peer: PeerRecord, message: Message, payload: memoryview
+    ) -> object:
         nonlocal pings
         pings += isinstance(message, Ping) and session._run is not None
         return answer(session, channel, peer, message, payload)  # type: ignore[arg-type]

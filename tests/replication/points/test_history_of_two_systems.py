@@ -10,7 +10,7 @@ import pytest
 
 from offsite.pools.protocol import Create, Rename
 from offsite.replication.points.snapshot_history import history_of
-from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.wire.batch import DIGEST_START, EXTENT, chain, digest_of
 from offsite.replication.wire.messages import (
     Ack,
@@ -36,7 +36,7 @@ MIB = 1 << 20
 def volume(london: Site, newark: Site) -> int:
     pair(london, newark)
     image_id = london.create_volume("Sales", MIB)
-    settings = Settings(snapshot_history="both", snapshot_basename="h", snapshot_count=4)
+    settings = ChosenSettings(snapshot_history="both", snapshot_basename="h", snapshot_count=4)
     london.create_set("DR", image_id, "Newark", settings=settings)
     return image_id
 

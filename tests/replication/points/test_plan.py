@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from offsite.replication.points.plan import (
     Adopt,
-    Discard,
+    DiscardThere,
     Diverged,
     Forget,
     Outdated,
@@ -269,12 +269,12 @@ def test_a_copy_that_the_primary_has_never_had_is_never_touched(
     ("primary", "base", "steps"),
     [
         (PrimaryHolds(A, ()), A, []),
-        (PrimaryHolds(A, (), aborted=(B,)), A, [Discard(B), Forget(B)]),
+        (PrimaryHolds(A, (), aborted=(B,)), A, [DiscardThere(B), Forget(B)]),
         (PrimaryHolds(A, (), aborted=(B,)), B, [Adopt(B)]),
-        (PrimaryHolds(A, (), aborted=(B, C)), C, [Discard(B), Forget(B), Adopt(C)]),
-        (PrimaryHolds(A, (), gone=(B,)), A, [Discard(B), Forget(B)]),
+        (PrimaryHolds(A, (), aborted=(B, C)), C, [DiscardThere(B), Forget(B), Adopt(C)]),
+        (PrimaryHolds(A, (), gone=(B,)), A, [DiscardThere(B), Forget(B)]),
         (PrimaryHolds(A, (), gone=(B,)), B, [Forget(B)]),
-        (PrimaryHolds(None, (), aborted=(A,)), None, [Discard(A), Forget(A)]),
+        (PrimaryHolds(None, (), aborted=(A,)), None, [DiscardThere(A), Forget(A)]),
     ],
     ids=[
         "none was aborted",
@@ -287,7 +287,7 @@ def test_a_copy_that_the_primary_has_never_had_is_never_touched(
     ],
 )
 def test_aborted_runs_are_settled(
-    primary: PrimaryHolds, base: str | None, steps: list[Adopt | Discard | Forget]
+    primary: PrimaryHolds, base: str | None, steps: list[Adopt | DiscardThere | Forget]
 ) -> None:
     """The secondary is asked to discard each that it does not hold, and only what it holds becomes the base here."""
     assert settle(primary, base) == steps
@@ -306,4 +306,4 @@ def test_settling_leaves_no_aborted_point_and_no_base_that_is_not_held(
     ended = [step.point for step in steps if isinstance(step, Adopt | Forget)]
     assert sorted(ended) == sorted([*held, *gone])
     assert [step.point for step in steps if isinstance(step, Adopt)] == [point for point in held if point == base]
-    assert [step.point for step in steps if isinstance(step, Discard)] == [p for p in ended if p != base]
+    assert [step.point for step in steps if isinstance(step, DiscardThere)] == [p for p in ended if p != base]

@@ -91,7 +91,7 @@ def test_a_primary_that_was_restored_does_not_touch_the_newer_copy(world: World)
     newest, content = diverge(world)
     images = world.secondary.pool.images()
     for _ in range(3):
-        with pytest.raises(errors.Diverged, match="resolve replication-set use primary S"):
+        with pytest.raises(errors.SetDiverged, match="resolve replication-set use primary S"):
             world.attempt(world.request())
         assert world.secondary_content() == content
     assert world.secondary.pool.images() == images, "not even a partial point is there"
@@ -108,7 +108,7 @@ def test_nor_does_one_that_was_restored_to_before_its_first_run(world: World) ->
     replicate(world, 1)
     content = world.secondary_content()
     world.primary.put_back(saved)
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(world.request())
     assert world.secondary_content() == content
 
@@ -126,7 +126,7 @@ def test_a_partial_point_over_there_is_left_alone(world: World) -> None:
         before = point_records.set_points(connection, world.secondary.of.id)
     assert [point.state for point in before] == ["base", "partial"]
     world.primary.put_back(saved)
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(world.request())
     with world.secondary.database.read() as connection:
         assert point_records.set_points(connection, world.secondary.of.id) == before
@@ -136,7 +136,7 @@ def test_an_operator_decides_and_the_copy_stays_as_snapshots_that_are_taken_once
     """The run that follows may be cut anywhere, and is gone on with."""
     newest, content = diverge(world)
     run = world.request()
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(run)
     decide(world, newest)
     for nth in range(2, 6):
@@ -158,7 +158,7 @@ def test_an_operator_decides_and_the_copy_stays_as_snapshots_that_are_taken_once
 def test_a_decision_is_about_one_copy_and_no_other(world: World) -> None:
     newest, _ = diverge(world)
     saved = world.primary.save()
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(world.request())
     decide(world, newest)
     decided = world.primary.save()
@@ -166,7 +166,7 @@ def test_a_decision_is_about_one_copy_and_no_other(world: World) -> None:
     content = world.secondary_content()
     for copy in (decided, saved):  # and back again: what was sent since then is unknown, too
         world.primary.put_back(copy)
-        with pytest.raises(errors.Diverged):
+        with pytest.raises(errors.SetDiverged):
             world.attempt(world.request())
         assert world.secondary_content() == content
 
@@ -211,7 +211,7 @@ def test_one_that_is_older_than_all_that_is_known_counts_as_unknown(
     for seed in range(2, 5):
         replicate(world, seed)
     world.secondary.put_back(saved)
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(world.request())
 
 
@@ -240,7 +240,7 @@ def test_both_restored_to_one_point_go_on_and_the_older_of_two_gives_way(world: 
     world.primary.put_back(copies[0][0])
     world.secondary.put_back(copies[1][1])
     content = world.secondary_content()
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(world.request())
     assert world.secondary_content() == content
 
@@ -261,7 +261,7 @@ def test_a_copy_of_an_aborted_run_whose_images_are_gone_takes_the_place_of_no_ba
     run_points = RunPoints(world.primary.database, world.primary.pools, world.clock)
     run_points.abort(world.primary.of, aborted, "aborted", may_be_committed=False)
     before = world.primary.save()
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(world.request())
     assert world.secondary_content() == content
     world.primary.put_back(before)
@@ -271,7 +271,7 @@ def test_a_copy_of_an_aborted_run_whose_images_are_gone_takes_the_place_of_no_ba
     assert [(point.uuid, point.state) for point in held] == [(base, "base")]
     assert len(world.primary.internal_names()) == world.members
     second = world.request()
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(second)
     decide(world, run)
     world.attempt(second)
@@ -410,7 +410,7 @@ def test_a_clock_that_was_wrong_once_blocks_no_set(world: World, wrong: float) -
     saved = world.primary.save()
     replicate(world, 2)
     world.primary.put_back(saved)
-    with pytest.raises(errors.Diverged):
+    with pytest.raises(errors.SetDiverged):
         world.attempt(world.request())
     found = half(world)
     assert found is not None and found.point is not None
@@ -431,7 +431,7 @@ def test_the_secondary_shows_that_an_operator_has_decided(world: World, word: st
         side.keep(Keep(generation=1, base=newest))
     else:
         run = world.request()
-        with pytest.raises(errors.Diverged):
+        with pytest.raises(errors.SetDiverged):
             world.attempt(run)
         decide(world, newest)
         world.answers.at = world.answers.count + 2

@@ -7,10 +7,10 @@ import copy
 import pytest
 
 from offsite import events
-from offsite.errors import Diverged, NotAllowed, PeerUnreachable
+from offsite.errors import NotAllowed, PeerUnreachable, SetDiverged
 from offsite.pools.protocol import Create
 from offsite.replication.points.kept_copies import kept_names
-from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.sets.status import Status
 from offsite.replication.sets.view import SetInfo
 from tests.replication.memory_pool import MemoryDisk
@@ -118,7 +118,7 @@ def test_nothing_that_can_be_asked_for_touches_the_copy(london: Site, newark: Si
         lambda: london.replication.replicate("SalesDR"),
         lambda: london.replication.resume("SalesDR"),
     ):
-        with pytest.raises(Diverged, match="which this system has never had"):
+        with pytest.raises(SetDiverged, match="which this system has never had"):
             ask()
     london.replication.suspend("SalesDR")
     assert shown(london).status is Status.DIVERGED
@@ -261,5 +261,5 @@ def test_what_one_set_is_refused_on_a_visit_keeps_no_other_from_it(london: Site,
     london.create_set("AfterwardsDR", london.create_volume("Other", MIB), "Newark")
     with newark.database.transaction() as connection:
         connection.exec_driver_sql("UPDATE replication_sets SET generation = 9 WHERE name = 'AfterwardsDR'")
-    london.replication.sets.modify("SalesDR", Settings(), "Zulu")
+    london.replication.sets.modify("SalesDR", ChosenSettings(), "Zulu")
     wait_until("it was told", lambda: newark.replication.sets.all()[-1].name == "Zulu")

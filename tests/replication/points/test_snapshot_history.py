@@ -17,7 +17,7 @@ from offsite.pools.protocol import Change, ImageInfo, Records, Snapshot
 from offsite.replication.naming.snapshot_names import check_basename, renumbered, snapshot_names
 from offsite.replication.naming.snapshot_numbers import SNAPSHOT_NUMBERS, is_behind, later_number, number_after
 from offsite.replication.points import needs, snapshot_history
-from offsite.replication.points.history_rotation import Terms, rotate, terms_of
+from offsite.replication.points.history_rotation import HistoryTerms, rotate, terms_of
 from offsite.replication.points.snapshot_history import Keeping, check_count
 from offsite.replication.records import run_records, set_records
 from offsite.replication.records.run_states import RunEvent
@@ -98,7 +98,7 @@ def keep(site: Quiet, number: int, priority: str = "never-delete", now: float = 
     return site.pool.apply(found.snapshots([volume], [volume]), found.write)[0].id
 
 
-def rotated(site: Quiet, terms: Terms, now: float = MIDNIGHT) -> list[tuple[int, str]]:
+def rotated(site: Quiet, terms: HistoryTerms, now: float = MIDNIGHT) -> list[tuple[int, str]]:
     """What was told."""
     told: list[tuple[int, str]] = []
     of = site.replication.sets.record("S")
@@ -116,7 +116,7 @@ def test_the_oldest_beyond_the_count_go_and_that_is_told(site: Quiet) -> None:
     told = []
     for number in range(5):
         keep(site, number)
-        told += rotated(site, Terms(3))
+        told += rotated(site, HistoryTerms(3))
     assert kept(site) == [2, 3, 4]
     assert sorted(i.name for i in site.pool.images() if i.kind == "snapshot") == ["h_0002", "h_0003", "h_0004"]
     assert told == [
@@ -130,7 +130,7 @@ def test_age_is_the_order_in_which_they_came_not_their_numbers(site: Quiet) -> N
     site.add_set("S")
     for number in (99_998, 99_999, 0, 1):
         keep(site, number)
-        rotated(site, Terms(2))
+        rotated(site, HistoryTerms(2))
     assert kept(site) == [0, 1]
 
 
@@ -138,7 +138,7 @@ def test_no_more_go_at_a_time_than_the_terms_say(site: Quiet) -> None:
     site.add_set("S")
     for number in range(8):
         keep(site, number)
-    rotated(site, Terms(1, let_go_max=2))
+    rotated(site, HistoryTerms(1, let_go_max=2))
     assert kept(site) == [2, 3, 4, 5, 6, 7]
 
 
@@ -148,7 +148,7 @@ def test_what_something_needs_takes_no_place_among_what_may_go(site: Quiet) -> N
     ids = [keep(site, number) for number in range(6)]
     for image_id in ids[:3]:
         need_map(site, image_id or 0)
-    rotated(site, Terms(1, let_go_max=2))
+    rotated(site, HistoryTerms(1, let_go_max=2))
     assert kept(site) == [0, 1, 2, 5]
 
 
@@ -156,9 +156,9 @@ def test_what_is_younger_than_the_minimum_age_stays(site: Quiet) -> None:
     site.add_set("S")
     for number in range(4):
         keep(site, number, now=MIDNIGHT + 3600 * number)
-    rotated(site, Terms(1, age_seconds=7200), MIDNIGHT + 3 * 3600)
+    rotated(site, HistoryTerms(1, age_seconds=7200), MIDNIGHT + 3 * 3600)
     assert kept(site) == [2, 3]
-    rotated(site, Terms(1, age_seconds=7200), MIDNIGHT - 86400)
+    rotated(site, HistoryTerms(1, age_seconds=7200), MIDNIGHT - 86400)
     assert kept(site) == [2, 3], "a clock that was put back makes none older"
 
 
@@ -166,19 +166,19 @@ def test_without_a_minimum_age_no_clock_matters(site: Quiet) -> None:
     site.add_set("S")
     for number in range(3):
         keep(site, number)
-    rotated(site, Terms(1), MIDNIGHT - 86400)
+    rotated(site, HistoryTerms(1), MIDNIGHT - 86400)
     assert kept(site) == [2]
 
 
 def test_the_secondary_keeps_what_its_users_say_and_lets_two_go_at_a_time(site: Quiet) -> None:
     of = replace(site.add_set("S"), role="secondary", snapshot_count=4)
-    assert terms_of(of, 1) == Terms(4, 0.0, 2), "a Commit lowers nothing"
-    assert terms_of(of, 16) == Terms(16, 0.0, 2), "but may raise it"
+    assert terms_of(of, 1) == HistoryTerms(4, 0.0, 2), "a Commit lowers nothing"
+    assert terms_of(of, 16) == HistoryTerms(16, 0.0, 2), "but may raise it"
     assert terms_of(replace(of, snapshot_count=1, minimum_snapshot_count=7), 1).count == 7
     assert terms_of(replace(of, minimum_snapshot_age_hours=48), 1).age_seconds == 48 * 3600
     primary = replace(of, role="primary", snapshot_count=4)
-    assert terms_of(primary, 2) == Terms(2)
-    assert terms_of(replace(primary, minimum_snapshot_age_hours=48), 2) == Terms(2, 48 * 3600)
+    assert terms_of(primary, 2) == HistoryTerms(2)
+    assert terms_of(replace(primary, minimum_snapshot_age_hours=48), 2) == HistoryTerms(2, 48 * 3600)
 
 
 def need_map(site: Quiet, image_id: int) -> str:
@@ -235,24 +235,24 @@ def test_what_something_needs_stays_which_is_told_once(site: Quiet, need: Callab
     sentence = need(site, first)
     insert_row(site, maps, image_id=second, initiator="i", access="no-access")
     keep(site, 2)
-    told = rotated(site, Terms(1))
+    told = rotated(site, HistoryTerms(1))
     assert kept(site) == [0, 2], "no-access is no map"
     kinds = {code: message for code, message in told}
     assert kinds[660] == (
         "The history of replication set S keeps more than its 1 snapshots, for something needs what ought to go: "
         f"h_0000: {sentence}."
     )
-    assert rotated(site, Terms(1)) == []
+    assert rotated(site, HistoryTerms(1)) == []
 
 
 def test_what_is_needed_no_more_goes(site: Quiet) -> None:
     site.add_set("S")
     need_map(site, keep(site, 0) or 0)
     keep(site, 1)
-    rotated(site, Terms(1))
+    rotated(site, HistoryTerms(1))
     with site.database.transaction() as connection:
         connection.execute(maps.delete())
-    rotated(site, Terms(1))
+    rotated(site, HistoryTerms(1))
     assert kept(site) == [1]
 
 
@@ -271,7 +271,7 @@ def test_what_comes_to_be_needed_at_that_moment_stays(
         return apply(changes, write)
 
     monkeypatch.setattr(site.pool, "apply", need_and_apply)
-    told = rotated(site, Terms(1))
+    told = rotated(site, HistoryTerms(1))
     assert kept(site) == [0, 1]
     assert [code for code, _ in told] == [660]
 
@@ -306,7 +306,7 @@ def test_one_that_is_deleted_at_that_moment_is_no_trouble(site: Quiet, monkeypat
         return find(connection, doomed)
 
     monkeypatch.setattr(needs, "needs_of", find_and_delete)
-    rotated(site, Terms(1))
+    rotated(site, HistoryTerms(1))
     assert sorted(i.name for i in site.pool.images() if i.kind == "snapshot") == ["h_0002"]
 
 

@@ -21,7 +21,7 @@ from offsite.replication.points.kept_copies import keep_copy
 from offsite.replication.records import peer_records, peer_share
 from offsite.replication.records.peer_share import PeerPace
 from offsite.replication.sets.creation import NewSet
-from offsite.replication.sets.settings import Settings as SetSettings
+from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.wire import messages
 from offsite.replication.wire.messages import CreateSet, Hello, NewMember, Pair
 from offsite.store.settings import (
@@ -113,7 +113,7 @@ def test_one_peers_share_is_no_one_elses(london: Site, newark: Site, mallory: Si
 
 def test_each_volume_and_snapshot_of_a_group_counts(london: Site, newark: Site) -> None:
     ids = [london.create_volume(name, MIB) for name in ("Data", "Log")]
-    history = SetSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=9)
+    history = ChosenSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=9)
     wanted = NewSet("GroupDR", "Newark", tuple(ids), Groups(london.database).create("Office", ids), settings=history)
     allow(newark, 1)
     with pytest.raises(PeerLimitReached, match="2 more volumes"):
@@ -126,7 +126,7 @@ def test_each_volume_and_snapshot_of_a_group_counts(london: Site, newark: Site) 
 
 def test_a_run_without_room_for_its_snapshot_is_a_run_all_the_same(london: Site, newark: Site) -> None:
     allow(newark, 2)
-    history = SetSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=9)
+    history = ChosenSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=9)
     make_set(london, "Sales", settings=history)
     for _ in range(3):
         assert london.run_to_end("SalesDR").state == "success"
@@ -154,7 +154,7 @@ def test_the_size_of_a_peers_volumes_together_is_limited(london: Site, newark: S
     make_set(london, "One")
     with pytest.raises(PeerLimitReached, match=r"secondary-size-limit of 2 MiB"):
         london.create_set("BigDR", london.create_volume("Big", 2 * MIB), "Newark")
-    history = SetSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=9)
+    history = ChosenSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=9)
     make_set(london, "Two", settings=history)
     for _ in range(2):
         assert london.run_to_end("TwoDR").state == "success", "neither its own size nor its snapshots come on top"

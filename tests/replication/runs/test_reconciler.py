@@ -12,14 +12,14 @@ from sqlalchemy.exc import IntegrityError
 from offsite import events
 from offsite.errors import InUse, NotAllowed, OffsiteError, PeerRefused, ProtocolError, StateDirectoryError
 from offsite.pools.protocol import Rename
-from offsite.replication.link.channel import Channel
-from offsite.replication.link.dialer import Connection
+from offsite.replication.link.channel import PeerChannel
+from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.points import point_records
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.attempt import Attempt
 from offsite.replication.runs.reconciler import settings_of
-from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.sets.status import Status
 from offsite.replication.wire import frames
 from offsite.replication.wire.errors import NotPaired
@@ -50,7 +50,7 @@ def record(site: Site, name: str = "SalesDR") -> object:
 
 
 def test_the_secondary_shows_the_set_as_it_is_on_the_primary(london: Site, newark: Site) -> None:
-    settings = Settings(
+    settings = ChosenSettings(
         queue_policy="discard",
         snapshot_history="both",
         snapshot_basename="h",
@@ -71,7 +71,7 @@ def test_the_secondary_shows_the_set_as_it_is_on_the_primary(london: Site, newar
 
 def test_what_changed_while_the_peer_was_gone_is_told_when_it_is_back(london: Site, newark: Site) -> None:
     newark.replication.stop()
-    london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
+    london.replication.sets.modify("SalesDR", ChosenSettings(queue_policy="discard"))
     newark.open()
     newark.start()
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
@@ -82,7 +82,7 @@ def test_what_changes_during_a_visit_is_told_by_the_next_one_at_once(
 ) -> None:
     """The visit has read the records before: a suspension that is lifted just then would be shown for a minute."""
     reconciler = london.replication.reconciler
-    tell, changes = reconciler._tell, [Settings(queue_policy="discard")]
+    tell, changes = reconciler._tell, [ChosenSettings(queue_policy="discard")]
 
     def tell_and_change(*arguments: object) -> None:
         tell(*arguments)  # type: ignore[arg-type]  # passed on as it came
@@ -122,14 +122,14 @@ def test_names_that_do_not_fit_the_set_are_refused(
 def test_a_name_that_another_set_has_there_leaves_the_old_one(london: Site, newark: Site) -> None:
     newark.create_set("Taken", newark.create_volume("Own", MIB), "London", None, "FromNewark")
     london.replication.sets.delete("Taken", local_only=True)
-    london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"), "Taken")
+    london.replication.sets.modify("SalesDR", ChosenSettings(queue_policy="discard"), "Taken")
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
     assert newark.replication.sets.record("Taken").role == "primary"
 
 
 def test_only_the_primary_may_change_a_set(london: Site, newark: Site) -> None:
     with pytest.raises(NotAllowed, match="cannot be changed; do it on system London"):
-        newark.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
+        newark.replication.sets.modify("SalesDR", ChosenSettings(queue_policy="discard"))
     with pytest.raises(NotAllowed, match="queue cleared; do it on system London"):
         newark.replication.clear_queue("SalesDR")
     peers, of = newark.replication.peers, newark.replication.sets.record("SalesDR")
@@ -170,7 +170,7 @@ def test_what_comes_late_from_an_older_connection_does_not_stay(london: Site, ne
     late = ChangeSet(
         generation=1, set_uuid=newark.replication.sets.record("SalesDR").uuid, settings=settings_of(london_set(london))
     )
-    london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
+    london.replication.sets.modify("SalesDR", ChosenSettings(queue_policy="discard"))
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
     (peer,) = newark.replication.peers._records()
     newark.replication.peer_api.change_set(peer, late)
@@ -219,7 +219,7 @@ def test_a_peer_that_refuses_a_visit_is_visited_again(
         broken.setattr("offsite.replication.inbound.peer_api.PeerApi.list_sets", refuse)
         broken.setattr(london.replication.dispatcher, "peer_is_back", lambda _peer: visits.append("visit"))
         wait_until("it is asked again and again", lambda: len(visits) > 2)
-    london.replication.sets.modify("SalesDR", Settings(queue_policy="discard"))
+    london.replication.sets.modify("SalesDR", ChosenSettings(queue_policy="discard"))
     wait_until("it was told", lambda: newark.replication.sets.record("SalesDR").queue_policy == "discard")
 
 
@@ -276,7 +276,7 @@ def test_a_peer_that_refuses_the_second_connection_of_a_visit_ends_it(
     peers = still.replication.peers
     connect, dials = peers.connect, list[str]()
 
-    def connect_once(peer: PeerRecord, patience_seconds: float | None = None) -> Connection:
+    def connect_once(peer: PeerRecord, patience_seconds: float | None = None) -> DialedConnection:
         dials.append(peer.name)
         assert len(dials) < 5, "it never ends"
         if len(dials) > 1:
@@ -316,9 +316,9 @@ def test_a_peer_that_trickles_holds_up_no_visit(still: Site, monkeypatch: pytest
     monkeypatch.setattr("offsite.replication.runs.reconciler.PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr("offsite.replication.runs.reconciler.VISIT_SECONDS", 0.5)
     monkeypatch.setattr("offsite.replication.runs.reconciler.SET_SECONDS", 0.1)
-    send, ended = Channel.send, threading.Event()
+    send, ended = PeerChannel.send, threading.Event()
 
-    def trickle(channel: Channel, message: AnyMessage, *payload: Any) -> None:
+    def trickle(channel: PeerChannel, message: AnyMessage, *payload: Any) -> None:
         if not isinstance(message, SetsHeld | Holds):
             send(channel, message, *payload)
             return
@@ -327,7 +327,7 @@ def test_a_peer_that_trickles_holds_up_no_visit(still: Site, monkeypatch: pytest
             if ended.wait(1.0):
                 return
 
-    monkeypatch.setattr(Channel, "send", trickle)
+    monkeypatch.setattr(PeerChannel, "send", trickle)
     thread = threading.Thread(target=visit, args=(still,), daemon=True)
     thread.start()
     thread.join(WAIT_SECONDS / 2)

@@ -13,7 +13,7 @@ from offsite.replication.points import point_records
 from offsite.replication.records import run_records
 from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import change_run
-from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.settings import ChosenSettings
 from tests.replication.runs.test_dispatcher import Quiet
 
 
@@ -36,7 +36,7 @@ def images(site: Quiet, kind: str) -> list[str]:
 
 
 def modify(site: Quiet, **settings: object) -> None:
-    site.replication.sets.modify("S", Settings(**settings))  # type: ignore[arg-type]  # names and values of Settings
+    site.replication.sets.modify("S", ChosenSettings(**settings))  # type: ignore[arg-type]  # names and values of Settings
 
 
 def test_discard_drops_what_comes_while_a_run_is_under_way(london: Quiet) -> None:

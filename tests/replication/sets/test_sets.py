@@ -12,7 +12,7 @@ from offsite.events import Source
 from offsite.pools.groups import Groups
 from offsite.pools.protocol import Delete, Snapshot
 from offsite.replication.inbound.peer_api import PeerApi
-from offsite.replication.link.dialer import Connection
+from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.service import Replication
 from offsite.replication.sets.creation import NewSet
@@ -154,7 +154,7 @@ def test_a_volume_that_is_deleted_while_the_peer_is_reached_is_told(
 ) -> None:
     connect = london.replication.peers.connect
 
-    def delete_and_connect(peer: PeerRecord) -> Connection:
+    def delete_and_connect(peer: PeerRecord) -> DialedConnection:
         london.pool.apply([Delete(volume)])
         return connect(peer)
 
@@ -171,7 +171,7 @@ def test_a_group_that_changes_while_the_peer_is_reached_is_told(
     group = groups.create("Office", [volume])
     more = london.create_volume("Post", MIB)
 
-    def add_and_connect(peer: PeerRecord) -> Connection:
+    def add_and_connect(peer: PeerRecord) -> DialedConnection:
         groups.add("Office", [more])
         return connect(peer)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from offsite.errors import PeerUnreachable
-from offsite.replication.bandwidth.rate_limiter import BURST_SECONDS, SLICE_SECONDS, Bucket, Flow, Terms
+from offsite.replication.bandwidth.rate_limiter import BURST_SECONDS, SLICE_SECONDS, BandwidthTerms, Bucket, Flow
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.sender.driver import PING_SECONDS, SenderDriver
 from offsite.replication.transfer.sender.machine import SenderMachine
@@ -76,7 +76,7 @@ def bucket_of(world: World, limit: int | None) -> Bucket:
     def wait(seconds: float) -> None:
         world.clock.time += seconds
 
-    return Bucket(world.clock, None if limit is None else Terms(limit), wait)
+    return Bucket(world.clock, None if limit is None else BandwidthTerms(limit), wait)
 
 
 def attempt(
@@ -166,10 +166,10 @@ def test_a_limit_that_is_set_or_lifted_during_a_run_is_kept_from_then_on(world: 
         batches = sum(isinstance(message, Batch) for _, message in link.sent)
         if batches == 2 and not seen:
             seen.append(world.clock.time)
-            bucket.terms = Terms(100_000)
+            bucket.terms = BandwidthTerms(100_000)
         if len(seen) == 1 and world.clock.time > seen[0] + 15:
             seen.append(world.clock.time)
-            bucket.terms = Terms(100 * MIB)
+            bucket.terms = BandwidthTerms(100 * MIB)
 
     begin = world.clock.time
     attempt(world, run, link, bucket, change)

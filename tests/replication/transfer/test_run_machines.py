@@ -38,16 +38,16 @@ from offsite.replication.wire.messages import (
     Holds,
     Keep,
     Kept,
-    Outcome,
     Position,
     Ready,
+    RunOutcome,
     Working,
 )
 from tests.replication.lockstep import VirtualClock
 
 R, P, S = "r" * 36, "p" * 36, "s" * 36
 READY = Ready(watermark=START, changed_bytes=0, wire_bytes=0)
-OUTCOME = Outcome(digest=bytes(16), changed_bytes=1, wire_bytes=2)
+OUTCOME = RunOutcome(digest=bytes(16), changed_bytes=1, wire_bytes=2)
 
 
 # -- primary ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from offsite.replication.wire.messages import Ack, Batch, Hello, Pair, Ping, Pos
 
 UUID = "6f1c2c1e-0000-4000-8000-000000000001"
 START = messages.ToldStart(number=1, id="0" * 16)
-OUTCOME = messages.Outcome(digest=bytes(16), changed_bytes=5, wire_bytes=6)
+OUTCOME = messages.RunOutcome(digest=bytes(16), changed_bytes=5, wire_bytes=6)
 COMPLETE = messages.RecoveryPoint(point=UUID, taken_at=1.5, completed_at=2.5, digest=bytes(16), data_bytes=7)
 EVERY_MESSAGE: list[messages.AnyMessage] = [
     Hello(

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from offsite.errors import OffsiteError, ProtocolError
-from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.wire import frames
 from offsite.replication.wire.batch import EXTENT, unpack
 from offsite.replication.wire.messages import AnyMessage, Batch, Message
@@ -131,7 +131,7 @@ class Scene:
             pair(site, newark)
         volume = london.create_volume("Sales", MIB)
         london.write(volume, 0, random_bytes(65536, 1))
-        history = Settings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=3)
+        history = ChosenSettings(snapshot_history="secondary", snapshot_basename="keep", snapshot_count=3)
         london.create_set("SalesDR", volume, "Newark", settings=history)
         self.run = london.run_to_end("SalesDR").run
         mallory.create_set("Loot", mallory.create_volume("Loot", MIB), "Newark")

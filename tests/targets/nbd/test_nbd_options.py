@@ -31,7 +31,7 @@ def test_an_option_is_incomplete_up_to_its_last_byte(number: int, data: bytes, b
     encoded = _encode(number, data)
     for cut in range(len(encoded)):
         assert options.parse_option(encoded[:cut]) is None
-    assert options.parse_option(encoded + behind) == (options.Option(number, data), len(encoded))
+    assert options.parse_option(encoded + behind) == (options.HandshakeOption(number, data), len(encoded))
 
 
 @given(st.binary(min_size=1, max_size=80))

@@ -14,7 +14,7 @@ from offsite.management.system import Context, System
 from offsite.replication.points.snapshot_history import AGE_HOURS_MAX, COUNT_MAX, COUNT_MIN
 from offsite.replication.runs.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
 from offsite.replication.sets.creation import NewSet
-from offsite.replication.sets.settings import Settings
+from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.sets.view import SetInfo
 
 COMMANDS = Subject("Replication sets")
@@ -97,9 +97,9 @@ _SETTINGS: tuple[Parameter, ...] = (
 )
 
 
-def _settings(given: dict[str, Any]) -> Settings:
+def _settings(given: dict[str, Any]) -> ChosenSettings:
     hooks = {key: "" if given.get(key) == "none" else given.get(key) for key in ("before_snapshot", "after_snapshot")}
-    return Settings(
+    return ChosenSettings(
         queue_policy=given.get("queue_policy"),
         snapshot_history=given.get("snapshot_history"),
         snapshot_basename=given.get("snapshot_basename"),

@@ -22,7 +22,7 @@ _CUT = "\N{HORIZONTAL ELLIPSIS}"
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class NoticeMessage:
     title: str
     body: str
     severity: Severity  # the worst
@@ -42,7 +42,7 @@ def is_wanted(severity: Severity, least: Severity) -> bool:
 
 def compose(
     system_name: str, events: Sequence[Told], left_out: int, zone: tzinfo, title_characters: int, body_characters: int
-) -> Message:
+) -> NoticeMessage:
     """One message of all `events`, of which there is at least one, and of the `left_out` that were too many.
 
     It keeps to the service's limits (0 stands for no title at all): then the worst events are told, in the
@@ -57,8 +57,8 @@ def compose(
         room -= len(title) + 1
     body = _body(events, left_out, zone, max(room, 80))
     if not title_characters:
-        return Message("", f"{title}\n{body}", worst)
-    return Message(_cut(title, title_characters), body, worst)
+        return NoticeMessage("", f"{title}\n{body}", worst)
+    return NoticeMessage(_cut(title, title_characters), body, worst)
 
 
 def _body(events: Sequence[Told], left_out: int, zone: tzinfo, room: int) -> str:

@@ -34,7 +34,7 @@ LocalTime = Callable[[float], datetime]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class BandwidthTerms:
     """What is asked for: a plain limit in bytes a second, None for no limit, and a calendar of others."""
 
     limit: int | None = None
@@ -58,7 +58,7 @@ class Bucket:
     def __init__(
         self,
         clock: Clock,
-        terms: Terms | None = None,
+        terms: BandwidthTerms | None = None,
         wait: Callable[[float], None] = time.sleep,
         local_time: LocalTime = datetime.fromtimestamp,
     ) -> None:
@@ -72,7 +72,7 @@ class Bucket:
         self._virtual_bytes = 0.0  # where the run that went last began
         self._waiting: dict[Flow, tuple[float, int]] = {}  # where each begins, and what it wants to send
 
-    def change(self, terms: Terms | None) -> None:
+    def change(self, terms: BandwidthTerms | None) -> None:
         """A limit that is lifted takes its debt along: the next one, perhaps much lower, does not begin with it."""
         with self._lock:
             self.terms = terms
@@ -154,7 +154,7 @@ class Bandwidths:
 
     def __init__(
         self,
-        load: Callable[[int], Terms],
+        load: Callable[[int], BandwidthTerms],
         clock: Clock,
         wait: Callable[[float], None] = time.sleep,
         local_time: LocalTime = datetime.fromtimestamp,
@@ -188,6 +188,6 @@ class Bandwidths:
         with self._lock:
             self._buckets.pop(peer_id, None)
 
-    def _load_terms(self, peer_id: int) -> Terms | None:
+    def _load_terms(self, peer_id: int) -> BandwidthTerms | None:
         terms = self._load(peer_id)
         return None if terms.limits_nothing else terms

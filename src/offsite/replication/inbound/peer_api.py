@@ -25,7 +25,7 @@ from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.roles.generation import check_generation
 from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint, holds
 from offsite.replication.transfer.receiver.fence import Fences
-from offsite.replication.transfer.receiver.partial_point import Background
+from offsite.replication.transfer.receiver.partial_point import BackgroundWork
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.messages import (
     Ask,
@@ -120,7 +120,7 @@ class PeerApi:
         return holds(self._database, pool, replication_set)
 
     def open_run(
-        self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
+        self, peer: PeerRecord, ask: Ask, background: BackgroundWork, wire_bytes: Callable[[], int]
     ) -> ReceiverEndpoint:
         replication_set = self._common.secondary(peer, ask.set_uuid)
         fence = self._fences.of(replication_set.uuid)

@@ -32,7 +32,7 @@ from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.roles.generation import check_generation
 from offsite.replication.sets.removal import remove_set
-from offsite.replication.sets.settings import Settings, check_settings
+from offsite.replication.sets.settings import ChosenSettings, check_settings
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.replication.wire.batch import check_sizes
 from offsite.replication.wire.messages import (
@@ -233,10 +233,10 @@ def _values_of(settings: SetSettings) -> dict[str, Any]:
 def _check_set_settings(settings: SetSettings, *, of_group: bool) -> None:
     """By the same rules as what a user asks for here."""
     named = {each: getattr(settings, each) for each in settings.__struct_fields__ if each in _SETTINGS}
-    check_settings(Settings(**named), of_group=of_group)
+    check_settings(ChosenSettings(**named), of_group=of_group)
 
 
-_SETTINGS = {each.name for each in dataclasses.fields(Settings)}
+_SETTINGS = {each.name for each in dataclasses.fields(ChosenSettings)}
 
 
 def _check_new_set(request: CreateSet) -> None:

@@ -23,13 +23,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from offsite.admission import Place
 from offsite.errors import IncarnationRefused, OffsiteError, PeerRefused, PeerUnreachable, PoolFailed, ProtocolError
 from offsite.events import Source, act_for
-from offsite.replication.link.channel import Channel, ConnectionEnded
+from offsite.replication.link.channel import ConnectionEnded, PeerChannel
 from offsite.replication.link.identity import Introduces, fingerprint_of
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.peer_share import PeerPace
 from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.transfer.receiver.machine import ReceiverMachine
-from offsite.replication.transfer.receiver.partial_point import Background
+from offsite.replication.transfer.receiver.partial_point import BackgroundWork
 from offsite.replication.wire.errors import NotPaired, to_message
 from offsite.replication.wire.exchange import ANSWER_SECONDS, WORKING_SECONDS
 from offsite.replication.wire.messages import (
@@ -94,7 +94,7 @@ class Requests(Protocol):
     def look(self, peer: PeerRecord, request: Look) -> Holds: ...
 
     def open_run(
-        self, peer: PeerRecord, ask: Ask, background: Background, wire_bytes: Callable[[], int]
+        self, peer: PeerRecord, ask: Ask, background: BackgroundWork, wire_bytes: Callable[[], int]
     ) -> ReceiverEndpoint: ...
 
 
@@ -109,7 +109,7 @@ class Session:
         self._introductions = introductions
         self._requests = requests
         self._host = str(raw.getpeername()[0])
-        self._channel: Channel | None = None
+        self._channel: PeerChannel | None = None
         self._worker = ThreadPoolExecutor(1, "peer-worker", initializer=act_for, initargs=(Source.PEER,))
         self._side: ReceiverEndpoint | None = None
         self._run: ReceiverMachine | None = None
@@ -148,10 +148,10 @@ class Session:
         else:
             self._raw.close()
 
-    def _secure(self) -> Channel:
+    def _secure(self) -> PeerChannel:
         self._raw.settimeout(STRANGER_SECONDS)
         sock = self._context.wrap_socket(self._raw, server_side=True, do_handshake_on_connect=False)
-        channel = self._channel = Channel(sock, self._host)  # so that who cuts us reaches the handshake, too
+        channel = self._channel = PeerChannel(sock, self._host)  # so that who cuts us reaches the handshake, too
         try:
             sock.do_handshake()
         except OSError as error:
@@ -161,7 +161,7 @@ class Session:
         self._certificate = sock.getpeercert(binary_form=True)
         return channel
 
-    def _converse(self, channel: Channel) -> None:
+    def _converse(self, channel: PeerChannel) -> None:
         hello = self._receive(channel, STRANGER_SECONDS)[0]
         if not isinstance(hello, Hello):
             raise ProtocolError(f"a {type(hello).__name__} came instead of a Hello")
@@ -194,7 +194,7 @@ class Session:
             return refusal
         return None
 
-    def _serve_stranger(self, channel: Channel, hello: Hello) -> None:
+    def _serve_stranger(self, channel: PeerChannel, hello: Hello) -> None:
         if self._certificate:
             raise NotPaired(f"no peer has the certificate {fingerprint_of(self._certificate)} (any more)")
         message, _ = self._receive(channel, STRANGER_SECONDS)
@@ -209,13 +209,13 @@ class Session:
         told = None if hello.incarnation is None else hello.incarnation.current
         return self._requests.check_still_peer(self._certificate, told)
 
-    def _receive(self, channel: Channel, timeout_seconds: float) -> tuple[AnyMessage, memoryview]:
+    def _receive(self, channel: PeerChannel, timeout_seconds: float) -> tuple[AnyMessage, memoryview]:
         received = channel.receive(timeout_seconds)
         if received is None:
             raise PeerUnreachable(f"{channel.remote} has been silent for too long")
         return received
 
-    def _answer(self, channel: Channel, peer: PeerRecord, message: AnyMessage, payload: memoryview) -> AnyMessage:
+    def _answer(self, channel: PeerChannel, peer: PeerRecord, message: AnyMessage, payload: memoryview) -> AnyMessage:
         if isinstance(message, Batch) and self._run is not None:
             return self._run.answer(message, payload)
         if isinstance(message, Ping):
@@ -226,7 +226,7 @@ class Session:
             channel.send(Working())
         return future.result()
 
-    def _work(self, channel: Channel, peer: PeerRecord, message: AnyMessage) -> AnyMessage:
+    def _work(self, channel: PeerChannel, peer: PeerRecord, message: AnyMessage) -> AnyMessage:
         self._requests.pace.take_turn(peer)
         match message:
             case Ask():

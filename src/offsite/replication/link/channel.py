@@ -29,7 +29,7 @@ class ConnectionEnded(PeerUnreachable):
     """The other side closed the connection."""
 
 
-class Channel:
+class PeerChannel:
     """`remote` names the other end in sentences; whoever learns a better name sets it."""
 
     def __init__(self, sock: ssl.SSLSocket, remote: str) -> None:

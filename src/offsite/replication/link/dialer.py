@@ -9,7 +9,7 @@ from typing import Protocol
 
 from offsite.clock import Clock
 from offsite.errors import CertificateChanged, PeerRefused, PeerUnreachable
-from offsite.replication.link.channel import Channel
+from offsite.replication.link.channel import PeerChannel
 from offsite.replication.link.identity import Certificates, Introduces, fingerprint_of
 from offsite.replication.link.pinning import client_context, server_name_of
 from offsite.replication.naming.addresses import format_address, parse_address
@@ -21,17 +21,17 @@ CONVERSATION_PATIENCES = 3  # within so many times the patience with each word a
 
 
 @dataclass(frozen=True)
-class Connection:
+class DialedConnection:
     """Open, and both sides have said who they are."""
 
-    channel: Channel
+    channel: PeerChannel
     asking: Asking
     hello: Hello
     certificate: bytes  # DER
     host: str
     port: int
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> DialedConnection:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -41,7 +41,9 @@ class Connection:
 class Dials(Protocol):
     """Who opens connections: a Dialer, or a simulator."""
 
-    def dial(self, address: str, pinned: bytes | None = None, patience_seconds: float | None = None) -> Connection: ...
+    def dial(
+        self, address: str, pinned: bytes | None = None, patience_seconds: float | None = None
+    ) -> DialedConnection: ...
 
 
 class Dialer:
@@ -53,7 +55,9 @@ class Dialer:
         self._known.load_cert_chain(certificates.certificate_path, certificates.key_path)
         self._known_as = server_name_of(certificates.certificate_der)
 
-    def dial(self, address: str, pinned: bytes | None = None, patience_seconds: float | None = None) -> Connection:
+    def dial(
+        self, address: str, pinned: bytes | None = None, patience_seconds: float | None = None
+    ) -> DialedConnection:
         """Connects to the peer port of a system. With the certificate that is `pinned` for it (DER) we show
         our own, and hear only from that system; without we are anonymous, and it may be anyone. `patience_seconds`
         is how long each word of the other side may take, if that is to be less than usual; a few times as long is then
@@ -78,7 +82,7 @@ class Dialer:
                     f"{fingerprint_of(pinned)} is pinned for it; if its certificate was replaced on purpose, log "
                     "in there again: set peer-connection remote-username USER NAME"
                 )
-            channel = Channel(sock, address)
+            channel = PeerChannel(sock, address)
             if patience_seconds is not None:
                 channel.end_within(CONVERSATION_PATIENCES * patience_seconds)
             asking = Asking(address, self._clock, connect_seconds, connect_seconds)
@@ -90,7 +94,7 @@ class Dialer:
             self._introductions.meet(pinned, hello, waited_seconds)
             channel.remote = hello.system_name
             asking = Asking(hello.system_name, self._clock, silence_seconds, answer_seconds)
-            return Connection(channel, asking, hello, certificate, host, port)
+            return DialedConnection(channel, asking, hello, certificate, host, port)
         except BaseException:
             raw.close()
             raise

@@ -19,7 +19,7 @@ from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.replication.bandwidth.calendar import BandwidthCalendar, format_rate
-from offsite.replication.link.dialer import Connection
+from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.link.identity import Certificates, fingerprint_of
 from offsite.replication.link.pinning import check_pinnable
 from offsite.replication.naming.addresses import format_address, parse_address
@@ -32,7 +32,7 @@ from offsite.units import format_size
 
 NO_LIMIT = 0
 
-Dial = Callable[[str, bytes | None], Connection]
+Dial = Callable[[str, bytes | None], DialedConnection]
 """Opens a connection to an address, with the certificate that is pinned for it if one is: see Dialer.dial."""
 
 
@@ -164,7 +164,7 @@ def _check_no_run(transaction: Transaction, peer: PeerRecord) -> None:
         )
 
 
-def _reached(connection: Connection, knew_us: bool) -> _Reached:
+def _reached(connection: DialedConnection, knew_us: bool) -> _Reached:
     address = format_address(connection.host, connection.port)
     return _Reached(address, connection.hello.system_name, connection.certificate, knew_us)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from offsite.errors import CertificateChanged
-from offsite.replication.link.dialer import Connection
+from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.link.identity import fingerprint_of, same_fingerprint
 from offsite.replication.wire.messages import Done, Pair, Ping
 
@@ -21,7 +21,7 @@ class Login:
     fingerprint: str | None = None
 
 
-def check_fingerprint(connection: Connection, address: str, login: Login) -> None:
+def check_fingerprint(connection: DialedConnection, address: str, login: Login) -> None:
     """Raises CertificateChanged when the system that answers has another one than was expected."""
     shown = fingerprint_of(connection.certificate)
     if login.fingerprint is not None and not same_fingerprint(login.fingerprint, shown):
@@ -32,7 +32,12 @@ def check_fingerprint(connection: Connection, address: str, login: Login) -> Non
 
 
 def ask_to_pair(
-    connection: Connection, login: Login, certificate: bytes, own_address: tuple[str, int], *, replace: bool = False
+    connection: DialedConnection,
+    login: Login,
+    certificate: bytes,
+    own_address: tuple[str, int],
+    *,
+    replace: bool = False,
 ) -> None:
     """Shows the login to the other system, which pins our `certificate` (DER), or says why not.
 
@@ -50,6 +55,6 @@ def ask_to_pair(
     connection.channel.ask(connection.asking, pair, Done)
 
 
-def ping(connection: Connection) -> None:
+def ping(connection: DialedConnection) -> None:
     """Sees that the other system knows us. Raises NotPaired when it does not."""
     connection.channel.ask(connection.asking, Ping(), Done)

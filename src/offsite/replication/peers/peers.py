@@ -13,8 +13,8 @@ from offsite.errors import BadParameter, InUse, NameInUse, NotAllowed, ObjectNot
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.replication.bandwidth.calendar import parse_calendar
-from offsite.replication.bandwidth.rate_limiter import Bandwidths, Flow, Terms
-from offsite.replication.link.dialer import Connection, Dials
+from offsite.replication.bandwidth.rate_limiter import Bandwidths, BandwidthTerms, Flow
+from offsite.replication.link.dialer import DialedConnection, Dials
 from offsite.replication.link.identity import Certificates, SystemIdentity, fingerprint_of
 from offsite.replication.link.pinning import check_pinnable
 from offsite.replication.naming.addresses import format_address
@@ -175,7 +175,7 @@ class Peers:
         if any(peer.name == name for peer in self._records()):
             raise NameInUse(f"there is already a peer connection {name!r}; delete it first, or choose another name")
 
-    def _check_stranger(self, connection: Connection, address: str, login: Login) -> None:
+    def _check_stranger(self, connection: DialedConnection, address: str, login: Login) -> None:
         if connection.hello.system_uuid == self._system.uuid:
             raise BadParameter(f"address {address!r} is this system's own; a peer is another system")
         check_pinnable(connection.certificate, f"the system at {address}")
@@ -242,7 +242,7 @@ class Peers:
         except NotPaired:
             return  # it has forgotten us before
 
-    def connect(self, peer: PeerRecord, patience_seconds: float | None = None) -> Connection:
+    def connect(self, peer: PeerRecord, patience_seconds: float | None = None) -> DialedConnection:
         """A connection on which both have shown the pinned certificates."""
         return self._dialer.dial(peer.address, peer.certificate, patience_seconds)
 
@@ -257,8 +257,8 @@ class Peers:
         """In the system's time zone, in which calendars are written."""
         return datetime.fromtimestamp(instant, zone_of(self._settings.get(TIME_ZONE)))
 
-    def _load_terms(self, peer_id: int) -> Terms:
-        return next((_terms(peer) for peer in self._records() if peer.id == peer_id), Terms())
+    def _load_terms(self, peer_id: int) -> BandwidthTerms:
+        return next((_terms(peer) for peer in self._records() if peer.id == peer_id), BandwidthTerms())
 
     def check_primary(self, replication_set: SetRecord, what: str) -> None:
         """What changes or sends a set is done on its primary. Raises NotAllowed, which names the system to do it on."""
@@ -290,5 +290,5 @@ class Peers:
         )
 
 
-def _terms(peer: PeerRecord) -> Terms:
-    return Terms(peer.bandwidth_limit, parse_calendar(peer.bandwidth_calendar))
+def _terms(peer: PeerRecord) -> BandwidthTerms:
+    return BandwidthTerms(peer.bandwidth_limit, parse_calendar(peer.bandwidth_calendar))

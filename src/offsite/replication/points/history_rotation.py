@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class HistoryTerms:
     """What is kept: so many runs, and all that are younger."""
 
     count: int
@@ -45,13 +45,13 @@ class Terms:
     let_go_max: int | None = None
 
 
-def terms_of(replication_set: SetRecord, count: int | None) -> Terms:
+def terms_of(replication_set: SetRecord, count: int | None) -> HistoryTerms:
     """`count` is what the primary wants; users of this system have set minimums."""
     count = max(count or 1, replication_set.minimum_snapshot_count)
     age_seconds = replication_set.minimum_snapshot_age_hours * _HOUR_SECONDS
     if replication_set.role == "primary":
-        return Terms(count, age_seconds)
-    return Terms(max(count, replication_set.snapshot_count or 1), age_seconds, LET_GO_ON_SECONDARY_MAX)
+        return HistoryTerms(count, age_seconds)
+    return HistoryTerms(max(count, replication_set.snapshot_count or 1), age_seconds, LET_GO_ON_SECONDARY_MAX)
 
 
 def has_place(held: Sequence[HeldSnapshot]) -> bool:
@@ -59,7 +59,7 @@ def has_place(held: Sequence[HeldSnapshot]) -> bool:
 
 
 def rotate(
-    database: Database, pool: Pool, replication_set: SetRecord, terms: Terms, now: float, report: Report
+    database: Database, pool: Pool, replication_set: SetRecord, terms: HistoryTerms, now: float, report: Report
 ) -> None:
     """Never raises what a disk may do: what comes before it is done, and what is left the next run finds."""
     try:
@@ -69,7 +69,7 @@ def rotate(
 
 
 def _rotate(
-    database: Database, pool: Pool, replication_set: SetRecord, terms: Terms, now: float, report: Report
+    database: Database, pool: Pool, replication_set: SetRecord, terms: HistoryTerms, now: float, report: Report
 ) -> None:
     with database.read() as connection:
         held = history_of(connection, replication_set.id)
@@ -94,7 +94,7 @@ def _rotate(
         )
 
 
-def _beyond(held: Sequence[HeldSnapshot], terms: Terms, now: float) -> list[list[HeldSnapshot]]:
+def _beyond(held: Sequence[HeldSnapshot], terms: HistoryTerms, now: float) -> list[list[HeldSnapshot]]:
     """What of the history ought to go, run by run, oldest first. The snapshots of a group go together."""
     by_run: dict[str, list[HeldSnapshot]] = {}
     for each in held:
@@ -106,7 +106,7 @@ def _beyond(held: Sequence[HeldSnapshot], terms: Terms, now: float) -> list[list
 def _tell_kept(
     database: Database,
     replication_set: SetRecord,
-    terms: Terms,
+    terms: HistoryTerms,
     snapshots: Sequence[HeldSnapshot],
     names: dict[int, str],
     needs: Needs,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, insert, select
 
-from offsite.errors import Diverged
+from offsite.errors import SetDiverged
 from offsite.names import NAME_BYTES_MAX
 from offsite.pools.protocol import Pool, Snapshot
 from offsite.replication.points import point_records
@@ -25,7 +25,7 @@ def keep_copy(database: Database, pool: Pool, replication_set: SetRecord, base: 
     """Snapshots of all volumes of a secondary at one instant, while they hold `base`; returns their names, and whether
     they were taken just now. A copy that is kept already is not kept twice.
 
-    Raises Diverged, with nothing done, when the secondary holds another base by now.
+    Raises SetDiverged, with nothing done, when the secondary holds another base by now.
     """
     with database.read() as connection:
         names = _kept(connection, replication_set, base)
@@ -88,7 +88,7 @@ def _instant_of(connection: Connection, replication_set: SetRecord, base: str) -
     held = point_records.set_points(connection, replication_set.id)
     found = next((point for point in held if point.state == "base"), None)
     if found is None or found.uuid != base:
-        raise Diverged(
+        raise SetDiverged(
             f"replication set {replication_set.name} holds another copy by now; look at it again, then decide"
         )
     return found.taken_at

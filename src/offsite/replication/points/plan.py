@@ -71,7 +71,7 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
-class Discard:
+class DiscardThere:
     """Secondary: what there is of the point of an aborted run goes."""
 
     point: str
@@ -152,13 +152,13 @@ def plan(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
     return [*steps, Send(newest, common, start, replaces, decided), Adopt(newest)]
 
 
-def settle(primary: PrimaryHolds, base: str | None) -> list[Adopt | Discard | Forget]:
+def settle(primary: PrimaryHolds, base: str | None) -> list[Adopt | DiscardThere | Forget]:
     """The steps that bring aborted runs to an end while nothing is sent. `base` is what the secondary holds: an abort
     may have come too late."""
-    steps: list[Adopt | Discard | Forget] = []
+    steps: list[Adopt | DiscardThere | Forget] = []
     for point in (*primary.aborted, *primary.gone):
         if point != base:
-            steps += [Discard(point), Forget(point)]
+            steps += [DiscardThere(point), Forget(point)]
         else:
             steps.append(Adopt(point) if point in primary.aborted else Forget(point))
     return steps

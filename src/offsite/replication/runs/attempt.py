@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from offsite.errors import CertificateChanged, ErrorClass, IncarnationRefused, OffsiteError, PeerUnreachable
 from offsite.replication.bandwidth.rate_limiter import Flow
-from offsite.replication.link.dialer import Connection
+from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.sender.driver import Link, SenderDriver
@@ -24,7 +24,7 @@ from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.exchange import Asking
 
 
-class Stopped(Exception):
+class AttemptStopped(Exception):
     """Someone asked the run to leave off where it is."""
 
 
@@ -44,7 +44,7 @@ class Attempt:
         replication_set: SetRecord,
         end: SenderEndpoint,
         progress: Progress,
-        connect: Callable[[], Connection],
+        connect: Callable[[], DialedConnection],
         owner: Ended,
         pacing: Flow | None = None,
         heard: Callable[[], None] = lambda: None,
@@ -74,7 +74,7 @@ class Attempt:
 
     def check_stopped(self) -> None:
         if self._stop.is_set():
-            raise Stopped
+            raise AttemptStopped
 
     def work(self) -> None:
         """Never raises what may be expected to happen: `finish` puts it on record."""
@@ -87,7 +87,7 @@ class Attempt:
                 self.check_stopped()
                 self.driver(connection.channel).drive(self.machine(connection.asking))
             error = None
-        except (Stopped, OffsiteError, OSError, SQLAlchemyError) as failure:
+        except (AttemptStopped, OffsiteError, OSError, SQLAlchemyError) as failure:
             error = failure
         finally:
             self._cut = lambda: None
@@ -102,7 +102,7 @@ class Attempt:
 
     def finish(self, error: Exception | None) -> None:
         """None: the run is done. Whatever comes out of a connection that we cut ourselves is `Stopped`."""
-        self._owner.ended(self, Stopped() if error is not None and self.is_stopped else error)
+        self._owner.ended(self, AttemptStopped() if error is not None and self.is_stopped else error)
 
 
 def sentence_of(error: Exception, pool_name: str) -> str:

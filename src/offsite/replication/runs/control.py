@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import Diverged, InUse, NotAllowed
+from offsite.errors import InUse, NotAllowed, SetDiverged
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
@@ -71,7 +71,7 @@ class RunControl:
 
     def resume(self, set_uuids: Iterable[str]) -> None:
         """Goes on with the runs that stand still, also those that failed and wait to be tried again. Raises
-        NotAllowed, or Diverged, with none of the sets resumed."""
+        NotAllowed, or SetDiverged, with none of the sets resumed."""
         sets = [self._record(each, "resumed") for each in set_uuids]
         for replication_set in sets:
             progress = self._dispatcher.progress(replication_set.uuid)
@@ -109,7 +109,7 @@ class RunControl:
         with self._database.read() as connection:
             half = other_halves.find_other_half(connection, replication_set.id)
             if half is not None and half.is_diverged and not replication_set.suspended:
-                raise Diverged(other_halves.sentence_of(connection, replication_set, half))
+                raise SetDiverged(other_halves.sentence_of(connection, replication_set, half))
 
     def _set_suspended(self, replication_set: SetRecord, suspended: bool) -> None:
         with self._database.transaction() as connection:

@@ -22,7 +22,7 @@ import structlog
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import Diverged, OffsiteError, VolumeNotFound
+from offsite.errors import OffsiteError, SetDiverged, VolumeNotFound
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
@@ -31,7 +31,7 @@ from offsite.replication.records import run_records, set_records
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
-from offsite.replication.runs.attempt import Attempt, Stopped, class_of, is_peer_gone, sentence_of
+from offsite.replication.runs.attempt import Attempt, AttemptStopped, class_of, is_peer_gone, sentence_of
 from offsite.replication.runs.retry_policy import retry_seconds
 from offsite.replication.runs.run_points import RunPoints
 from offsite.replication.transfer.progress import Progress, RunProgress
@@ -209,7 +209,7 @@ class Dispatcher:
         try:
             if error is None:
                 self._succeeded(attempt)
-            elif not isinstance(error, Stopped):
+            elif not isinstance(error, AttemptStopped):
                 self._failed(attempt, error)
         finally:
             with self._lock:
@@ -219,7 +219,7 @@ class Dispatcher:
                 self._idle.notify_all()
             if error is None:
                 attempt.progress.end("success")  # last: whoever waits for it may ask for the next run at once
-            elif isinstance(error, Stopped):
+            elif isinstance(error, AttemptStopped):
                 attempt.progress.end("stopped")
             self.wake()
 
@@ -256,7 +256,7 @@ class Dispatcher:
             self.when_peer_gone()
         if attempt.progress.error != sentence:
             self._note_failure(attempt, sentence)
-            if not isinstance(error, Diverged):  # of which there was an event of its own
+            if not isinstance(error, SetDiverged):  # of which there was an event of its own
                 self._tell_failure(attempt, sentence, wait_seconds)
         attempt.progress.wait(sentence, class_of(error))
 

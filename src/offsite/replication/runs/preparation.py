@@ -29,7 +29,7 @@ from offsite.replication.records.run_writer import RunFacts, change_run, note_ru
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.hooks import Cut, HookFailed, Hooks
-from offsite.replication.runs.run_points import RunPoints, Source
+from offsite.replication.runs.run_points import RunPoints, RunSource
 from offsite.store.database import Database
 
 _STOPPING = "the system is being stopped"
@@ -65,7 +65,7 @@ class Preparation:
         self._cuts: dict[str, Cut] = {}  # of the before-snapshot hooks that are running, by their runs
         self._stopping = False
 
-    def prepare(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
+    def prepare(self, replication_set: SetRecord, run: str, number: int, source: RunSource) -> RunState:
         """Takes the point of a run, between its hooks. The caller holds the set's requesting lock.
 
         Raises RunEnded, HookFailed, PoolFull, and what else the pool raises. The run has ended then, on record.
@@ -145,7 +145,7 @@ class Preparation:
             )
         ended()
 
-    def _take_between_hooks(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
+    def _take_between_hooks(self, replication_set: SetRecord, run: str, number: int, source: RunSource) -> RunState:
         due = replication_set.after_snapshot is not None
         facts = RunFacts(after_snapshot_due=due, source=source.name)
         self._record(replication_set, run, number, RunEvent.PREPARE, facts)
@@ -182,7 +182,7 @@ class Preparation:
             with self._lock:
                 del self._cuts[run]
 
-    def _take(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
+    def _take(self, replication_set: SetRecord, run: str, number: int, source: RunSource) -> RunState:
         with self._locks.recording(replication_set.uuid, replication_set.name):
             if replication_set.before_snapshot or replication_set.after_snapshot:
                 self._check_preparing(run)

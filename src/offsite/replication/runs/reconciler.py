@@ -26,7 +26,7 @@ from offsite.clock import Clock
 from offsite.errors import IncarnationRefused, OffsiteError, PeerUnreachable, StateDirectoryError
 from offsite.events import Report
 from offsite.pools.protocol import Pool
-from offsite.replication.link.dialer import Connection
+from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.peers.peers import Peers
 from offsite.replication.peers.refusals import Refusals
 from offsite.replication.points import other_halves, plan, point_records
@@ -228,7 +228,7 @@ class Reconciler:
         told = self._told.get(replication_set.uuid)
         return replication_set.id in with_aborted or told is None or told.settings != settings_of(replication_set)
 
-    def _tell(self, connection: Connection, replication_set: SetRecord) -> None:
+    def _tell(self, connection: DialedConnection, replication_set: SetRecord) -> None:
         """Also what was told before: what an older connection had on its way may have come after it."""
         change = self._change_to_tell(replication_set)
         connection.channel.ask(connection.asking, change, Done)
@@ -245,7 +245,7 @@ class Reconciler:
             primary=primary,
         )
 
-    def _attend_if_idle(self, connection: Connection, replication_set: SetRecord) -> None:
+    def _attend_if_idle(self, connection: DialedConnection, replication_set: SetRecord) -> None:
         """An attempt that is under way does all this by itself, as a part of its plan."""
         with (
             self._dispatcher.standing_still(replication_set.uuid, 0.0) as still,
@@ -255,7 +255,7 @@ class Reconciler:
                 self._compare_bases(connection, replication_set)
                 self._settle(connection, replication_set)
 
-    def _compare_bases(self, connection: Connection, replication_set: SetRecord) -> None:
+    def _compare_bases(self, connection: DialedConnection, replication_set: SetRecord) -> None:
         """Nothing is sent meanwhile, so what the two sides say of themselves is of one time."""
         held = connection.channel.ask(connection.asking, self._look_at(replication_set), Holds)
         end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "")
@@ -282,14 +282,14 @@ class Reconciler:
             primary=ours if diverged else None,
         )
 
-    def _settle(self, connection: Connection, replication_set: SetRecord) -> None:
+    def _settle(self, connection: DialedConnection, replication_set: SetRecord) -> None:
         end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "", self._report)
         if not end.has_aborted():
             return
         ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)
         held = connection.channel.ask(connection.asking, ask, Holds)
         for step in settle(end.holds(held.base), held.base):
-            if isinstance(step, plan.Discard):
+            if isinstance(step, plan.DiscardThere):
                 sentence = "aborted by a user of the primary"
                 discard = Discard(generation=replication_set.generation, run=step.point, sentence=sentence)
                 connection.channel.ask(connection.asking, discard, Done)
@@ -300,7 +300,7 @@ class Reconciler:
                     "before the abort: it counts as a success.",
                 )
 
-    def _compare(self, connection: Connection, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
+    def _compare(self, connection: DialedConnection, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
         there = set(connection.channel.ask(connection.asking, ListSets(), SetsHeld).sets)
         for replication_set in sets:
             if replication_set.uuid in there:

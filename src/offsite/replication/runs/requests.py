@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import Diverged, NotAllowed, OffsiteError, SnapshotNotFound
+from offsite.errors import NotAllowed, OffsiteError, SetDiverged, SnapshotNotFound
 from offsite.events import Report
 from offsite.pools.ancestry import is_snapshot_of
 from offsite.pools.protocol import ImageInfo, Pool
@@ -27,7 +27,7 @@ from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.preparation import Preparation
-from offsite.replication.runs.run_points import RunPoints, Source
+from offsite.replication.runs.run_points import RunPoints, RunSource
 from offsite.store.database import Database
 
 
@@ -65,7 +65,7 @@ class RunRequests:
         """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and
         `last_snapshot` that of the newest there is.
 
-        Raises NotAllowed on the secondary and for a suspended set, Diverged, SnapshotNotFound, and what
+        Raises NotAllowed on the secondary and for a suspended set, SetDiverged, SnapshotNotFound, and what
         Preparation.prepare does.
         """
         replication_set = self._find(set_uuid)
@@ -124,7 +124,7 @@ class RunRequests:
         with self._database.read() as connection:
             half = other_halves.find_other_half(connection, replication_set.id)
             if half is not None and half.is_diverged:
-                raise Diverged(other_halves.sentence_of(connection, replication_set, half))
+                raise SetDiverged(other_halves.sentence_of(connection, replication_set, half))
         return replication_set
 
     # -- the point -----------------------------------------------------------------------------------------
@@ -144,10 +144,12 @@ class RunRequests:
                     request_run(connection, replication_set.id, run, number, RunEvent.DROP, now, error=why)
         return busy is not None
 
-    def _source(self, replication_set: SetRecord, snapshot: str | None = None, last_snapshot: bool = False) -> Source:
+    def _source(
+        self, replication_set: SetRecord, snapshot: str | None = None, last_snapshot: bool = False
+    ) -> RunSource:
         ids = tuple(member.image_id for member in replication_set.members)
         if snapshot is None and not last_snapshot:
-            return Source(ids)
+            return RunSource(ids)
         pool, primary = find_image(self._pools, ids[0])
         if last_snapshot:
             with self._database.read() as connection:
@@ -155,7 +157,7 @@ class RunRequests:
             found = _last_snapshot(pool, primary, own)
         else:
             found = _snapshot(pool, primary, snapshot or "")
-        return Source((found.id,), found.name, found.created_at)
+        return RunSource((found.id,), found.name, found.created_at)
 
     def _tell(self, replication_set: SetRecord, state: RunState) -> None:
         if state == "queued":

@@ -35,7 +35,7 @@ from offsite.store.database import Database
 
 
 @dataclass(frozen=True)
-class Source:
+class RunSource:
     """What a run is to send: the images; of a snapshot also its name, and since when it holds its data."""
 
     image_ids: tuple[int, ...]
@@ -50,7 +50,7 @@ class RunPoints:
         self._clock = clock
         self._report = report
 
-    def take(self, replication_set: SetRecord, run: str, number: int, source: Source) -> RunState:
+    def take(self, replication_set: SetRecord, run: str, number: int, source: RunSource) -> RunState:
         """Takes the point of a run that is being prepared: all members at one instant, durable on return.
 
         The run is running then, or queued behind the one that is; an older queued one is dropped.

@@ -32,7 +32,7 @@ from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.runs.reconciler import settings_of
-from offsite.replication.sets.settings import Settings, check_settings
+from offsite.replication.sets.settings import ChosenSettings, check_settings
 from offsite.replication.wire.messages import CreateSet, Done, NewMember
 from offsite.store.database import Database
 from offsite.store.tables.pools import images
@@ -51,7 +51,7 @@ class NewSet:
     group: Group | None = None
     secondary_pool: str | None = None
     secondary_name: str | None = None
-    settings: Settings = field(default_factory=Settings)
+    settings: ChosenSettings = field(default_factory=ChosenSettings)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _Plan:
     group: Group | None
     remote_group: str | None
     remote_pool: str
-    settings: Settings
+    settings: ChosenSettings
 
     @property
     def primary_name(self) -> str:

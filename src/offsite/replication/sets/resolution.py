@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import Diverged, InUse, NotAllowed
+from offsite.errors import InUse, NotAllowed, SetDiverged
 from offsite.events import Report
 from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
@@ -115,7 +115,7 @@ class Resolution:
                     f"replication set {replication_set.name} is not diverged any more; nothing has to be decided"
                 )
             if held.base is None or held.base != half.base:
-                raise Diverged(
+                raise SetDiverged(
                     f"the secondary of replication set {replication_set.name} holds another copy by now; look again"
                 )
             keep = Keep(base=held.base, generation=replication_set.generation)

@@ -26,7 +26,7 @@ from offsite.replication.runs.hooks import Hooks
 from offsite.replication.runs.reconciler import Reconciler
 from offsite.replication.sets.creation import NewSet, SetCreation
 from offsite.replication.sets.removal import remove_set
-from offsite.replication.sets.settings import Settings, check_settings
+from offsite.replication.sets.settings import ChosenSettings, check_settings
 from offsite.replication.sets.status import Status, status_of
 from offsite.replication.sets.view import SetInfo, SetMember
 from offsite.replication.transfer.receiver.fence import Fences
@@ -73,7 +73,7 @@ class Sets:
         self._reconciler.set_changed()
         return self.get(wanted.name)
 
-    def modify(self, name: str, settings: Settings, new_name: str | None = None) -> None:
+    def modify(self, name: str, settings: ChosenSettings, new_name: str | None = None) -> None:
         """Changes what is given, at once and also during a run: the queue policy counts for later requests, the
         basename already for what the secondary keeps of this run. The peer is told as soon as it can be.
 
@@ -82,7 +82,7 @@ class Sets:
         """
         replication_set = self.record(name)
         self._peers.check_primary(replication_set, "changed")
-        if settings == Settings() and new_name is None:
+        if settings == ChosenSettings() and new_name is None:
             raise BadParameter(f"nothing is given that replication set {replication_set.name} should have")
         self._check_hooks(settings)
         if new_name is not None:
@@ -161,7 +161,7 @@ class Sets:
         if queued is not None:
             raise InUse(f"replication set {replication_set.name} has a queued run; clear its queue first")
 
-    def _check_hooks(self, settings: Settings) -> None:
+    def _check_hooks(self, settings: ChosenSettings) -> None:
         for hook in (settings.before_snapshot, settings.after_snapshot):
             if hook:
                 self._hooks.check(hook)

@@ -13,7 +13,7 @@ from offsite.replication.runs.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_
 
 
 @dataclass(frozen=True)
-class Settings:
+class ChosenSettings:
     """None: as it is, or as it is by default. A hook of '' is none."""
 
     queue_policy: QueuePolicy | None = None
@@ -35,7 +35,7 @@ class Settings:
         }
 
 
-def check_settings(settings: Settings, *, of_group: bool, now: dict[str, Any] | None = None) -> None:
+def check_settings(settings: ChosenSettings, *, of_group: bool, now: dict[str, Any] | None = None) -> None:
     """Raises BadParameter for a value outside its rule, and for a history without a basename or a count.
 
     `now` is what the set has already.

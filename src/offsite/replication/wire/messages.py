@@ -223,7 +223,7 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     watermark: Position
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What both ends put on record about a run: the digest of all its batches, and the bytes of all its attempts."""
 
     digest: Digest
@@ -234,7 +234,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 class Holds(Message, frozen=True, kw_only=True):
     base: Uuid | None
-    outcome: Outcome | None  # of the run that sent the base, in case that its Committed was lost
+    outcome: RunOutcome | None  # of the run that sent the base, in case that its Committed was lost
     partial: Partial | None
     complete: RecoveryPoint | None = None  # the base, as there is to tell of it
 
@@ -305,7 +305,7 @@ class Commit(Message, frozen=True, kw_only=True):
 
 
 class Committed(Message, frozen=True, kw_only=True):
-    outcome: Outcome
+    outcome: RunOutcome
 
 
 class Look(Message, frozen=True, kw_only=True):

@@ -59,7 +59,7 @@ def _tell_failure(future: Future[None]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FinishedWork:
     """Something that was asked for has ended. `buffer` holds what was read behind `header_bytes` of room."""
 
     cookie: int
@@ -89,7 +89,7 @@ class Background:
         self._open_image = open_image
         self._flush = flush
         self._lock = threading.Lock()
-        self._done: list[Done] = []
+        self._done: list[FinishedWork] = []
         self._flushes: list[int] = []  # cookies that wait for a flush to begin
         self._flush_runs = False
         self._closed = False
@@ -130,7 +130,7 @@ class Background:
             self._start(size, job)
         return True
 
-    def give_back(self, done: Done) -> None:
+    def give_back(self, done: FinishedWork) -> None:
         """Its buffer is not needed any more."""
         self._held_bytes -= done.memory_bytes
         self._memory.give(done.memory_bytes)
@@ -150,7 +150,7 @@ class Background:
             self._flush_runs = True
         self._workers.flush(self._run_flushes)
 
-    def take_done(self) -> list[Done]:
+    def take_done(self) -> list[FinishedWork]:
         """What has ended since the last call. Does not wait: `wakeup` becomes readable when there is some."""
         try:
             os.eventfd_read(self.wakeup)
@@ -179,7 +179,7 @@ class Background:
         self.outstanding += 1
         self.outstanding_bytes += length
 
-    def _finish(self, done: list[Done]) -> None:
+    def _finish(self, done: list[FinishedWork]) -> None:
         with self._lock:
             if not self._closed:
                 self._done += done
@@ -190,28 +190,28 @@ class Background:
 
     def _read(self, cookie: int, offset: int, length: int, header_bytes: int) -> None:
         size = header_bytes + length
-        done = Done(cookie, nbd.EIO, "internal error", None, offset, length, size)
+        done = FinishedWork(cookie, nbd.EIO, "internal error", None, offset, length, size)
         try:
             if not self._closed:
                 buffer = memoryview(bytearray(size))
                 self._read_into(offset, buffer[header_bytes:])
-                done = Done(cookie, 0, "", buffer, offset, length, size)
+                done = FinishedWork(cookie, 0, "", buffer, offset, length, size)
         except (OffsiteError, OSError) as error:
-            done = Done(cookie, error_number(error), str(error), None, offset, length, size)
+            done = FinishedWork(cookie, error_number(error), str(error), None, offset, length, size)
         finally:
             self._finish([done])
 
     def _warm(self, cookie: int, offset: int, length: int) -> None:
-        done = Done(cookie, nbd.EIO, "internal error", None, offset, length)
+        done = FinishedWork(cookie, nbd.EIO, "internal error", None, offset, length)
         try:
             buffer = memoryview(bytearray(min(length, WARM_PIECE_BYTES)))
             for at in range(0, length, WARM_PIECE_BYTES):
                 if self._closed:
                     break
                 self._read_into(offset + at, buffer[: length - at])
-            done = Done(cookie, 0, "", None, offset, length)
+            done = FinishedWork(cookie, 0, "", None, offset, length)
         except (OffsiteError, OSError) as error:
-            done = Done(cookie, error_number(error), str(error), None, offset, length)
+            done = FinishedWork(cookie, error_number(error), str(error), None, offset, length)
         finally:
             self._finish([done])
 
@@ -237,7 +237,7 @@ class Background:
             except (OffsiteError, OSError) as error:
                 number, sentence = error_number(error), str(error)
             finally:
-                self._finish([Done(cookie, number, sentence, None, 0, 0) for cookie in cookies])
+                self._finish([FinishedWork(cookie, number, sentence, None, 0, 0) for cookie in cookies])
 
 
 def error_number(error: OffsiteError | OSError) -> int:

@@ -38,7 +38,7 @@ class ClientStalled(ClientGone):
     """A deadline has passed: the client is silent, or takes no replies."""
 
 
-class Channel(Protocol):
+class ClientChannel(Protocol):
     """All methods that wait raise ClientGone when the connection breaks."""
 
     is_hurried: Callable[[], bool]  # whether replies have to be taken faster than usual
@@ -70,7 +70,7 @@ class Channel(Protocol):
 
 
 class PlainChannel:
-    """See Channel."""
+    """See ClientChannel."""
 
     def __init__(self, sock: socket.socket, send_seconds: float) -> None:
         self.socket = sock
@@ -152,7 +152,7 @@ class PlainChannel:
 
 
 class TlsChannel:
-    """See Channel. Takes the socket of a plain channel over; `shake_hands` comes before all else but `cut`."""
+    """See ClientChannel. Takes the socket of a plain channel over; `shake_hands` comes before all else but `cut`."""
 
     def __init__(self, plain: PlainChannel, context: ssl.SSLContext) -> None:
         """Waits for nothing. Raises ClientGone."""

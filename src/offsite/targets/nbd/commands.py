@@ -14,7 +14,7 @@ from offsite.pools.protocol import OpenImage
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
 from offsite.targets.nbd.background import Background, error_number
-from offsite.targets.nbd.negotiation import Outcome
+from offsite.targets.nbd.negotiation import Negotiated
 from offsite.targets.nbd.replies import BUFFER_BYTES, Replies
 from offsite.targets.nbd.requests import Request
 
@@ -35,7 +35,7 @@ _FLAGS = {
 }
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is answered with an error of NBD; the connection goes on."""
 
     def __init__(self, error: int, sentence: str) -> None:
@@ -46,7 +46,7 @@ class Refused(Exception):
 class Commands:
     """What one connection's requests do. Only for its thread."""
 
-    def __init__(self, image: OpenImage, outcome: Outcome, replies: Replies, background: Background) -> None:
+    def __init__(self, image: OpenImage, outcome: Negotiated, replies: Replies, background: Background) -> None:
         self._image = image
         self._export = outcome.export
         self._allocation_id = outcome.allocation_id
@@ -79,7 +79,7 @@ class Commands:
                 else:
                     self._write_zeroes(offset, length, flags)
                 self.acknowledge_written(cookie, flags)
-        except Refused as refusal:
+        except RequestRefused as refusal:
             self._replies.put_error(cookie, refusal.error, str(refusal))
         except (OffsiteError, OSError) as error:
             self._replies.put_error(cookie, error_number(error), str(error))
@@ -90,19 +90,19 @@ class Commands:
         kind, flags = codec.command(head)
         allowed = _FLAGS.get(kind)
         if allowed is None:
-            raise Refused(nbd.EINVAL, f"command {kind} is not known here")
+            raise RequestRefused(nbd.EINVAL, f"command {kind} is not known here")
         if flags & ~allowed or (flags & nbd.CMD_FLAG_DF and not self._replies.structured):
-            raise Refused(nbd.EINVAL, f"command {kind} does not take the flags {flags:#x}")
+            raise RequestRefused(nbd.EINVAL, f"command {kind} does not take the flags {flags:#x}")
         if kind in _WRITING and self._export.read_only:
-            raise Refused(nbd.EPERM, f"{self._export.name!r} is mapped read-only")
+            raise RequestRefused(nbd.EPERM, f"{self._export.name!r} is mapped read-only")
         if kind == nbd.CMD_FLUSH:
             return
         size = self.size()
         if offset + length > size:
             error = nbd.ENOSPC if kind in (nbd.CMD_WRITE, nbd.CMD_WRITE_ZEROES) else nbd.EINVAL
-            raise Refused(error, f"{length} bytes at {offset} go beyond the size of {size} bytes")
+            raise RequestRefused(error, f"{length} bytes at {offset} go beyond the size of {size} bytes")
         if kind in (nbd.CMD_READ, nbd.CMD_CACHE) and length > nbd.PAYLOAD_BYTES_MAX:
-            raise Refused(nbd.EINVAL, f"{length} bytes are more than {nbd.PAYLOAD_BYTES_MAX} in one request")
+            raise RequestRefused(nbd.EINVAL, f"{length} bytes are more than {nbd.PAYLOAD_BYTES_MAX} in one request")
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Commands:
     def _block_status(self, cookie: int, offset: int, length: int, flags: int) -> None:
         if self._allocation_id is None or length == 0:
             why = "of nothing" if length == 0 else f"without the context {nbd.BASE_ALLOCATION}"
-            raise Refused(nbd.EINVAL, f"block status {why}")
+            raise RequestRefused(nbd.EINVAL, f"block status {why}")
         most = 1 if flags & nbd.CMD_FLAG_REQ_ONE else EXTENTS_MAX
         self._image.begin()
         try:
@@ -192,7 +192,7 @@ class Commands:
     def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
         allocate = bool(flags & nbd.CMD_FLAG_NO_HOLE)
         if flags & nbd.CMD_FLAG_FAST_ZERO and (allocate or not self._has_whole_page(offset, length)):
-            raise Refused(nbd.ENOTSUP, "zeroes are no faster than a write here")
+            raise RequestRefused(nbd.ENOTSUP, "zeroes are no faster than a write here")
         for at, piece in _pieces(offset, length, ALLOCATE_PIECE_BYTES if allocate else DISCARD_PIECE_BYTES):
             self._image.begin()
             try:

@@ -24,9 +24,9 @@ from offsite.clock import Clock
 from offsite.errors import NoPlace, NotAllowed, OffsiteError
 from offsite.targets.nbd import identity
 from offsite.targets.nbd.background import Workers
-from offsite.targets.nbd.channel import Channel, ClientGone, ClientStalled, PlainChannel, TlsChannel
+from offsite.targets.nbd.channel import ClientChannel, ClientGone, ClientStalled, PlainChannel, TlsChannel
 from offsite.targets.nbd.exports import Export, Exports
-from offsite.targets.nbd.negotiation import Negotiation, Outcome, State, TlsMode
+from offsite.targets.nbd.negotiation import Negotiated, Negotiation, State, TlsMode
 from offsite.targets.nbd.transmission import Transmission
 
 CertificateRule = Literal["certificate optional", "certificate required"]
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServingSettings:
     """What all connections of a server share."""
 
     exports: Exports
@@ -53,7 +53,7 @@ class Settings:
 class InitiatorLookup:
     """The exports as `initiator` sees them. See negotiation.Lookup."""
 
-    def __init__(self, settings: Settings, initiator: str, settle: Callable[[], None]) -> None:
+    def __init__(self, settings: ServingSettings, initiator: str, settle: Callable[[], None]) -> None:
         self._exports = settings.exports
         self._initiator = initiator
         self._settle = settle
@@ -72,10 +72,10 @@ class InitiatorLookup:
         return ""
 
 
-class Connection:
+class ClientConnection:
     """`run` is for the connection's own thread; `cut` and the attributes are for all."""
 
-    def __init__(self, sock: socket.socket, client_address: str, settings: Settings) -> None:
+    def __init__(self, sock: socket.socket, client_address: str, settings: ServingSettings) -> None:
         self.client_address = client_address
         self.initiator = identity.initiator_id(client_address, None)
         self.export: Export | None = None  # once it is chosen
@@ -83,7 +83,7 @@ class Connection:
         self.place: Place | None = None  # which the server gives it
         self._settings = settings
         self._plain = PlainChannel(sock, settings.send_seconds)
-        self._channel: Channel = self._plain
+        self._channel: ClientChannel = self._plain
         self._cut_how: int | None = None  # the last one asked for
 
     def run(self) -> None:
@@ -178,7 +178,7 @@ class Connection:
             raise NotAllowed(f"{export.name!r} is not mapped to {self.initiator} any more")
         exports.seen(self.initiator, self._settings.clock.now())
 
-    def _transmit(self, outcome: Outcome, left_over: bytes) -> None:
+    def _transmit(self, outcome: Negotiated, left_over: bytes) -> None:
         _prefer_batches()
         with closing(Transmission(self._channel, outcome, self._settings.workers, self.initiator)) as transmission:
             transmission.run(left_over)

@@ -24,7 +24,7 @@ from offsite.errors import ProtocolError
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import options
 from offsite.targets.nbd.exports import Export
-from offsite.targets.nbd.options import InvalidOption, Option
+from offsite.targets.nbd.options import HandshakeOption, InvalidOption
 
 TlsMode = Literal["off", "offered", "required"]
 
@@ -52,7 +52,7 @@ class Lookup(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Negotiated:
     """What was agreed on."""
 
     export: Export
@@ -63,7 +63,7 @@ class Outcome:
 class Negotiation:
     def __init__(self, lookup: Lookup, tls: TlsMode) -> None:
         self.state = State.FLAGS
-        self.outcome: Outcome | None = None
+        self.outcome: Negotiated | None = None
         self._lookup = lookup
         self._tls = tls
         self._received = bytearray()
@@ -105,7 +105,7 @@ class Negotiation:
         self._structured = False  # nothing that was said in the clear is kept
         self._context_name = None
 
-    def _answer(self, option: Option) -> bytes:
+    def _answer(self, option: HandshakeOption) -> bytes:
         if option.number == nbd.OPT_STARTTLS:
             return self._start_tls(option)
         if option.number == nbd.OPT_ABORT:
@@ -123,14 +123,14 @@ class Negotiation:
         except InvalidOption as error:
             return _error(option, nbd.REP_ERR_INVALID, str(error))
 
-    def _start_tls(self, option: Option) -> bytes:
+    def _start_tls(self, option: HandshakeOption) -> bytes:
         if option.data or self._tls == "off":
             why = "takes no data" if option.data else "cannot be had here, or has been started"
             return _error(option, nbd.REP_ERR_INVALID, f"TLS {why}")
         self.state = State.TLS
         return options.reply(option.number, nbd.REP_ACK)
 
-    def _export_name(self, option: Option) -> bytes:
+    def _export_name(self, option: HandshakeOption) -> bytes:
         """NBD_OPT_EXPORT_NAME, which cannot be answered with an error: the session ends instead."""
         self.state = State.ENDED
         if self._tls == "required":
@@ -144,12 +144,12 @@ class Negotiation:
         zeroes = b"" if self._client_flags & nbd.FLAG_NO_ZEROES else bytes(124)
         return options.export_payload(export.size_bytes, self._choose(export)) + zeroes
 
-    def _list(self, option: Option) -> bytes:
+    def _list(self, option: HandshakeOption) -> bytes:
         _expect_no_data(option)
         replies = [options.server_reply(export.name, export.description) for export in self._lookup.visible()]
         return b"".join(replies) + options.reply(option.number, nbd.REP_ACK)
 
-    def _info(self, option: Option) -> bytes:
+    def _info(self, option: HandshakeOption) -> bytes:
         """NBD_OPT_INFO and NBD_OPT_GO."""
         request = options.parse_info_request(option.data)
         export = self._lookup.find(request.name)
@@ -173,12 +173,12 @@ class Negotiation:
         replies = [options.info_reply(option.number, item, payload) for item, payload in items.items()]
         return b"".join(replies) + options.reply(option.number, nbd.REP_ACK)
 
-    def _structured_reply(self, option: Option) -> bytes:
+    def _structured_reply(self, option: HandshakeOption) -> bytes:
         _expect_no_data(option)
         self._structured = True
         return options.reply(option.number, nbd.REP_ACK)
 
-    def _meta_context(self, option: Option) -> bytes:
+    def _meta_context(self, option: HandshakeOption) -> bytes:
         """NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT."""
         setting = option.number == nbd.OPT_SET_META_CONTEXT
         if setting:
@@ -201,11 +201,11 @@ class Negotiation:
     def _choose(self, export: Export) -> int:
         """Ends the negotiation with `export`; returns its transmission flags."""
         context = _ALLOCATION_ID if self._context_name == export.name else None
-        self.outcome = Outcome(export, self._structured, context)
+        self.outcome = Negotiated(export, self._structured, context)
         self.state = State.TRANSMISSION
         return transmission_flags(export, structured_replies=self._structured)
 
-    _ANSWERS: ClassVar[dict[int, Callable[[Negotiation, Option], bytes]]] = {
+    _ANSWERS: ClassVar[dict[int, Callable[[Negotiation, HandshakeOption], bytes]]] = {
         nbd.OPT_LIST: _list,
         nbd.OPT_INFO: _info,
         nbd.OPT_GO: _info,
@@ -226,14 +226,14 @@ def transmission_flags(export: Export, *, structured_replies: bool) -> int:
     return flags
 
 
-def _expect_no_data(option: Option) -> None:
+def _expect_no_data(option: HandshakeOption) -> None:
     if option.data:
         raise InvalidOption(f"option {option.number} takes no data, {len(option.data)} bytes came")
 
 
-def _unknown(option: Option, name: str) -> bytes:
+def _unknown(option: HandshakeOption, name: str) -> bytes:
     return _error(option, nbd.REP_ERR_UNKNOWN, f"no export {name!r} is mapped to this initiator")
 
 
-def _error(option: Option, kind: int, sentence: str) -> bytes:
+def _error(option: HandshakeOption, kind: int, sentence: str) -> bytes:
     return options.error_reply(option.number, kind, sentence)

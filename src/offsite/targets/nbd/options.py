@@ -27,7 +27,7 @@ class InvalidOption(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class HandshakeOption:
     number: int
     data: bytes
 
@@ -60,7 +60,7 @@ def parse_client_flags(data: bytes | bytearray) -> int:
     return flags
 
 
-def parse_option(data: bytes | bytearray) -> tuple[Option, int] | None:
+def parse_option(data: bytes | bytearray) -> tuple[HandshakeOption, int] | None:
     """The option that `data` begins with, and its length in bytes; None while it is incomplete.
 
     Raises ProtocolError for what is no option, as soon as that can be told, and for one that is too long.
@@ -76,7 +76,7 @@ def parse_option(data: bytes | bytearray) -> tuple[Option, int] | None:
     end = _OPTION.size + length
     if len(data) < end:
         return None
-    return Option(number, bytes(data[_OPTION.size : end])), end
+    return HandshakeOption(number, bytes(data[_OPTION.size : end])), end
 
 
 def parse_export_name(data: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offsite.targets.nbd import requests as codec
 from offsite.targets.nbd.buffers import new_buffer
-from offsite.targets.nbd.channel import Channel
+from offsite.targets.nbd.channel import ClientChannel
 
 BUFFER_BYTES = 2 << 20
 _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
@@ -19,7 +19,7 @@ class Replies:
     `filled` on: see transmission.
     """
 
-    def __init__(self, channel: Channel, *, structured: bool) -> None:
+    def __init__(self, channel: ClientChannel, *, structured: bool) -> None:
         self.structured = structured
         self.header_bytes = codec.DATA_CHUNK_BYTES if structured else codec.SIMPLE_REPLY_BYTES  # before data read
         self.buffer = new_buffer(BUFFER_BYTES)

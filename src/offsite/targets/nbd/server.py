@@ -26,7 +26,7 @@ from offsite.errors import BadParameter, InUse, NoPlace
 from offsite.events import ignore
 from offsite.targets.nbd import identity
 from offsite.targets.nbd.background import Workers
-from offsite.targets.nbd.connection import Connection, Settings
+from offsite.targets.nbd.connection import ClientConnection, ServingSettings
 from offsite.targets.nbd.exports import Exports
 from offsite.targets.nbd.memory import Memory
 
@@ -68,7 +68,7 @@ class NbdServer:
         self._listen = tuple(listen)
         clock = clock or SystemClock()
         self._admission = admission or Admission("over NBD", lambda: CONNECTIONS_MAX, ignore, clock)
-        self._settings = Settings(
+        self._settings = ServingSettings(
             exports=exports,
             tls_contexts={
                 "certificate optional": authority.server_context(require_client_certificate=False),
@@ -84,7 +84,7 @@ class NbdServer:
             certificates=certificates,
         )
         self._lock = threading.Lock()
-        self._connections: dict[Connection, threading.Thread] = {}
+        self._connections: dict[ClientConnection, threading.Thread] = {}
         self._listeners: list[socket.socket] = []
         self._stopping = threading.Event()
         self._wakeup = _CLOSED  # eventfd that wakes the acceptor
@@ -134,7 +134,7 @@ class NbdServer:
         are left at `timeout_seconds`."""
         return self._end(lambda connection: not self._may_go_on(connection), time.monotonic() + timeout_seconds)
 
-    def _may_go_on(self, connection: Connection) -> bool:
+    def _may_go_on(self, connection: ClientConnection) -> bool:
         try:
             connection.check_certificate()
         except CertificateRevoked:
@@ -150,7 +150,7 @@ class NbdServer:
 
     # -- ending ----------------------------------------------------------------------------------------------
 
-    def _end(self, chosen: Callable[[Connection], bool], deadline: float) -> int:
+    def _end(self, chosen: Callable[[ClientConnection], bool], deadline: float) -> int:
         with self._lock:
             found = dict(self._connections)
         ending = {connection: thread for connection, thread in found.items() if chosen(connection)}
@@ -190,7 +190,7 @@ class NbdServer:
             return
         sock.setblocking(True)
         client_address = identity.UNIX if listener.family == socket.AF_UNIX else str(peer[0])
-        connection = Connection(sock, client_address, self._settings)
+        connection = ClientConnection(sock, client_address, self._settings)
         try:
             connection.place = self._admission.arrive(client_address, partial(connection.cut, socket.SHUT_RDWR))
         except NoPlace:
@@ -198,7 +198,7 @@ class NbdServer:
             return
         self._start(connection)
 
-    def _start(self, connection: Connection) -> None:
+    def _start(self, connection: ClientConnection) -> None:
         thread = threading.Thread(target=self._serve, args=(connection,), name="nbd", daemon=True)
         with self._lock:
             self._connections[connection] = thread
@@ -210,13 +210,13 @@ class NbdServer:
             _log.warning("NBD connection refused", client=connection.client_address, reason=f"no thread: {error}")
             self._stopping.wait(_PAUSE_SECONDS)
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, connection: ClientConnection) -> None:
         try:
             connection.run()
         finally:
             self._forget(connection)
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ClientConnection) -> None:
         if connection.place is not None:
             connection.place.leave()
         with self._lock:

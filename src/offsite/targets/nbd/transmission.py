@@ -19,11 +19,11 @@ from offsite.errors import OffsiteError, ProtocolError
 from offsite.pools.protocol import OpenImage
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
-from offsite.targets.nbd.background import Background, Done, Workers, error_number
+from offsite.targets.nbd.background import Background, FinishedWork, Workers, error_number
 from offsite.targets.nbd.buffers import new_buffer
-from offsite.targets.nbd.channel import Channel, ClientGone
-from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, Refused
-from offsite.targets.nbd.negotiation import Outcome
+from offsite.targets.nbd.channel import ClientChannel, ClientGone
+from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, RequestRefused
+from offsite.targets.nbd.negotiation import Negotiated
 from offsite.targets.nbd.replies import BUFFER_BYTES as REPLIES_BYTES
 from offsite.targets.nbd.replies import Replies
 from offsite.targets.nbd.requests import REQUEST_BYTES, SIMPLE_REPLY_BYTES, Request
@@ -39,7 +39,7 @@ _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
 
 
 class Transmission:
-    def __init__(self, channel: Channel, outcome: Outcome, workers: Workers, holder: str) -> None:
+    def __init__(self, channel: ClientChannel, outcome: Negotiated, workers: Workers, holder: str) -> None:
         export = outcome.export
         self._channel = channel
         self._read_only = export.read_only
@@ -214,7 +214,7 @@ class Transmission:
         buffer, refusal = self._buffer, None
         try:
             self._commands.check(request)
-        except Refused as error:
+        except RequestRefused as error:
             refusal = error.error, str(error)
         while remaining:
             have = end - start
@@ -256,7 +256,7 @@ class Transmission:
     def _is_gone(self) -> bool:
         return bool(self._gone_poll.poll(0))
 
-    def _answer(self, done: Done) -> None:
+    def _answer(self, done: FinishedWork) -> None:
         replies = self._replies
         if done.error:
             replies.put_error(done.cookie, done.error, done.sentence)

@@ -32,7 +32,7 @@ from offsite.replication.records.set_records import SetRecord
 from offsite.replication.roles.generation import check_generation
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
-from offsite.replication.transfer.receiver.partial_point import Background, PartialPoint
+from offsite.replication.transfer.receiver.partial_point import BackgroundWork, PartialPoint
 from offsite.replication.transfer.receiver.run_history import RunHistory
 from offsite.replication.wire.batch import Arrived, check_sizes
 from offsite.replication.wire.messages import (
@@ -44,9 +44,9 @@ from offsite.replication.wire.messages import (
     Holds,
     Keep,
     Kept,
-    Outcome,
     Position,
     Ready,
+    RunOutcome,
 )
 from offsite.store.database import Database
 from offsite.units import format_size
@@ -66,7 +66,7 @@ def holds(database: Database, pool: Pool, replication_set: SetRecord) -> Holds:
     outcome = None
     if run is not None and run.set_id == replication_set.id and run.digest is not None:
         digest = bytes.fromhex(run.digest)
-        outcome = Outcome(
+        outcome = RunOutcome(
             digest=digest,
             changed_bytes=run.changed_bytes,
             wire_bytes=run.wire_bytes,
@@ -85,7 +85,7 @@ class ReceiverEndpoint:
         clock: Clock,
         replication_set: SetRecord,
         fence: Fence,
-        background: Background,
+        background: BackgroundWork,
         wire_bytes: Callable[[], int],
         report: Report,
     ) -> None:
@@ -245,7 +245,7 @@ class ReceiverEndpoint:
         """One transaction: the clones' content becomes the volumes, the clones the new base, the old one goes."""
         filling = self._expect_filling()
         self.close()
-        outcome = Outcome(digest=commit.digest, changed_bytes=filling.changed_bytes, wire_bytes=filling.wire_bytes)
+        outcome = RunOutcome(digest=commit.digest, changed_bytes=filling.changed_bytes, wire_bytes=filling.wire_bytes)
         with self._fence.held_by(self):
             with self._database.read() as connection:
                 self._check_still_secondary(connection, commit.generation)
@@ -287,7 +287,7 @@ class ReceiverEndpoint:
             )
         return Committed(outcome=outcome)
 
-    def _write_outcome(self, connection: Connection, commit: Commit, outcome: Outcome) -> None:
+    def _write_outcome(self, connection: Connection, commit: Commit, outcome: RunOutcome) -> None:
         """A run that first finishes the point of an older one is not at its end with that."""
         digest = outcome.digest.hex()
         facts = RunFacts(changed_bytes=outcome.changed_bytes, wire_bytes=outcome.wire_bytes)

@@ -30,7 +30,7 @@ FLUSH_BYTES = 64 << 20
 FLUSH_SECONDS = 1.0
 
 
-class Background(Protocol):
+class BackgroundWork(Protocol):
     """Where flushes run, one after the other: a thread, or a simulator's turn."""
 
     def submit(self, task: Callable[[], None], /) -> Future[None]: ...
@@ -53,7 +53,7 @@ class PartialPoint:
         run: RunRecord,
         fence: Fence,
         owner: object,
-        background: Background,
+        background: BackgroundWork,
         clock: Clock,
         wire_bytes: Callable[[], int],
     ) -> None:

@@ -9,8 +9,7 @@ from sqlalchemy import Connection
 
 from offsite import events
 from offsite.clock import Clock
-from offsite.errors import DigestsDiffer, ObjectNotFound
-from offsite.errors import Diverged as DivergedError
+from offsite.errors import DigestsDiffer, ObjectNotFound, SetDiverged
 from offsite.events import Report, ignore
 from offsite.pools.protocol import Delete, Pool
 from offsite.replication.points import other_halves, point_records
@@ -28,7 +27,7 @@ from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.transfer.sender.block_diff import MemberDifference
 from offsite.replication.transfer.sender.machine import PointDescription
-from offsite.replication.wire.messages import HistorySnapshot, Outcome
+from offsite.replication.wire.messages import HistorySnapshot, RunOutcome
 from offsite.store.database import Database
 
 _OVERTAKEN = "the secondary holds a newer point of this set already"
@@ -82,9 +81,9 @@ class SenderEndpoint:
         old: Sequence[int | None] = self._point(base).image_ids if base else [None] * len(new)
         return [MemberDifference(o, n) for o, n in zip(old, new, strict=True)]
 
-    def do(self, step: Adopt | Forget | Outdated | Diverged, outcome: Outcome | None) -> bool:
+    def do(self, step: Adopt | Forget | Outdated | Diverged, outcome: RunOutcome | None) -> bool:
         """Returns whether it is done: a point of which there are no images, or of whose aborted run the secondary holds
-        something else, is not adopted, but forgotten. Raises errors.Diverged for that step, once it is on record."""
+        something else, is not adopted, but forgotten. Raises SetDiverged for that step, once it is on record."""
         if isinstance(step, Outdated):
             self._other_halves.found(self._set, Relation.OLDER, step.base, step.theirs)
             return True
@@ -92,14 +91,14 @@ class SenderEndpoint:
             self._other_halves.found(self._set, Relation.DIVERGED, step.base, step.theirs)
             with self._database.read() as connection:
                 peer = peer_records.peer_name(connection, self._set.peer_id)
-            raise DivergedError(diverged_sentence(self._set, peer, step.ours, step.theirs))
+            raise SetDiverged(diverged_sentence(self._set, peer, step.ours, step.theirs))
         with self._locks.recording(self._set.uuid, self._set.name):
             if isinstance(step, Adopt):
                 return self._adopt(step.point, outcome)
             self._drop([point for point in self._points() if point.uuid == step.point])
             return True
 
-    def _adopt(self, uuid: str, outcome: Outcome | None) -> bool:
+    def _adopt(self, uuid: str, outcome: RunOutcome | None) -> bool:
         """The point becomes the base; older points, and the run that took it, are done with."""
         with self._database.read() as connection:
             held = point_records.set_points(connection, self._set.id)
@@ -142,7 +141,7 @@ class SenderEndpoint:
             self._report(events.HISTORY_NAME_IN_USE, following.sentence(self._set.name))
         return True
 
-    def _differing(self, run: RunRecord | None, outcome: Outcome | None) -> str | None:
+    def _differing(self, run: RunRecord | None, outcome: RunOutcome | None) -> str | None:
         """Tells when the secondary has committed something else than what was sent."""
         if outcome is None or run is None or run.digest is None or run.digest == outcome.digest.hex():
             return None
@@ -155,7 +154,7 @@ class SenderEndpoint:
             self._report(events.DIGESTS_DIFFER, told)
         return sentence
 
-    def _following(self, connection: Connection, run: RunRecord | None, outcome: Outcome | None) -> Following | None:
+    def _following(self, connection: Connection, run: RunRecord | None, outcome: RunOutcome | None) -> Following | None:
         """What to do when the secondary has kept the run under another number than it was to have. The point that a
         later run finishes is asked to leave nothing there."""
         replication_set = set_records.find_set(connection, self._set.uuid)

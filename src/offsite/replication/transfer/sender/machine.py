@@ -35,8 +35,8 @@ from offsite.replication.wire.messages import (
     Committed,
     HistorySnapshot,
     Holds,
-    Outcome,
     Ready,
+    RunOutcome,
     Working,
     told_instant,
 )
@@ -77,7 +77,7 @@ class Do:
     """Take a step that concerns the primary alone. Gets None."""
 
     step: Adopt | Forget | Outdated | Diverged
-    outcome: Outcome | None  # of the point that the other side committed last
+    outcome: RunOutcome | None  # of the point that the other side committed last
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class SenderMachine:
             else:
                 yield Do(step, outcome)
 
-    def _send(self, step: Send) -> Generator[Action, Answer, Outcome]:
+    def _send(self, step: Send) -> Generator[Action, Answer, RunOutcome]:
         description = yield Describe(step.point)
         assert isinstance(description, PointDescription)
         begin = Begin(

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PACKAGES := qemu-utils nbdkit libnbd-bin nbdfuse fio e2fsprogs xfsprogs btrfs-progs strace
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast soak check bench clean system-packages
+.PHONY: help demo test test-fast soak check bench docs clean system-packages
 
 help:
 	@echo "make demo       two systems on this machine, and a volume that replicates itself (DEMO_EXIT=1: end when done)"
@@ -15,6 +15,7 @@ help:
 	@echo "make soak       the simulator, seed after seed on all cores, until stopped or one fails (SOAK='--from 5000')"
 	@echo "make check      ruff, mypy --strict, import-linter"
 	@echo "make bench      Offsite beside its peers, one table, in benchmarks/RESULTS.md"
+	@echo "make docs       docs/commands.md, from the declarations of the commands"
 
 # The virtual environment is made anew when what it holds is to change.
 $(VENV)/.run: pyproject.toml constraints.txt
@@ -43,6 +44,9 @@ check: $(VENV)/.develop
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.run
+	$(BIN)/python -m offsite.interfaces.cli.reference > docs/commands.md
 
 bench: $(VENV)/.develop system-packages
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from offsite.errors import OffsiteError
-from offsite.interfaces.cli import replicate_wait
+from offsite.interfaces.cli import reference, replicate_wait
 from offsite.interfaces.cli.help import VERBS
 from offsite.interfaces.cli.options import parse_options
 from offsite.management.command_table.parser import UsageError, find, parse, split
@@ -37,7 +37,8 @@ from tests.management.notice_receivers import web_hook
 from tests.systems import wait_until
 
 ROOT = Path(__file__).parents[3]
-PAGES = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
+REFERENCE = ROOT / "docs" / "commands.md"  # made from the table
+PAGES = [*sorted({*ROOT.glob("docs/*.md")} - {REFERENCE}), ROOT / "README.md"]
 WRITTEN_AT = 1_795_600_000.0  # 2026-11-25: what the pages show as the future stays so
 _FENCED = re.compile(r"^( *)```[a-z]*\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
@@ -112,6 +113,18 @@ def test_a_command_that_is_mentioned_can_be_typed_so(page: str, text: str) -> No
     _, rest = find(TABLE, line.words)
     if rest:
         parse(TABLE, line.words)
+
+
+def test_the_reference_page_is_as_the_declarations_are() -> None:
+    """`make docs` makes it anew."""
+    assert REFERENCE.read_text() == reference.page(TABLE)
+
+
+def test_each_example_can_be_typed_so() -> None:
+    for command in TABLE:
+        for example in command.examples:
+            call = parse(TABLE, parse_options(split(example)).words)
+            assert call.command is command, example
 
 
 # -- two systems that do it -------------------------------------------------------------------------------------------

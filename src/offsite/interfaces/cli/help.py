@@ -56,7 +56,7 @@ def overview(table: Table) -> str:
 def of_command(command: Command) -> str:
     lines = [f"offsite {command.syntax}", "", command.help]
     if command.parameters:
-        lines += ["", "Parameters", *_columns([_described(each) for each in command.parameters])]
+        lines += ["", "Parameters", *_columns([described(each) for each in command.parameters])]
     lines += _options(command.text)
     if command.examples:
         lines += ["", "For example", *(f"  offsite {each}" for each in command.examples)]
@@ -73,7 +73,8 @@ def _options(command: str) -> list[str]:
     return ["", "Options", *_columns([(option.syntax, option.help) for option in own])] if own else []
 
 
-def _described(parameter: Parameter) -> tuple[str, str]:
+def described(parameter: Parameter) -> tuple[str, str]:
+    """How it is typed, and what it means."""
     if parameter.type is None:
         return parameter.name, parameter.help
     value = parameter.type.placeholder

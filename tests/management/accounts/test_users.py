@@ -284,6 +284,15 @@ def test_only_who_manages_may_connect_systems(place: Place) -> None:
     assert place.events[-1] == "A login as 'anna' from a system at 192.0.2.1 failed."
 
 
+def test_a_right_password_of_who_may_not_manage_counts_as_a_wrong_one(place: Place) -> None:
+    """Else a peer port could be used to find passwords: who has found one would never be stopped."""
+    place.users.create("otto", PASSWORD, Role.MONITOR)
+    for _ in range(login_throttle.PAIR_MAX):
+        assert not place.users.may_manage("otto", PASSWORD, "192.0.2.9")
+    with pytest.raises(TooManyLogins):
+        place.users.may_manage("otto", PASSWORD, "192.0.2.9")
+
+
 @pytest.mark.parametrize(
     ("name", "password", "rule"),
     [

@@ -194,6 +194,22 @@ def test_requests_that_come_too_fast_wait_for_their_turn(newark: Site) -> None:
     assert len(waits) == 2, "an hour without requests is no reason for more of them, nor is another peer"
 
 
+def test_every_request_of_a_peer_waits_for_its_turn(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a peer could keep this system busy."""
+    turns = list[str]()
+    monkeypatch.setattr(newark.replication.peer_api.pace, "take_turn", lambda peer: turns.append(peer.name))
+    for ticker in london.replication._tickers:
+        ticker.stop(5)
+    peers = london.replication.peers
+    with peers.connect(peers.record("Newark")) as connection:
+        before = len(turns)
+        for _ in range(3):
+            connection.channel.ask(connection.asking, messages.ListSets(), messages.SetsHeld)
+    assert turns[before:] == ["London"] * 3
+
+
 def test_what_a_peer_causes_is_told_as_caused_by_a_peer(london: Site, newark: Site) -> None:
     """Its events have room of their own: whichever thread of a session tells them."""
     sources: dict[events.EventKind, Source] = {}

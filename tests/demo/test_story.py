@@ -17,10 +17,10 @@ from offsite.errors import ProtocolError
 
 
 @pytest.mark.slow
-def test_the_demo_runs_from_nothing_to_its_last_check(tmp_path: Path) -> None:
+def test_the_demo_runs_from_nothing_to_its_last_check(short_directory: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "offsite", "demo"],
-        env=os.environ | {"DEMO_EXIT": "1", "TMPDIR": str(tmp_path)},
+        env=os.environ | {"DEMO_EXIT": "1", "TMPDIR": str(short_directory)},
         capture_output=True,
         text=True,
         timeout=110,
@@ -31,7 +31,7 @@ def test_the_demo_runs_from_nothing_to_its_last_check(tmp_path: Path) -> None:
     assert "byte for byte" in done.stdout
     for shown in ("Shop_0002-2", "run of replication set ShopDR was aborted", "Schedule EveryHour was created"):
         assert shown in done.stdout
-    assert list(tmp_path.iterdir()) == [], "what the demo made has to be gone when it ends"
+    assert list(short_directory.iterdir()) == [], "what the demo made has to be gone when it ends"
 
 
 def test_without_e2fsprogs_the_demo_says_what_to_install(

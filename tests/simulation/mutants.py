@@ -110,9 +110,11 @@ def _an_owner_too_many() -> None:
 def _full_is_not_told() -> None:
     with_space = open_image.LocalOpenImage._with_space
 
-    def pretend(self: Any, write: Callable[[int, memoryview], int], offset: int, data: memoryview) -> int:
+    def pretend(
+        self: Any, write: Callable[[int, memoryview], int], offset: int, data: memoryview, *, is_told: bool = True
+    ) -> int:
         try:
-            return with_space(self, write, offset, data)
+            return with_space(self, write, offset, data, is_told=is_told)
         except PoolFull:
             return len(data)
 

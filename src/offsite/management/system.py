@@ -217,9 +217,9 @@ class System:
 
     def check_group_free(self, group: Group) -> None:
         """Raises InUse when a replication set has the group, whose members then are fixed."""
-        replication_set = self.group_roles().get(group.id)
-        if replication_set is not None:
-            role, set_name = replication_set
+        found = self.group_roles().get(group.id)
+        if found is not None:
+            role, set_name = found
             raise InUse(
                 f"volume group {group.name} is the {role} volume group of replication set {set_name}: its members "
                 "cannot change, nor can it be deleted; delete the set first"

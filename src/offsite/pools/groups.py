@@ -149,11 +149,11 @@ def members(connection: Connection, group_id: int) -> tuple[int, ...]:
 def all_groups(connection: Connection) -> list[Group]:
     """By name."""
     table = volume_group_members
-    replication_set: dict[int, list[int]] = {}
+    image_ids: dict[int, list[int]] = {}
     for row in connection.execute(select(table).order_by(table.c.image_id)):
-        replication_set.setdefault(row.group_id, []).append(row.image_id)
+        image_ids.setdefault(row.group_id, []).append(row.image_id)
     rows = connection.execute(select(volume_groups).order_by(volume_groups.c.name)).mappings()
-    return [Group(**row, image_ids=tuple(replication_set.get(row["id"], ()))) for row in rows]
+    return [Group(**row, image_ids=tuple(image_ids.get(row["id"], ()))) for row in rows]
 
 
 def delete_group(connection: Connection, group_id: int) -> None:

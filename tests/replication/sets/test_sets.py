@@ -181,6 +181,18 @@ def test_a_group_that_changes_while_the_peer_is_reached_is_told(
     assert untouched(london, newark)
 
 
+def test_who_makes_a_set_does_not_wait_for_ever_for_who_makes_another(
+    london: Site, newark: Site, volume: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its peer may not answer."""
+    monkeypatch.setattr("offsite.replication.sets.creation.CREATING_SECONDS", 0.05)
+    creation = london.replication.sets._creation
+    with creation._creating, pytest.raises(InUse, match="another replication set is being made"):
+        london.create_set("SalesDR", volume, "Newark")
+    assert untouched(london, newark)
+    london.create_set("SalesDR", volume, "Newark")
+
+
 def test_an_answer_that_got_lost_leaves_a_set_that_can_be_made_again(
     london: Site, newark: Site, volume: int, proxied: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,9 +26,7 @@ from offsite.replication.records.set_records import SetRecord
 from offsite.store.database import Database
 from offsite.store.tables.replication import history_snapshots
 
-LET_GO_ON_SECONDARY_MAX = (
-    2  # by one run: one for the run's own, and one more, so that a count that is lowered comes true
-)
+LET_GO_ON_SECONDARY_MAX = 2  # by one run: one for its own, and one more, so that a count that is lowered comes true
 HISTORY_MAX = 256  # runs that a minimum age keeps; with so many there is no place for another
 
 _HOUR_SECONDS = 3600.0

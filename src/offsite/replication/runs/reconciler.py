@@ -29,9 +29,9 @@ from offsite.pools.protocol import Pool
 from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.peers.peers import Peers
 from offsite.replication.peers.refusals import Refusals
-from offsite.replication.points import other_halves, plan, point_records
+from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.other_halves import OtherHalves
-from offsite.replication.points.plan import Adopt, Relation, compare, settle
+from offsite.replication.points.plan import Adopt, DiscardThere, Relation, compare, settle
 from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_locks import SetLocks
@@ -289,7 +289,7 @@ class Reconciler:
         ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)
         held = connection.channel.ask(connection.asking, ask, Holds)
         for step in settle(end.holds(held.base), held.base):
-            if isinstance(step, plan.DiscardThere):
+            if isinstance(step, DiscardThere):
                 sentence = "aborted by a user of the primary"
                 discard = Discard(generation=replication_set.generation, run=step.point, sentence=sentence)
                 connection.channel.ask(connection.asking, discard, Done)

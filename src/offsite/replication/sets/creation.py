@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, select
@@ -38,6 +39,7 @@ from offsite.store.database import Database
 from offsite.store.tables.pools import images
 
 MEMBERS_MAX = 16
+CREATING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class SetCreation:
         repeat the request, or to delete the set, is harmless.
         """
         plan = self._plan(wanted)
-        with self._creating:
+        with self._alone():
             begun = self._begun(plan)
             if begun is None:
                 self._check_new(plan)
@@ -124,6 +126,18 @@ class SetCreation:
             f"Replication set name: {plan.name}, was created: {plan.primary_name} in pool {plan.pool.name} replicates "
             f"to {plan.secondary_name} in pool {plan.remote_pool} of system {plan.peer.system_name}.",
         )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Raises InUse when another set goes on being made: its peer does not answer."""
+        if not self._creating.acquire(timeout=CREATING_SECONDS):
+            raise InUse(
+                "another replication set is being made, and its peer has not answered yet; try again in a moment"
+            )
+        try:
+            yield
+        finally:
+            self._creating.release()
 
     def _plan(self, wanted: NewSet) -> _Plan:
         check_name(wanted.name, "replication set name")

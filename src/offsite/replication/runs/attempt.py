@@ -101,7 +101,7 @@ class Attempt:
         return SenderDriver(link, self.end, self.progress, self.check_stopped, self._pacing, self._heard)
 
     def finish(self, error: Exception | None) -> None:
-        """None: the run is done. Whatever comes out of a connection that we cut ourselves is `Stopped`."""
+        """None: the run is done. Whatever comes out of a connection that we cut ourselves is AttemptStopped."""
         self._owner.ended(self, AttemptStopped() if error is not None and self.is_stopped else error)
 
 

@@ -260,13 +260,10 @@ class Reconciler:
         held = connection.channel.ask(connection.asking, self._look_at(replication_set), Holds)
         end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "")
         relation = compare(end.holds(held.base), held.base)
-        if (
-            self._other_halves.found(replication_set, relation, held.base, held.complete)
-            and relation is not Relation.OLDER
-        ):
-            connection.channel.ask(
-                connection.asking, self._look_at(replication_set), Holds
-            )  # so that its operator hears of it
+        is_new = self._other_halves.found(replication_set, relation, held.base, held.complete)
+        if is_new and relation is not Relation.OLDER:
+            # So that the operator of the secondary hears of it.
+            connection.channel.ask(connection.asking, self._look_at(replication_set), Holds)
             if relation is Relation.SAME:
                 self._dispatcher.retry_now(replication_set.uuid)
 
@@ -306,9 +303,8 @@ class Reconciler:
             if replication_set.uuid in there:
                 self._half_missing.discard(replication_set.uuid)
             elif replication_set.uuid not in self._half_missing:
-                with self._locks.requesting_now(
-                    replication_set.uuid
-                ) as alone:  # else it is perhaps just being deleted on both
+                # Unless somebody is at it, who is perhaps just deleting it on both.
+                with self._locks.requesting_now(replication_set.uuid) as alone:
                     if alone and self._is_still_there(replication_set):
                         self._tell_half_missing(replication_set, peer)
 

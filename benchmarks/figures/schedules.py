@@ -26,8 +26,8 @@ from benchmarks.bench import Bench
 from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, below
 from benchmarks.processes import CannotMeasure, processor_seconds
 from benchmarks.systems import System
+from offsite.management.schedules.tables import schedules as table
 from offsite.store.database import Database
-from offsite.store.tables.management import schedules as table
 
 _SCHEDULES = 1000
 _VOLUMES = [f"Volume{number:02}" for number in range(20)]

@@ -61,13 +61,13 @@ from offsite.names import NAME_BYTES_MAX, check_name
 from offsite.pools.creation import clear_remains
 from offsite.pools.groups import Groups
 from offsite.pools.local import LocalPool
+from offsite.pools.tables import pools as pool_table
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.free_space import mount_point
 from offsite.store.settings import MAXIMUM_NBD_CONNECTIONS, Settings
-from offsite.store.tables.pools import pools as pool_table
 from offsite.targets.nbd.exports import Exports
 from offsite.targets.nbd.server import Address, NbdServer
 from offsite.ticker import Ticker

@@ -10,11 +10,11 @@ from sqlalchemy import delete, insert, update
 from structlog.testing import capture_logs
 
 from offsite.access import maps as maps_module
+from offsite.access import tables as access_tables
 from offsite.access.maps import Access, Initiator, Map, Maps
 from offsite.errors import BadParameter, InUse, MapNotFound, VolumeNotFound
+from offsite.pools import tables as pool_tables
 from offsite.store.database import Database
-from offsite.store.tables import access as access_tables
-from offsite.store.tables import pools as pool_tables
 
 
 @pytest.fixture

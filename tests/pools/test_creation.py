@@ -19,6 +19,7 @@ from offsite.errors import (
     StateDirectoryError,
     VolumeNotFound,
 )
+from offsite.pools import tables
 from offsite.pools.creation import make_pool
 from offsite.pools.header import HEADER_BYTES, Generation, Header
 from offsite.pools.local import LocalPool
@@ -29,7 +30,6 @@ from offsite.pools.protocol import (
     Resize,
     Snapshot,
 )
-from offsite.store import tables
 from offsite.store.database import Database
 from offsite.units import GIB
 from tests.pools.pool_bench import PAGE, Bench
@@ -77,7 +77,7 @@ def test_a_pool_is_made_in_a_new_file_only(bench: Bench) -> None:
         LocalPool.create(bench.database, "X", Path("x"), 64 * PAGE, PAGE)
     assert (bench.directory / "x").read_text() == "someone's"
     with bench.database.read() as connection:
-        assert connection.execute(select(tables.pools.pools.c.name)).all() == []
+        assert connection.execute(select(tables.pools.c.name)).all() == []
     with pytest.raises(ObjectNotFound):
         LocalPool.load(bench.database, "X")
 
@@ -125,7 +125,7 @@ def test_a_pool_that_cannot_be_opened_once_it_was_made_leaves_nothing(
             LocalPool.create(bench.database, "X", Path("x"), 64 * PAGE, PAGE)
     assert open_descriptors() == descriptors
     with bench.database.read() as connection:
-        assert connection.execute(select(tables.pools.pools.c.name)).all() == []
+        assert connection.execute(select(tables.pools.c.name)).all() == []
     pool = LocalPool.create(bench.database, "X", Path("x"), 64 * PAGE, PAGE)
     bench.pools.append(pool)
 
@@ -144,8 +144,8 @@ def test_what_an_interrupted_creation_left_is_made_anew(bench: Bench) -> None:
     write(pool, v, 0, b"v")
     pool.flush()
     with bench.database.transaction() as connection:  # as if the database had been lost
-        connection.execute(tables.pools.images.delete())
-        connection.execute(tables.pools.pools.delete())
+        connection.execute(tables.images.delete())
+        connection.execute(tables.pools.delete())
     for path in (Path("left"), bench.directory / "left"):
         with pytest.raises(StateDirectoryError, match="there already"):
             LocalPool.create(bench.database, "M", path, 64 * PAGE, PAGE)

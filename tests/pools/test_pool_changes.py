@@ -32,7 +32,7 @@ from offsite.pools.protocol import (
     Resize,
     Snapshot,
 )
-from offsite.store import tables
+from offsite.replication.records import tables as replication_tables
 from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_hosts import (
     check_counts,
@@ -133,7 +133,7 @@ def test_an_image_that_other_records_need_cannot_be_deleted(pool: LocalPool, vol
     held = {"id": 1, "peer_id": 1, "set_id": 1}
 
     def hold(connection: Connection) -> None:
-        r = tables.replication
+        r = replication_tables
         connection.execute(
             r.peers.insert().values(
                 id=1, name="p", system_uuid="u", system_name="n", address="a", certificate=b"", created_at=0

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection, delete, insert, select, update
 
 from offsite.errors import NameInUse, PoolFull, VolumeNotFound
+from offsite.pools import tables
 from offsite.pools.protocol import (
     Capacity,
     Change,
@@ -31,7 +32,6 @@ from offsite.pools.protocol import (
     Resize,
     Snapshot,
 )
-from offsite.store import tables
 from offsite.store.database import Database
 
 PAGE_BYTES = 16384
@@ -72,7 +72,7 @@ class MemoryPool:
         self.by_id = {i: image.copy() for i, image in disk.images.items()}
 
     def _find_or_insert(self) -> int:
-        pools = tables.pools.pools
+        pools = tables.pools
         with self._database.transaction() as connection:
             found = connection.execute(select(pools.c.id).where(pools.c.name == self.name)).scalar()
             if found is not None:
@@ -178,7 +178,7 @@ class MemoryPool:
         return image
 
     def _check_name(self, name: str) -> None:
-        images = tables.pools.images
+        images = tables.images
         with self._database.read() as connection:
             other = connection.execute(
                 select(images.c.id).where(images.c.name == name, images.c.pool_id != self.id)
@@ -194,7 +194,7 @@ class MemoryPool:
         self.disk.images = {i: image.copy() for i, image in self.by_id.items()}
 
     def _write_rows(self, connection: Connection) -> None:
-        images = tables.pools.images
+        images = tables.images
         there = set(connection.execute(select(images.c.id).where(images.c.pool_id == self.id)).scalars())
         for gone in there - self.by_id.keys():
             connection.execute(delete(images).where(images.c.id == gone))

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from offsite.errors import OffsiteError, StateDirectoryError, StateDirectoryFull
 from offsite.store import database as database_module
 from offsite.store.database import APPLICATION_ID, Database
-from offsite.store.tables import metadata
+from tests.store.every_table import metadata
 
 SYSTEM = "INSERT INTO system (id, uuid, name, created_at) VALUES (?, 'u', ?, 0)"
 

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from offsite.store.database import Database
-from offsite.store.tables import metadata
+from tests.store.every_table import metadata
 from tests.store.old_databases import make_older
 
 

@@ -26,11 +26,11 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from offsite.access.tables import initiator_certificates as table
+from offsite.access.tables import revoked_initiators
 from offsite.errors import BadParameter, InUse, NotAllowed, ObjectNotFound, StateDirectoryError
 from offsite.escaping import escaped
 from offsite.store.database import Database
-from offsite.store.tables.access import initiator_certificates as table
-from offsite.store.tables.access import revoked_initiators
 
 CERTIFICATES_MAX = 10_000
 ENDED_LONG_SECONDS = 90 * 86400.0

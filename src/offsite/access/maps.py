@@ -12,10 +12,10 @@ import structlog
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from offsite.access import tables
 from offsite.errors import BadParameter, InUse, MapNotFound, StateDirectoryError, VolumeNotFound
+from offsite.pools import tables as pool_tables
 from offsite.store.database import Database
-from offsite.store.tables import access as tables
-from offsite.store.tables import pools as pool_tables
 
 Access = Literal["read-write", "read-only", "no-access"]
 Granted = Literal["read-write", "read-only"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from offsite.access.tables import initiators as table
 from offsite.errors import InitiatorNotFound, InUse, NameInUse
 from offsite.escaping import shown
 from offsite.store.database import Database
-from offsite.store.tables.access import initiators as table
 
 NICKNAMES_MAX = 1024
 

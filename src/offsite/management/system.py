@@ -31,9 +31,9 @@ from offsite.management.schedules.schedules import Schedules
 from offsite.management.schedules.tasks import Tasks
 from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo
 from offsite.replication.records.set_records import all_sets
+from offsite.replication.records.tables import replication_sets
 from offsite.store.database import Database
 from offsite.store.settings import Settings
-from offsite.store.tables.replication import replication_sets
 from offsite.units import format_size
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ import dataclasses
 
 from sqlalchemy import Connection, select, update
 
+from offsite.pools import tables
 from offsite.pools.header import Generation, Header
 from offsite.pools.page_store import PageStore
-from offsite.store import tables
 from offsite.store.database import Database
+from offsite.store.tables import system as system_table
 
 
 class Belonging:
@@ -43,9 +44,9 @@ class Belonging:
         with self._database.transaction() as connection:
             self._record(connection, before, new)
         with self._database.read() as connection:
-            system = connection.execute(select(tables.management.system)).first()
+            system = connection.execute(select(system_table)).first()
             name = connection.execute(
-                select(tables.pools.pools.c.name).where(tables.pools.pools.c.id == self._pool_id)
+                select(tables.pools.c.name).where(tables.pools.c.id == self._pool_id)
             ).scalar_one()
         header = dataclasses.replace(self._store.header, generation=new, pool_name=name)
         if system is not None:
@@ -98,7 +99,7 @@ class Belonging:
         self._is_written = True
 
     def _record(self, connection: Connection, previous: Generation | None, current: Generation) -> None:
-        pools = tables.pools.pools
+        pools = tables.pools
         connection.execute(
             update(pools)
             .where(pools.c.id == self._pool_id)

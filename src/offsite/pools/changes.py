@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Executable, delete, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from offsite.errors import BadParameter, NameInUse, VolumeNotFound
+from offsite.pools import tables
 from offsite.pools.core import PoolCore
 from offsite.pools.gate import Visitors
 from offsite.pools.groups import find_group
@@ -32,7 +33,6 @@ from offsite.pools.protocol import (
     Resize,
     Snapshot,
 )
-from offsite.store import tables
 from offsite.units import format_size
 
 IMAGES_MAX = 16384  # owners of a page are counted in 16 bits
@@ -156,7 +156,7 @@ class Applying:
                 pool.table.drop_node(node)
 
         self._undo.append(undo)
-        row = insert(tables.pools.images).values(
+        row = insert(tables.images).values(
             id=image.id,
             uuid=image.uuid,
             pool_id=pool.id,
@@ -274,7 +274,7 @@ class Applying:
             image.name = before
 
         self._undo.append(undo)
-        images = tables.pools.images
+        images = tables.images
         row = update(images).where(images.c.id == image.id).values(name=name)
         self._rows.append(lambda connection: _execute_naming(connection, row, name))
         return image
@@ -297,7 +297,7 @@ class Applying:
                 child.parent_id = image.id
 
         self._undo.append(undo)
-        images = tables.pools.images
+        images = tables.images
         orphan = update(images).where(images.c.parent_id == image.id).values(parent_id=None)
         row = delete(images).where(images.c.id == image.id)
         self._rows.append(lambda connection: (connection.execute(orphan), connection.execute(row)))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from offsite.errors import RESTORE_WHOLE, PoolFull, StateDirectoryError, VolumeNotFound
 from offsite.events import Report
 from offsite.pools import capture as captures
-from offsite.pools import records
+from offsite.pools import records, tables
 from offsite.pools.allocator import Run
 from offsite.pools.free_space import FreeSpace
 from offsite.pools.gate import Visitors
@@ -21,7 +21,6 @@ from offsite.pools.page_store import PageStore
 from offsite.pools.page_table import Leaf, Nodes, PageTable
 from offsite.pools.protocol import Capacity, ImageInfo, Records
 from offsite.pools.space import SpaceWatch, Thresholds
-from offsite.store import tables
 from offsite.store.database import Database
 
 
@@ -46,7 +45,7 @@ class PoolCore:
 
     def read_images(self, connection: Connection) -> None:
         """All images of the pool, and who owns what. Raises StateDirectoryError for rows that are damaged."""
-        images = tables.pools.images
+        images = tables.images
         loaded = [
             (Image(i.id, i.uuid, i.name, i.kind, i.parent_id, i.size_bytes, i.created_at, Nodes(), 0), bytes(i.nodes))
             for i in connection.execute(select(images).where(images.c.pool_id == self.id))

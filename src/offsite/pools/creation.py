@@ -18,20 +18,21 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from offsite.errors import BadParameter, InUse, NameInUse, StateDirectoryError
+from offsite.pools import tables
 from offsite.pools.devices import NewDevice, device_bytes, found_on, wipe_ends
 from offsite.pools.header import HEADER_BYTES, Generation, Header
 from offsite.pools.page_store import PageStore, is_left_over, open_device
 from offsite.pools.protocol import SIZE_BYTES_MAX
 from offsite.pools.space import Thresholds
-from offsite.store import tables
 from offsite.store.database import Database
+from offsite.store.tables import system as system_table
 from offsite.units import KIB, MIB
 
 PAGE_BYTES = 16 * KIB
 PAGE_BYTES_MIN, PAGE_BYTES_MAX = 4 * KIB, MIB
 PAGES_MIN, PAGES_MAX = 16, 1 << 32
 
-_pools, _remains = tables.pools.pools, tables.pools.pool_remains
+_pools, _remains = tables.pools, tables.pool_remains
 
 
 def make_pool(
@@ -103,7 +104,7 @@ def contents_of_device(database: Database, path: Path) -> str:
 
 def _new_header(database: Database, name: str, page_bytes: int, size_bytes: int) -> Header:
     with database.read() as connection:
-        system = connection.execute(select(tables.management.system)).first()
+        system = connection.execute(select(system_table)).first()
     system_uuid, system_name = (uuid.UUID(system.uuid).bytes, system.name) if system else (bytes(16), "")
     return Header(uuid.uuid4().bytes, page_bytes, size_bytes, Generation.first(), system_uuid, name, system_name)
 
@@ -147,7 +148,7 @@ def _is_named(database: Database, path: Path) -> bool:
 def _is_of_no_pool(database: Database, header: Header) -> bool:
     """Whether this system has made the header, for a pool that there was never or is not any more."""
     with database.read() as connection:
-        system = connection.execute(select(tables.management.system.c.uuid)).scalar()
+        system = connection.execute(select(system_table.c.uuid)).scalar()
         known = connection.execute(select(_pools.c.id).where(_pools.c.uuid == header.pool.hex())).first()
     return system is not None and uuid.UUID(system).bytes == header.system and known is None
 

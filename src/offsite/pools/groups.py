@@ -18,8 +18,8 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, VolumeNotFound
 from offsite.names import check_name
+from offsite.pools.tables import images, pools, volume_group_members, volume_groups
 from offsite.store.database import Database
-from offsite.store.tables.pools import images, pools, volume_group_members, volume_groups
 
 MEMBERS_MAX = 16  # as on ME4
 GROUPS_MAX = 1024

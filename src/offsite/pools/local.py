@@ -19,7 +19,7 @@ from offsite import events
 from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryError, StateDirectoryFull
 from offsite.events import Report, ignore
 from offsite.pools import capture as captures
-from offsite.pools import records
+from offsite.pools import records, tables
 from offsite.pools.belonging import Belonging
 from offsite.pools.changes import Applying
 from offsite.pools.core import PoolCore
@@ -35,9 +35,9 @@ from offsite.pools.protocol import Change, Create, Extent, ImageInfo, Records
 from offsite.pools.reclaim import gathered, runs_of
 from offsite.pools.space import Thresholds
 from offsite.pools.tidier import Tidier
-from offsite.store import tables
 from offsite.store.database import Database
 from offsite.store.free_space import file_system
+from offsite.store.tables import system as system_table
 
 __all__ = ["PAGE_BYTES", "PAGE_BYTES_MAX", "PAGE_BYTES_MIN", "LocalPool"]
 
@@ -123,11 +123,11 @@ class LocalPool(PoolCore):
     def _opened(
         cls, connection: Connection, database: Database, name: str, report: Report, opened: PageStore | None
     ) -> LocalPool:
-        pools = tables.pools.pools
+        pools = tables.pools
         row = connection.execute(select(pools).where(pools.c.name == name)).mappings().one_or_none()
         if row is None:
             raise ObjectNotFound(f"there is no pool {name!r}")
-        system_uuid = connection.execute(select(tables.management.system.c.uuid)).scalar()
+        system_uuid = connection.execute(select(system_table.c.uuid)).scalar()
         path = database.path.parent / row["path"]
         store = opened or PageStore.open(path, Expected.of_row(dict(row), system_uuid))
         try:
@@ -436,7 +436,7 @@ class LocalPool(PoolCore):
 
 def _try_to_write(connection: Connection, pool_id: int) -> None:
     """SQLite writes a row also when nothing in it changes."""
-    pools = tables.pools.pools
+    pools = tables.pools
     connection.execute(update(pools).where(pools.c.id == pool_id).values(name=pools.c.name))
 
 

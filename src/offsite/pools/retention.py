@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from offsite.errors import BadParameter
-from offsite.store.tables.pools import snapshot_retention as table
+from offsite.pools.tables import snapshot_retention as table
 
 PRIORITIES = ("never-delete", "low", "medium", "high")
 NEVER_DELETE = PRIORITIES[0]

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from offsite.errors import BadParameter
 from offsite.store.database import Database
-from offsite.store.tables.management import settings as table
+from offsite.store.tables import settings as table
 
 V = TypeVar("V")
 

@@ -23,8 +23,8 @@ from offsite import events as kinds
 from offsite.errors import ErrorClass, ObjectNotFound
 from offsite.interfaces.http import metrics
 from offsite.replication.peers.peers import Peers
+from offsite.replication.records.tables import runs as runs_table
 from offsite.replication.transfer.progress import RunProgress
-from offsite.store.tables.replication import runs as runs_table
 from tests.interfaces.live_system import PASSWORD, LiveSystem, running
 from tests.management.management_bench import PASSWORD as BENCH_PASSWORD
 from tests.management.management_bench import Bench, bench_in

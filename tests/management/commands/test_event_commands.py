@@ -11,8 +11,8 @@ from sqlalchemy import update
 from offsite import events as kinds
 from offsite.errors import BadParameter, NotAllowed
 from offsite.management.events.event_log import EVENTS_MAX
+from offsite.management.events.tables import events as table
 from offsite.store.settings import ALL, RUNS_AT_A_TIME
-from offsite.store.tables.management import events as table
 from tests.management.management_bench import MONITOR, Bench
 
 ALL_KINDS = (

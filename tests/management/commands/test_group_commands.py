@@ -19,7 +19,7 @@ from offsite.errors import (
     VolumeNotFound,
 )
 from offsite.management.command_table.reply import Question
-from offsite.store.tables.replication import peers, replication_sets, set_members
+from offsite.replication.records.tables import peers, replication_sets, set_members
 from tests.management.management_bench import MONITOR, Bench
 
 

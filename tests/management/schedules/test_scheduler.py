@@ -15,9 +15,9 @@ from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.recurrence import next_start
 from offsite.management.schedules.scheduler import LOOK_SECONDS, STARTS_AT_A_TIME, in_a_thread
 from offsite.management.schedules.specification import Specification
+from offsite.management.schedules.tables import schedules as table
 from offsite.management.task_runner.task_work import TaskWork
 from offsite.store.settings import TIME_ZONE
-from offsite.store.tables.management import schedules as table
 from tests.management.schedules.scheduling import Office, utc
 
 TASK = "create task type TakeSnapshot source-volume Sales snapshot-prefix Sales retention-count 100 Take"

@@ -15,6 +15,7 @@ from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.other_halves import OtherHalves
 from offsite.replication.points.plan import Adopt, PrimaryHolds, Relation, SecondaryHolds, Send, Step
 from offsite.replication.records import run_records, set_records
+from offsite.replication.records.tables import replication_sets
 from offsite.replication.runs.run_points import RunPoints
 from offsite.replication.transfer.progress import Progress
 from offsite.replication.transfer.sender import machine
@@ -22,7 +23,6 @@ from offsite.replication.transfer.sender.driver import SenderDriver
 from offsite.replication.wire import frames
 from offsite.replication.wire.exchange import Asking
 from offsite.replication.wire.messages import START, Ask, Begin, Keep
-from offsite.store.tables.replication import replication_sets
 from tests.replication.lockstep import SET_UUID, End, Link, Nth, World
 from tests.replication.sites import random_bytes, template_database
 

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Table, insert
 
+from offsite.access.tables import maps
 from offsite.errors import BadParameter
+from offsite.management.schedules.tables import tasks
 from offsite.names import check_name
 from offsite.pools.protocol import Change, ImageInfo, Records, Snapshot
+from offsite.pools.tables import volume_group_members, volume_groups
 from offsite.replication.naming.snapshot_names import check_basename, renumbered, snapshot_names
 from offsite.replication.naming.snapshot_numbers import SNAPSHOT_NUMBERS, is_behind, later_number, number_after
 from offsite.replication.points import needs, snapshot_history
@@ -22,9 +25,6 @@ from offsite.replication.points.snapshot_history import Keeping, check_count
 from offsite.replication.records import run_records, set_records
 from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import change_run, use_number
-from offsite.store.tables.access import maps
-from offsite.store.tables.management import tasks
-from offsite.store.tables.pools import volume_group_members, volume_groups
 from tests.replication.runs.test_dispatcher import Quiet
 
 MIB = 1 << 20

@@ -27,10 +27,10 @@ from offsite.errors import AuthenticationFailed, BadParameter, ErrorClass, InUse
 from offsite.escaping import shown
 from offsite.events import LOGIN_FAILED, LOGINS_LIMITED, USER_CHANGED, Report
 from offsite.management.accounts.login_throttle import Outcome, Refusal, Throttle, Ticket
+from offsite.management.accounts.tables import users as table
 from offsite.management.command_table.command import Role
 from offsite.names import check_name
 from offsite.store.database import Database
-from offsite.store.tables.management import users as table
 
 FIRST_USER = "manage"
 PASSWORD_BYTES_MIN = 8

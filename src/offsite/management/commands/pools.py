@@ -17,7 +17,7 @@ from offsite.management.system import Context, System
 from offsite.pools.creation import clear_remains, contents_of_device, delete_row
 from offsite.pools.local import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, LocalPool
 from offsite.pools.space import Thresholds
-from offsite.store.tables.pools import pools as table
+from offsite.pools.tables import pools as table
 from offsite.units import format_size
 
 COMMANDS = Subject("Pools")

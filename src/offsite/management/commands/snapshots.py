@@ -16,7 +16,7 @@ from offsite.management.system import Context, Found
 from offsite.names import check_name
 from offsite.pools.protocol import Snapshot
 from offsite.pools.retention import set_priority
-from offsite.store.tables.pools import images
+from offsite.pools.tables import images
 
 COMMANDS = Subject("Snapshots")
 

@@ -29,7 +29,7 @@ from offsite.pools.protocol import (
     Resize,
 )
 from offsite.pools.retention import PRIORITIES, set_priority
-from offsite.store.tables.pools import images
+from offsite.pools.tables import images
 from offsite.units import format_size
 
 COMMANDS = Subject("Volumes")

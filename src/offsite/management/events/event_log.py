@@ -29,8 +29,8 @@ from offsite.clock import Clock
 from offsite.errors import OffsiteError
 from offsite.escaping import escaped
 from offsite.events import EventKind, Severity, Source
+from offsite.management.events.tables import events as table
 from offsite.store.database import Database
-from offsite.store.tables.management import events as table
 
 KEPT_MAX = {Source.OPERATOR: 10_000, Source.SYSTEM: 10_000, Source.PEER: 5_000, Source.STRANGER: 1_000}  # in each ring
 EVENTS_MAX = 2 * sum(KEPT_MAX.values())

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from offsite.store.tables.management import events, schedules, task_snapshots, tasks
-from offsite.store.tables.replication import runs
+from offsite.management.events.tables import events
+from offsite.management.schedules.tables import schedules, task_snapshots, tasks
+from offsite.replication.records.tables import runs
 
 TaskType = Literal["TakeSnapshot", "ResetSnapshot", "Replicate"]
 

@@ -12,8 +12,8 @@ import threading
 from sqlalchemy import select
 
 from offsite.events import SCHEDULE_DELETED, TASK_DELETED, Report
+from offsite.management.schedules.tables import schedules, tasks
 from offsite.store.database import Database
-from offsite.store.tables.management import schedules, tasks
 
 
 class Roster:

@@ -14,9 +14,9 @@ from offsite.management.schedules import records
 from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.roster import Roster
 from offsite.names import FORBIDDEN, check_name
+from offsite.pools.tables import images
+from offsite.replication.records.tables import replication_sets
 from offsite.store.database import Database
-from offsite.store.tables.pools import images
-from offsite.store.tables.replication import replication_sets
 
 TASKS_MAX = 1024
 PREFIX_BYTES_MAX = 26  # as on ME4; `_S` and four digits make 32

@@ -21,11 +21,11 @@ from offsite.management.command_table.command import Role
 from offsite.names import check_name
 from offsite.pools.local import LocalPool
 from offsite.pools.room import kept_free_bytes
+from offsite.pools.tables import pools
 from offsite.store.database import Database
 from offsite.store.free_space import file_system
 from offsite.store.reserve import RESERVE_BYTES
-from offsite.store.tables.management import system as table
-from offsite.store.tables.pools import pools
+from offsite.store.tables import system as table
 from offsite.units import GIB, MIB
 
 FIRST_POOL = "A"

@@ -16,8 +16,8 @@ from offsite.management.system import Found, System
 from offsite.management.task_runner.rotation import rotate
 from offsite.pools.protocol import Snapshot
 from offsite.pools.retention import set_priority
-from offsite.store.tables.pools import images
-from offsite.store.tables.replication import replication_sets, runs
+from offsite.pools.tables import images
+from offsite.replication.records.tables import replication_sets, runs
 
 NUMBERS = 9999  # 0001 to 9999, then from 0001 again
 _TOLD = {

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from offsite.replication.peers.clock_skew import Skew
-from offsite.store.tables.replication import peer_contacts
+from offsite.replication.records.tables import peer_contacts
 
 _OF_PEER = select(peer_contacts).where(peer_contacts.c.peer_id == bindparam("peer"))
 

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from offsite.replication.peers.incarnation import NOBODY, Acquaintance, Start, Verdict
 from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.tables import incarnations, peer_incarnations, peers
 from offsite.replication.wire.messages import EARLIER_MAX
-from offsite.store.tables.replication import incarnations, peer_incarnations, peers
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from offsite.replication.points.needs import needs_of
 from offsite.replication.points.snapshot_history import names_in_use, write_number
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_writer import use_number
-from offsite.store.tables.replication import history_snapshots
+from offsite.replication.records.tables import history_snapshots
 
 
 @dataclass(frozen=True, slots=True)

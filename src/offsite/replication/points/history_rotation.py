@@ -23,8 +23,8 @@ from offsite.pools.protocol import Pool
 from offsite.replication.points.needs import Needs, delete_unneeded
 from offsite.replication.points.snapshot_history import HeldSnapshot, history_of
 from offsite.replication.records.set_records import SetRecord
+from offsite.replication.records.tables import history_snapshots
 from offsite.store.database import Database
-from offsite.store.tables.replication import history_snapshots
 
 LET_GO_ON_SECONDARY_MAX = 2  # by one run: one for its own, and one more, so that a count that is lowered comes true
 HISTORY_MAX = 256  # runs that a minimum age keeps; with so many there is no place for another

@@ -13,12 +13,12 @@ from sqlalchemy import Connection, insert, select
 from offsite.errors import SetDiverged
 from offsite.names import NAME_BYTES_MAX
 from offsite.pools.protocol import Pool, Snapshot
+from offsite.pools.tables import images
 from offsite.replication.points import point_records
 from offsite.replication.records import peer_share, set_records
 from offsite.replication.records.set_records import SetRecord
+from offsite.replication.records.tables import kept_contents
 from offsite.store.database import Database
-from offsite.store.tables.pools import images
-from offsite.store.tables.replication import kept_contents
 
 
 def keep_copy(database: Database, pool: Pool, replication_set: SetRecord, base: str) -> tuple[list[str], bool]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from offsite.access.tables import maps
 from offsite.errors import InUse
+from offsite.management.schedules.tables import tasks
 from offsite.pools.protocol import Delete, Pool
+from offsite.pools.tables import images, volume_group_members, volume_groups
+from offsite.replication.records.tables import point_images, points, replication_sets, runs, set_members
 from offsite.store.database import Database
-from offsite.store.tables.access import maps
-from offsite.store.tables.management import tasks
-from offsite.store.tables.pools import images, volume_group_members, volume_groups
-from offsite.store.tables.replication import point_images, points, replication_sets, runs, set_members
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from offsite.replication.points import recovery_points
 from offsite.replication.points.plan import Relation
 from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.set_records import SetRecord
+from offsite.replication.records.tables import other_halves, points
 from offsite.replication.wire.messages import RecoveryPoint, told_instant
 from offsite.store.database import Database
-from offsite.store.tables.replication import other_halves, points
 from offsite.units import format_instant, format_size
 
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from offsite.errors import ObjectNotFound
+from offsite.pools.tables import images
 from offsite.replication.points.plan import PrimaryHolds, SecondaryHolds
 from offsite.replication.points.recovery_points import insert_recovery_point
+from offsite.replication.records.tables import point_images, points
 from offsite.replication.wire.messages import START, Partial, Position
-from offsite.store.tables.pools import images
-from offsite.store.tables.replication import point_images, points
 
 PointState = Literal["base", "pending", "aborted", "partial"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
+from offsite.replication.records.tables import points, recovery_points
 from offsite.replication.wire.messages import RecoveryPoint, told_instant
-from offsite.store.tables.replication import points, recovery_points
 
 KEPT = 100_000  # of each set: of one that runs every hour, those of 11 years
 

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, insert, select, union_all, update
 
 from offsite.errors import BadParameter
 from offsite.pools.protocol import Snapshot
+from offsite.pools.tables import images, snapshot_retention, volume_groups
 from offsite.replication.naming.snapshot_names import snapshot_names
 from offsite.replication.naming.snapshot_numbers import number_after
-from offsite.store.tables.pools import images, snapshot_retention, volume_groups
-from offsite.store.tables.replication import history_snapshots
+from offsite.replication.records.tables import history_snapshots
 
 COUNT_MIN, COUNT_MAX = 1, 16
 AGE_HOURS_MAX = 366 * 24

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from offsite.store.tables.replication import peers
+from offsite.replication.records.tables import peers
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, func, insert, select
 
 from offsite.clock import Clock
 from offsite.errors import PeerLimitReached, SecondarySetsDisabled
+from offsite.pools.tables import images
 from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.tables import peer_images, peers
 from offsite.store.settings import MAXIMUM_IMAGES_PER_PEER, Settings
-from offsite.store.tables.pools import images
-from offsite.store.tables.replication import peer_images, peers
 from offsite.units import format_size
 
 REQUESTS_AT_ONCE = 200  # of one peer, before they have to wait for their turn

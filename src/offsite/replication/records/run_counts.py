@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from sqlalchemy import func, select
 
+from offsite.replication.records.tables import replication_sets, runs
 from offsite.store.database import Database
-from offsite.store.tables.replication import replication_sets, runs
 
 
 def run_counts(database: Database) -> Mapping[str, Mapping[str, int]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, RowMapping, bindparam, select
 
 from offsite.replication.records.run_states import UNFINISHED, RunState
-from offsite.store.tables.replication import runs
+from offsite.replication.records.tables import runs
 
 
 @dataclass(frozen=True)

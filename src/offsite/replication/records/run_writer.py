@@ -21,7 +21,7 @@ from offsite.replication.records.run_states import (
     next_state,
 )
 from offsite.replication.records.set_records import update_set
-from offsite.store.tables.replication import replication_sets, runs
+from offsite.replication.records.tables import replication_sets, runs
 
 RUNS_KEPT = 1000
 _BEGINS = (RunEvent.PREPARE, RunEvent.START, RunEvent.QUEUE, RunEvent.PROMOTE)

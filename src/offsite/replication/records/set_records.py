@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from offsite.pools.tables import images, volume_groups
 from offsite.replication.records.run_states import UNFINISHED
-from offsite.store.tables.pools import images, volume_groups
-from offsite.store.tables.replication import replication_sets, runs, set_members
+from offsite.replication.records.tables import replication_sets, runs, set_members
 
 Role = Literal["primary", "secondary"]
 QueuePolicy = Literal["discard", "queue-latest"]

@@ -26,6 +26,7 @@ from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.groups import Group, group_of, members
 from offsite.pools.protocol import ImageInfo, Pool
+from offsite.pools.tables import images
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.records import set_records
@@ -36,7 +37,6 @@ from offsite.replication.runs.reconciler import settings_of
 from offsite.replication.sets.settings import ChosenSettings, check_settings
 from offsite.replication.wire.messages import CreateSet, Done, NewMember
 from offsite.store.database import Database
-from offsite.store.tables.pools import images
 
 MEMBERS_MAX = 16
 CREATING_SECONDS = 30.0

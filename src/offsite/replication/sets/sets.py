@@ -12,6 +12,7 @@ from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, PeerU
 from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.protocol import Pool
+from offsite.pools.tables import volume_groups
 from offsite.replication.peers.clock_skew import age
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves, point_records
@@ -32,7 +33,6 @@ from offsite.replication.sets.view import SetInfo, SetMember
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.replication.wire.messages import DeleteSet, Done
 from offsite.store.database import Database
-from offsite.store.tables.pools import volume_groups
 
 STOP_SECONDS = 10.0
 

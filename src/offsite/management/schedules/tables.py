@@ -1,47 +1,8 @@
-"""The system itself, its settings, users, events, tasks and schedules."""
+"""Tasks and schedules."""
 
 from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, String, Table
 
-from offsite.store.tables.base import metadata
-
-system = Table(
-    "system",
-    metadata,
-    Column("id", Integer, primary_key=True),  # always 1
-    Column("uuid", String, nullable=False),
-    Column("name", String, nullable=False),
-    Column("created_at", Float, nullable=False),
-)
-
-users = Table(
-    "users",
-    metadata,
-    Column("name", String, primary_key=True),
-    Column("password_hash", String, nullable=False),  # argon2id
-    Column("role", String, nullable=False),  # monitor, manage
-    Column("created_at", Float, nullable=False),
-    Column("generation", String, nullable=False),  # new at every change: see management.accounts.users
-)
-
-events = Table(
-    "events",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("at", Float, nullable=False),
-    Column("code", Integer, nullable=False),
-    Column("severity", Integer, nullable=False),
-    Column("message", String, nullable=False),
-    Column("recommended_action", String, nullable=False),
-    Column("ring", String, nullable=False),  # each keeps its own newest: see management/events/event_log.py
-    Index("events_by_ring", "ring", "id"),
-)
-
-settings = Table(
-    "settings",
-    metadata,
-    Column("name", String, primary_key=True),  # only those that differ from their default: see store/settings.py
-    Column("value", String, nullable=False),
-)
+from offsite.store.tables import metadata
 
 tasks = Table(
     "tasks",
@@ -60,6 +21,7 @@ tasks = Table(
     Column("last_error", String),  # of the last start; none: it went well
 )
 
+
 # The snapshots that a TakeSnapshot task has made and still looks after.
 task_snapshots = Table(
     "task_snapshots",
@@ -69,6 +31,7 @@ task_snapshots = Table(
     Column("number", Integer, nullable=False),
     Column("kept_told", Boolean, nullable=False, server_default="0"),  # that it stays though it ought to have gone
 )
+
 
 schedules = Table(
     "schedules",

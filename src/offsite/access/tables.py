@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, Float, ForeignKey, Index, Integer, String, Table
 
-from offsite.store.tables.base import metadata
+from offsite.store.tables import metadata
 
 initiators = Table(
     "initiators",

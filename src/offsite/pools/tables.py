@@ -6,7 +6,7 @@ leaf its pages. Rows of nodes and leaves are shared by images and never changed 
 
 from sqlalchemy import Boolean, Column, Float, ForeignKey, Integer, LargeBinary, String, Table
 
-from offsite.store.tables.base import metadata
+from offsite.store.tables import metadata
 
 pools = Table(
     "pools",

@@ -14,7 +14,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from offsite.store.tables.base import metadata
+from offsite.store.tables import metadata
 
 
 def _image() -> ForeignKey:

@@ -1,5 +1,0 @@
-"""What all tables share."""
-
-from sqlalchemy import MetaData
-
-metadata = MetaData()

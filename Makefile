@@ -31,7 +31,7 @@ demo: $(VENV)/.run
 	$(BIN)/offsite demo
 
 test: $(VENV)/.develop system-packages
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST)
 
 test-fast: $(VENV)/.develop
 	$(BIN)/python -m pytest -m "not slow and not root" -n auto $(PYTEST)

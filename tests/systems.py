@@ -22,6 +22,13 @@ from offsite.management.command_table.reply import Reply
 DEADLINE_SECONDS = 60
 
 
+def loopback(number: int) -> str:
+    """An address of this machine, 127.0.0.1 for 1; tests that run side by side have others, so that none takes the
+    ports of another's systems."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    return f"127.0.{int(worker.removeprefix('gw')) + 1 if worker else 0}.{number}"
+
+
 class System(DemoSystem):
     """As the demo's, and it can be killed."""
 
@@ -83,8 +90,8 @@ def two_systems(
     directory: Path, secondary_pool_size: str = "4GiB", *, paired: bool = True
 ) -> Iterator[tuple[System, System]]:
     """London and Newark, started and paired; stopped at the end, however it comes."""
-    london = System("London", "127.0.0.1", directory / "london")
-    newark = System("Newark", "127.0.0.2", directory / "newark", secondary_pool_size)
+    london = System("London", loopback(1), directory / "london")
+    newark = System("Newark", loopback(2), directory / "newark", secondary_pool_size)
     started: list[System] = []
     try:
         for system in (london, newark):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.small_disks import DISK_BYTES, PROGRAMS, fill_up, run, small_disk
-from tests.systems import System, wait_until
+from tests.systems import System, loopback, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("qemu-io", "curl", *PROGRAMS)]
 
@@ -25,7 +25,7 @@ def disk(short_directory: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def london(disk: Path) -> Iterator[System]:
-    system = System("London", "127.0.0.1", disk / "london", f"{DISK_BYTES >> 20}MiB")
+    system = System("London", loopback(1), disk / "london", f"{DISK_BYTES >> 20}MiB")
     system.start()
     try:
         for name in ("Sales", "Stock"):

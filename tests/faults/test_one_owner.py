@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from offsite.demo.disk import Disk
-from tests.systems import System, run
+from tests.systems import System, loopback, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("nbdcopy")]
 
@@ -23,7 +23,7 @@ VOLUME_BYTES = 16 * MIB
 
 @pytest.fixture
 def london(tmp_path: Path) -> Iterator[System]:
-    system = System("London", "127.0.0.1", tmp_path / "london", "256MiB")
+    system = System("London", loopback(1), tmp_path / "london", "256MiB")
     system.start()
     yield system
     if system.is_running():
@@ -32,7 +32,7 @@ def london(tmp_path: Path) -> Iterator[System]:
 
 def serve(directory: Path) -> subprocess.CompletedProcess[str]:
     """A second system, at another address, that is expected to end by itself."""
-    command = [sys.executable, "-m", "offsite", "serve", str(directory), "--listen", "127.0.0.9"]
+    command = [sys.executable, "-m", "offsite", "serve", str(directory), "--listen", loopback(9)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from offsite.demo.disk import Disk
-from tests.systems import System, pair, try_to_pair, two_systems, wait_until
+from tests.systems import System, loopback, pair, try_to_pair, two_systems, wait_until
 
 MIB = 1 << 20
 
@@ -36,7 +36,7 @@ def check_refused_pairings(london: System, newark: System) -> None:
     """A peer that is not there, a wrong password, another certificate than the one that was asked for."""
     before = state_of(london), state_of(newark)
     for address, password, more, told in (
-        ("127.0.0.3:1", newark.password, [], "127.0.0.3:1"),
+        (f"{loopback(3)}:1", newark.password, [], f"{loopback(3)}:1"),
         (newark.peer_address, "wrong-password-1", [], "password"),
         (newark.peer_address, newark.password, ["fingerprint", "ab" * 32], "abab"),
     ):
@@ -162,7 +162,7 @@ def test_garbage_on_any_port_closes_that_connection_alone(systems: tuple[System,
 def test_a_second_serve_on_the_same_directory_is_refused(systems: tuple[System, System]) -> None:
     london, _ = systems
     done = subprocess.run(
-        [sys.executable, "-m", "offsite", "serve", str(london.directory), "--listen", "127.0.0.3"],
+        [sys.executable, "-m", "offsite", "serve", str(london.directory), "--listen", loopback(3)],
         capture_output=True,
         text=True,
         timeout=30,
@@ -177,7 +177,7 @@ def test_a_second_serve_on_the_same_directory_is_refused(systems: tuple[System, 
 def test_a_foreign_directory_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("irreplaceable")
     done = subprocess.run(
-        [sys.executable, "-m", "offsite", "serve", str(tmp_path), "--listen", "127.0.0.3"],
+        [sys.executable, "-m", "offsite", "serve", str(tmp_path), "--listen", loopback(3)],
         capture_output=True,
         text=True,
         timeout=30,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.replication import Replicated, events
-from tests.systems import System, two_systems, wait_until
+from tests.systems import System, loopback, two_systems, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def test_of_two_copies_one_is_taken_and_an_operator_may_turn_it_round(tmp_path: 
         pair.make_set("SalesDR", "Sales")
         pair.replicate("SalesDR")
         london.stop()
-        twin = System("London", "127.0.0.3", tmp_path / "twin")
+        twin = System("London", loopback(3), tmp_path / "twin")
         twin.password = london.password
         shutil.copytree(london.directory, twin.directory)
         london.start()

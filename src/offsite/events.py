@@ -70,33 +70,35 @@ def ignore(_kind: EventKind, _message: str) -> None:
     """A Report for tests and tools that keep no events."""
 
 
-POOL_THRESHOLD_CROSSED = EventKind(571, Severity.WARNING, "- Add space to the pool or delete what is not needed.")
+POOL_THRESHOLD_CROSSED = EventKind(
+    571, Severity.WARNING, "- Add space to the pool, or delete volumes and snapshots that are not needed."
+)
 POOL_HIGH_THRESHOLD_CROSSED = EventKind(
-    572, Severity.ERROR, "- The pool is nearly full. Add space to it or delete what is not needed, now."
+    572,
+    Severity.ERROR,
+    "- The pool is nearly full. Add space now, or delete volumes and snapshots that are not needed.",
 )
 POOL_THRESHOLD_CLEARED = EventKind(573, Severity.RESOLVED)
 POOL_FULL = EventKind(
     570,
     Severity.CRITICAL,
-    "- Writes get ENOSPC. Add space to the pool or the file system that is named, or delete snapshots.",
+    "- Writes fail with ENOSPC. Add space to the pool or to the file system in the message, or delete snapshots.",
 )
 POOL_NOT_TIDIED = EventKind(
-    568, Severity.WARNING, "- Check the disk of the pool and that of the state directory. It is tried again by itself."
+    568, Severity.WARNING, "- Check the disks of the pool and of the state directory. The system retries by itself."
 )
 POOL_SPACE_BACK = EventKind(560, Severity.RESOLVED)
 STATE_NOT_WRITTEN = EventKind(
-    561,
-    Severity.CRITICAL,
-    "- No flush of a host can be acknowledged. Free space on the file system that is named, or mend its disk.",
+    561, Severity.CRITICAL, "- Hosts' flushes fail. Free space on the file system in the message, or repair its disk."
 )
 STATE_WRITTEN_AGAIN = EventKind(562, Severity.RESOLVED)
 RESERVE_GIVEN_UP = EventKind(
-    563, Severity.CRITICAL, "- Free space on the file system of the state directory: another program has filled it."
+    563, Severity.CRITICAL, "- Another program has filled the file system of the state directory. Free space on it."
 )
 RESERVE_KEPT_AGAIN = EventKind(564, Severity.RESOLVED)
-POOL_FAILED = EventKind(569, Severity.CRITICAL, "- The disk failed a sync. Check it, then start the system again.")
+POOL_FAILED = EventKind(569, Severity.CRITICAL, "- A sync to the disk failed. Check the disk, then restart the system.")
 POOL_REMAINS = EventKind(
-    665, Severity.WARNING, "- Find out why the file cannot be removed. It is tried again at the next start."
+    665, Severity.WARNING, "- Find out why the file cannot be removed. The system retries at its next start."
 )
 PEER_CREATED = EventKind(574, Severity.INFORMATIONAL)
 PEER_DELETED = EventKind(575, Severity.INFORMATIONAL)
@@ -104,7 +106,7 @@ PEER_CHANGED = EventKind(590, Severity.INFORMATIONAL)
 PEER_CERTIFICATE_REPLACED = EventKind(
     591,
     Severity.WARNING,
-    "- If nobody of yours replaced it, delete the peer connection, and find out who knew the password.",
+    "- If no administrator of yours replaced it, delete the peer connection and find out who knew the password.",
 )
 SET_CREATED = EventKind(576, Severity.INFORMATIONAL)
 SET_DELETED = EventKind(577, Severity.INFORMATIONAL)
@@ -112,66 +114,65 @@ SET_MODIFIED = EventKind(578, Severity.INFORMATIONAL)
 RUN_COMPLETED = EventKind(579, Severity.INFORMATIONAL)
 RUN_STARTED = EventKind(580, Severity.INFORMATIONAL)
 SET_RESUMED = EventKind(581, Severity.INFORMATIONAL)
-SET_SUSPENDED = EventKind(582, Severity.INFORMATIONAL, "- Resume the replication set when it is to go on.")
-RUN_FAILED = EventKind(583, Severity.ERROR, "- Read the error, mend its cause, and replicate again.")
+SET_SUSPENDED = EventKind(582, Severity.INFORMATIONAL, "- To continue, resume the replication set.")
+RUN_FAILED = EventKind(583, Severity.ERROR, "- Read the error, correct its cause, and replicate again.")
 SET_SUSPENDED_ITSELF = EventKind(
     584,
     Severity.ERROR,
-    "- Read the error and mend its cause. The run is tried again by itself, and goes on where it was.",
+    "- Read the error and correct its cause. The run is retried by itself and continues where it stopped.",
 )
 RUN_ABORTED = EventKind(585, Severity.INFORMATIONAL)
 RUN_QUEUED = EventKind(586, Severity.INFORMATIONAL)
 RUN_DROPPED = EventKind(587, Severity.INFORMATIONAL)
 SET_HALF_MISSING = EventKind(
-    588, Severity.WARNING, "- If the other half was deleted on purpose, delete this one, too: delete replication-set."
+    588,
+    Severity.WARNING,
+    "- If the other half was deleted on purpose, delete this one as well: delete replication-set.",
 )
 RUN_SETTLED = EventKind(589, Severity.INFORMATIONAL)
 SET_DIVERGED = EventKind(
     592,
     Severity.ERROR,
-    "- Find out which system was restored from an older copy, or what was started twice. Then decide, on the primary: "
-    "resolve replication-set.",
+    "- Find out which system was restored from an older copy, or what was started twice. Then choose on the "
+    "primary which data to keep: resolve replication-set.",
 )
 COPY_PROTECTED = EventKind(
     593,
     Severity.ERROR,
-    "- Find out why the primary would replace a copy that it does not know: was it restored, or is it somebody else?",
+    "- Find out why the primary does not know this copy: it may have been restored from a backup, or be a "
+    "different system.",
 )
 SECONDARY_IS_OLDER = EventKind(
-    594,
-    Severity.WARNING,
-    "- If nobody restored the secondary on purpose, find out what happened to it.",
+    594, Severity.WARNING, "- If nobody restored the secondary on purpose, find out why its data is older."
 )
 SET_AGREES_AGAIN = EventKind(595, Severity.RESOLVED)
-COPY_KEPT = EventKind(596, Severity.INFORMATIONAL, "- Delete the snapshots when nobody needs them any more.")
+COPY_KEPT = EventKind(596, Severity.INFORMATIONAL, "- Delete the snapshots when they are no longer needed.")
 DIVERGENCE_DECIDED = EventKind(597, Severity.INFORMATIONAL)
 PEER_IS_A_COPY = EventKind(
     650,
     Severity.ERROR,
-    "- Find out which of the two is to live, and stop the other one. Then choose with set peer-connection "
-    "accept-incarnation START NAME; show peer-connections tells both starts.",
+    "- Decide which of the two systems to keep, and stop the other one. Then accept the one to keep: set "
+    "peer-connection accept-incarnation START NAME. Both starts are in show peer-connections.",
 )
 SYSTEM_IS_A_COPY = EventKind(
     651,
     Severity.ERROR,
-    "- If the other one is to live, stop this system. If this one is, choose it on the peer: set peer-connection "
+    "- To keep the other system, stop this one. To keep this one, accept it on the peer: set peer-connection "
     "accept-incarnation START NAME.",
 )
 COPY_SETTLED = EventKind(652, Severity.RESOLVED)
 PEER_FORGOT_SYSTEM = EventKind(
     690,
     Severity.ERROR,
-    "- Read the message: log in to the peer again, or end what is left of its sets and the peer connection here.",
+    "- Follow the message: log in to the peer again, or delete its replication sets and the peer connection here.",
 )
 PEER_KNOWS_SYSTEM_AGAIN = EventKind(691, Severity.RESOLVED)
 CLOCKS_DIFFER = EventKind(
-    653, Severity.WARNING, "- Set the clock that is wrong; have both systems take their time from a server (NTP)."
+    653, Severity.WARNING, "- Correct the clock that is wrong. Synchronize both systems with a time server (NTP)."
 )
 CLOCKS_AGREE = EventKind(654, Severity.RESOLVED)
 PEER_GONE = EventKind(
-    655,
-    Severity.WARNING,
-    "- Find out whether the other system runs, and whether its peer port can be reached from here.",
+    655, Severity.WARNING, "- Check that the other system runs and that its peer port can be reached from here."
 )
 PEER_BACK = EventKind(656, Severity.RESOLVED)
 SYSTEM_STARTED = EventKind(600, Severity.INFORMATIONAL)
@@ -186,12 +187,12 @@ LOGIN_FAILED = EventKind(
 LOGINS_LIMITED = EventKind(
     606,
     Severity.WARNING,
-    "- Somebody guesses passwords. Find out who, and keep them from the ports of this system.",
+    "- Someone is guessing passwords. Find out who, and block them from the ports of this system.",
     Source.STRANGER,
 )
 INITIATOR_CERTIFICATE_ISSUED = EventKind(607, Severity.INFORMATIONAL)
 INITIATOR_CERTIFICATE_REVOKED = EventKind(608, Severity.INFORMATIONAL)
-CERTIFICATE_ENDS = EventKind(609, Severity.WARNING, "- Make a new one in time, as the message says.")
+CERTIFICATE_ENDS = EventKind(609, Severity.WARNING, "- Replace the certificate before it expires, as the message says.")
 SETTING_CHANGED = EventKind(604, Severity.INFORMATIONAL)
 VOLUME_CREATED = EventKind(610, Severity.INFORMATIONAL)
 VOLUME_CHANGED = EventKind(611, Severity.INFORMATIONAL)
@@ -209,28 +210,32 @@ TASK_DELETED = EventKind(632, Severity.INFORMATIONAL)
 SCHEDULE_CREATED = EventKind(633, Severity.INFORMATIONAL)
 SCHEDULE_CHANGED = EventKind(634, Severity.INFORMATIONAL)
 SCHEDULE_DELETED = EventKind(635, Severity.INFORMATIONAL)
-SCHEDULE_EXPIRED = EventKind(636, Severity.INFORMATIONAL, "- To go on with it, set a new specification.")
+SCHEDULE_EXPIRED = EventKind(636, Severity.INFORMATIONAL, "- To use the schedule again, set a new specification.")
 TASK_STARTED = EventKind(637, Severity.INFORMATIONAL)
-TASK_FAILED = EventKind(638, Severity.ERROR, "- Read the error and mend its cause. The schedule goes on.")
+TASK_FAILED = EventKind(638, Severity.ERROR, "- Read the error and correct its cause. The schedule stays active.")
 START_MISSED = EventKind(
-    639, Severity.WARNING, "- Find out why the system was down, or busy, or whether its clock was set forward."
+    639, Severity.WARNING, "- Find out whether the system was down or busy, or its clock was set forward."
 )
 NOTICE_CHANGED = EventKind(640, Severity.INFORMATIONAL)
 NOTICE_FAILED = EventKind(
-    641, Severity.WARNING, "- Read the reason, mend it, and see with `test notice` that notices arrive."
+    641, Severity.WARNING, "- Correct the cause in the message, then check with `test notice` that notices arrive."
 )
 NOTICE_DELIVERED = EventKind(642, Severity.RESOLVED)
 SNAPSHOT_KEPT = EventKind(
-    660, Severity.WARNING, "- Unmap it, or take away what else needs it, or keep it; then nothing is to be done."
+    660,
+    Severity.WARNING,
+    "- To let it be deleted, unmap it or remove what else needs it, as the message says. To keep it, do nothing.",
 )
 HISTORY_NAME_IN_USE = EventKind(
-    661, Severity.WARNING, "- Rename or delete what has the name, or give the set another snapshot-basename."
+    661,
+    Severity.WARNING,
+    "- Rename or delete the object that has the name, or change the snapshot-basename of the set.",
 )
 DIGESTS_DIFFER = EventKind(
     662,
     Severity.ERROR,
-    "- Check memory and disks of both systems. Abort the run: the set is diverged then, and resolve replication-set "
-    "use primary keeps what the secondary holds as a snapshot there and sends everything.",
+    "- Check the memory and disks of both systems. Abort the run: the set is then diverged, and resolve "
+    "replication-set use primary keeps the secondary's data as a snapshot there and sends everything.",
 )
 HISTORY_LOWERED = EventKind(
     663,
@@ -238,23 +243,21 @@ HISTORY_LOWERED = EventKind(
     "- If no administrator of the primary did this, set minimum-snapshot-count of the set here.",
 )
 STORED_DATA_CHANGED = EventKind(
-    664,
-    Severity.ERROR,
-    "- Check disk and memory of this system. What is stored there is sent again.",
+    664, Severity.ERROR, "- Check the disk and memory of this system. The data is sent again."
 )
 CONNECTIONS_REFUSED = EventKind(
     670,
     Severity.WARNING,
-    "- Find out who opens so many connections, from the address in the message; if they are yours, raise the setting "
-    "for the most connections.",
+    "- Find out who opens the connections, from the address in the message. If they are yours, raise the "
+    "setting for the maximum number of connections.",
 )
 PEER_SET_REFUSED = EventKind(
     680,
     Severity.WARNING,
-    "- If that system is to make sets here, allow it: set peer-connection secondary-sets enabled.",
+    "- To allow that system to create secondaries here: set peer-connection secondary-sets enabled.",
 )
 PEER_LIMIT_REACHED = EventKind(
     681,
     Severity.WARNING,
-    "- Delete snapshots or volumes that the peer has left here, or raise the limit that the sentence names.",
+    "- Delete snapshots or volumes that the peer has left here, or raise the limit in the message.",
 )

@@ -33,7 +33,7 @@ def parse_size(text: str) -> int:
 def format_size(size_bytes: int) -> str:
     """A size for people, base 2, at most one decimal: 0 B, 512 B, 1.5 GiB."""
     for factor, unit in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if size_bytes >= factor:
+        if size_bytes >= factor - factor // KIB // 20:  # what rounds to 1024 of a unit is 1 of the next
             return f"{size_bytes / factor:.1f}".removesuffix(".0") + f" {unit}"
     return f"{size_bytes} B"
 

@@ -173,7 +173,16 @@ def test_a_time_is_of_the_readers_zone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(9.994, "9.99 s"), (59, "59 s"), (61.4, "1 min 1 s"), (7260, "2 h 1 min")]
+    ("seconds", "text"),
+    [
+        (-0.001, "0.00 s"),
+        (9.994, "9.99 s"),
+        (9.996, "10 s"),
+        (59, "59 s"),
+        (59.6, "1 min 0 s"),
+        (61.4, "1 min 1 s"),
+        (7260, "2 h 1 min"),
+    ],
 )
 def test_durations_are_as_exact_as_people_want(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text

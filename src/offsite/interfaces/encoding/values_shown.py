@@ -37,9 +37,11 @@ def _format_number(kind: Kind, value: int | float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    if seconds < 10:
+    """Never negative: clocks are set while what is measured goes on."""
+    seconds = max(seconds, 0.0)
+    if round(seconds, 2) < 10:
         return f"{seconds:.2f} s"
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -36,8 +36,10 @@ def test_what_is_no_size_is_refused_with_the_value(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
-    [(0, "0 B"), (512, "512 B"), (1536, "1.5 KiB"), (1 << 30, "1 GiB"), (5 << 40, "5 TiB")]
-    + [((1 << 30) - 1, "1 GiB"), ((1 << 40) - 1, "1 TiB"), (1023 << 20, "1023 MiB"), ((1 << 10) - 1, "1023 B")],
+    [
+        *[(0, "0 B"), (512, "512 B"), (1536, "1.5 KiB"), (1 << 30, "1 GiB"), (5 << 40, "5 TiB")],
+        *[((1 << 30) - 1, "1 GiB"), ((1 << 40) - 1, "1 TiB"), (1023 << 20, "1023 MiB"), ((1 << 10) - 1, "1023 B")],
+    ],
 )
 def test_sizes_are_shown_short(size_bytes: int, text: str) -> None:
     assert format_size(size_bytes) == text

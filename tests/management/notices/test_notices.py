@@ -143,10 +143,10 @@ def test_a_flood_is_one_message(bench: Bench, hook: WebHook) -> None:
 def test_events_about_notices_that_fail_are_not_sent_as_notices(bench: Bench, hook: WebHook) -> None:
     """Or two that fail would keep each other busy."""
     create(bench, hook, "informational")
-    wait_until("its creation arrives", lambda: hook.received != [])
+    ((_, courier),) = bench.system.notices._couriers.values()
+    wait_until("its creation has arrived", lambda: hook.received != [] and not courier._waiting)
     for kind in (kinds.NOTICE_FAILED, kinds.NOTICE_DELIVERED):
         bench.system.notices.tell(Told(0.0, kind.code, kind.severity, "not sent", ""))
-    ((_, courier),) = bench.system.notices._couriers.values()
     assert not courier._waiting
 
 

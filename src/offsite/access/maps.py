@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from offsite.access import tables
 from offsite.errors import BadParameter, InUse, MapNotFound, StateDirectoryError, VolumeNotFound
-from offsite.pools import tables as pool_tables
+from offsite.pools.catalog import has_image
 from offsite.store.database import Database
 
 Access = Literal["read-write", "read-only", "no-access"]
@@ -140,8 +140,7 @@ def _check(initiator: str | None, access: str, lun: int | None) -> None:
 
 
 def _check_image(connection: Connection, image_id: int) -> None:
-    images = pool_tables.images
-    if connection.execute(select(images.c.id).where(images.c.id == image_id)).first() is None:
+    if not has_image(connection, image_id):
         raise VolumeNotFound(f"volume {image_id} does not exist; it cannot be mapped")
 
 

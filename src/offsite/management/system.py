@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy import select
-
 from offsite.clock import Clock
 from offsite.errors import (
     BadParameter,
@@ -31,7 +29,6 @@ from offsite.management.schedules.schedules import Schedules
 from offsite.management.schedules.tasks import Tasks
 from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo
 from offsite.replication.records.set_records import all_sets
-from offsite.replication.records.tables import replication_sets
 from offsite.store.database import Database
 from offsite.store.settings import Settings
 from offsite.units import format_size
@@ -210,10 +207,9 @@ class System:
 
     def group_roles(self) -> dict[int, tuple[str, str]]:
         """Role and name of the replication set of each volume group that is in one, by the group's id."""
-        chosen = select(replication_sets.c.group_id, replication_sets.c.role, replication_sets.c.name)
         with self.database.read() as connection:
-            rows = connection.execute(chosen.where(replication_sets.c.group_id.is_not(None)))
-            return {row.group_id: (row.role, row.name) for row in rows}
+            sets = all_sets(connection)
+        return {each.group_id: (each.role, each.name) for each in sets if each.group_id is not None}
 
     def check_group_free(self, group: Group) -> None:
         """Raises InUse when a replication set has the group, whose members then are fixed."""

@@ -139,6 +139,11 @@ def group_of(connection: Connection, image_id: int) -> Group | None:
     return _one(connection, volume_groups.c.id.in_(of))
 
 
+def group_name(connection: Connection, group_id: int | None) -> str | None:
+    """None for a group that is not there."""
+    return connection.execute(select(volume_groups.c.name).where(volume_groups.c.id == group_id)).scalar()
+
+
 def members(connection: Connection, group_id: int) -> tuple[int, ...]:
     """Ids of its images, rising."""
     table = volume_group_members

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from offsite.errors import BadParameter
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
@@ -14,9 +14,9 @@ from offsite.management.commands.volumes import RETENTION, RETENTION_HELP, delet
 from offsite.management.images.changes import check_resettable, replace_content
 from offsite.management.system import Context, Found
 from offsite.names import check_name
+from offsite.pools.catalog import image_ids
 from offsite.pools.protocol import Snapshot
 from offsite.pools.retention import set_priority
-from offsite.pools.tables import images
 
 COMMANDS = Subject("Snapshots")
 
@@ -59,7 +59,7 @@ def create_snapshots(
 
     def record(connection: Connection) -> None:
         if priority is not None:
-            for image_id in connection.execute(select(images.c.id).where(images.c.name.in_(names))).scalars().all():
+            for image_id in image_ids(connection, names):
                 set_priority(connection, image_id, priority)
 
     changes = [Snapshot(each.image.id, name) for each, name in zip(sources, names, strict=True)]

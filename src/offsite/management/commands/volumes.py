@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from offsite.errors import BadParameter, NotAllowed
 from offsite.escaping import shown
@@ -18,6 +18,7 @@ from offsite.management.images import import_copy
 from offsite.management.images.changes import delete_from_pool, replace_content
 from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
 from offsite.pools.ancestry import is_snapshot_of
+from offsite.pools.catalog import image_id_by_name
 from offsite.pools.groups import add_members, insert_group, look_up
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import (
@@ -29,7 +30,6 @@ from offsite.pools.protocol import (
     Resize,
 )
 from offsite.pools.retention import PRIORITIES, set_priority
-from offsite.pools.tables import images
 from offsite.units import format_size
 
 COMMANDS = Subject("Volumes")
@@ -72,7 +72,7 @@ def create_volume(
     mapped = access is not None or initiator is not None or lun is not None
 
     def join(connection: Connection) -> None:  # in the volume's own transaction: refused together
-        image_id = connection.execute(select(images.c.id).where(images.c.name == name)).scalar_one()
+        image_id = image_id_by_name(connection, name)
         if mapped:
             make_maps(system, [image_id], initiators, access or "read-write", lun)
         if volume_group is not None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import structlog
-from sqlalchemy import ColumnElement, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 
 from offsite.clock import Clock
 from offsite.errors import OffsiteError
@@ -221,6 +221,11 @@ class EventLog:
                 in_ring = select(table.c.id).where(table.c.ring == ring).order_by(table.c.id.desc())
                 newest_too_many = in_ring.offset(most).limit(1).scalar_subquery()
                 connection.execute(delete(table).where(table.c.ring == ring, table.c.id <= newest_too_many))
+
+
+def last_event_at(connection: Connection) -> float:
+    """The latest instant that an event in the database has; 0 when there is none."""
+    return float(connection.execute(select(func.max(table.c.at))).scalar() or 0.0)
 
 
 def _ring(source: Source, severity: Severity) -> str:

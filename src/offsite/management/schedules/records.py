@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from offsite.management.events.tables import events
+from offsite.management.events.event_log import last_event_at
 from offsite.management.schedules.tables import schedules, task_snapshots, tasks
-from offsite.replication.records.tables import runs
+from offsite.replication.records.run_records import newest_run_id
 
 TaskType = Literal["TakeSnapshot", "ResetSnapshot", "Replicate"]
 
@@ -120,9 +120,8 @@ def first_due(connection: Connection, leave_out: Collection[str] = ()) -> Schedu
 
 def last_known_time(connection: Connection) -> float:
     """Of events and starts; 0 when there are none."""
-    of_events = select(func.max(events.c.at))
-    of_starts = select(func.max(tasks.c.last_run_at))
-    return max(connection.execute(each).scalar() or 0.0 for each in (of_events, of_starts))
+    last_start = connection.execute(select(func.max(tasks.c.last_run_at))).scalar() or 0.0
+    return max(last_event_at(connection), last_start)
 
 
 def insert_schedule(connection: Connection, record: ScheduleRecord) -> None:
@@ -137,8 +136,8 @@ def take_start(connection: Connection, due: ScheduleRecord, next_at: float | Non
     """On record: this start is under way, and `next_at` is the next. False when the schedule is not as it was read."""
     same = (schedules.c.name == due.name) & (schedules.c.next_at == due.next_at)
     same &= schedules.c.specification == due.specification
-    newest_run = select(func.coalesce(func.max(runs.c.id), 0)).scalar_subquery()
-    values = {"next_at": next_at, "starts": due.starts + 1, "starting_at": due.next_at, "starting_after": newest_run}
+    values = {"next_at": next_at, "starts": due.starts + 1, "starting_at": due.next_at}
+    values["starting_after"] = newest_run_id(connection)
     return connection.execute(update(schedules).where(same).values(values)).rowcount == 1
 
 

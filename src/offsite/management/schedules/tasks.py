@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
 from offsite.escaping import shown
@@ -14,8 +14,8 @@ from offsite.management.schedules import records
 from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.roster import Roster
 from offsite.names import FORBIDDEN, check_name
-from offsite.pools.tables import images
-from offsite.replication.records.tables import replication_sets
+from offsite.pools.catalog import has_image
+from offsite.replication.records.set_records import set_name
 from offsite.store.database import Database
 
 TASKS_MAX = 1024
@@ -97,10 +97,10 @@ def _find(connection: Connection, name: str) -> TaskRecord:
 def _check_object(connection: Connection, record: TaskRecord) -> None:
     """It may have been deleted while the command was being read."""
     if record.set_id is not None:
-        there = connection.execute(select(replication_sets.c.id).where(replication_sets.c.id == record.set_id)).first()
+        there = set_name(connection, record.set_id) is not None
     else:
-        there = connection.execute(select(images.c.id).where(images.c.id == record.image_id)).first()
-    if there is None:
+        there = record.image_id is not None and has_image(connection, record.image_id)
+    if not there:
         raise ObjectNotFound(f"what task {record.name} was to be of was deleted just now")
 
 

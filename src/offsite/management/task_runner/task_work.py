@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from offsite.errors import NameInUse, ObjectNotFound
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
@@ -14,10 +14,11 @@ from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.scheduler import Begin, Scheduler, in_a_thread
 from offsite.management.system import Found, System
 from offsite.management.task_runner.rotation import rotate
+from offsite.pools.catalog import image_id_by_name
 from offsite.pools.protocol import Snapshot
 from offsite.pools.retention import set_priority
-from offsite.pools.tables import images
-from offsite.replication.records.tables import replication_sets, runs
+from offsite.replication.records.run_records import has_run_after
+from offsite.replication.records.set_records import set_name
 
 NUMBERS = 9999  # 0001 to 9999, then from 0001 again
 _TOLD = {
@@ -46,9 +47,8 @@ class TaskWork:
         """A snapshot is taken, or reset, in one transaction with the record that it is done. Of a run there is
         the request on record: whoever it is from, the set was replicated as of then or later. One that failed, as one
         does whose hooks the crash has cut, was no replication."""
-        requested = (runs.c.set_id == task.set_id) & (runs.c.id > newest_run) & (runs.c.state != "failed")
         with self._system.database.read() as connection:
-            return connection.execute(select(runs.c.id).where(requested).limit(1)).first() is not None
+            return has_run_after(connection, task.set_id, newest_run)
 
     def _take_snapshot(self, task: TaskRecord, done: Callable[[Connection], None]) -> str:
         system = self._system
@@ -57,7 +57,7 @@ class TaskWork:
             number, name = self._free_name(task)
 
             def record(connection: Connection) -> None:
-                image_id = connection.execute(select(images.c.id).where(images.c.name == name)).scalar_one()
+                image_id = image_id_by_name(connection, name)
                 records.insert_task_snapshot(connection, image_id, task.name, number)
                 records.update_task(connection, task.name, next_snapshot_number=number % NUMBERS + 1)
                 if task.retention_priority is not None:
@@ -94,8 +94,7 @@ class TaskWork:
     def _replicate(self, task: TaskRecord, done: Callable[[Connection], None]) -> str:
         system = self._system
         with system.database.read() as connection:
-            chosen = select(replication_sets.c.name).where(replication_sets.c.id == task.set_id)
-            name = connection.execute(chosen).scalar()
+            name = set_name(connection, task.set_id)
         if name is None:
             raise ObjectNotFound(f"the replication set of task {task.name} was deleted just now")
         requested = system.replication.replicate(name, last_snapshot=task.last_snapshot)

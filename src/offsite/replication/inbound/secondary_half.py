@@ -20,11 +20,11 @@ from offsite.errors import (
     SecondarySetsDisabled,
 )
 from offsite.events import Report
+from offsite.pools import catalog
 from offsite.pools.groups import insert_group
 from offsite.pools.protocol import Create, Pool
 from offsite.replication.inbound.common_sets import CommonSets
 from offsite.replication.link.identity import SystemIdentity
-from offsite.replication.points import point_records
 from offsite.replication.records import peer_share, run_records, set_records
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
@@ -101,7 +101,7 @@ class SecondaryHalves:
             except NameInUse as error:  # by a set that was made just now; below, NameInUse is about volumes
                 raise InUse(str(error)) from error
             _check_share(connection, peer, request, self._system.name)
-            ids = [point_records.image_id_by_name(connection, each) for each in names]
+            ids = [catalog.image_id_by_name(connection, each) for each in names]
             members = [
                 MemberRecord(image_id, member.primary_name)
                 for image_id, member in zip(ids, request.members, strict=True)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from offsite.pools import catalog
 from offsite.pools.protocol import Pool, Rename
 from offsite.replication.naming.snapshot_names import renumbered
 from offsite.replication.points.needs import needs_of
-from offsite.replication.points.snapshot_history import names_in_use, write_number
+from offsite.replication.points.snapshot_history import write_number
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_writer import use_number
 from offsite.replication.records.tables import history_snapshots
@@ -54,7 +55,7 @@ def find_following(connection: Connection, pool: Pool, run: RunRecord, new_numbe
     names = {image.id: image.name for image in pool.images()}
     pairs = [(row.image_id, renumbered(names.get(row.image_id, ""), row.number, new_number)) for row in mine]
     wanted = [name for _, name in pairs if name is not None]
-    is_free = len(wanted) == len(pairs) and not names_in_use(connection, wanted)
+    is_free = len(wanted) == len(pairs) and not catalog.names_in_use(connection, wanted)
     if not is_free or needs_of(connection, [image_id for image_id, _ in pairs]):
         return Following(run.uuid, number, new_number, (), keeps_names=True)
     renames = tuple(Rename(image_id, name) for image_id, name in pairs if name is not None)

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, insert, select
 
 from offsite.errors import SetDiverged
 from offsite.names import NAME_BYTES_MAX
+from offsite.pools import catalog
 from offsite.pools.protocol import Pool, Snapshot
-from offsite.pools.tables import images
 from offsite.replication.points import point_records
 from offsite.replication.records import peer_share, set_records
 from offsite.replication.records.set_records import SetRecord
@@ -32,7 +32,7 @@ def keep_copy(database: Database, pool: Pool, replication_set: SetRecord, base: 
         if names:
             return names, False
         taken_at = _instant_of(connection, replication_set, base)
-        taken = set(connection.execute(select(images.c.name)).scalars())
+        taken = catalog.all_names(connection)
         _, volumes = set_records.own_names(connection, replication_set)
     names = kept_names(volumes, taken_at, taken)
     ids = [member.image_id for member in replication_set.members]
@@ -42,7 +42,7 @@ def keep_copy(database: Database, pool: Pool, replication_set: SetRecord, base: 
         peer_share.check_images(connection, replication_set.peer_id, len(ids), "the secondary")
         for name in names:
             row = {
-                "image_id": point_records.image_id_by_name(connection, name),
+                "image_id": catalog.image_id_by_name(connection, name),
                 "set_id": replication_set.id,
                 "base": base,
             }
@@ -74,13 +74,10 @@ def _shortened(volume: str, suffix: str) -> str:
 
 def _kept(connection: Connection, replication_set: SetRecord, base: str) -> list[str]:
     """Of all members, or none: half a group is no copy of anything."""
-    chosen = (
-        select(images.c.name)
-        .join(kept_contents, kept_contents.c.image_id == images.c.id)
-        .where(kept_contents.c.set_id == replication_set.id, kept_contents.c.base == base)
-        .order_by(images.c.id)
+    chosen = select(kept_contents.c.image_id).where(
+        kept_contents.c.set_id == replication_set.id, kept_contents.c.base == base
     )
-    names = list(connection.execute(chosen).scalars())
+    names = list(catalog.image_names(connection, connection.execute(chosen).scalars().all()).values())
     return names if len(names) >= len(replication_set.members) else []
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from offsite.errors import ObjectNotFound
-from offsite.pools.tables import images
+from offsite.pools import catalog
 from offsite.replication.points.plan import PrimaryHolds, SecondaryHolds
 from offsite.replication.points.recovery_points import insert_recovery_point
 from offsite.replication.records.tables import point_images, points
@@ -87,7 +87,7 @@ def insert_point(
     mark = _watermark_values(START)
     point_id = connection.execute(insert(points).values(values | mark).returning(points.c.id)).scalar_one()
     for position, name in enumerate(image_names):
-        image_id = image_id_by_name(connection, name)
+        image_id = catalog.image_id_by_name(connection, name)
         connection.execute(insert(point_images).values(point_id=point_id, position=position, image_id=image_id))
 
 
@@ -136,10 +136,3 @@ def secondary_holds(held: Sequence[PointRecord]) -> SecondaryHolds:
     if partial is None:
         return SecondaryHolds(base, None)
     return SecondaryHolds(base, Partial(point=partial.uuid, base=partial.based_on, watermark=partial.watermark))
-
-
-def image_id_by_name(connection: Connection, name: str) -> int:
-    found = connection.execute(select(images.c.id).where(images.c.name == name)).scalar()
-    if found is None:
-        raise ObjectNotFound(f"there is no image {name!r}")
-    return int(found)

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, union_all, update
+from sqlalchemy import Connection, insert, select, update
 
 from offsite.errors import BadParameter
+from offsite.pools import catalog
 from offsite.pools.protocol import Snapshot
-from offsite.pools.tables import images, snapshot_retention, volume_groups
+from offsite.pools.retention import set_priority
 from offsite.replication.naming.snapshot_names import snapshot_names
 from offsite.replication.naming.snapshot_numbers import number_after
 from offsite.replication.records.tables import history_snapshots
@@ -60,7 +61,7 @@ class Keeping:
         number = self.number
         for _ in range(NAMES_TRIED_MAX):
             names = snapshot_names(self.basename, number, members)
-            if not names_in_use(connection, names):
+            if not catalog.names_in_use(connection, names):
                 return KeptHistory(self, number, tuple(names))
             number = number_after(number)
         return None
@@ -91,18 +92,10 @@ class KeptHistory:
     def write(self, connection: Connection) -> None:
         """The records that go with them, in the same transaction."""
         of = self.keeping
-        for (image_id,) in connection.execute(select(images.c.id).where(images.c.name.in_(self.names))).all():
+        for image_id in catalog.image_ids(connection, self.names):
             row = {"image_id": image_id, "set_id": of.set_id, "run": of.run, "number": self.number, "kept_at": of.now}
             connection.execute(insert(history_snapshots).values(row))
-            if of.priority != "never-delete":
-                connection.execute(insert(snapshot_retention).values(image_id=image_id, priority=of.priority))
-
-
-def names_in_use(connection: Connection, names: Sequence[str]) -> list[str]:
-    """Volumes, snapshots and volume groups share their names."""
-    of_images = select(images.c.name).where(images.c.name.in_(names))
-    of_groups = select(volume_groups.c.name).where(volume_groups.c.name.in_(names))
-    return list(connection.execute(union_all(of_images, of_groups)).scalars())
+            set_priority(connection, image_id, of.priority)
 
 
 def history_of(connection: Connection, set_id: int) -> list[HeldSnapshot]:

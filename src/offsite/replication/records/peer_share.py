@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from offsite.clock import Clock
 from offsite.errors import PeerLimitReached, SecondarySetsDisabled
-from offsite.pools.tables import images
+from offsite.pools import catalog
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.tables import peer_images, peers
 from offsite.store.settings import MAXIMUM_IMAGES_PER_PEER, Settings
@@ -37,7 +37,7 @@ def check_may_create(peer: PeerRecord, system_name: str) -> None:
 
 def note_images(connection: Connection, peer_id: int, names: Sequence[str]) -> None:
     """These were made at the peer's request, in this transaction."""
-    for (image_id,) in connection.execute(select(images.c.id).where(images.c.name.in_(names))).all():
+    for image_id in catalog.image_ids(connection, names):
         connection.execute(insert(peer_images).values(image_id=image_id, peer_id=peer_id))
 
 
@@ -65,12 +65,10 @@ def check_size(
     limit = connection.execute(select(peers.c.secondary_size_limit).where(peers.c.id == peer_id)).scalar()
     if limit is None:
         return
-    others = (
-        select(func.coalesce(func.sum(images.c.size_bytes), 0))
-        .join(peer_images, peer_images.c.image_id == images.c.id)
-        .where(peer_images.c.peer_id == peer_id, images.c.kind == "volume", images.c.id.not_in(in_place_of))
+    others = select(peer_images.c.image_id).where(
+        peer_images.c.peer_id == peer_id, peer_images.c.image_id.not_in(in_place_of)
     )
-    total = connection.execute(others).scalar_one() + sum(sizes_bytes)
+    total = catalog.volume_bytes(connection, others) + sum(sizes_bytes)
     if total > limit:
         raise PeerLimitReached(
             f"the volumes of this peer would have {format_size(total)} together; its peer connection there has a "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, bindparam, select
+from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
 from offsite.replication.records.run_states import UNFINISHED, RunState
 from offsite.replication.records.tables import runs
@@ -75,6 +75,17 @@ def last_ended_run(connection: Connection, set_id: int) -> RunRecord | None:
     chosen = select(runs).where(runs.c.set_id == set_id, done).order_by(runs.c.end_order.desc(), runs.c.id.desc())
     row = connection.execute(chosen.limit(1)).mappings().first()
     return _run(row) if row else None
+
+
+def newest_run_id(connection: Connection) -> int:
+    """Of all sets; 0 when there is no run. It rises with each run that is asked for."""
+    return int(connection.execute(select(func.coalesce(func.max(runs.c.id), 0))).scalar_one())
+
+
+def has_run_after(connection: Connection, set_id: int | None, run_id: int) -> bool:
+    """Whether a run of the set was asked for after that one, and has not failed."""
+    newer = (runs.c.set_id == set_id) & (runs.c.id > run_id) & (runs.c.state != "failed")
+    return connection.execute(select(runs.c.id).where(newer).limit(1)).first() is not None
 
 
 def set_run_in(connection: Connection, set_id: int, state: RunState) -> RunRecord | None:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from offsite.pools.tables import images, volume_groups
+from offsite.pools import catalog
+from offsite.pools.groups import group_name
 from offsite.replication.records.run_states import UNFINISHED
 from offsite.replication.records.tables import replication_sets, runs, set_members
 
@@ -96,13 +97,8 @@ def update_set(connection: Connection, set_id: int, **values: Any) -> None:
 def own_names(connection: Connection, replication_set: SetRecord) -> tuple[str | None, list[str]]:
     """What the set's volume group on this side is called, if it has one, and its volumes, in the order of members; no
     volumes when one is not there, for the set has been deleted meanwhile."""
-    chosen = select(images.c.id, images.c.name).where(
-        images.c.id.in_(member.image_id for member in replication_set.members)
-    )
-    names = {row.id: row.name for row in connection.execute(chosen)}
-    group = connection.execute(
-        select(volume_groups.c.name).where(volume_groups.c.id == replication_set.group_id)
-    ).scalar()
+    names = catalog.image_names(connection, [member.image_id for member in replication_set.members])
+    group = group_name(connection, replication_set.group_id)
     found = [names[member.image_id] for member in replication_set.members if member.image_id in names]
     return group, found if len(found) == len(replication_set.members) else []
 
@@ -119,6 +115,11 @@ def update_remote_names(
 
 def find_set(connection: Connection, uuid: str) -> SetRecord | None:
     return next((each for each in all_sets(connection) if each.uuid == uuid), None)
+
+
+def set_name(connection: Connection, set_id: int | None) -> str | None:
+    """None for a set that is not there."""
+    return connection.execute(select(replication_sets.c.name).where(replication_sets.c.id == set_id)).scalar()
 
 
 def delete_set(connection: Connection, set_id: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from offsite import events
 from offsite.clock import Clock
@@ -24,9 +24,9 @@ from offsite.errors import (
 )
 from offsite.events import Report
 from offsite.names import check_name
+from offsite.pools import catalog
 from offsite.pools.groups import Group, group_of, members
 from offsite.pools.protocol import ImageInfo, Pool
-from offsite.pools.tables import images
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.records import set_records
@@ -254,7 +254,7 @@ class SetCreation:
 def _check_still_so(connection: Connection, plan: _Plan) -> None:
     """What is to be replicated may have been deleted, or its group changed, while the peer was being reached."""
     ids = [image.id for image in plan.images]
-    there = set(connection.execute(select(images.c.id).where(images.c.id.in_(ids))).scalars())
+    there = catalog.image_names(connection, ids)
     for image in plan.images:
         if image.id not in there:
             raise VolumeNotFound(f"{image.name} was deleted just now")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import select
-
 from offsite import events
 from offsite.clock import Clock
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, PeerUnreachable
 from offsite.events import Report
 from offsite.names import check_name
+from offsite.pools.groups import group_name
 from offsite.pools.protocol import Pool
-from offsite.pools.tables import volume_groups
 from offsite.replication.peers.clock_skew import age
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves, point_records
@@ -214,9 +212,7 @@ class Sets:
                 for state in ("running", "queued", "preparing", "success")
             }
             last = run_records.last_ended_run(connection, replication_set.id)
-            group = connection.execute(
-                select(volume_groups.c.name).where(volume_groups.c.id == replication_set.group_id)
-            ).scalar()
+            group = group_name(connection, replication_set.group_id)
             half = other_halves.find_other_half(connection, replication_set.id)
             difference = other_halves.sentence_of(connection, replication_set, half) if half is not None else None
         refusal = self._reconciler.refusal(replication_set.peer_id) if replication_set.role == "primary" else None

@@ -49,6 +49,7 @@ from offsite.management.accounts.users import FIRST_USER, Users
 from offsite.management.certificate_watch import CertificateWatch, certificates_in_use
 from offsite.management.events.event_log import EventLog
 from offsite.management.images import import_copy
+from offsite.management.needs import needs_of_all_floors
 from offsite.management.notices.notices import Notices
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.schedules import Schedules
@@ -61,6 +62,7 @@ from offsite.names import NAME_BYTES_MAX, check_name
 from offsite.pools.creation import clear_remains
 from offsite.pools.groups import Groups
 from offsite.pools.local import LocalPool
+from offsite.pools.needs import Needs
 from offsite.pools.tables import pools as pool_table
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.runs.hooks import HookDirectory
@@ -169,7 +171,8 @@ class Daemon:
         database.reserve.tell = lambda is_kept: events.report(*reserve_event(directory.path, is_kept))
         database.reserve.keep()
         self._check_stop()
-        replication = self._start_replication(database, pools, authority, identity, users, events)
+        needs = needs_of_all_floors(database)
+        replication = self._start_replication(database, pools, needs, authority, identity, users, events)
         certificates = InitiatorCertificates(database)
         nbd = self._start_nbd(directory.path, pools, maps, authority, replication, settings, events, certificates)
         self._check_stop()
@@ -182,6 +185,7 @@ class Daemon:
             database=database,
             pools=pools,
             groups=Groups(database),
+            needs=needs,
             maps=maps,
             authority=authority,
             certificates=certificates,
@@ -271,6 +275,7 @@ class Daemon:
         self,
         database: Database,
         pools: dict[str, LocalPool],
+        needs: Needs,
         authority: Authority,
         identity: first_start.Identity,
         users: Users,
@@ -279,7 +284,9 @@ class Daemon:
         listen = (self._settings.listen, self._settings.peer_port)
         system = SystemIdentity(identity.uuid, identity.name)
         hooks = HookDirectory(database.path.parent / HOOKS_DIRECTORY)
-        replication = Replication(database, pools, authority, system, listen, users.may_manage, hooks, events.report)
+        replication = Replication(
+            database, pools, needs, authority, system, listen, users.may_manage, hooks, events.report
+        )
         try:
             replication.start()
         except OSError as error:

@@ -25,6 +25,7 @@ from offsite.management.command_table.parser import split
 from offsite.management.command_table.reply import Question, Reply, Row
 from offsite.management.events.event_log import EventLog
 from offsite.management.execution import Request, execute
+from offsite.management.needs import needs_of_all_floors
 from offsite.management.notices.courier import Pace
 from offsite.management.notices.notices import Notices
 from offsite.management.schedules.roster import Roster
@@ -169,9 +170,11 @@ def bench_in(
     authority = Authority(directory / "keys", name, ["127.0.0.1"])
     identity = SystemIdentity(str(uuid4()), name)
     hooks = HookDirectory(directory / "hooks")
+    needs = needs_of_all_floors(database)
     replication = Replication(
         database,
         pools,
+        needs,
         authority,
         identity,
         ("127.0.0.1", 0),
@@ -193,6 +196,7 @@ def bench_in(
         database=database,
         pools=pools,
         groups=Groups(database),
+        needs=needs,
         maps=Maps(database),
         authority=authority,
         certificates=InitiatorCertificates(database),

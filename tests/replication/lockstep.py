@@ -19,6 +19,7 @@ import msgspec
 
 from offsite.errors import PeerUnreachable
 from offsite.events import EventKind
+from offsite.management.needs import needs_of_all_floors
 from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
 from offsite.replication.points import point_records
 from offsite.replication.records import peer_records, run_records, set_records
@@ -128,6 +129,7 @@ class End:
         self.pool = MemoryPool(self.database, "A", self.disk)
         self.pools: dict[str, Pool] = {"A": self.wrap(CrashingPool(self.pool, self.before, self.after))}
         self.fences = Fences()
+        self.needs = needs_of_all_floors(self.database)
 
     def report(self, kind: EventKind, message: str) -> None:
         self.events.append((kind, message))
@@ -206,6 +208,7 @@ class Link:
         self.side = ReceiverEndpoint(
             secondary.database,
             secondary.pools,
+            secondary.needs,
             secondary.clock,
             secondary.of,
             secondary.fences.of(SET_UUID),
@@ -262,13 +265,22 @@ class World:
             with primary.database.transaction() as connection:
                 fail_others(connection, of.id, run, 0.0, "given up")  # its point stays
         source = RunSource(tuple(member.image_id for member in of.members))
-        RunPoints(primary.database, primary.pools, self.clock).take(of, run, 0, source)
+        RunPoints(primary.database, primary.pools, primary.needs, self.clock).take(of, run, 0, source)
         self.points.append(content)
         return run
 
     def _primary_end(self, run: str) -> SenderEndpoint:
         primary = self.primary
-        return SenderEndpoint(primary.database, primary.pools, SetLocks(), self.clock, primary.of, run, primary.report)
+        return SenderEndpoint(
+            primary.database,
+            primary.pools,
+            primary.needs,
+            SetLocks(),
+            self.clock,
+            primary.of,
+            run,
+            primary.report,
+        )
 
     def attempt(self, run: str) -> None:
         """One attempt over one connection; raises what cut it."""

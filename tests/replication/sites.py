@@ -17,6 +17,7 @@ from offsite.access.certificates import Authority
 from offsite.clock import SystemClock
 from offsite.errors import AuthenticationFailed
 from offsite.events import EventKind, Source
+from offsite.management.needs import needs_of_all_floors
 from offsite.pools.protocol import Create, Pool
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.records.peer_records import PeerRecord
@@ -87,9 +88,11 @@ class Site:
         self.database = Database(self.directory / "state.db")
         self.pool = MemoryPool(self.database, "A", self.disk, self.pages_max)
         self.pools: dict[str, Pool] = {"A": self.wrap(self.pool)}
+        self.needs = needs_of_all_floors(self.database)
         self.replication = Replication(
             self.database,
             self.pools,
+            self.needs,
             self.authority,
             self.identity,
             ("127.0.0.1", self.port),

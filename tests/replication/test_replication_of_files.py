@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from offsite.management.needs import needs_of_all_floors
 from offsite.pools.local import LocalPool
 from offsite.pools.protocol import Clone, Delete, Pool, Snapshot
 from offsite.replication.runs.hooks import HookDirectory
@@ -29,9 +30,11 @@ class FileSite(Site):
             self.file_pool = LocalPool.create(self.database, "A", path, 256 * MIB)
         pool: Pool = self.file_pool
         self.pools = {"A": pool}
+        self.needs = needs_of_all_floors(self.database)
         self.replication = Replication(
             self.database,
             self.pools,
+            self.needs,
             self.authority,
             self.identity,
             ("127.0.0.1", self.port),

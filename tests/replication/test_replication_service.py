@@ -253,7 +253,7 @@ def test_a_set_whose_peer_is_gone_for_good_can_be_deleted_here(london: Site, new
         london.replication.sets.delete("SalesDR")
     london.replication.sets.delete("SalesDR", local_only=True)
     assert london.internal_names() == []
-    london.replication.guard(volume)
+    london.needs.check_deletable([london.pool.image(volume)])
     newark.open()
     newark.start()
 

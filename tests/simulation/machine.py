@@ -20,6 +20,7 @@ from offsite.management.command_table.command import Role
 from offsite.management.command_table.parser import split
 from offsite.management.command_table.reply import Reply
 from offsite.management.execution import Request, execute
+from offsite.management.needs import needs_of_all_floors
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.scheduler import Scheduler
 from offsite.management.schedules.schedules import Schedules
@@ -27,6 +28,7 @@ from offsite.management.schedules.tasks import Tasks as ScheduledTasks
 from offsite.management.system import System
 from offsite.management.task_runner.task_work import scheduler_of
 from offsite.pools.groups import Groups, all_groups
+from offsite.pools.needs import Needs
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.peer_records import PeerRecord
@@ -149,9 +151,11 @@ class Machine:
         self.pool = cast(SimulatedPool, SimulatedPool.load(self.database, "A", self._report))
         self.pool.machine = self
         self.disk = disks[self.pool.store.descriptor] = Disk(self.world.faults, self.world.random)
+        needs = needs_of_all_floors(self.database)
         self.replication = Replication(
             self.database,
             {"A": self.pool},
+            needs,
             self.authority,
             self.identity,
             (self.host, 7443),
@@ -163,9 +167,9 @@ class Machine:
             self._start_attempt,
             self.world.tasks.sleep,
         )
-        self.system = self._make_system()
+        self.system = self._make_system(needs)
 
-    def _make_system(self) -> System:
+    def _make_system(self, needs: Needs) -> System:
         settings, roster = Settings(self.database), Roster(self.database, self._report)
         return System(
             uuid=self.identity.uuid,
@@ -174,6 +178,7 @@ class Machine:
             database=self.database,
             pools={"A": self.pool},
             groups=Groups(self.database),
+            needs=needs,
             maps=Maps(self.database),
             authority=self.authority,
             certificates=InitiatorCertificates(self.database),

@@ -5,6 +5,7 @@ A map says it for one initiator, the default map for everyone who has no map of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -15,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from offsite.access import tables
 from offsite.errors import BadParameter, InUse, MapNotFound, StateDirectoryError, VolumeNotFound
 from offsite.pools.catalog import has_image
+from offsite.pools.needs import Need
 from offsite.store.database import Database
 
 Access = Literal["read-write", "read-only", "no-access"]
@@ -124,6 +126,14 @@ class Maps:
             newest = select(table.c.id).where(table.c.nickname.is_(None))
             newest = newest.order_by(table.c.last_seen_at.desc()).limit(INITIATORS_MAX)
             connection.execute(delete(table).where(table.c.nickname.is_(None), table.c.id.not_in(newest)))
+
+
+def find_mapped(connection: Connection, image_ids: Sequence[int]) -> Iterator[tuple[int, Need]]:
+    """What needs images to stay: whom they are mapped to."""
+    maps = tables.maps
+    chosen = select(maps.c.image_id, maps.c.initiator).where(maps.c.access != "no-access")
+    for row in connection.execute(chosen.where(maps.c.image_id.in_(image_ids)).order_by(maps.c.initiator)):
+        yield row.image_id, Need(f"it is mapped to {row.initiator or 'all initiators'}")
 
 
 def _check(initiator: str | None, access: str, lun: int | None) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from offsite.access.maps import Maps
     from offsite.pools.groups import Group, Groups
     from offsite.pools.local import LocalPool
+    from offsite.pools.needs import Needs
     from offsite.replication.service import Replication
 
 CHANGING_WAIT_SECONDS = 60.0
@@ -79,6 +80,7 @@ class System:
     database: Database
     pools: dict[str, LocalPool]  # the NBD target and replication see the same dictionary
     groups: Groups
+    needs: Needs
     maps: Maps
     authority: Authority
     certificates: InitiatorCertificates
@@ -230,11 +232,8 @@ class System:
         return f" With it goes {' and '.join(parts)}." if parts else ""
 
     def check_deletable(self, found: Found) -> None:
-        """Raises InUse when a replication set needs the image."""
-        try:
-            self.replication.guard(found.image.id)
-        except InUse as error:
-            raise InUse(f"{found.image.name} cannot be deleted: {error}") from error
+        """Raises InUse when something needs the image that even a user may not delete."""
+        self.needs.check_deletable([found.image])
 
     def check_not_secondary(self, found: Found, what: str) -> None:
         """Raises NotAllowed for a volume that only replication may change. `what` is a past participle."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from offsite.admission import Admission
 from offsite.clock import Clock, SystemClock
-from offsite.errors import InUse
 from offsite.events import Report, ignore
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool
 from offsite.replication.inbound.listener import SESSIONS_MAX, PeerListener
 from offsite.replication.inbound.pairing_service import Authenticate
@@ -19,7 +19,6 @@ from offsite.replication.link.identity import Certificates, SystemIdentity
 from offsite.replication.peers.contacts import Contacts
 from offsite.replication.peers.introductions import Introductions
 from offsite.replication.peers.peers import Peers
-from offsite.replication.points.needs import needs_of
 from offsite.replication.records import set_records
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.set_locks import SetLocks
@@ -51,6 +50,7 @@ class Replication:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         authority: Certificates,
         system: SystemIdentity,
         listen: tuple[str, int],
@@ -66,7 +66,9 @@ class Replication:
         locks, fences, limits = SetLocks(), Fences(), Limits(system.name)
         self._database = database
         self._listen = listen
-        self.peer_api = PeerApi(database, pools, system, authenticate, locks, fences, limits, report, clock, wait)
+        self.peer_api = PeerApi(
+            database, pools, needs, system, authenticate, locks, fences, limits, report, clock, wait
+        )
         self.contacts = Contacts(database, report, clock)
         self.introductions = Introductions(database, system, self.contacts, report, clock)
         admission = Admission("to the peer port", lambda: SESSIONS_MAX, report, clock, listens="port")
@@ -76,17 +78,26 @@ class Replication:
             database, dialer, authority, system, self.introductions, self.contacts, listen, limits, report, clock, wait
         )
         self.dispatcher = Dispatcher(
-            database, pools, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
+            database, pools, needs, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
         )
-        self.reconciler = Reconciler(database, pools, self.peers, locks, self.dispatcher, report, clock)
-        self._preparation = Preparation(database, pools, locks, hooks, report, clock)
+        self.reconciler = Reconciler(database, pools, needs, self.peers, locks, self.dispatcher, report, clock)
+        self._preparation = Preparation(database, pools, needs, locks, hooks, report, clock)
         self._requests = RunRequests(
-            database, pools, self.peers, locks, self.dispatcher, self._preparation, report, clock
+            database, pools, needs, self.peers, locks, self.dispatcher, self._preparation, report, clock
         )
         self._control = RunControl(
-            database, pools, self.peers, locks, self.dispatcher, self._preparation, self.reconciler, report, clock
+            database,
+            pools,
+            needs,
+            self.peers,
+            locks,
+            self.dispatcher,
+            self._preparation,
+            self.reconciler,
+            report,
+            clock,
         )
-        self._resolution = Resolution(database, pools, self.peers, locks, self.dispatcher, report, clock)
+        self._resolution = Resolution(database, pools, needs, self.peers, locks, self.dispatcher, report, clock)
         self.sets = Sets(
             database, pools, self.peers, self.dispatcher, self.reconciler, locks, fences, limits, hooks, report, clock
         )
@@ -175,14 +186,6 @@ class Replication:
     def volumes_renamed(self) -> None:
         """The other halves of sets are told soon what their primaries are called now."""
         self.reconciler.set_changed()
-
-    def guard(self, image_id: int) -> None:
-        """Raises InUse, naming what needs it, for an image that nobody may delete now. See needs.py."""
-        with self._database.read() as connection:
-            found = needs_of(connection, [image_id]).get(image_id, [])
-        for need in found:
-            if need.is_binding:
-                raise InUse(f"{need.sentence}; {need.way_out}")
 
     def is_secondary(self, image_id: int) -> bool:
         """Whether the image is a volume that only replication may write."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -19,6 +20,7 @@ from offsite.errors import (
     VolumeNotFound,
 )
 from offsite.management.command_table.reply import Question
+from offsite.pools.protocol import Change, ImageInfo, Records
 from offsite.replication.records.tables import peers, replication_sets, set_members
 from tests.management.management_bench import MONITOR, Bench
 
@@ -270,6 +272,25 @@ def test_a_secondary_group_keeps_its_name(books: Bench) -> None:
 def test_a_secondary_group_is_not_mapped(books: Bench) -> None:
     put_in_set(books, "Books", "secondary")
     books.refused("map volume Books", NotAllowed, "Sales", "secondary volume of replication set SalesDR", "mapped")
+
+
+@pytest.mark.parametrize("line", ["delete volumes Sales", "delete volume-groups delete-volumes yes Books"])
+def test_what_comes_to_be_in_a_set_at_that_moment_is_not_deleted(
+    books: Bench, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """Between the look at what needs it and the deletion: the reason is told, and all is as it was."""
+    pool = books.system.pools["A"]
+    apply = pool.apply
+
+    def put_and_apply(changes: Sequence[Change], write: Records | None = None) -> list[ImageInfo]:
+        put_in_set(books, "Books", "primary")
+        return apply(changes, write)
+
+    monkeypatch.setattr(pool, "apply", put_and_apply)
+    with pytest.raises(InUse, match="cannot be deleted: it is the primary volume of replication set SalesDR; delete"):
+        books.do(line)
+    assert members(books) == {"Books": "Sales, Taxes"}
+    assert {"Sales", "Taxes"} <= set(books.names("show volumes"))
 
 
 def test_a_volume_whose_group_is_in_a_set_is_not_deleted(books: Bench) -> None:

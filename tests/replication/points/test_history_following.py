@@ -32,7 +32,7 @@ def follow(site: Quiet, new_number: int | None) -> Following:
         request_run(connection, of.id, "run-1", 1, RunEvent.START, 0.0)
         run = find_run(connection, "run-1")
         assert run is not None
-        following = find_following(connection, site.pool, run, new_number)
+        following = find_following(connection, site.pool, site.needs, run, new_number)
     site.pool.apply(list(following.renames), lambda connection: following.write(connection, of.id))
     return following
 

@@ -258,7 +258,8 @@ def test_a_copy_of_an_aborted_run_whose_images_are_gone_takes_the_place_of_no_ba
     with world.primary.database.read() as connection:
         aborted = run_records.find_run(connection, run)
     assert aborted is not None
-    run_points = RunPoints(world.primary.database, world.primary.pools, world.clock)
+    primary = world.primary
+    run_points = RunPoints(primary.database, primary.pools, primary.needs, world.clock)
     run_points.abort(world.primary.of, aborted, "aborted", may_be_committed=False)
     before = world.primary.save()
     with pytest.raises(errors.SetDiverged):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from offsite.access.tables import maps
 from offsite.errors import BadParameter
 from offsite.management.schedules.tables import tasks
 from offsite.names import check_name
+from offsite.pools.needs import Need
 from offsite.pools.protocol import Change, ImageInfo, Records, Snapshot
 from offsite.pools.tables import volume_group_members, volume_groups
 from offsite.replication.naming.snapshot_names import check_basename, renumbered, snapshot_names
 from offsite.replication.naming.snapshot_numbers import SNAPSHOT_NUMBERS, is_behind, later_number, number_after
-from offsite.replication.points import needs, snapshot_history
+from offsite.replication.points import snapshot_history
 from offsite.replication.points.history_rotation import HistoryTerms, rotate, terms_of
 from offsite.replication.points.snapshot_history import Keeping, check_count
 from offsite.replication.records import run_records, set_records
@@ -102,7 +103,9 @@ def rotated(site: Quiet, terms: HistoryTerms, now: float = MIDNIGHT) -> list[tup
     """What was told."""
     told: list[tuple[int, str]] = []
     of = site.replication.sets.record("S")
-    rotate(site.database, site.pool, of, terms, now, lambda kind, message: told.append((kind.code, message)))
+    rotate(
+        site.database, site.pool, site.needs, of, terms, now, lambda kind, message: told.append((kind.code, message))
+    )
     return told
 
 
@@ -245,6 +248,16 @@ def test_what_something_needs_stays_which_is_told_once(site: Quiet, need: Callab
     assert rotated(site, HistoryTerms(1)) == []
 
 
+def test_what_a_floor_comes_to_need_stays(site: Quiet) -> None:
+    """A floor that is to be, whose finder is registered, keeps what it needs from going."""
+    site.add_set("S")
+    first = keep(site, 0) or 0
+    keep(site, 1)
+    site.needs.register(lambda _connection, ids: [(each, Need("it is on display")) for each in ids if each == first])
+    assert "h_0000: it is on display." in rotated(site, HistoryTerms(1))[0][1]
+    assert kept(site) == [0, 1]
+
+
 def test_what_is_needed_no_more_goes(site: Quiet) -> None:
     site.add_set("S")
     need_map(site, keep(site, 0) or 0)
@@ -296,16 +309,15 @@ def test_when_no_name_is_free_none_is_taken(site: Quiet, monkeypatch: pytest.Mon
     assert keep(site, 1) is None
 
 
-def test_one_that_is_deleted_at_that_moment_is_no_trouble(site: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_deleted_at_that_moment_is_no_trouble(site: Quiet) -> None:
     site.add_set("S")
     ids = [keep(site, number) for number in range(3)]
-    find = needs.needs_of
 
-    def find_and_delete(connection: Connection, doomed: Sequence[int]) -> needs.Needs:
+    def delete(_connection: Connection, _doomed: Sequence[int]) -> Iterator[tuple[int, Need]]:
         site.pool.by_id.pop(ids[0] or 0, None)  # a user was quicker
-        return find(connection, doomed)
+        return iter(())
 
-    monkeypatch.setattr(needs, "needs_of", find_and_delete)
+    site.needs.register(delete)
     rotated(site, HistoryTerms(1))
     assert sorted(i.name for i in site.pool.images() if i.kind == "snapshot") == ["h_0002"]
 

@@ -38,6 +38,7 @@ class Quiet(Site):
         self.replication = Replication(
             self.database,
             self.pools,
+            self.needs,
             self.authority,
             self.identity,
             ("127.0.0.1", 0),

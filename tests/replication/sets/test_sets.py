@@ -14,7 +14,6 @@ from offsite.pools.protocol import Delete, Snapshot
 from offsite.replication.inbound.peer_api import PeerApi
 from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.records.peer_records import PeerRecord
-from offsite.replication.service import Replication
 from offsite.replication.sets.creation import NewSet
 from offsite.replication.sets.status import Status, status_of
 from tests.replication.proxy import Proxy
@@ -247,7 +246,7 @@ def test_deleting_leaves_ordinary_volumes(london: Site, newark: Site, volume: in
         assert names(site) == ["Sales"]
         assert site.content("Sales").startswith(b"sales")
         assert site.events[-1][0] is events.SET_DELETED
-        site.replication.guard(site.image_id("Sales"))
+        site.needs.check_deletable([site.pool.image(site.image_id("Sales"))])
         assert not site.replication.is_secondary(site.image_id("Sales"))
 
 
@@ -288,17 +287,17 @@ def test_the_images_of_a_set_are_guarded(london: Site, newark: Site, volume: int
     london.create_set("SalesDR", volume, "Newark")
     london.run_to_end("SalesDR")
 
-    def guarded(replication: Replication, image_id: int, sentence: str) -> None:
+    def guarded(site: Site, image_id: int, sentence: str) -> None:
         with pytest.raises(InUse, match=sentence):
-            replication.guard(image_id)
+            site.needs.check_deletable([site.pool.image(image_id)])
 
-    guarded(london.replication, volume, "primary volume of replication set SalesDR")
-    guarded(newark.replication, newark.image_id("Sales"), "secondary volume of replication set SalesDR")
+    guarded(london, volume, "primary volume of replication set SalesDR")
+    guarded(newark, newark.image_id("Sales"), "secondary volume of replication set SalesDR")
     (base,) = [image for image in london.pools["A"].images() if image.kind == "internal"]
-    guarded(london.replication, base.id, "replication set SalesDR needs it")
+    guarded(london, base.id, "replication set SalesDR needs it")
     assert newark.replication.is_secondary(newark.image_id("Sales"))
     assert not london.replication.is_secondary(volume)
-    london.replication.guard(london.create_volume("Other", MIB))
+    london.needs.check_deletable([london.pool.image(london.create_volume("Other", MIB))])
 
 
 def test_a_secondary_whose_primary_is_gone_is_unknown(london: Site, newark: Site, volume: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from offsite.errors import NotAllowed
 from offsite.events import VOLUME_DELETED
 from offsite.management.system import Found, System
@@ -12,8 +14,15 @@ from offsite.pools.protocol import Delete, ImageInfo, Records, Replace, Resize
 def delete_from_pool(
     system: System, pool: LocalPool, doomed: list[ImageInfo], noun: str, records: Records | None = None
 ) -> None:
-    """Deletes images of one pool in one transaction with `records`, and disconnects their hosts."""
-    pool.apply([Delete(image.id) for image in doomed], records)
+    """Deletes images of one pool in one transaction with `records`, and disconnects their hosts. Raises InUse when
+    something has come to need one since it was chosen to go, which even a user may not delete then."""
+
+    def write(connection: Connection) -> None:
+        system.needs.check_deletable(doomed)
+        if records is not None:
+            records(connection)
+
+    pool.apply([Delete(image.id) for image in doomed], write)
     for image in doomed:
         for target in system.targets:
             target.disconnect(image.id)

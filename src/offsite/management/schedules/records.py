@@ -3,7 +3,7 @@ connection that it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from offsite.management.events.event_log import last_event_at
 from offsite.management.schedules.tables import schedules, task_snapshots, tasks
+from offsite.pools.needs import Need
 from offsite.replication.records.run_records import newest_run_id
 
 TaskType = Literal["TakeSnapshot", "ResetSnapshot", "Replicate"]
@@ -81,6 +82,13 @@ def snapshots_of_task(connection: Connection, task_name: str) -> list[int]:
     table = task_snapshots
     chosen = select(table.c.image_id).where(table.c.task_name == task_name).order_by(table.c.image_id)
     return list(connection.execute(chosen).scalars())
+
+
+def find_tasks_of(connection: Connection, image_ids: Sequence[int]) -> Iterator[tuple[int, Need]]:
+    """What needs images to stay: the tasks that are of them."""
+    chosen = select(tasks.c.image_id, tasks.c.name).where(tasks.c.image_id.in_(image_ids)).order_by(tasks.c.name)
+    for row in connection.execute(chosen):
+        yield row.image_id, Need(f"task {row.name} is of it")
 
 
 def note_kept(connection: Connection, image_id: int) -> bool:

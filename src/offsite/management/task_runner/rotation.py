@@ -7,7 +7,7 @@ from offsite.events import SNAPSHOT_KEPT, VOLUME_DELETED
 from offsite.management.schedules import records
 from offsite.management.schedules.records import TaskRecord
 from offsite.management.system import Found, System
-from offsite.replication.points.needs import Need, delete_unneeded
+from offsite.pools.needs import Need
 
 
 def rotate(system: System, task: TaskRecord) -> None:
@@ -20,7 +20,7 @@ def rotate(system: System, task: TaskRecord) -> None:
         if found is None:
             continue
         try:
-            needs = delete_unneeded(system.database, found.pool, [image_id])
+            needs = system.needs.delete_unneeded(found.pool, [image_id])
         except (InUse, VolumeNotFound):
             continue  # someone deletes it just now
         if needs:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from offsite.clock import Clock
 from offsite.errors import IncarnationRefused
 from offsite.events import Report
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool
 from offsite.replication.inbound.common_sets import CommonSets
 from offsite.replication.inbound.pairing_service import Authenticate, PairingService
@@ -49,6 +50,7 @@ class PeerApi:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         system: SystemIdentity,
         authenticate: Authenticate,
         locks: SetLocks,
@@ -60,6 +62,7 @@ class PeerApi:
     ) -> None:
         self._database = database
         self._pools = pools
+        self._needs = needs
         self._report = report
         self._clock = clock
         self._fences = fences
@@ -125,5 +128,13 @@ class PeerApi:
         replication_set = self._common.secondary(peer, ask.set_uuid)
         fence = self._fences.of(replication_set.uuid)
         return ReceiverEndpoint(
-            self._database, self._pools, self._clock, replication_set, fence, background, wire_bytes, self._report
+            self._database,
+            self._pools,
+            self._needs,
+            self._clock,
+            replication_set,
+            fence,
+            background,
+            wire_bytes,
+            self._report,
         )

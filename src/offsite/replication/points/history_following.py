@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from offsite.pools import catalog
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool, Rename
 from offsite.replication.naming.snapshot_names import renumbered
-from offsite.replication.points.needs import needs_of
 from offsite.replication.points.snapshot_history import write_number
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_writer import use_number
@@ -45,7 +45,9 @@ class Following:
         return f"{told}. What it left here keeps its name, for something uses it." if self.keeps_names else f"{told}."
 
 
-def find_following(connection: Connection, pool: Pool, run: RunRecord, new_number: int | None) -> Following:
+def find_following(
+    connection: Connection, pool: Pool, needs: Needs, run: RunRecord, new_number: int | None
+) -> Following:
     """For a run that had a number."""
     number = run.snapshot_number or 0
     chosen = select(history_snapshots.c.image_id, history_snapshots.c.number).where(history_snapshots.c.run == run.uuid)
@@ -56,7 +58,7 @@ def find_following(connection: Connection, pool: Pool, run: RunRecord, new_numbe
     pairs = [(row.image_id, renumbered(names.get(row.image_id, ""), row.number, new_number)) for row in mine]
     wanted = [name for _, name in pairs if name is not None]
     is_free = len(wanted) == len(pairs) and not catalog.names_in_use(connection, wanted)
-    if not is_free or needs_of(connection, [image_id for image_id, _ in pairs]):
+    if not is_free or needs.of(connection, [image_id for image_id, _ in pairs]):
         return Following(run.uuid, number, new_number, (), keeps_names=True)
     renames = tuple(Rename(image_id, name) for image_id, name in pairs if name is not None)
     return Following(run.uuid, number, new_number, renames, keeps_names=False)

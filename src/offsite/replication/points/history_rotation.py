@@ -19,8 +19,8 @@ from sqlalchemy import update
 from offsite import events
 from offsite.errors import InUse, OffsiteError, VolumeNotFound
 from offsite.events import Report
+from offsite.pools.needs import FoundNeeds, Needs
 from offsite.pools.protocol import Pool
-from offsite.replication.points.needs import Needs, delete_unneeded
 from offsite.replication.points.snapshot_history import HeldSnapshot, history_of
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.records.tables import history_snapshots
@@ -57,17 +57,29 @@ def has_place(held: Sequence[HeldSnapshot]) -> bool:
 
 
 def rotate(
-    database: Database, pool: Pool, replication_set: SetRecord, terms: HistoryTerms, now: float, report: Report
+    database: Database,
+    pool: Pool,
+    needs: Needs,
+    replication_set: SetRecord,
+    terms: HistoryTerms,
+    now: float,
+    report: Report,
 ) -> None:
     """Never raises what a disk may do: what comes before it is done, and what is left the next run finds."""
     try:
-        _rotate(database, pool, replication_set, terms, now, report)
+        _rotate(database, pool, needs, replication_set, terms, now, report)
     except (OffsiteError, OSError) as error:
         _log.error("the history of a set was not rotated", set=replication_set.name, reason=str(error))
 
 
 def _rotate(
-    database: Database, pool: Pool, replication_set: SetRecord, terms: HistoryTerms, now: float, report: Report
+    database: Database,
+    pool: Pool,
+    needs: Needs,
+    replication_set: SetRecord,
+    terms: HistoryTerms,
+    now: float,
+    report: Report,
 ) -> None:
     with database.read() as connection:
         held = history_of(connection, replication_set.id)
@@ -78,11 +90,11 @@ def _rotate(
         ids = [each.image_id for each in snapshots]
         names = {image.id: image.name for image in pool.images() if image.id in ids}
         try:
-            needs = delete_unneeded(database, pool, ids)
+            found = needs.delete_unneeded(pool, ids)
         except (VolumeNotFound, InUse):
             continue  # someone deleted it just now, or changes it
-        if needs:
-            _tell_kept(database, replication_set, terms, snapshots, names, needs, report)
+        if found:
+            _tell_kept(database, replication_set, terms, snapshots, names, found, report)
             continue
         gone += 1
         report(
@@ -107,7 +119,7 @@ def _tell_kept(
     terms: HistoryTerms,
     snapshots: Sequence[HeldSnapshot],
     names: dict[int, str],
-    needs: Needs,
+    needs: FoundNeeds,
     report: Report,
 ) -> None:
     """Once for each run's."""

@@ -19,6 +19,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import InUse, NotAllowed, SetDiverged
 from offsite.events import Report
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
@@ -40,6 +41,7 @@ class RunControl:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         peers: Peers,
         locks: SetLocks,
         dispatcher: Dispatcher,
@@ -55,7 +57,7 @@ class RunControl:
         self._preparation = preparation
         self._reconciler = reconciler
         self._report = report
-        self._run_points = RunPoints(database, pools, clock)
+        self._run_points = RunPoints(database, pools, needs, clock)
 
     def suspend(self, set_uuids: Iterable[str]) -> None:
         """What is under way stands still within a second, and no new run is taken. Raises NotAllowed, with none of

@@ -24,6 +24,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import OffsiteError, SetDiverged, VolumeNotFound
 from offsite.events import Report
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
@@ -63,6 +64,7 @@ class Dispatcher:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         peers: Peers,
         locks: SetLocks,
         settings: Settings,
@@ -73,6 +75,7 @@ class Dispatcher:
     ) -> None:
         self._database = database
         self._pools = pools
+        self._needs = needs
         self._peers = peers
         self._locks = locks
         self._settings = settings
@@ -80,7 +83,7 @@ class Dispatcher:
         self._clock = clock
         self._start = start
         self._random = random or Random()
-        self._run_points = RunPoints(database, pools, clock, report)
+        self._run_points = RunPoints(database, pools, needs, clock, report)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._lives: dict[str, _Life] = {}  # by the set's uuid
@@ -179,7 +182,14 @@ class Dispatcher:
     def _attempt(self, replication_set: SetRecord, run: RunRecord, life: _Life) -> Attempt | None:
         try:
             end = SenderEndpoint(
-                self._database, self._pools, self._locks, self._clock, replication_set, run.uuid, self._report
+                self._database,
+                self._pools,
+                self._needs,
+                self._locks,
+                self._clock,
+                replication_set,
+                run.uuid,
+                self._report,
             )
         except VolumeNotFound as error:  # its pool is not there: no reason for other sets to stand still
             _log.error("a run cannot begin", set=replication_set.name, reason=str(error))

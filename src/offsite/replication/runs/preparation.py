@@ -21,6 +21,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import ErrorClass, OffsiteError
 from offsite.events import Report
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool
 from offsite.replication.records import run_records, set_records
 from offsite.replication.records.run_records import RunRecord
@@ -50,6 +51,7 @@ class Preparation:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         locks: SetLocks,
         hooks: Hooks,
         report: Report,
@@ -60,7 +62,7 @@ class Preparation:
         self._hooks = hooks
         self._report = report
         self._clock = clock
-        self._run_points = RunPoints(database, pools, clock, report)
+        self._run_points = RunPoints(database, pools, needs, clock, report)
         self._lock = threading.Lock()
         self._cuts: dict[str, Cut] = {}  # of the before-snapshot hooks that are running, by their runs
         self._stopping = False

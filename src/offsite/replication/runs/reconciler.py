@@ -25,6 +25,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import IncarnationRefused, OffsiteError, PeerUnreachable, StateDirectoryError
 from offsite.events import Report
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool
 from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.peers.peers import Peers
@@ -70,6 +71,7 @@ class Reconciler:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         peers: Peers,
         locks: SetLocks,
         dispatcher: Dispatcher,
@@ -78,6 +80,7 @@ class Reconciler:
     ) -> None:
         self._database = database
         self._pools = pools
+        self._needs = needs
         self._peers = peers
         self._locks = locks
         self._dispatcher = dispatcher
@@ -258,7 +261,7 @@ class Reconciler:
     def _compare_bases(self, connection: DialedConnection, replication_set: SetRecord) -> None:
         """Nothing is sent meanwhile, so what the two sides say of themselves is of one time."""
         held = connection.channel.ask(connection.asking, self._look_at(replication_set), Holds)
-        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "")
+        end = SenderEndpoint(self._database, self._pools, self._needs, self._locks, self._clock, replication_set, "")
         relation = compare(end.holds(held.base), held.base)
         is_new = self._other_halves.found(replication_set, relation, held.base, held.complete)
         if is_new and relation is not Relation.OLDER:
@@ -280,7 +283,9 @@ class Reconciler:
         )
 
     def _settle(self, connection: DialedConnection, replication_set: SetRecord) -> None:
-        end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "", self._report)
+        end = SenderEndpoint(
+            self._database, self._pools, self._needs, self._locks, self._clock, replication_set, "", self._report
+        )
         if not end.has_aborted():
             return
         ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)

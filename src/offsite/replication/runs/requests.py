@@ -15,6 +15,7 @@ from offsite.clock import Clock
 from offsite.errors import NotAllowed, OffsiteError, SetDiverged, SnapshotNotFound
 from offsite.events import Report
 from offsite.pools.ancestry import is_snapshot_of
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
@@ -44,6 +45,7 @@ class RunRequests:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         peers: Peers,
         locks: SetLocks,
         dispatcher: Dispatcher,
@@ -59,7 +61,7 @@ class RunRequests:
         self._preparation = preparation
         self._report = report
         self._clock = clock
-        self._run_points = RunPoints(database, pools, clock, report)
+        self._run_points = RunPoints(database, pools, needs, clock, report)
 
     def replicate(self, set_uuid: str, snapshot: str | None = None, last_snapshot: bool = False) -> Requested:
         """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and

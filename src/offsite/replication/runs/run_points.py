@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from offsite import events
 from offsite.clock import Clock
 from offsite.events import Report, ignore
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Change, Delete, Pool, Snapshot
 from offsite.replication.points import point_records
 from offsite.replication.points.history_rotation import rotate, terms_of
@@ -44,9 +45,17 @@ class RunSource:
 
 
 class RunPoints:
-    def __init__(self, database: Database, pools: Mapping[str, Pool], clock: Clock, report: Report = ignore) -> None:
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, Pool],
+        needs: Needs,
+        clock: Clock,
+        report: Report = ignore,
+    ) -> None:
         self._database = database
         self._pools = pools
+        self._needs = needs
         self._clock = clock
         self._report = report
 
@@ -172,7 +181,8 @@ class RunPoints:
     def _rotate(self, replication_set: SetRecord) -> None:
         if replication_set.snapshot_history == "both" and replication_set.snapshot_count is not None:
             terms = terms_of(replication_set, replication_set.snapshot_count)
-            rotate(self._database, self._pool(replication_set), replication_set, terms, self._clock.now(), self._report)
+            pool, now = self._pool(replication_set), self._clock.now()
+            rotate(self._database, pool, self._needs, replication_set, terms, now, self._report)
 
     def _run_in(self, replication_set: SetRecord, state: RunState) -> RunRecord | None:
         with self._database.read() as connection:

@@ -16,6 +16,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import InUse, NotAllowed, SetDiverged
 from offsite.events import Report
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
@@ -46,6 +47,7 @@ class Resolution:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         peers: Peers,
         locks: SetLocks,
         dispatcher: Dispatcher,
@@ -54,6 +56,7 @@ class Resolution:
     ) -> None:
         self._database = database
         self._pools = pools
+        self._needs = needs
         self._peers = peers
         self._locks = locks
         self._dispatcher = dispatcher
@@ -107,7 +110,9 @@ class Resolution:
         with self._peers.connect(self._peers.record_of(replication_set.peer_id)) as connection:
             ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)
             held = connection.channel.ask(connection.asking, ask, Holds)
-            end = SenderEndpoint(self._database, self._pools, self._locks, self._clock, replication_set, "")
+            end = SenderEndpoint(
+                self._database, self._pools, self._needs, self._locks, self._clock, replication_set, ""
+            )
             relation = compare(end.holds(held.base), held.base)
             self._other_halves.found(replication_set, relation, held.base, held.complete)
             if relation is not Relation.DIVERGED:

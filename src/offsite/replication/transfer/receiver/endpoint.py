@@ -19,6 +19,7 @@ from offsite.errors import (
     ProtocolError,
 )
 from offsite.events import Report
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.internal_images import find_image, internal_name
@@ -82,6 +83,7 @@ class ReceiverEndpoint:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         clock: Clock,
         replication_set: SetRecord,
         fence: Fence,
@@ -97,7 +99,7 @@ class ReceiverEndpoint:
         self._wire_bytes = wire_bytes
         self._report = report
         self._pool, _ = find_image(pools, replication_set.members[0].image_id)
-        self._history = RunHistory(database, self._pool, replication_set, report, clock)
+        self._history = RunHistory(database, self._pool, needs, replication_set, report, clock)
         self._filling: PartialPoint | None = None
         self._begun: Begin | None = None
 

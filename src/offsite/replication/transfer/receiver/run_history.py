@@ -10,6 +10,7 @@ from offsite.errors import (
     OffsiteError,
 )
 from offsite.events import Report
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Pool
 from offsite.replication.naming.snapshot_names import check_basename
 from offsite.replication.naming.snapshot_numbers import later_number
@@ -27,10 +28,17 @@ _log = structlog.get_logger(__name__)
 
 class RunHistory:
     def __init__(
-        self, database: Database, pool: Pool, replication_set: SetRecord, report: Report, clock: Clock
+        self,
+        database: Database,
+        pool: Pool,
+        needs: Needs,
+        replication_set: SetRecord,
+        report: Report,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._pool = pool
+        self._needs = needs
         self._set = replication_set
         self._report = report
         self._clock = clock
@@ -96,4 +104,4 @@ class RunHistory:
                 f"to be {commit.history.number}, and a later one has been used here already.",
             )
         terms = terms_of(replication_set, commit.history.count)
-        rotate(self._database, self._pool, replication_set, terms, self._clock.now(), self._report)
+        rotate(self._database, self._pool, self._needs, replication_set, terms, self._clock.now(), self._report)

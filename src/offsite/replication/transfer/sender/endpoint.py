@@ -11,6 +11,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.errors import DigestsDiffer, ObjectNotFound, SetDiverged
 from offsite.events import Report, ignore
+from offsite.pools.needs import Needs
 from offsite.pools.protocol import Delete, Pool
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.history_following import Following, find_following
@@ -40,6 +41,7 @@ class SenderEndpoint:
         self,
         database: Database,
         pools: Mapping[str, Pool],
+        needs: Needs,
         locks: SetLocks,
         clock: Clock,
         replication_set: SetRecord,
@@ -47,6 +49,7 @@ class SenderEndpoint:
         report: Report = ignore,
     ) -> None:
         self._database = database
+        self._needs = needs
         self._locks = locks
         self._clock = clock
         self._set = replication_set
@@ -164,7 +167,7 @@ class SenderEndpoint:
             return None
         if outcome.snapshot_number is None and run.uuid != self._run:
             return None
-        return find_following(connection, self.pool, run, outcome.snapshot_number)
+        return find_following(connection, self.pool, self._needs, run, outcome.snapshot_number)
 
     def _drop(self, points: Sequence[PointRecord]) -> None:
         self.pool.apply(

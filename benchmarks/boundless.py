@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from offsite.pools import free_space
-from offsite.pools.room import Room
+from offsite.pools.local import free_space
+from offsite.pools.local.room import Room
 from offsite.store.free_space import UNLIMITED_BYTES
 
 

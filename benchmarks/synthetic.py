@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import boundless
 from benchmarks.systems import POOL
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Replace
 from offsite.replication.points import point_records
 from offsite.replication.records import set_records

@@ -19,7 +19,7 @@ from benchmarks.bench import Bench
 from benchmarks.measure import Line, Measured, Outcomes, Samples, Unit, below
 from benchmarks.processes import CannotMeasure
 from benchmarks.synthetic import map_whole_image
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Delete, Snapshot
 from offsite.store.database import Database
 from offsite.units import GIB, KIB, format_size

@@ -59,9 +59,10 @@ from offsite.management.startup.state_directory import StateDirectory
 from offsite.management.system import System
 from offsite.management.task_runner.task_work import scheduler_of
 from offsite.names import NAME_BYTES_MAX, check_name
-from offsite.pools.creation import clear_remains
 from offsite.pools.groups import Groups
 from offsite.pools.local import LocalPool
+from offsite.pools.local.creation import clear_remains
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.needs import Needs
 from offsite.pools.tables import pools as pool_table
 from offsite.replication.link.identity import SystemIdentity

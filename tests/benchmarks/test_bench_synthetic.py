@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.synthetic import map_whole_image
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, ExtentKind
 from offsite.store.database import Database
 

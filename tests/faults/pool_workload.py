@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from offsite.errors import PoolFailed, PoolFull, StateDirectoryError
-from offsite.pools import tidier
-from offsite.pools.local import LocalPool
-from offsite.pools.open_image import LocalOpenImage
+from offsite.pools.local import tidier
+from offsite.pools.local.open_image import LocalOpenImage
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Clone, Create, Delete, Rename, Replace, Resize, Snapshot
 from offsite.store.database import Database
 

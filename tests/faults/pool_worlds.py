@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.store.database import Database
 from tests.faults.pool_workload import PAGE, Life, Step, content
 from tests.pools.pool_model import BLOCK, ZERO, Model

@@ -11,9 +11,9 @@ import pytest
 from offsite import events
 from offsite.errors import PoolFull
 from offsite.management.startup.first_start import default_pool_bytes
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
+from offsite.pools.local.room import kept_free_bytes
 from offsite.pools.protocol import Create, Delete, Replace, Snapshot
-from offsite.pools.room import kept_free_bytes
 from offsite.store.database import Database
 from offsite.store.free_space import file_system
 from offsite.units import KIB

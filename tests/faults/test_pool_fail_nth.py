@@ -24,8 +24,8 @@ import pytest
 from sqlalchemy import Connection
 
 from offsite.errors import PoolFailed, StateDirectoryError
-from offsite.pools import page_store, tidier
-from offsite.pools.local import LocalPool
+from offsite.pools.local import page_store, tidier
+from offsite.pools.local.pool import LocalPool
 from offsite.store.database import Database
 from tests.faults.pool_workload import PAGE, TOLD, Life, Step, content
 from tests.faults.pool_worlds import MEMORY, V, World, after_step, make_template, problem_of

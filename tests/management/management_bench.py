@@ -33,7 +33,7 @@ from offsite.management.schedules.schedules import Schedules
 from offsite.management.schedules.tasks import Tasks
 from offsite.management.system import System
 from offsite.pools.groups import Groups
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create
 from offsite.store.database import Database
 from tests.pools.pool_bench import PAGE, Bench

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
-from offsite.pools.local import LocalPool
-from offsite.pools.open_image import LocalOpenImage
-from offsite.pools.page_table import HOLE, Leaf, Node
+from offsite.pools.local.open_image import LocalOpenImage
+from offsite.pools.local.page_table import HOLE, Leaf, Node
+from offsite.pools.local.pool import LocalPool
 from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_files import copy_sparse
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from offsite.errors import InUse
-from offsite.pools import local
 from offsite.pools.gate import Visitors, close_gate, keep_closed, open_gate
-from offsite.pools.local import LocalPool
+from offsite.pools.local import pool as local_pool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Snapshot
 from tests.pools.pool_bench import PAGE
 from tests.pools.pool_hosts import read, write
@@ -41,7 +41,7 @@ def test_a_gate_waits_until_the_last_one_has_left_each_member(pool: LocalPool, w
 
 def test_a_gate_gives_up_at_its_deadline_and_opens_again(pool: LocalPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that does not answer must not stop everyone else: the snapshot is refused, and hosts go on."""
-    monkeypatch.setattr(local, "GATE_DEADLINE_SECONDS", 0.05)
+    monkeypatch.setattr(local_pool, "GATE_DEADLINE_SECONDS", 0.05)
     v, w = (info.id for info in pool.apply([Create("v", 8 * PAGE), Create("w", 8 * PAGE)]))
     stuck = pool.open(v)
     stuck.begin()

@@ -22,7 +22,7 @@ from offsite.pools.groups import (
     insert_group,
     members,
 )
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Delete, Rename, Snapshot
 from tests.pools.pool_bench import PAGE, Bench
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from offsite.errors import BadParameter
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Delete
 from offsite.pools.retention import priorities, set_priority
 from tests.pools.pool_bench import Bench

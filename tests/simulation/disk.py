@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from offsite.pools import page_store
+from offsite.pools.local import page_store
 from tests.simulation.faults import Faults
 from tests.simulation.patching import Module
 from tests.simulation.tasks import Killed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from offsite.errors import OffsiteError, PoolFull
 from offsite.pools.groups import Group
-from offsite.pools.image import Image
+from offsite.pools.local.image import Image
 from tests.simulation.checks import LEDGER
 from tests.simulation.machine import PAGE_BYTES
 from tests.simulation.pool import SimulatedImage

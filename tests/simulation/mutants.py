@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from offsite.errors import PoolFull
-from offsite.pools import free_space, local, open_image, page_store, page_table
+from offsite.pools.local import free_space, open_image, page_store, page_table
+from offsite.pools.local import pool as local_pool
+from offsite.pools.local.reclaim import gathered
 from offsite.pools.protocol import Change, Delete, ImageInfo, Records, Snapshot
-from offsite.pools.reclaim import gathered
 from offsite.replication.peers import introductions
 from offsite.replication.peers.incarnation import Acquaintance, Lineage, Verdict
 from offsite.replication.points import point_records
@@ -48,7 +49,7 @@ def _put(where: Any, name: str, value: object) -> None:
 
 
 def _no_sync() -> None:
-    _put(local.LocalPool, "_sync_data", lambda _self: None)
+    _put(local_pool.LocalPool, "_sync_data", lambda _self: None)
 
 
 def _write_to_shared_pages() -> None:

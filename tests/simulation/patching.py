@@ -213,7 +213,10 @@ def install(simulated_os: Module) -> None:
         for name, (real, simulated) in modules.items():
             if getattr(module, name, None) is real:
                 setattr(module, name, simulated)
-        if module_name in ("offsite.pools.page_store", "offsite.pools.open_image") and module.__dict__["os"] is os:
+        if (
+            module_name in ("offsite.pools.local.page_store", "offsite.pools.local.open_image")
+            and module.__dict__["os"] is os
+        ):
             module.__dict__["os"] = simulated_os
     session = sys.modules["offsite.replication.inbound.session"]
     dispatcher = sys.modules["offsite.replication.runs.dispatcher"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from offsite.errors import OffsiteError
-from offsite.pools.local import LocalPool
-from offsite.pools.open_image import LocalOpenImage
+from offsite.pools.local.open_image import LocalOpenImage
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Change, ImageInfo, Records
 from offsite.store.database import Database
 from tests.simulation.shadow import BLOCK_BYTES

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from offsite.access.certificates import Authority
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.store.database import Database
 from tests.simulation import disk, machine, patching
 from tests.simulation.world import Result, World

@@ -21,7 +21,7 @@ from offsite.errors import (
 )
 from offsite.management.command_table.reply import Question, Reply
 from offsite.management.commands import pools
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.units import MIB
 from tests.management.management_bench import Bench
 from tests.systems import run

@@ -14,7 +14,7 @@ from offsite.errors import InUse, OffsiteError
 from offsite.management.commands import digests
 from offsite.management.images.digest import digest
 from offsite.management.images.point_in_time_reader import Frozen
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create
 from offsite.units import MIB, TIB
 from tests.management.management_bench import Bench

@@ -14,7 +14,7 @@ from offsite.management.accounts.users import Users
 from offsite.management.command_table.command import Role
 from offsite.management.startup import first_start
 from offsite.management.startup.first_start import Identity
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.store.database import Database
 from offsite.store.free_space import FileSystem
 from offsite.units import GIB, MIB

@@ -19,7 +19,7 @@ from offsite.errors import DoNotBelongTogether, StateDirectoryError
 from offsite.events import ignore
 from offsite.management.accounts.users import Users
 from offsite.management.startup import first_start, state_directory
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.store.database import APPLICATION_ID, Database
 from offsite.units import MIB
 from tests.store.old_databases import make_older

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Clone, Create, Delete, Extent, ImageInfo, OpenImage, Pool
 from offsite.replication.transfer.sender.block_diff import Differences, MemberDifference
 from offsite.replication.wire.batch import DATA, HOLE, Changes

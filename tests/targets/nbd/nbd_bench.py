@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
-from offsite.pools.local import LocalPool
-from offsite.pools.open_image import LocalOpenImage
+from offsite.pools.local.open_image import LocalOpenImage
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, ImageInfo
 from offsite.store.database import Database
 from offsite.targets.nbd.exports import Exports, everything

@@ -14,8 +14,8 @@ from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
 from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, System
-from offsite.pools.creation import clear_remains, contents_of_device, delete_row
-from offsite.pools.local import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, LocalPool
+from offsite.pools.local.creation import clear_remains, contents_of_device, delete_row
+from offsite.pools.local.pool import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, LocalPool
 from offsite.pools.space import Thresholds
 from offsite.pools.tables import pools as table
 from offsite.units import format_size

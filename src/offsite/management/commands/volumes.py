@@ -20,7 +20,7 @@ from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, c
 from offsite.pools.ancestry import is_snapshot_of
 from offsite.pools.catalog import image_id_by_name
 from offsite.pools.groups import add_members, insert_group, look_up
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import (
     SIZE_BYTES_MAX,
     Clone,

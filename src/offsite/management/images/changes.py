@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from offsite.errors import NotAllowed
 from offsite.events import VOLUME_DELETED
 from offsite.management.system import Found, System
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Delete, ImageInfo, Records, Replace, Resize
 
 

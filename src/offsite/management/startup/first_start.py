@@ -19,8 +19,8 @@ from offsite.errors import BadParameter
 from offsite.management.accounts.users import FIRST_USER, Users, check_password
 from offsite.management.command_table.command import Role
 from offsite.names import check_name
-from offsite.pools.local import LocalPool
-from offsite.pools.room import kept_free_bytes
+from offsite.pools.local.pool import LocalPool
+from offsite.pools.local.room import kept_free_bytes
 from offsite.pools.tables import pools
 from offsite.store.database import Database
 from offsite.store.free_space import file_system

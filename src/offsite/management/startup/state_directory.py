@@ -17,8 +17,8 @@ from typing import Any
 from offsite.errors import RESTORE_WHOLE, StateDirectoryError
 from offsite.management.startup import first_password
 from offsite.management.startup.ownership import check_alone, check_owner
-from offsite.pools.header import Expected
-from offsite.pools.page_store import PageStore
+from offsite.pools.local.header import Expected
+from offsite.pools.local.page_store import PageStore
 from offsite.store.database import APPLICATION_ID, check_revision
 from offsite.store.log_check import check_log, has_log, reading
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from offsite.pools.image import Image
-from offsite.pools.page_table import (
+from offsite.pools.local.image import Image
+from offsite.pools.local.page_table import (
     HOLE,
     PAGES_PER_LEAF,
     PAGES_PER_LEAF_SHIFT,

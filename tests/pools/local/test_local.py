@@ -10,7 +10,7 @@ import pytest
 from offsite.errors import (
     VolumeNotFound,
 )
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import (
     SIZE_BYTES_MAX,
     Create,

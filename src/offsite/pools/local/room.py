@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offsite.pools.page_store import PageStore
+from offsite.pools.local.page_store import PageStore
 from offsite.store.free_space import UNLIMITED_BYTES, FileSystem, file_system, mount_point
 from offsite.units import MIB, format_size
 

@@ -6,8 +6,8 @@ import threading
 from typing import Protocol
 
 from offsite.errors import PoolFailed, StateDirectoryError, StateDirectoryFull
-from offsite.pools.free_space import FreeSpace
-from offsite.pools.page_table import PageTable
+from offsite.pools.local.free_space import FreeSpace
+from offsite.pools.local.page_table import PageTable
 from offsite.units import MIB
 
 TIDY_INTERVAL_SECONDS = 2.0

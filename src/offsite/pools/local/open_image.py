@@ -24,10 +24,10 @@ from contextlib import suppress
 from typing import NoReturn
 
 from offsite.errors import BadParameter, PoolFull, StateDirectoryFull, VolumeNotFound
-from offsite.pools.core import PoolCore
 from offsite.pools.gate import IDLE, Visitor
-from offsite.pools.image import Image
-from offsite.pools.page_table import HOLE, LEAVES_PER_NODE, NODE_SHIFT, PAGES_PER_LEAF, PAGES_PER_LEAF_SHIFT
+from offsite.pools.local.core import PoolCore
+from offsite.pools.local.image import Image
+from offsite.pools.local.page_table import HOLE, LEAVES_PER_NODE, NODE_SHIFT, PAGES_PER_LEAF, PAGES_PER_LEAF_SHIFT
 
 _ZERO_BYTES = 1 << 20
 _ZEROS = memoryview(bytes(_ZERO_BYTES))

@@ -20,10 +20,10 @@ from offsite.errors import (
     VolumeNotFound,
 )
 from offsite.pools import tables
-from offsite.pools.creation import make_pool
-from offsite.pools.header import HEADER_BYTES, Generation, Header
-from offsite.pools.local import LocalPool
-from offsite.pools.page_store import PageStore
+from offsite.pools.local.creation import make_pool
+from offsite.pools.local.header import HEADER_BYTES, Generation, Header
+from offsite.pools.local.page_store import PageStore
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import (
     Create,
     Delete,
@@ -120,7 +120,7 @@ def test_a_pool_that_cannot_be_opened_once_it_was_made_leaves_nothing(
             patch.setattr(where, name, fails)
             return store
 
-        patch.setattr("offsite.pools.local.make_pool", made)
+        patch.setattr("offsite.pools.local.pool.make_pool", made)
         with pytest.raises(StateDirectoryError, match="the disk failed"):
             LocalPool.create(bench.database, "X", Path("x"), 64 * PAGE, PAGE)
     assert open_descriptors() == descriptors

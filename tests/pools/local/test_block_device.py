@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from offsite.errors import BadParameter, DeviceNotEmpty, NameInUse, StateDirectoryError
-from offsite.pools import free_space, page_store
-from offsite.pools.header import Generation, Header
-from offsite.pools.local import LocalPool
-from offsite.pools.page_store import PageStore
+from offsite.pools.local import free_space, page_store
+from offsite.pools.local.header import Generation, Header
+from offsite.pools.local.page_store import PageStore
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Snapshot
 from offsite.units import MIB
 from tests.pools.pool_bench import PAGE, Bench

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.boundless import Boundless
-from offsite.pools import records
-from offsite.pools.local import LocalPool
-from offsite.pools.page_table import LEAVES_PER_NODE, PAGES_PER_LEAF
+from offsite.pools.local import records
+from offsite.pools.local.page_table import LEAVES_PER_NODE, PAGES_PER_LEAF
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Delete, Snapshot
 from offsite.store.database import Database
 from offsite.units import KIB, MIB, TIB
@@ -67,7 +67,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 _OPEN = """
 import json, sys, time
 from pathlib import Path
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.store.database import Database
 def rss_kib(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
@@ -85,7 +85,7 @@ database.close()
 @pytest.fixture(autouse=True)
 def boundless(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pages count as written and are not, so that the disk would be found to be too small for their rest."""
-    monkeypatch.setattr("offsite.pools.free_space.Room", Boundless)
+    monkeypatch.setattr("offsite.pools.local.free_space.Room", Boundless)
 
 
 def test_a_system_with_1_tib_written_opens_quickly_in_little_memory(written: Path) -> None:

@@ -18,10 +18,10 @@ from offsite.errors import (
     StateDirectoryError,
     StateDirectoryFull,
 )
-from offsite.pools import capture, free_space, room, tidier
 from offsite.pools.health import Health
-from offsite.pools.local import LocalPool
-from offsite.pools.page_store import PageStore
+from offsite.pools.local import capture, free_space, room, tidier
+from offsite.pools.local.page_store import PageStore
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import (
     Create,
     Replace,

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offsite.errors import PoolFull
-from offsite.pools.allocator import LONG_RUN_PAGES, Allocator, Run
 from offsite.pools.gate import Visitors
-from offsite.pools.page_store import PUNCH_BYTES_MAX, PageStore
-from offsite.pools.page_table import PageTable
-from offsite.pools.reclaim import Retired
-from offsite.pools.room import Room
+from offsite.pools.local.allocator import LONG_RUN_PAGES, Allocator, Run
+from offsite.pools.local.page_store import PUNCH_BYTES_MAX, PageStore
+from offsite.pools.local.page_table import PageTable
+from offsite.pools.local.reclaim import Retired
+from offsite.pools.local.room import Room
 from offsite.units import MIB
 
 PUNCHES_AT_A_TIME = 256

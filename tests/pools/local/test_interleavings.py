@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from offsite.errors import PoolFull, VolumeNotFound
-from offsite.pools.local import LocalPool
-from offsite.pools.open_image import LocalOpenImage
+from offsite.pools.local.open_image import LocalOpenImage
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Change, Clone, Create, Delete, Replace, Snapshot
 from offsite.store.database import Database
 from tests.pools.interleaving import held_before

@@ -11,14 +11,15 @@ from sqlalchemy import Connection, select
 
 from offsite.errors import RESTORE_WHOLE, PoolFull, StateDirectoryError, VolumeNotFound
 from offsite.events import Report
-from offsite.pools import capture as captures
-from offsite.pools import records, tables
-from offsite.pools.allocator import Run
-from offsite.pools.free_space import FreeSpace
+from offsite.pools import tables
 from offsite.pools.gate import Visitors
-from offsite.pools.image import Image
-from offsite.pools.page_store import PageStore
-from offsite.pools.page_table import Leaf, Nodes, PageTable
+from offsite.pools.local import capture as captures
+from offsite.pools.local import records
+from offsite.pools.local.allocator import Run
+from offsite.pools.local.free_space import FreeSpace
+from offsite.pools.local.image import Image
+from offsite.pools.local.page_store import PageStore
+from offsite.pools.local.page_table import Leaf, Nodes, PageTable
 from offsite.pools.protocol import Capacity, ImageInfo, Records
 from offsite.pools.space import SpaceWatch, Thresholds
 from offsite.store.database import Database

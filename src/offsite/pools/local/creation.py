@@ -19,9 +19,9 @@ from sqlalchemy.exc import IntegrityError
 
 from offsite.errors import BadParameter, InUse, NameInUse, StateDirectoryError
 from offsite.pools import tables
-from offsite.pools.devices import NewDevice, device_bytes, found_on, wipe_ends
-from offsite.pools.header import HEADER_BYTES, Generation, Header
-from offsite.pools.page_store import PageStore, is_left_over, open_device
+from offsite.pools.local.devices import NewDevice, device_bytes, found_on, wipe_ends
+from offsite.pools.local.header import HEADER_BYTES, Generation, Header
+from offsite.pools.local.page_store import PageStore, is_left_over, open_device
 from offsite.pools.protocol import SIZE_BYTES_MAX
 from offsite.pools.space import Thresholds
 from offsite.store.database import Database

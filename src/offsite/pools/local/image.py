@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from offsite.pools.gate import Visitors
-from offsite.pools.page_table import Nodes
+from offsite.pools.local.page_table import Nodes
 from offsite.pools.protocol import ImageInfo, Kind
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from offsite.errors import RESTORE_WHOLE, DoNotBelongTogether, InUse, StateDirectoryError
-from offsite.pools import creation
-from offsite.pools.header import Generation, Header
-from offsite.pools.local import LocalPool
-from offsite.pools.page_store import PageStore
+from offsite.pools.local import creation
+from offsite.pools.local.header import Generation, Header
+from offsite.pools.local.page_store import PageStore
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Delete
 from offsite.store.database import Database
 from tests.pools.pool_bench import PAGE, Bench

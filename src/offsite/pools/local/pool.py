@@ -18,23 +18,24 @@ from sqlalchemy.exc import IntegrityError
 from offsite import events
 from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryError, StateDirectoryFull
 from offsite.events import Report, ignore
-from offsite.pools import capture as captures
-from offsite.pools import records, tables
-from offsite.pools.belonging import Belonging
-from offsite.pools.changes import Applying
-from offsite.pools.core import PoolCore
-from offsite.pools.creation import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, make_pool, unmake_pool
-from offsite.pools.difference import extents
+from offsite.pools import tables
 from offsite.pools.gate import close_gate, keep_closed, open_gate
-from offsite.pools.header import Expected
 from offsite.pools.health import Health
-from offsite.pools.open_image import LocalOpenImage
-from offsite.pools.page_store import PageStore
-from offsite.pools.page_table import Node
+from offsite.pools.local import capture as captures
+from offsite.pools.local import records
+from offsite.pools.local.belonging import Belonging
+from offsite.pools.local.changes import Applying
+from offsite.pools.local.core import PoolCore
+from offsite.pools.local.creation import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, make_pool, unmake_pool
+from offsite.pools.local.difference import extents
+from offsite.pools.local.header import Expected
+from offsite.pools.local.open_image import LocalOpenImage
+from offsite.pools.local.page_store import PageStore
+from offsite.pools.local.page_table import Node
+from offsite.pools.local.reclaim import gathered, runs_of
+from offsite.pools.local.tidier import Tidier
 from offsite.pools.protocol import Change, Create, Extent, ImageInfo, Records
-from offsite.pools.reclaim import gathered, runs_of
 from offsite.pools.space import Thresholds
-from offsite.pools.tidier import Tidier
 from offsite.store.database import Database
 from offsite.store.free_space import file_system
 from offsite.store.tables import system as system_table

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from offsite.pools.image import Image
-from offsite.pools.page_table import Leaf, Node, Nodes, PageTable
-from offsite.pools.reclaim import SomePages, gathered
-from offsite.pools.records import Captured, node_blob, nodes_blob
+from offsite.pools.local.image import Image
+from offsite.pools.local.page_table import Leaf, Node, Nodes, PageTable
+from offsite.pools.local.reclaim import SomePages, gathered
+from offsite.pools.local.records import Captured, node_blob, nodes_blob
 
 DIRTY_LEAVES_MAX = 16384  # 64 GiB of images at 16 KiB pages, written anywhere
 DIRTY_LEAVES_MIN = 256

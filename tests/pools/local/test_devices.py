@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from offsite.errors import DeviceNotEmpty, InUse, StateDirectoryError
-from offsite.pools import devices
-from offsite.pools.creation import contents_of_device
-from offsite.pools.local import LocalPool
-from offsite.pools.page_store import PageStore
+from offsite.pools.local import devices
+from offsite.pools.local.creation import contents_of_device
+from offsite.pools.local.page_store import PageStore
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create
 from offsite.units import MIB
 from tests.pools.pool_bench import PAGE, Bench

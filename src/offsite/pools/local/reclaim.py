@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from offsite.pools.allocator import Run
 from offsite.pools.gate import Visitors
-from offsite.pools.page_table import PageNumbers
+from offsite.pools.local.allocator import Run
+from offsite.pools.local.page_table import PageNumbers
 
 
 def runs_of(pages: PageNumbers) -> list[Run]:

@@ -18,8 +18,8 @@ import dataclasses
 from sqlalchemy import Connection, select, update
 
 from offsite.pools import tables
-from offsite.pools.header import Generation, Header
-from offsite.pools.page_store import PageStore
+from offsite.pools.local.header import Generation, Header
+from offsite.pools.local.page_store import PageStore
 from offsite.store.database import Database
 from offsite.store.tables import system as system_table
 

@@ -27,8 +27,8 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection
 
 from offsite.errors import BadParameter, NameInUse, OffsiteError, PoolFull, VolumeNotFound
-from offsite.pools.local import LocalPool
-from offsite.pools.open_image import LocalOpenImage
+from offsite.pools.local.open_image import LocalOpenImage
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import (
     Change,
     Clone,

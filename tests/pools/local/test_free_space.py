@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offsite.errors import PoolFull
-from offsite.pools import free_space
-from offsite.pools.allocator import LONG_RUN_PAGES, Allocator
 from offsite.pools.gate import Visitor, Visitors
-from offsite.pools.reclaim import Retired, runs_of
+from offsite.pools.local import free_space
+from offsite.pools.local.allocator import LONG_RUN_PAGES, Allocator
+from offsite.pools.local.reclaim import Retired, runs_of
 
 
 @given(st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=1, max_size=60), st.integers(2, 9))

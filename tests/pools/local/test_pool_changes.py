@@ -19,8 +19,8 @@ from offsite.errors import (
     PoolFailed,
     VolumeNotFound,
 )
-from offsite.pools import changes
-from offsite.pools.local import LocalPool
+from offsite.pools.local import changes
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import (
     SIZE_BYTES_MAX,
     Change,

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from offsite.errors import PoolFull
-from offsite.pools import capture
-from offsite.pools.image import Image
-from offsite.pools.page_table import PageTable
+from offsite.pools.local import capture
+from offsite.pools.local.image import Image
+from offsite.pools.local.page_table import PageTable
 from offsite.pools.protocol import Clone, Create, Delete, Replace, Snapshot
 from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, inside, read, write

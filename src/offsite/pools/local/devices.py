@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from offsite.errors import DeviceNotEmpty, StateDirectoryError
-from offsite.pools.header import HEADER_BYTES, Header
-from offsite.pools.page_store import HEADER_WRITTEN_BYTES, PageStore, open_device
+from offsite.pools.local.header import HEADER_BYTES, Header
+from offsite.pools.local.page_store import HEADER_WRITTEN_BYTES, PageStore, open_device
 from offsite.units import MIB
 
 PROBE_SECONDS = 30.0

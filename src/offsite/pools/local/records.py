@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from offsite.errors import RESTORE_WHOLE, StateDirectoryError
-from offsite.pools.image import Image
-from offsite.pools.page_table import LEAVES_PER_NODE, PAGES_PER_LEAF, Leaf, Node, Nodes, PageTable
+from offsite.pools.local.image import Image
+from offsite.pools.local.page_table import LEAVES_PER_NODE, PAGES_PER_LEAF, Leaf, Node, Nodes, PageTable
 
 _ROWS_AT_A_TIME = 4096
 _LEAVES_AT_A_TIME = 500  # SQLite takes at most 999 parameters in old versions

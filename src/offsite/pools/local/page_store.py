@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from offsite.errors import DoNotBelongTogether, InUse, PoolFull, StateDirectoryError
-from offsite.pools.header import HEADER_BYTES, HEADER_BYTES_MAX, Expected, Header, is_header
+from offsite.pools.local.header import HEADER_BYTES, HEADER_BYTES_MAX, Expected, Header, is_header
 from offsite.store.free_space import mount_point
 from offsite.units import GIB, KIB, MIB
 

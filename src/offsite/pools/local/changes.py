@@ -16,11 +16,11 @@ from sqlalchemy.exc import IntegrityError
 
 from offsite.errors import BadParameter, NameInUse, VolumeNotFound
 from offsite.pools import tables
-from offsite.pools.core import PoolCore
 from offsite.pools.gate import Visitors
 from offsite.pools.groups import find_group
-from offsite.pools.image import Image
-from offsite.pools.page_table import HOLE, Node, Nodes
+from offsite.pools.local.core import PoolCore
+from offsite.pools.local.image import Image
+from offsite.pools.local.page_table import HOLE, Node, Nodes
 from offsite.pools.protocol import (
     SIZE_BYTES_MAX,
     Change,

@@ -1,0 +1,1 @@
+"""Pools on a local file or block device: page tables whose leaves images share."""

@@ -60,7 +60,6 @@ from offsite.management.system import System
 from offsite.management.task_runner.task_work import scheduler_of
 from offsite.names import NAME_BYTES_MAX, check_name
 from offsite.pools.groups import Groups
-from offsite.pools.local import LocalPool
 from offsite.pools.local.creation import clear_remains
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.needs import Needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from offsite.pools.local.open_image import LocalOpenImage
 from offsite.pools.local.page_table import HOLE, Leaf, Node
 from offsite.pools.local.pool import LocalPool
+from offsite.pools.protocol import ImageInfo
 from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_files import copy_sparse
 
@@ -114,7 +115,7 @@ def state(pool: LocalPool) -> object:
     return sorted(pool.images(), key=lambda info: info.id), contents, pool.capacity()
 
 
-def fail(_connection: Connection) -> None:
+def fail(_connection: Connection, _images: Sequence[ImageInfo]) -> None:
     raise ZeroDivisionError("records that cannot be written")
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, literal, select
 from offsite.errors import ObjectNotFound
 from offsite.pools import catalog
 from offsite.pools.groups import group_name, insert_group
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Snapshot
 from tests.pools.pool_bench import PAGE, Bench
 

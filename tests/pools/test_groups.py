@@ -180,7 +180,7 @@ def test_there_is_a_most_of_groups(groups: Groups, monkeypatch: pytest.MonkeyPat
 def test_a_group_and_its_volumes_come_to_be_in_one_transaction(groups: Groups, pool: LocalPool) -> None:
     made: list[Group | None] = []
 
-    def with_group(connection: Connection) -> None:
+    def with_group(connection: Connection, _images: object) -> None:
         ids = [each.id for each in pool.images()]
         group_id = insert_group(connection, "Sales", ids, created_at=7.0)
         made.append(find_group(connection, "Sales"))
@@ -194,7 +194,7 @@ def test_a_group_and_its_volumes_come_to_be_in_one_transaction(groups: Groups, p
     assert groups.get("Sales").created_at == 7.0
 
     with pytest.raises(NameInUse):
-        pool.apply([Create("c", PAGE)], lambda connection: void(insert_group(connection, "Sales", [])))
+        pool.apply([Create("c", PAGE)], lambda connection, _: void(insert_group(connection, "Sales", [])))
     assert [each.name for each in pool.images()] == ["a", "b"]
     assert groups.all() == made
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from offsite.errors import InUse
 from offsite.pools.groups import insert_group
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.needs import Finder, Need, Needs, find_children, find_groups
 from offsite.pools.protocol import Snapshot
 from tests.pools.pool_bench import Bench

@@ -121,7 +121,7 @@ class MemoryPool:
                 for change in changes:
                     made.append(self._make(change, made))
                 results = [self._info(image) for image in made]
-                self._commit(records)
+                self._commit(records, results)
             except BaseException:
                 self._take_back(before)
                 raise
@@ -186,11 +186,11 @@ class MemoryPool:
         if other or any(image.name == name for image in self.by_id.values()):
             raise NameInUse(f"the name {name!r} is in use")
 
-    def _commit(self, records: Records | None) -> None:
+    def _commit(self, records: Records | None, infos: Sequence[ImageInfo]) -> None:
         with self._database.transaction() as connection:
             self._write_rows(connection)
             if records:
-                records(connection)
+                records(connection, infos)
         self.disk.images = {i: image.copy() for i, image in self.by_id.items()}
 
     def _write_rows(self, connection: Connection) -> None:
@@ -229,7 +229,7 @@ class MemoryPool:
 
     def flush(self, records: Records | None = None) -> None:
         with self.lock:
-            self._commit(records)
+            self._commit(records, [])
 
     def capacity(self) -> Capacity:
         with self.lock:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from offsite.management.needs import needs_of_all_floors
-from offsite.pools.local import LocalPool
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Clone, Delete, Pool, Snapshot
 from offsite.replication.runs.hooks import HookDirectory

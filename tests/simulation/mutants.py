@@ -155,7 +155,7 @@ def _a_request_lets_the_base_go() -> None:
         doomed = [point.id for point in bases]
         self._pool(of).apply(
             [Delete(image_id) for point in bases for image_id in point.image_ids],
-            lambda connection: point_records.delete_points(connection, doomed),
+            lambda connection, _: point_records.delete_points(connection, doomed),
         )
         return state
 

@@ -139,10 +139,10 @@ class SimulatedPool(LocalPool):
         machine.world.tasks.switch()
         machine.check_power()
 
-        def cut_off_here(connection: Connection) -> None:
+        def cut_off_here(connection: Connection, infos: Sequence[ImageInfo]) -> None:
             machine.shadow.cut = after = machine.shadow.changed(changes, names)
             if records is not None:
-                records(connection)
+                records(connection, infos)
             machine.world.checks.about_to_commit(changes, after, volumes)
             machine.world.checks.given_up(machine, changes, names)
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from offsite.access.initiator_certificates import InitiatorCertificates
     from offsite.access.maps import Maps
     from offsite.pools.groups import Group, Groups
-    from offsite.pools.local import LocalPool
     from offsite.pools.local.pool import LocalPool
     from offsite.pools.needs import Needs
     from offsite.replication.service import Replication

@@ -87,7 +87,7 @@ class Needs:
         if needs:
             return needs
 
-        def check(_: Connection) -> None:
+        def check(_: Connection, __: Sequence[ImageInfo]) -> None:
             # The transaction has deleted already what went with the images: so again what is committed counts.
             needs = self._committed(image_ids)
             if needs:

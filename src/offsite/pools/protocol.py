@@ -16,12 +16,6 @@ from sqlalchemy import Connection
 Kind = Literal["volume", "snapshot", "internal"]
 """`internal` images belong to replication: hidden from listings, deleted with their set."""
 
-Records = Callable[[Connection], None]
-"""More to be written in the same transaction as the images: so that a step of a run is one transaction.
-
-It is called after the rows of the images were written, so it may look up a new image's id by its name. It
-may be called with locks of the pool held: it does nothing but write records."""
-
 SIZE_BYTES_MAX = 128 << 40
 
 
@@ -38,6 +32,20 @@ class ImageInfo:
     size_bytes: int
     created_at: float
     allocated_bytes: int  # mapped by this image, shared or not
+
+
+Records = Callable[[Connection, Sequence[ImageInfo]], object]
+"""More to be written in the same transaction as the images: so that a step of a run is one transaction.
+
+It gets the image of each change (for a flush, none), and is called after the rows of the images were written. It may be
+called with locks of the pool held: it does nothing but write records."""
+
+
+def image_ids(images: Sequence[ImageInfo], names: Sequence[str]) -> list[int]:
+    """The ids of those images that have these names, in the order of the names. Of two, as where one is deleted and
+    made anew by one call, the later."""
+    by_name = {image.name: image.id for image in images}
+    return [by_name[name] for name in names]
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,7 @@ class PoolMachine(RuleBasedStateMachine):
             changes.append(change)
             refused = refused or self.make(change, wanted, made)
 
-        def records(_connection: Connection) -> None:
+        def records(_connection: Connection, _images: object) -> None:
             if fails:
                 raise ZeroDivisionError
 

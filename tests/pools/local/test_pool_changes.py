@@ -132,7 +132,7 @@ def test_an_image_that_other_records_need_cannot_be_deleted(pool: LocalPool, vol
     v = volume("v", 8)
     held = {"id": 1, "peer_id": 1, "set_id": 1}
 
-    def hold(connection: Connection) -> None:
+    def hold(connection: Connection, _images: object) -> None:
         r = replication_tables
         connection.execute(
             r.peers.insert().values(
@@ -237,7 +237,7 @@ def test_a_host_waits_for_a_change_that_might_be_taken_back(pool: LocalPool, vol
 
     thread = threading.Thread(target=host)
 
-    def records(_connection: Connection) -> None:
+    def records(_connection: Connection, _images: object) -> None:
         thread.start()
         assert not done.wait(0.05)
         other.begin()  # who only gives the content need not wait
@@ -260,7 +260,7 @@ def test_hosts_write_on_while_a_snapshot_is_made_durable(pool: LocalPool, volume
     write(pool, v, 0, b"v" * 8 * PAGE)
     seen = []
 
-    def records(_connection: Connection) -> None:
+    def records(_connection: Connection, _images: object) -> None:
         write(pool, v, 0, b"h" * PAGE)
         seen.append(next(info.id for info in pool.images() if info.name == "s"))
         raise ZeroDivisionError
@@ -286,7 +286,7 @@ def test_a_snapshot_is_kept_from_all_until_it_is_durable(pool: LocalPool, volume
 
     threads = []
 
-    def records(_connection: Connection) -> None:
+    def records(_connection: Connection, _images: object) -> None:
         image_id = next(info.id for info in pool.images() if info.name == "s")
         threads.append(threading.Thread(target=visit, args=(image_id,)))
         threads[0].start()

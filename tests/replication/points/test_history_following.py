@@ -33,7 +33,7 @@ def follow(site: Quiet, new_number: int | None) -> Following:
         run = find_run(connection, "run-1")
         assert run is not None
         following = find_following(connection, site.pool, site.needs, run, new_number)
-    site.pool.apply(list(following.renames), lambda connection: following.write(connection, of.id))
+    site.pool.apply(list(following.renames), lambda connection, _: following.write(connection, of.id))
     return following
 
 

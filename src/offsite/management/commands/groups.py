@@ -169,7 +169,9 @@ def _deletable(system: System, names: tuple[str, ...], delete_volumes: bool) -> 
 def _delete_with_volumes(system: System, group: Group) -> None:
     members = system.members(group)
     doomed = [each.image for each in members]
-    delete_from_pool(system, members[0].pool, doomed, "Volume", lambda connection: delete_group(connection, group.id))
+    delete_from_pool(
+        system, members[0].pool, doomed, "Volume", lambda connection, _: delete_group(connection, group.id)
+    )
 
 
 @COMMANDS.command(

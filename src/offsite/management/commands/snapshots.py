@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from offsite.errors import BadParameter
@@ -14,8 +16,7 @@ from offsite.management.commands.volumes import RETENTION, RETENTION_HELP, delet
 from offsite.management.images.changes import check_resettable, replace_content
 from offsite.management.system import Context, Found
 from offsite.names import check_name
-from offsite.pools.catalog import image_ids
-from offsite.pools.protocol import Snapshot
+from offsite.pools.protocol import ImageInfo, Snapshot
 from offsite.pools.retention import set_priority
 
 COMMANDS = Subject("Snapshots")
@@ -57,10 +58,10 @@ def create_snapshots(
     for name in names:
         system.check_new_name(name)
 
-    def record(connection: Connection) -> None:
+    def record(connection: Connection, made: Sequence[ImageInfo]) -> None:
         if priority is not None:
-            for image_id in image_ids(connection, names):
-                set_priority(connection, image_id, priority)
+            for image in made:
+                set_priority(connection, image.id, priority)
 
     changes = [Snapshot(each.image.id, name) for each, name in zip(sources, names, strict=True)]
     taken = [Found(pool, image) for image in pool.apply(changes, record)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
@@ -18,7 +19,6 @@ from offsite.management.images import import_copy
 from offsite.management.images.changes import delete_from_pool, replace_content
 from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
 from offsite.pools.ancestry import is_snapshot_of
-from offsite.pools.catalog import image_id_by_name
 from offsite.pools.groups import add_members, insert_group, look_up
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import (
@@ -71,12 +71,12 @@ def create_volume(
     initiators = resolve_initiators(system, initiator)
     mapped = access is not None or initiator is not None or lun is not None
 
-    def join(connection: Connection) -> None:  # in the volume's own transaction: refused together
-        image_id = image_id_by_name(connection, name)
+    def join(connection: Connection, made: Sequence[ImageInfo]) -> None:
+        """In the volume's own transaction: refused together."""
         if mapped:
-            make_maps(system, [image_id], initiators, access or "read-write", lun)
+            make_maps(system, [made[0].id], initiators, access or "read-write", lun)
         if volume_group is not None:
-            _join_group(system, connection, image_id, volume_group)
+            _join_group(system, connection, made[0].id, volume_group)
 
     (image,) = where.apply([Create(name, size_bytes)], join)
     system.events.report(
@@ -186,7 +186,7 @@ def set_volume(
 def _change(system: System, found: Found, name: str | None, priority: str | None) -> None:
     """Both in one transaction."""
 
-    def record(connection: Connection) -> None:
+    def record(connection: Connection, _: object) -> None:
         if priority is not None:
             set_priority(connection, found.image.id, priority)
 
@@ -195,7 +195,7 @@ def _change(system: System, found: Found, name: str | None, priority: str | None
         system.replication.volumes_renamed()
         return
     with system.database.transaction() as connection:
-        record(connection)
+        record(connection, None)
 
 
 @COMMANDS.command(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from offsite.errors import NotAllowed
@@ -17,10 +19,10 @@ def delete_from_pool(
     """Deletes images of one pool in one transaction with `records`, and disconnects their hosts. Raises InUse when
     something has come to need one since it was chosen to go, which even a user may not delete then."""
 
-    def write(connection: Connection) -> None:
+    def write(connection: Connection, deleted: Sequence[ImageInfo]) -> None:
         system.needs.check_deletable(doomed)
         if records is not None:
-            records(connection)
+            records(connection, deleted)
 
     pool.apply([Delete(image.id) for image in doomed], write)
     for image in doomed:

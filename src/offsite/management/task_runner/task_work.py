@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
@@ -14,8 +14,7 @@ from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.scheduler import Begin, Scheduler, in_a_thread
 from offsite.management.system import Found, System
 from offsite.management.task_runner.rotation import rotate
-from offsite.pools.catalog import image_id_by_name
-from offsite.pools.protocol import Snapshot
+from offsite.pools.protocol import ImageInfo, Snapshot
 from offsite.pools.retention import set_priority
 from offsite.replication.records.run_records import has_run_after
 from offsite.replication.records.set_records import set_name
@@ -56,8 +55,8 @@ class TaskWork:
             source = self._image(task)
             number, name = self._free_name(task)
 
-            def record(connection: Connection) -> None:
-                image_id = image_id_by_name(connection, name)
+            def record(connection: Connection, taken: Sequence[ImageInfo]) -> None:
+                image_id = taken[0].id
                 records.insert_task_snapshot(connection, image_id, task.name, number)
                 records.update_task(connection, task.name, next_snapshot_number=number % NUMBERS + 1)
                 if task.retention_priority is not None:
@@ -86,7 +85,7 @@ class TaskWork:
         with system.changing_alone():
             found = self._image(task)
             parent = check_resettable(system, found)
-            replace_content(found, parent, done)
+            replace_content(found, parent, lambda connection, _: done(connection))
         message = f"snapshot {found.image.name} was reset to what volume {parent.image.name} holds"
         system.events.report(VOLUME_CHANGED, f"S{message[1:]} now.")
         return message

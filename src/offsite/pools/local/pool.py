@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, select, update
@@ -47,6 +47,9 @@ LET_GO_AT_ONCE_NODES = 16  # what belonged to larger images is given up in the b
 LET_GO_LEAVES_AT_A_TIME = 128  # with the lock held
 SETTLED_PAGES_AT_A_TIME = 1 << 14
 SETTLED_LEAVES_AT_A_TIME = 128
+
+_Extra = Callable[[Connection], object]
+"""What callers have to write in the transaction of a commit."""
 
 
 class LocalPool(PoolCore):
@@ -211,7 +214,7 @@ class LocalPool(PoolCore):
             finally:
                 open_gate(gate, visitors)
             try:
-                self._commit(capture, begun, applying, records)
+                self._commit(capture, begun, applying, None if records is None else lambda c: records(c, infos))
                 with self.lock:
                     self._unneeded.extend((node, 0) for node in applying.unneeded())
             except BaseException:
@@ -266,13 +269,13 @@ class LocalPool(PoolCore):
             with self.lock:
                 capture = captures.take(self.table, self.by_id.values())
                 begun = self._begin_commit()
-            self._commit(capture, begun, None, records)
+            self._commit(capture, begun, None, None if records is None else lambda c: records(c, ()))
 
     def _begin_commit(self) -> int:
         self._commits_begun += 1
         return self._commits_begun
 
-    def _commit(self, capture: captures.Capture, begun: int, applying: Applying | None, extra: Records | None) -> None:
+    def _commit(self, capture: captures.Capture, begun: int, applying: Applying | None, extra: _Extra | None) -> None:
         """Data first, then the page tables that name it."""
         try:
             self._sync_data()
@@ -289,7 +292,7 @@ class LocalPool(PoolCore):
         self._newest_done = begun
         self._settle(capture)
 
-    def _write(self, capture: captures.Capture, applying: Applying | None, extra: Records | None) -> None:
+    def _write(self, capture: captures.Capture, applying: Applying | None, extra: _Extra | None) -> None:
         """One transaction. On a full disk once more, with what was kept for that."""
         is_due = self._belonging.is_due()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,9 +20,8 @@ from offsite.errors import (
     SecondarySetsDisabled,
 )
 from offsite.events import Report
-from offsite.pools import catalog
 from offsite.pools.groups import insert_group
-from offsite.pools.protocol import Create, Pool
+from offsite.pools.protocol import Create, ImageInfo, Pool
 from offsite.replication.inbound.common_sets import CommonSets
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.records import peer_share, run_records, set_records
@@ -95,20 +94,20 @@ class SecondaryHalves:
         }
         group = request.secondary_group
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, made: Sequence[ImageInfo]) -> None:
             try:
                 self._check_place(connection, name)
             except NameInUse as error:  # by a set that was made just now; below, NameInUse is about volumes
                 raise InUse(str(error)) from error
             _check_share(connection, peer, request, self._system.name)
-            ids = [catalog.image_id_by_name(connection, each) for each in names]
+            ids = [image.id for image in made]
             members = [
                 MemberRecord(image_id, member.primary_name)
                 for image_id, member in zip(ids, request.members, strict=True)
             ]
             group_id = insert_group(connection, group, ids, self._clock.now()) if group else None
             set_records.insert_set(connection, values | {"group_id": group_id}, members)
-            peer_share.note_images(connection, peer.id, names)
+            peer_share.note_images(connection, peer.id, ids)
 
         try:
             pool.apply([Create(n, m.size_bytes) for n, m in zip(names, request.members, strict=True)], write)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select
 from offsite.errors import SetDiverged
 from offsite.names import NAME_BYTES_MAX
 from offsite.pools import catalog
-from offsite.pools.protocol import Pool, Snapshot
+from offsite.pools.protocol import ImageInfo, Pool, Snapshot
 from offsite.replication.points import point_records
 from offsite.replication.records import peer_share, set_records
 from offsite.replication.records.set_records import SetRecord
@@ -32,22 +32,18 @@ def keep_copy(database: Database, pool: Pool, replication_set: SetRecord, base: 
         if names:
             return names, False
         taken_at = _instant_of(connection, replication_set, base)
-        taken = catalog.all_names(connection)
+        in_use = catalog.all_names(connection)
         _, volumes = set_records.own_names(connection, replication_set)
-    names = kept_names(volumes, taken_at, taken)
+    names = kept_names(volumes, taken_at, in_use)
     ids = [member.image_id for member in replication_set.members]
 
-    def write(connection: Connection) -> None:
+    def write(connection: Connection, taken: Sequence[ImageInfo]) -> None:
         _instant_of(connection, replication_set, base)
         peer_share.check_images(connection, replication_set.peer_id, len(ids), "the secondary")
-        for name in names:
-            row = {
-                "image_id": catalog.image_id_by_name(connection, name),
-                "set_id": replication_set.id,
-                "base": base,
-            }
+        for image in taken:
+            row = {"image_id": image.id, "set_id": replication_set.id, "base": base}
             connection.execute(insert(kept_contents).values(row))
-        peer_share.note_images(connection, replication_set.peer_id, names)
+        peer_share.note_images(connection, replication_set.peer_id, [image.id for image in taken])
 
     pool.apply([Snapshot(image_id, name) for image_id, name in zip(ids, names, strict=True)], write)
     return names, True

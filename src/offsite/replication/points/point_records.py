@@ -12,7 +12,6 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from offsite.errors import ObjectNotFound
-from offsite.pools import catalog
 from offsite.replication.points.plan import PrimaryHolds, SecondaryHolds
 from offsite.replication.points.recovery_points import insert_recovery_point
 from offsite.replication.records.tables import point_images, points
@@ -80,14 +79,13 @@ def insert_point(
     uuid: str,
     state: PointState,
     taken_at: float,
-    image_names: Sequence[str],
+    image_ids: Sequence[int],
     based_on: str | None = None,
 ) -> None:
     values = {"set_id": set_id, "uuid": uuid, "state": state, "taken_at": taken_at, "based_on": based_on}
     mark = _watermark_values(START)
     point_id = connection.execute(insert(points).values(values | mark).returning(points.c.id)).scalar_one()
-    for position, name in enumerate(image_names):
-        image_id = catalog.image_id_by_name(connection, name)
+    for position, image_id in enumerate(image_ids):
         connection.execute(insert(point_images).values(point_id=point_id, position=position, image_id=image_id))
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from offsite.errors import BadParameter
 from offsite.pools import catalog
-from offsite.pools.protocol import Snapshot
+from offsite.pools.protocol import ImageInfo, Snapshot, image_ids
 from offsite.pools.retention import set_priority
 from offsite.replication.naming.snapshot_names import snapshot_names
 from offsite.replication.naming.snapshot_numbers import number_after
@@ -89,13 +89,15 @@ class KeptHistory:
             for source, name, parent in zip(sources, self.names, parents, strict=True)
         ]
 
-    def write(self, connection: Connection) -> None:
-        """The records that go with them, in the same transaction."""
+    def write(self, connection: Connection, changed: Sequence[ImageInfo]) -> list[int]:
+        """The records that go with them, in the transaction that has changed these images; returns their ids."""
         of = self.keeping
-        for image_id in catalog.image_ids(connection, self.names):
+        ids = image_ids(changed, self.names)
+        for image_id in ids:
             row = {"image_id": image_id, "set_id": of.set_id, "run": of.run, "number": self.number, "kept_at": of.now}
             connection.execute(insert(history_snapshots).values(row))
             set_priority(connection, image_id, of.priority)
+        return ids
 
 
 def history_of(connection: Connection, set_id: int) -> list[HeldSnapshot]:

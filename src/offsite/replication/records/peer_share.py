@@ -35,9 +35,9 @@ def check_may_create(peer: PeerRecord, system_name: str) -> None:
         )
 
 
-def note_images(connection: Connection, peer_id: int, names: Sequence[str]) -> None:
+def note_images(connection: Connection, peer_id: int, image_ids: Sequence[int]) -> None:
     """These were made at the peer's request, in this transaction."""
-    for image_id in catalog.image_ids(connection, names):
+    for image_id in image_ids:
         connection.execute(insert(peer_images).values(image_id=image_id, peer_id=peer_id))
 
 

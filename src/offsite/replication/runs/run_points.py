@@ -21,7 +21,7 @@ from offsite import events
 from offsite.clock import Clock
 from offsite.events import Report, ignore
 from offsite.pools.needs import Needs
-from offsite.pools.protocol import Change, Delete, Pool, Snapshot
+from offsite.pools.protocol import Change, Delete, ImageInfo, Pool, Snapshot, image_ids
 from offsite.replication.points import point_records
 from offsite.replication.points.history_rotation import rotate, terms_of
 from offsite.replication.points.internal_images import find_image, internal_name
@@ -80,13 +80,15 @@ class RunPoints:
         ]
         changes += kept.snapshots(source.image_ids, _member_ids(replication_set)) if kept else []
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, images: Sequence[ImageInfo]) -> None:
             point_records.delete_points(connection, [point.id for point in dropped_points])
-            point_records.insert_point(connection, replication_set.id, run, "pending", taken_at, names)
+            point_records.insert_point(
+                connection, replication_set.id, run, "pending", taken_at, image_ids(images, names)
+            )
             request_run(connection, replication_set.id, run, number, event, now, source=source.name)
             if dropped is not None:
                 self._end(connection, dropped, RunEvent.DROP, "a newer request took its place in the queue")
-            _write_kept(connection, replication_set, run, kept)
+            _write_kept(connection, replication_set, run, kept, images)
 
         self._pool(replication_set).apply([*changes, *_deletions(dropped_points)], write)
         self._tell_kept(replication_set, keeping, kept)
@@ -99,16 +101,16 @@ class RunPoints:
         keeping = self._keeping(replication_set, queued.uuid, queued.snapshot_number or 0, point.taken_at)
         kept = self._find_kept(keeping, replication_set)
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, images: Sequence[ImageInfo]) -> None:
             change_run(connection, replication_set.id, queued.uuid, RunEvent.PROMOTE, self._clock.now())
-            _write_kept(connection, replication_set, queued.uuid, kept)
+            _write_kept(connection, replication_set, queued.uuid, kept, images)
 
         if kept is not None:
             self._pool(replication_set).apply(kept.snapshots(point.image_ids, _member_ids(replication_set)), write)
             self._rotate(replication_set)
         else:
             with self._database.transaction() as transaction:
-                write(transaction)
+                write(transaction, ())
         self._tell_kept(replication_set, keeping, kept)
 
     def drop_queued(self, replication_set: SetRecord, sentence: str) -> bool:
@@ -118,7 +120,7 @@ class RunPoints:
             return False
         points = self._points(replication_set, queued.uuid)
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, _: object) -> None:
             point_records.delete_points(connection, [point.id for point in points])
             self._end(connection, queued, RunEvent.DROP, sentence)
 
@@ -129,7 +131,7 @@ class RunPoints:
         """The run has failed before anything of it was sent; its point goes, if it was taken."""
         points = self._points(replication_set, run)
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, _: object) -> None:
             point_records.delete_points(connection, [point.id for point in points])
             now = self._clock.now()
             change_run(
@@ -143,7 +145,7 @@ class RunPoints:
         points = self._points(replication_set, run.uuid)
         images_go = not may_be_committed
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, _: object) -> None:
             for point in points:
                 point_records.mark_aborted(connection, point.id, images_go=images_go)
             self._end(connection, run, RunEvent.ABORT, sentence)
@@ -196,9 +198,15 @@ class RunPoints:
         return find_image(self._pools, replication_set.members[0].image_id)[0]
 
 
-def _write_kept(connection: Connection, replication_set: SetRecord, run: str, kept: KeptHistory | None) -> None:
+def _write_kept(
+    connection: Connection,
+    replication_set: SetRecord,
+    run: str,
+    kept: KeptHistory | None,
+    images: Sequence[ImageInfo],
+) -> None:
     if kept is not None:
-        kept.write(connection)
+        kept.write(connection, images)
         use_number(connection, replication_set.id, run, kept.number)
 
 

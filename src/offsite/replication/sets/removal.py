@@ -24,5 +24,5 @@ def remove_set(database: Database, pools: Mapping[str, Pool], fences: Fences, re
     pool, _ = find_image(pools, replication_set.members[0].image_id)
     pool.apply(
         [Delete(image_id) for point in held for image_id in point.image_ids],
-        lambda connection: set_records.delete_set(connection, replication_set.id),
+        lambda connection, _: set_records.delete_set(connection, replication_set.id),
     )

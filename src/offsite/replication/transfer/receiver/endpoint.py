@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -20,7 +20,7 @@ from offsite.errors import (
 )
 from offsite.events import Report
 from offsite.pools.needs import Needs
-from offsite.pools.protocol import Change, Clone, Create, Delete, Pool, Replace, Resize
+from offsite.pools.protocol import Change, Clone, Create, Delete, ImageInfo, Pool, Replace, Resize, image_ids
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.kept_copies import keep_copy
@@ -199,12 +199,13 @@ class ReceiverEndpoint:
             if self._pool.image(old.image_ids[position]).size_bytes != size:
                 changes.append(Resize(-len(changes), size))
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, made: Sequence[ImageInfo]) -> None:
             self._check_share(connection, begin)
             if partial is not None:
                 point_records.delete_points(connection, [partial.id])
+            ids = image_ids(made, names)
             point_records.insert_point(
-                connection, self._set.id, begin.point, "partial", begin.taken_at, names, begin.base
+                connection, self._set.id, begin.point, "partial", begin.taken_at, ids, begin.base
             )
             self._write_run(connection, begin)
 
@@ -267,15 +268,14 @@ class ReceiverEndpoint:
                 changes += kept.snapshots(volumes, volumes)
                 outcome = msgspec.structs.replace(outcome, snapshot_number=kept.number)
 
-            def write(connection: Connection) -> None:
+            def write(connection: Connection, images: Sequence[ImageInfo]) -> None:
                 self._check_share(connection, begun)
                 now = self._clock.now()
                 point_records.make_base(connection, self._set.id, filling.point.uuid, now, outcome.digest)
                 other_halves.forget_other_half(connection, self._set.id)
                 self._write_outcome(connection, commit, outcome)
                 if kept is not None:
-                    kept.write(connection)
-                    peer_share.note_images(connection, self._set.peer_id, kept.names)
+                    peer_share.note_images(connection, self._set.peer_id, kept.write(connection, images))
                     use_number(connection, self._set.id, commit.run, kept.number)
 
             self._pool.apply(changes, write)
@@ -334,7 +334,7 @@ class ReceiverEndpoint:
             if not partial and not is_under_way:
                 return
 
-            def write(connection: Connection) -> None:
+            def write(connection: Connection, _: object) -> None:
                 point_records.delete_points(connection, [point.id for point in partial])
                 if is_under_way:
                     now = self._clock.now()

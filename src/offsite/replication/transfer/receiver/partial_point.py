@@ -128,7 +128,7 @@ class PartialPoint:
         """Makes what is stored durable, and with it the record of how far that is."""
         mark = self._mark
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, _: object) -> None:
             # Someone who has taken over may have begun the point anew: then this mark would be a lie.
             if self._fence.is_owner(self._owner):
                 point_records.set_watermark(connection, self.point.id, mark.filled.position)

@@ -129,7 +129,7 @@ class SenderEndpoint:
             facts["digest"] = outcome.digest.hex()
             facts["changed_bytes"], facts["wire_bytes"] = outcome.changed_bytes, outcome.wire_bytes
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection, _: object) -> None:
             point_records.delete_points(connection, [point.id for point in older])
             point_records.make_base(connection, self._set.id, uuid, now, outcome.digest if outcome else None)
             other_halves.forget_other_half(connection, self._set.id)
@@ -172,7 +172,7 @@ class SenderEndpoint:
     def _drop(self, points: Sequence[PointRecord]) -> None:
         self.pool.apply(
             _deletions(points),
-            lambda connection: point_records.delete_points(connection, [point.id for point in points]),
+            lambda connection, _: point_records.delete_points(connection, [point.id for point in points]),
         )
 
     def history(self) -> HistorySnapshot | None:

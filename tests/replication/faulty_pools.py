@@ -42,7 +42,7 @@ class WrappedPool:
 class WrappedImage:
     def __init__(self, image: OpenImage, on_write: Callable[[int, memoryview], memoryview]) -> None:
         self._image, self._on_write = image, on_write
-        self.size_bytes, self.page_bytes = image.size_bytes, image.page_bytes
+        self.size_bytes, self.allocation_bytes = image.size_bytes, image.allocation_bytes
 
     def begin(self) -> None:
         self._image.begin()

@@ -251,7 +251,7 @@ class MemoryOpenImage:
     def __init__(self, pool: MemoryPool, image: Image) -> None:
         self._pool = pool
         self._image = image
-        self.page_bytes = PAGE_BYTES
+        self.allocation_bytes = PAGE_BYTES
         self.size_bytes = image.size_bytes
 
     def begin(self) -> None:

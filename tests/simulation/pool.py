@@ -76,8 +76,8 @@ class SimulatedImage(LocalOpenImage):
         before = dict(content.blocks)
         self._done(offset, length, bytes(length), lambda: super(SimulatedImage, self).discard(offset, length))
         end = offset + length
-        whole_start = -(-offset // self.page_bytes) * self.page_bytes
-        whole_end = end if end == self.size_bytes else end // self.page_bytes * self.page_bytes
+        whole_start = -(-offset // self.allocation_bytes) * self.allocation_bytes
+        whole_end = end if end == self.size_bytes else end // self.allocation_bytes * self.allocation_bytes
         for at in range(offset, end, BLOCK_BYTES):
             if not whole_start <= at < whole_end:  # in a full pool an end may stay as it was
                 found = self._as_it_is(at, BLOCK_BYTES)

@@ -270,10 +270,10 @@ class Context:
 
 def check_size(size_bytes: int, pool: LocalPool) -> int:
     """The size of a volume in `pool`, rounded up to 4 KiB. Raises BadParameter outside the limits."""
-    page_bytes = pool.capacity().page_bytes
-    if not page_bytes <= size_bytes <= SIZE_BYTES_MAX:
+    unit_bytes = pool.capacity().allocation_bytes
+    if not unit_bytes <= size_bytes <= SIZE_BYTES_MAX:
         raise BadParameter(
-            f"size {format_size(size_bytes)} ({size_bytes} bytes) is not within {format_size(page_bytes)} "
+            f"size {format_size(size_bytes)} ({size_bytes} bytes) is not within {format_size(unit_bytes)} "
             f"(a page of pool {pool.name}) to {format_size(SIZE_BYTES_MAX)}"
         )
     return -(-size_bytes // SIZE_STEP_BYTES) * SIZE_STEP_BYTES

@@ -53,7 +53,7 @@ class Capacity:
     size_bytes: int
     allocated_bytes: int
     available_bytes: int  # less than the rest of the size when what the pool lies on has less left
-    page_bytes: int
+    allocation_bytes: int  # the unit in which space is taken and given back
     provisioned_bytes: int  # sum of the sizes of all volumes: may exceed size_bytes with overcommit
 
 
@@ -84,7 +84,7 @@ class OpenImage(Protocol):
     def size_bytes(self) -> int: ...
 
     @property
-    def page_bytes(self) -> int: ...
+    def allocation_bytes(self) -> int: ...
 
     def begin(self) -> None: ...
 

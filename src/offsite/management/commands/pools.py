@@ -218,7 +218,7 @@ def _row(pool: LocalPool) -> Row:
             "allocated-size": capacity.allocated_bytes,
             "total-avail": capacity.available_bytes,
             "provisioned-size": capacity.provisioned_bytes,
-            "page-size": capacity.page_bytes,
+            "page-size": capacity.allocation_bytes,
             "volumes": kinds.count("volume"),
             "snapshots": kinds.count("snapshot"),
             "overcommit": pool.overcommit,

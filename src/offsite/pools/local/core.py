@@ -98,7 +98,7 @@ class PoolCore:
                 size_bytes=self.store.size_bytes - page_bytes,  # page 0 is the header's
                 allocated_bytes=self.table.used * page_bytes,
                 available_bytes=self._available_pages() * page_bytes,
-                page_bytes=page_bytes,
+                allocation_bytes=page_bytes,
                 provisioned_bytes=self.provisioned_bytes(),
             )
 

@@ -50,7 +50,7 @@ class LocalOpenImage(Visitor):
         "_page_shift",
         "_pool",
         "_read_flags",
-        "page_bytes",
+        "allocation_bytes",
     )
 
     def __init__(self, pool: PoolCore, image: Image) -> None:
@@ -62,9 +62,9 @@ class LocalOpenImage(Visitor):
         self._owners = pool.table.owners_view
         self._descriptor = pool.store.descriptor
         self._read_flags = os.RWF_NOWAIT if pool.store.can_read_nowait else 0
-        self.page_bytes = pool.store.page_bytes
-        self._page_shift = self.page_bytes.bit_length() - 1
-        self._offset_mask = self.page_bytes - 1
+        self.allocation_bytes = pool.store.page_bytes
+        self._page_shift = self.allocation_bytes.bit_length() - 1
+        self._offset_mask = self.allocation_bytes - 1
         self._leaf_shift = self._page_shift + PAGES_PER_LEAF_SHIFT
         self._node_shift = self._page_shift + NODE_SHIFT
 
@@ -97,7 +97,7 @@ class LocalOpenImage(Visitor):
     def read_nowait(self, offset: int, buffer: memoryview) -> bool:
         length = len(buffer)
         within = offset & self._offset_mask
-        if within + length > self.page_bytes:
+        if within + length > self.allocation_bytes:
             return self._read(offset, buffer, nowait=True)
         # The way through the table is written out here: a call for each level would cost a fifth of the read.
         node = self._nodes.get(offset >> self._node_shift)
@@ -190,7 +190,7 @@ class LocalOpenImage(Visitor):
     def write(self, offset: int, data: memoryview) -> None:
         length = len(data)
         within = offset & self._offset_mask
-        if within + length <= self.page_bytes:
+        if within + length <= self.allocation_bytes:
             node = self._nodes.get(offset >> self._node_shift)
             if node is not None and node.owners == 1:
                 leaf = node.leaves[(offset >> self._leaf_shift) & _LEAF_MASK]
@@ -269,7 +269,7 @@ class LocalOpenImage(Visitor):
                 pool.store.write((old << self._page_shift) + within, data)
                 return len(data)
             try:
-                new, _ = pool.take(1, to_overwrite=old != HOLE or len(data) == self.page_bytes)
+                new, _ = pool.take(1, to_overwrite=old != HOLE or len(data) == self.allocation_bytes)
                 self._fill(new, old, within, data)
             except BaseException:
                 with pool.lock:
@@ -291,10 +291,10 @@ class LocalOpenImage(Visitor):
         """Writes `data` to a new page, and around it what the old page holds."""
         store = self._pool.store
         try:
-            if old == HOLE or len(data) == self.page_bytes:
+            if old == HOLE or len(data) == self.allocation_bytes:
                 store.write((new << self._page_shift) + within, data)
                 return
-            copy = memoryview(bytearray(self.page_bytes))
+            copy = memoryview(bytearray(self.allocation_bytes))
             store.read(old << self._page_shift, copy)
             copy[within : within + len(data)] = data
             store.write(new << self._page_shift, copy)
@@ -415,7 +415,7 @@ class LocalOpenImage(Visitor):
     def _zero_part(self, offset: int, end: int, write: Callable[[int, memoryview], None]) -> None:
         """Zeros in parts of at most two pages; a hole stays one."""
         while offset < end:
-            piece = min(end - offset, self.page_bytes - (offset & self._offset_mask))
+            piece = min(end - offset, self.allocation_bytes - (offset & self._offset_mask))
             if self._pool.table.page_at(self._nodes, offset >> self._page_shift) != HOLE:
                 write(offset, _ZEROS[:piece])
             offset += piece

@@ -201,8 +201,8 @@ class Commands:
                 self._image.end()
 
     def _has_whole_page(self, offset: int, length: int) -> bool:
-        page_bytes = self._image.page_bytes
-        return (offset + page_bytes - 1) // page_bytes < (offset + length) // page_bytes
+        unit_bytes = self._image.allocation_bytes
+        return (offset + unit_bytes - 1) // unit_bytes < (offset + length) // unit_bytes
 
 
 def _pieces(offset: int, length: int, piece_bytes: int) -> Iterator[tuple[int, int]]:

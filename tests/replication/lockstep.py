@@ -38,7 +38,7 @@ from offsite.replication.wire import frames
 from offsite.replication.wire.exchange import Asking
 from offsite.replication.wire.messages import AnyMessage
 from offsite.store.database import Database
-from tests.replication.memory_pool import MemoryDisk, MemoryPool
+from tests.pools.memory_pool import MemoryDisk, MemoryPool
 
 SET_UUID = str(uuid.UUID(int=1))
 

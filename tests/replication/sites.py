@@ -30,7 +30,7 @@ from offsite.replication.sets.view import SetInfo
 from offsite.replication.transfer.progress import RunProgress
 from offsite.replication.wire.messages import Hello
 from offsite.store.database import Database
-from tests.replication.memory_pool import MemoryDisk, MemoryPool
+from tests.pools.memory_pool import MemoryDisk, MemoryPool
 
 PASSWORD = "Correct-horse-7"
 WAIT_SECONDS = 20.0

@@ -17,8 +17,8 @@ from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import change_run
 from offsite.replication.sets.status import Status
 from offsite.replication.wire.messages import START, Ack, Ask, Batch, Begin, Holds, Position, Ready
+from tests.pools.memory_pool import PAGE_BYTES, MemoryPool
 from tests.replication.faulty_pools import WrappedPool
-from tests.replication.memory_pool import PAGE_BYTES, MemoryPool
 from tests.replication.proxy import Proxy
 from tests.replication.sites import Site, pair, random_bytes
 from tests.systems import wait_until
@@ -352,7 +352,7 @@ def test_a_disk_that_fails_here_ends_the_run_with_its_error(
     def fail(*_arguments: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("tests.replication.memory_pool.MemoryOpenImage.read_nowait", fail)
+    monkeypatch.setattr("tests.pools.memory_pool.MemoryOpenImage.read_nowait", fail)
     failed = london.run_to_trouble("SalesDR")
     assert failed.error == "pool A failed: [Errno 5] Input/output error"
     assert london.runs("SalesDR")[0].state == "running", "it will be tried again"

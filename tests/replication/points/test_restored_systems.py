@@ -13,7 +13,7 @@ from offsite.replication.points.kept_copies import kept_names
 from offsite.replication.sets.settings import ChosenSettings
 from offsite.replication.sets.status import Status
 from offsite.replication.sets.view import SetInfo
-from tests.replication.memory_pool import MemoryDisk
+from tests.pools.memory_pool import MemoryDisk
 from tests.replication.sites import Site, pair, random_bytes
 from tests.systems import wait_until
 

@@ -14,8 +14,8 @@ from offsite.replication.transfer.receiver.batch_writer import BatchWriter
 from offsite.replication.wire.batch import DATA, EXTENT, HOLE, ZERO, Arrived, digest_of
 from offsite.replication.wire.messages import Batch, Position
 from offsite.store.database import Database
+from tests.pools.memory_pool import MemoryDisk, MemoryPool
 from tests.replication.faulty_pools import WrappedImage
-from tests.replication.memory_pool import MemoryDisk, MemoryPool
 from tests.replication.sites import random_bytes
 
 MIB = 1 << 20
@@ -120,7 +120,7 @@ def test_a_flipped_bit_is_found_at_its_place(images: list[OpenImage]) -> None:
 def test_zeros_that_did_not_get_there_are_found(
     images: list[OpenImage], kind: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.replication.memory_pool.MemoryOpenImage.write_zeroes", lambda *_arguments: None)
+    monkeypatch.setattr("tests.pools.memory_pool.MemoryOpenImage.write_zeroes", lambda *_arguments: None)
     first = next(at for at in range(MIB + 5, 2 * MIB) if content(images[0], at, 1) != b"\0")
     with pytest.raises(DigestMismatch, match=f"member 0 at offset {first} is not zero"):
         BatchWriter(images).store(arrived((MIB + 5, 2 * MIB, 0, kind)))

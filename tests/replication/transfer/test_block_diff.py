@@ -17,7 +17,7 @@ from offsite.replication.transfer.sender.block_diff import Differences, MemberDi
 from offsite.replication.wire.batch import DATA, HOLE, Changes
 from offsite.replication.wire.messages import START, Position
 from offsite.store.database import Database
-from tests.replication.memory_pool import MemoryDisk, MemoryPool
+from tests.pools.memory_pool import MemoryDisk, MemoryPool
 from tests.replication.sites import random_bytes
 
 MIB = 1 << 20

@@ -22,7 +22,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import structlog
-from sqlalchemy import select
 
 from offsite.access import lost_keys
 from offsite.access.certificates import Authority
@@ -59,11 +58,10 @@ from offsite.management.startup.state_directory import StateDirectory
 from offsite.management.system import System
 from offsite.management.task_runner.task_work import scheduler_of
 from offsite.names import NAME_BYTES_MAX, check_name
+from offsite.pools import pool_rows, registry
 from offsite.pools.groups import Groups
-from offsite.pools.local.creation import clear_remains
-from offsite.pools.local.pool import LocalPool
 from offsite.pools.needs import Needs
-from offsite.pools.tables import pools as pool_table
+from offsite.pools.protocol import Pool
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
@@ -154,7 +152,7 @@ class Daemon:
         self._parts.callback(database.close)
         events = EventLog(database, clock)
         self._parts.callback(events.stop, STOP_SECONDS)
-        pools: dict[str, LocalPool] = {}
+        pools: dict[str, Pool] = {}
         self._parts.callback(_close_pools, pools)
         self._open_pools(database, directory, pools, events)
         users = Users(database, events.report, clock)
@@ -250,21 +248,21 @@ class Daemon:
         return [self._settings.listen, socket.gethostname()]
 
     def _open_pools(
-        self, database: Database, directory: StateDirectory, pools: dict[str, LocalPool], events: EventLog
+        self, database: Database, directory: StateDirectory, pools: dict[str, Pool], events: EventLog
     ) -> None:
         """Those that are not open yet. Changes nothing."""
         with database.read() as connection:
-            names = list(connection.execute(select(pool_table.c.name)).scalars())
+            names = [name for name, _ in pool_rows.all_pools(connection)]
         for name in names:
             self._check_stop()
             if name not in pools:
-                pools[name] = LocalPool.opened(database, name, events.report, directory.data_files.pop(name, None))
+                pools[name] = registry.open_pool(database, name, events.report, directory.attached.pop(name, None))
 
     def _begin_pools(
-        self, database: Database, directory: StateDirectory, pools: dict[str, LocalPool], events: EventLog
+        self, database: Database, directory: StateDirectory, pools: dict[str, Pool], events: EventLog
     ) -> None:
         self._open_pools(database, directory, pools, events)  # the one that a first start has just made
-        for problem in clear_remains(database):
+        for problem in registry.clear_remains(database):
             events.report(POOL_REMAINS, f"{problem}.")
         for pool in pools.values():
             self._check_stop()
@@ -274,7 +272,7 @@ class Daemon:
     def _start_replication(
         self,
         database: Database,
-        pools: dict[str, LocalPool],
+        pools: dict[str, Pool],
         needs: Needs,
         authority: Authority,
         identity: first_start.Identity,
@@ -299,7 +297,7 @@ class Daemon:
     def _start_nbd(
         self,
         directory: Path,
-        pools: dict[str, LocalPool],
+        pools: dict[str, Pool],
         maps: Maps,
         authority: Authority,
         replication: Replication,
@@ -377,7 +375,7 @@ def reserve_event(directory: Path, is_kept: bool) -> tuple[EventKind, str]:
     )
 
 
-def _close_pools(pools: dict[str, LocalPool]) -> None:
+def _close_pools(pools: dict[str, Pool]) -> None:
     while pools:
         _, pool = pools.popitem()
         pool.close()

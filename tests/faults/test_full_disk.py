@@ -10,9 +10,8 @@ import pytest
 
 from offsite import events
 from offsite.errors import PoolFull
-from offsite.management.startup.first_start import default_pool_bytes
 from offsite.pools.local.pool import LocalPool
-from offsite.pools.local.room import kept_free_bytes
+from offsite.pools.local.room import first_pool_bytes, kept_free_bytes
 from offsite.pools.protocol import Create, Delete, Replace, Snapshot
 from offsite.store.database import Database
 from offsite.store.free_space import file_system
@@ -44,7 +43,7 @@ class Site:
         self.random = Random(1)
         self.database = Database(place / "state.db")
         self.database.reserve.keep()
-        LocalPool.create(self.database, "A", Path("A.data"), pool_bytes or default_pool_bytes(place)).close()
+        LocalPool.create(self.database, "A", Path("A.data"), pool_bytes or first_pool_bytes(place)).close()
         self.content: dict[int, dict[int, bytes]] = {}
         self._load()
         self.volumes = [

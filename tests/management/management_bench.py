@@ -34,6 +34,7 @@ from offsite.management.schedules.tasks import Tasks
 from offsite.management.system import System
 from offsite.pools.groups import Groups
 from offsite.pools.local.pool import LocalPool
+from offsite.pools.protocol import Pool
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
@@ -166,7 +167,9 @@ def bench_in(
     events = EventLog(database, clock)
     users = Users(database, events.report, clock, CHEAP_HASHER)
     users.create("manage", PASSWORD, Role.MANAGE)
-    pools = {"A": LocalPool.create(database, "A", Path("pool-A.data"), POOL_BYTES, report=events.report)}
+    pools: dict[str, Pool] = {
+        "A": LocalPool.create(database, "A", Path("pool-A.data"), POOL_BYTES, report=events.report)
+    }
     authority = Authority(directory / "keys", name, ["127.0.0.1"])
     identity = SystemIdentity(str(uuid4()), name)
     hooks = HookDirectory(directory / "hooks")

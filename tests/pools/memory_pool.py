@@ -1,4 +1,4 @@
-"""A whole pool in memory, behind the real protocol: for tests that crash it, and for the simulator.
+"""A whole pool in memory, behind the real protocol: for tests that crash it.
 
 What is durable lives in a MemoryDisk, which outlives the pool as a disk outlives a process: to crash a
 system, forget its MemoryPool and its database connection, and open both again.
@@ -9,13 +9,22 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy.exc import IntegrityError
 
-from offsite.errors import NameInUse, PoolFull, VolumeNotFound
-from offsite.pools import tables
+from offsite.errors import BadParameter, InUse, PoolFull, VolumeNotFound
+from offsite.events import Report, ignore
+from offsite.pools import pool_rows, tables
+from offsite.pools.backend import Capabilities, NewPool
+from offsite.pools.checks import check_image_size, check_overcommit, check_promise, name_in_use
+from offsite.pools.gate import Visitor, Visitors, close_gate, open_gate
+from offsite.pools.health import Health
+from offsite.pools.image_rows import delete_image, insert_image, rename_image
 from offsite.pools.protocol import (
     Capacity,
     Change,
@@ -32,10 +41,12 @@ from offsite.pools.protocol import (
     Resize,
     Snapshot,
 )
+from offsite.pools.space import Thresholds
 from offsite.store.database import Database
 
 PAGE_BYTES = 16384
 PAGES_MAX = 1 << 30  # without a limit
+GATE_DEADLINE_SECONDS = 30.0
 _ZERO_PAGE = bytes(PAGE_BYTES)
 
 
@@ -51,9 +62,16 @@ class Image:
     size_bytes: int
     created_at: float
     pages: dict[int, bytes] = field(default_factory=dict)
+    deleted: bool = False
+    visitors: Visitors = field(default_factory=Visitors)
+    object: str | None = None  # that holds its content, where a backend has such
 
     def copy(self) -> Image:
         return replace(self, pages=dict(self.pages))
+
+    def fresh(self) -> Image:
+        """As it is found at the next start."""
+        return replace(self, pages=dict(self.pages), visitors=Visitors())
 
 
 @dataclass
@@ -62,26 +80,44 @@ class MemoryDisk:
 
 
 class MemoryPool:
+    """See Pool. What a subclass does otherwise: how a change becomes durable (`_commit`), and a flush (`_sync`)."""
+
+    backend = "memory"
+
     def __init__(self, database: Database, name: str, disk: MemoryDisk, pages_max: int = PAGES_MAX) -> None:
         self.name = name
         self.disk = disk
         self.pages_max = pages_max
         self.lock = threading.RLock()
         self._database = database
-        self.id = self._find_or_insert()
-        self.by_id = {i: image.copy() for i, image in disk.images.items()}
+        self._changing = threading.Lock()  # one list of changes at a time
+        with database.transaction() as connection:
+            row = self._find_or_insert(connection)
+            self.id = int(row["id"])
+            self.last_id = self.id << 32
+            self._thresholds, self._overcommit = pool_rows.settings_of(row)
+            self.by_id = self._load(connection)
 
-    def _find_or_insert(self) -> int:
-        pools = tables.pools
-        with self._database.transaction() as connection:
-            found = connection.execute(select(pools.c.id).where(pools.c.name == self.name)).scalar()
-            if found is not None:
-                return int(found)
-            values = {"uuid": str(uuid.uuid4()), "name": self.name, "path": "memory", "overcommit": True}
-            sizes = {"page_bytes": PAGE_BYTES, "size_bytes": self.pages_max * PAGE_BYTES, "created_at": 0.0}
-            thresholds = {f"{level}_threshold_percent": 50.0 for level in ("low", "middle", "high")}
-            statement = insert(pools).values(values | sizes | thresholds).returning(pools.c.id)
-            return int(connection.execute(statement).scalar_one())
+    def _find_or_insert(self, connection: Connection) -> RowMapping:
+        if self.name not in dict(pool_rows.all_pools(connection)):
+            pool_rows.insert_pool(
+                connection,
+                backend=self.backend,
+                uuid=uuid.uuid4().hex,
+                name=self.name,
+                path="memory",
+                page_bytes=PAGE_BYTES,
+                size_bytes=self.pages_max * PAGE_BYTES,
+                overcommit=True,
+            )
+        return pool_rows.read_pool(connection, self.name)
+
+    def _load(self, connection: Connection) -> dict[int, Image]:
+        """All images as they were made durable."""
+        del connection
+        return {i: image.fresh() for i, image in self.disk.images.items()}
+
+    # -- images ------------------------------------------------------------------------------------------------
 
     def images(self) -> list[ImageInfo]:
         with self.lock:
@@ -114,18 +150,28 @@ class MemoryPool:
             return MemoryOpenImage(self, self.find(image_id))
 
     def apply(self, changes: Sequence[Change], records: Records | None = None) -> list[ImageInfo]:
-        with self.lock:
-            before = {i: image.copy() for i, image in self.by_id.items()}
-            made: list[Image] = []
+        with self._changing:
+            with self.lock:
+                visitors = [self.find(i).visitors for change in changes for i in _touched(change) if i >= 0]
+            gate = close_gate(visitors, GATE_DEADLINE_SECONDS)
             try:
-                for change in changes:
-                    made.append(self._make(change, made))
-                results = [self._info(image) for image in made]
-                self._commit(records, results)
-            except BaseException:
-                self._take_back(before)
-                raise
-            return results
+                with self.lock:
+                    return self._apply(changes, records)
+            finally:
+                open_gate(gate, visitors)
+
+    def _apply(self, changes: Sequence[Change], records: Records | None) -> list[ImageInfo]:
+        before = {i: image.copy() for i, image in self.by_id.items()}
+        made: list[Image] = []
+        try:
+            for change in changes:
+                made.append(self._make(change, made))
+            results = [self._info(image) for image in made]
+            self._commit(before, records, results)
+        except BaseException:
+            self._take_back(before)
+            raise
+        return results
 
     def _take_back(self, before: dict[int, Image]) -> None:
         for i, image in before.items():
@@ -134,14 +180,19 @@ class MemoryPool:
             else:
                 self.by_id[i] = image
         for i in self.by_id.keys() - before.keys():
-            del self.by_id[i]
+            self.by_id.pop(i).deleted = True
 
     def _make(self, change: Change, made: list[Image]) -> Image:
         def resolve(image_id: int) -> Image:
-            return made[-image_id - 1] if image_id < 0 else self.find(image_id)
+            if image_id >= 0:
+                return self.find(image_id)
+            if -image_id > len(made):
+                raise BadParameter(f"image {image_id} stands for a change that is not there")
+            return self.find(made[-image_id - 1].id)
 
         match change:
             case Create(name, size, kind):
+                check_image_size(self.name, size, PAGE_BYTES)
                 return self._add(name, kind, None, size, {})
             case Snapshot(source, name, kind, parent, created_at):
                 image = resolve(source)
@@ -153,58 +204,96 @@ class MemoryPool:
                 image = resolve(source)
                 return self._add(name, kind, None, image.size_bytes, dict(image.pages))
             case Replace(target, source):
-                image = resolve(target)
-                image.pages, image.size_bytes = dict(resolve(source).pages), resolve(source).size_bytes
-                return image
+                return self._replace(resolve(target), resolve(source))
             case Resize(image_id, size):
-                image = resolve(image_id)
-                shrunk = image.size_bytes - size
-                if shrunk > 0:
-                    MemoryOpenImage(self, image).discard(size, shrunk)
-                image.size_bytes = size
-                return image
+                return self._resize(resolve(image_id), size)
             case Rename(image_id, name):
                 self._check_name(name)
                 resolve(image_id).name = name
                 return resolve(image_id)
             case Delete(image_id):
-                return self.by_id.pop(resolve(image_id).id)
+                return self._delete(resolve(image_id))
 
     def _add(self, name: str, kind: Kind, parent: int | None, size: int, pages: dict[int, bytes]) -> Image:
         self._check_name(name)
-        self.last_id = max(getattr(self, "last_id", self.id << 32), max(self.by_id, default=0)) + 1
-        image = Image(self.last_id, str(uuid.uuid4()), name, kind, parent, size, time.time(), pages)
+        if kind == "volume":
+            self._check_promise(size)
+        self.last_id = max(self.last_id, max(self.by_id, default=0)) + 1
+        image = Image(self.last_id, uuid.uuid4().hex, name, kind, parent, size, time.time(), pages)
         self.by_id[image.id] = image
         return image
 
-    def _check_name(self, name: str) -> None:
-        images = tables.images
-        with self._database.read() as connection:
-            other = connection.execute(
-                select(images.c.id).where(images.c.name == name, images.c.pool_id != self.id)
-            ).first()
-        if other or any(image.name == name for image in self.by_id.values()):
-            raise NameInUse(f"the name {name!r} is in use")
+    def _replace(self, target: Image, source: Image) -> Image:
+        if target.kind == "volume":
+            self._check_promise(source.size_bytes - target.size_bytes)
+        target.pages, target.size_bytes, target.object = dict(source.pages), source.size_bytes, None
+        return target
 
-    def _commit(self, records: Records | None, infos: Sequence[ImageInfo]) -> None:
-        with self._database.transaction() as connection:
-            self._write_rows(connection)
-            if records:
-                records(connection, infos)
-        self.disk.images = {i: image.copy() for i, image in self.by_id.items()}
+    def _resize(self, image: Image, size: int) -> Image:
+        check_image_size(self.name, size, PAGE_BYTES)
+        if image.kind == "volume":
+            self._check_promise(size - image.size_bytes)
+        if size < image.size_bytes:
+            MemoryOpenImage(self, image).discard(size, image.size_bytes - size)
+        image.size_bytes, image.object = size, None
+        return image
+
+    def _delete(self, image: Image) -> Image:
+        for child in self.by_id.values():
+            child.parent_id = None if child.parent_id == image.id else child.parent_id
+        image.deleted = True
+        return self.by_id.pop(image.id)
+
+    def _check_name(self, name: str) -> None:
+        if any(image.name == name for image in self.by_id.values()):
+            raise name_in_use(name)
+
+    def _check_promise(self, more_bytes: int) -> None:
+        if not self._overcommit and more_bytes > 0:
+            check_promise(self.name, self._provisioned_bytes(), more_bytes, self.pages_max * PAGE_BYTES)
+
+    # -- durability --------------------------------------------------------------------------------------------
+
+    def _commit(self, before: dict[int, Image], records: Records | None, infos: Sequence[ImageInfo]) -> None:
+        del before
+        self._write(lambda connection: records(connection, infos) if records else None)
+        self.disk.images = {i: image.fresh() for i, image in self.by_id.items()}
+
+    def _write(self, more: Any) -> None:
+        """The rows of images, and more, in one transaction."""
+        try:
+            with self._database.transaction() as connection:
+                connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+                self._write_rows(connection)
+                more(connection)
+        except IntegrityError as error:
+            raise InUse("an image is needed by something else in the database") from error
 
     def _write_rows(self, connection: Connection) -> None:
         images = tables.images
-        there = set(connection.execute(select(images.c.id).where(images.c.pool_id == self.id)).scalars())
-        for gone in there - self.by_id.keys():
-            connection.execute(delete(images).where(images.c.id == gone))
+        rows = connection.execute(select(images.c.id, images.c.name).where(images.c.pool_id == self.id)).all()
+        there = {row.id: row.name for row in rows}
+        for gone in there.keys() - self.by_id.keys():
+            delete_image(connection, gone)
         for image in self.by_id.values():
-            values = {k: v for k, v in image.__dict__.items() if k != "pages"} | {
-                "pool_id": self.id,
-                "nodes": b"",
-            }
-            statement = update(images).where(images.c.id == image.id) if image.id in there else insert(images)
-            connection.execute(statement.values(values))
+            if image.id not in there:
+                insert_image(connection, self.id, self._info(image))
+            elif image.name != there[image.id]:
+                rename_image(connection, image.id, image.name)
+            connection.execute(update(images).where(images.c.id == image.id).values(size_bytes=image.size_bytes))
+
+    def flush(self, records: Records | None = None) -> None:
+        with self.lock:
+            self._sync()
+            if records:
+                with self._database.transaction() as connection:
+                    records(connection, ())
+
+    def _sync(self) -> None:
+        """What was written is durable."""
+        self.disk.images = {i: image.fresh() for i, image in self.by_id.items()}
+
+    # -- space and life ----------------------------------------------------------------------------------------
 
     def difference(self, old: int | None, new: int, start: int = 0) -> Iterator[Extent]:
         with self.lock:
@@ -227,15 +316,13 @@ class MemoryPool:
         if pending:
             yield pending
 
-    def flush(self, records: Records | None = None) -> None:
-        with self.lock:
-            self._commit(records, [])
-
     def capacity(self) -> Capacity:
         with self.lock:
-            provisioned = sum(image.size_bytes for image in self.by_id.values() if image.kind == "volume")
             size, used = self.pages_max * PAGE_BYTES, self.pages_used() * PAGE_BYTES
-            return Capacity(size, used, size - used, PAGE_BYTES, provisioned)
+            return Capacity(size, used, size - used, PAGE_BYTES, self._provisioned_bytes())
+
+    def _provisioned_bytes(self) -> int:
+        return sum(image.size_bytes for image in self.by_id.values() if image.kind == "volume")
 
     def is_full(self) -> bool:
         return self.pages_max < PAGES_MAX and self.pages_used() >= self.pages_max
@@ -243,24 +330,60 @@ class MemoryPool:
     def pages_used(self) -> int:
         return len({id(page) for image in self.by_id.values() for page in image.pages.values()})
 
+    @property
+    def thresholds(self) -> Thresholds:
+        return self._thresholds
+
+    @property
+    def overcommit(self) -> bool:
+        return self._overcommit
+
+    def configure(self, thresholds: Thresholds, *, overcommit: bool) -> None:
+        check_overcommit(self.name, self.capacity(), overcommit=overcommit)
+        with self._database.transaction() as connection:
+            pool_rows.write_settings(connection, self.id, thresholds, overcommit)
+        self._thresholds, self._overcommit = thresholds, overcommit
+
+    @property
+    def health(self) -> tuple[Health, str]:
+        return Health.OK, ""
+
+    def begin(self) -> None: ...
+
     def close(self) -> None:
         self.flush()
 
+    def abandon(self) -> None: ...
 
-class MemoryOpenImage:
+
+class MemoryOpenImage(Visitor):
     def __init__(self, pool: MemoryPool, image: Image) -> None:
+        super().__init__(image.visitors)
+        image.visitors.add(self)
         self._pool = pool
         self._image = image
         self.allocation_bytes = PAGE_BYTES
-        self.size_bytes = image.size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return self._image.size_bytes
 
     def begin(self) -> None:
-        if self._image.id not in self._pool.by_id:
+        self.entered = 1
+        while self.visitors.gate is not None:
+            self.wait_for_gate()
+            self.entered = 1
+        if self._image.deleted or self._image.id not in self._pool.by_id:
+            self.end()
             raise VolumeNotFound(f"{self._image.name!r} was deleted")
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        self.entered = 0
+        if (gate := self.visitors.gate) is not None:
+            gate.someone_left()
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.visitors.remove(self)
 
     def read_nowait(self, offset: int, buffer: memoryview) -> bool:
         self.read(offset, buffer)
@@ -321,3 +444,69 @@ def _pieces(offset: int, length: int) -> Iterator[tuple[int, int, int]]:
         piece = min(PAGE_BYTES - within, end - offset)
         yield page, within, piece
         offset += piece
+
+
+def _touched(change: Change) -> list[int]:
+    """Ids of the images whose content has to stand still."""
+    return [getattr(change, field) for field in ("source", "target", "image_id") if hasattr(change, field)]
+
+
+class MemoryBackend:
+    """See PoolBackend."""
+
+    name = "memory"
+    capabilities = Capabilities(frozenset({"size"}), joins_transaction=True)
+
+    def __init__(self) -> None:
+        self.disks: dict[str, MemoryDisk] = {}  # by the pool's name
+
+    def location(self, database: Database, new: NewPool) -> str:
+        del database
+        if new.size_bytes is None:
+            raise BadParameter("give a size")
+        return f"the {self.name} of this process"
+
+    def contents(self, database: Database, new: NewPool) -> str:
+        del database, new
+        return ""
+
+    def first_size_bytes(self, directory: Path) -> int:
+        del directory
+        return 1 << 30
+
+    def create(self, database: Database, new: NewPool, report: Report = ignore) -> MemoryPool:
+        with database.read() as connection:
+            pool_rows.check_new_pool(connection, new.name)
+        self.location(database, new)
+        pool = self._pool(database, new.name, (new.size_bytes or 0) // PAGE_BYTES, report)
+        pool.configure(pool.thresholds, overcommit=new.overcommit)
+        pool.begin()
+        return pool
+
+    def _pool(self, database: Database, name: str, pages_max: int, report: Report) -> MemoryPool:
+        del report
+        return MemoryPool(database, name, self.disks.setdefault(name, MemoryDisk()), pages_max)
+
+    def private_files(self, directory: Path, row: Mapping[str, Any]) -> list[Path]:
+        del directory, row
+        return []
+
+    def attach(self, directory: Path, row: Mapping[str, Any], system_uuid: str | None) -> None:
+        del directory, row, system_uuid
+
+    def open(self, database: Database, name: str, report: Report = ignore, attached: object = None) -> MemoryPool:
+        del attached
+        with database.read() as connection:
+            row = pool_rows.read_pool(connection, name)
+        return self._pool(database, name, row["size_bytes"] // row["page_bytes"], report)
+
+    def destroy(self, database: Database, pool_id: int) -> None:
+        with database.transaction() as connection:
+            name = connection.execute(select(tables.pools.c.name).where(tables.pools.c.id == pool_id)).scalar_one()
+            pool_rows.delete_pool(connection, pool_id)
+        self.disks.pop(name, None)
+
+    def clear_remains(self, database: Database) -> list[str]:
+        for row in pool_rows.remains(database, self.name):
+            pool_rows.forget_remains(database, row.uuid)
+        return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from sqlalchemy import Connection, literal, select
@@ -11,7 +11,7 @@ from offsite.errors import ObjectNotFound
 from offsite.pools import catalog
 from offsite.pools.groups import group_name, insert_group
 from offsite.pools.local.pool import LocalPool
-from offsite.pools.protocol import Create, Snapshot
+from offsite.pools.protocol import Create, ImageInfo, Snapshot
 from tests.pools.pool_bench import PAGE, Bench
 
 Make = Callable[[str, int], int]
@@ -34,7 +34,7 @@ def test_records_of_a_change_find_its_new_image(pool: LocalPool) -> None:
     """The records that belong to a new image are written in the transaction that makes it."""
     found: list[int] = []
 
-    def record(connection: Connection) -> None:
+    def record(connection: Connection, _: Sequence[ImageInfo]) -> None:
         found.append(catalog.image_id_by_name(connection, "a"))
 
     (made,) = pool.apply([Create("a", PAGE)], record)

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from offsite.pools.protocol import Capacity, Change, Extent, ImageInfo, OpenImage, Pool, Records
+from offsite.pools.protocol import OpenImage, Pool
+from tests.pools.passing_pool import PassingPool
 
 
-class WrappedPool:
-    """Passes everything on; `on_write` may change what is written, or raise."""
+class WrappedPool(PassingPool):
+    """`on_write` may change what is written, or raise."""
 
     def __init__(self, pool: Pool, on_write: Callable[[int, memoryview], memoryview]) -> None:
-        self.pool, self.on_write = pool, on_write
-        self.name, self.id = pool.name, pool.id
+        super().__init__(pool)
+        self.on_write = on_write
 
     def open(self, image_id: int) -> OpenImage:
         return WrappedImage(self.pool.open(image_id), self.on_write)
-
-    def apply(self, changes: Sequence[Change], records: Records | None = None) -> list[ImageInfo]:
-        return self.pool.apply(changes, records)
-
-    def flush(self, records: Records | None = None) -> None:
-        self.pool.flush(records)
-
-    def images(self) -> list[ImageInfo]:
-        return self.pool.images()
-
-    def image(self, image_id: int) -> ImageInfo:
-        return self.pool.image(image_id)
-
-    def difference(self, old: int | None, new: int, start: int = 0) -> Iterator[Extent]:
-        return self.pool.difference(old, new, start)
-
-    def capacity(self) -> Capacity:
-        return self.pool.capacity()
-
-    def close(self) -> None:
-        self.pool.close()
 
 
 class WrappedImage:

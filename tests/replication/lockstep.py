@@ -10,7 +10,7 @@ import copy
 import shutil
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import msgspec
 from offsite.errors import PeerUnreachable
 from offsite.events import EventKind
 from offsite.management.needs import needs_of_all_floors
-from offsite.pools.protocol import Capacity, Change, Create, Extent, ImageInfo, OpenImage, Pool, Records
+from offsite.pools.protocol import Change, Create, ImageInfo, Pool, Records
 from offsite.replication.points import point_records
 from offsite.replication.records import peer_records, run_records, set_records
 from offsite.replication.records.run_writer import fail_others
@@ -39,6 +39,7 @@ from offsite.replication.wire.exchange import Asking
 from offsite.replication.wire.messages import AnyMessage
 from offsite.store.database import Database
 from tests.pools.memory_pool import MemoryDisk, MemoryPool
+from tests.pools.passing_pool import PassingPool
 
 SET_UUID = str(uuid.UUID(int=1))
 
@@ -70,12 +71,12 @@ class Nth:
         return self.at == self.count
 
 
-class CrashingPool:
+class CrashingPool(PassingPool):
     """A pool that loses power before or after one of its durable calls."""
 
     def __init__(self, pool: Pool, before: Nth, after: Nth) -> None:
-        self.pool, self.before, self.after = pool, before, after
-        self.name, self.id = pool.name, pool.id
+        super().__init__(pool)
+        self.before, self.after = before, after
 
     def _durably(self, call: Callable[[], list[ImageInfo] | None]) -> list[ImageInfo]:
         if self.before.hit():
@@ -90,24 +91,6 @@ class CrashingPool:
 
     def flush(self, records: Records | None = None) -> None:
         self._durably(lambda: self.pool.flush(records))
-
-    def images(self) -> list[ImageInfo]:
-        return self.pool.images()
-
-    def image(self, image_id: int) -> ImageInfo:
-        return self.pool.image(image_id)
-
-    def open(self, image_id: int) -> OpenImage:
-        return self.pool.open(image_id)
-
-    def difference(self, old: int | None, new: int, start: int = 0) -> Iterator[Extent]:
-        return self.pool.difference(old, new, start)
-
-    def capacity(self) -> Capacity:
-        return self.pool.capacity()
-
-    def close(self) -> None:
-        self.pool.close()
 
 
 class End:

@@ -76,3 +76,21 @@ def test_users_and_events_of_an_older_revision_are_kept_and_no_two_users_have_on
     assert len(set(generations)) == 2
     assert all(len(each) == 32 for each in generations)
     assert tuple(event) == (7, "system")
+
+
+def test_pools_of_an_older_revision_and_what_is_left_of_deleted_ones_are_local(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    make_older(path, "0012")
+    with sqlite3.connect(path) as old:
+        old.execute(
+            "INSERT INTO pools VALUES (1, 'p', 'A', 'pool-A.data', 16384, 1 << 20, 1, 50, 75, 90, 0, NULL, NULL)"
+        )
+        old.execute("INSERT INTO pool_remains VALUES ('q', 'pool-B.data')")
+    old.close()
+    database = Database(path)
+    with database.read() as connection:
+        backends = [
+            connection.exec_driver_sql(f"SELECT backend FROM {table}").scalar() for table in ("pools", "pool_remains")
+        ]
+    database.close()
+    assert backends == ["local", "local"]

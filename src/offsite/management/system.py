@@ -27,7 +27,7 @@ from offsite.management.notices.notices import Notices
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.schedules import Schedules
 from offsite.management.schedules.tasks import Tasks
-from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo
+from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo, Pool
 from offsite.replication.records.set_records import all_sets
 from offsite.store.database import Database
 from offsite.store.settings import Settings
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from offsite.access.initiator_certificates import InitiatorCertificates
     from offsite.access.maps import Maps
     from offsite.pools.groups import Group, Groups
-    from offsite.pools.local.pool import LocalPool
     from offsite.pools.needs import Needs
     from offsite.replication.service import Replication
 
@@ -66,7 +65,7 @@ class Target(Protocol):
 class Found:
     """An image and the pool that it is in."""
 
-    pool: LocalPool
+    pool: Pool
     image: ImageInfo
 
 
@@ -78,7 +77,7 @@ class System:
     name: str
     state_directory: Path
     database: Database
-    pools: dict[str, LocalPool]  # the NBD target and replication see the same dictionary
+    pools: dict[str, Pool]  # the NBD target and replication see the same dictionary
     groups: Groups
     needs: Needs
     maps: Maps
@@ -115,7 +114,7 @@ class System:
         finally:
             self.changing.release()
 
-    def pool(self, name: str) -> LocalPool:
+    def pool(self, name: str) -> Pool:
         for pool in list(self.pools.values()):
             if pool.name == name:
                 return pool
@@ -268,7 +267,7 @@ class Context:
     user: User
 
 
-def check_size(size_bytes: int, pool: LocalPool) -> int:
+def check_size(size_bytes: int, pool: Pool) -> int:
     """The size of a volume in `pool`, rounded up to 4 KiB. Raises BadParameter outside the limits."""
     unit_bytes = pool.capacity().allocation_bytes
     if not unit_bytes <= size_bytes <= SIZE_BYTES_MAX:

@@ -1,7 +1,8 @@
 """What a pool is to the floors above, whatever it is made of.
 
 Local files are one backend; Ceph RBD is to be the next. So nothing here speaks of pages, files or
-descriptors: images have offsets and lengths, and a difference is a sequence of extents.
+descriptors: images have offsets and lengths, and a difference is a sequence of extents. How pools of a backend come to
+be and go: offsite.pools.backend.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from enum import Enum
 from typing import Literal, Protocol
 
 from sqlalchemy import Connection
+
+from offsite.pools.health import Health
+from offsite.pools.space import Thresholds
 
 Kind = Literal["volume", "snapshot", "internal"]
 """`internal` images belong to replication: hidden from listings, deleted with their set."""
@@ -73,8 +77,8 @@ class Extent:
 class OpenImage(Protocol):
     """One thread's use of one image. Make one for each thread; close it.
 
-    All I/O stands between `begin` and `end`. A snapshot waits until no writer is between them, and a freed
-    page is not used again until everyone who might still see it has passed `end`: so keep the time between
+    All I/O stands between `begin` and `end`. A snapshot waits until no writer is between them, and freed
+    space is not used again until everyone who might still see it has passed `end`: so keep the time between
     them short (one batch of requests), and never wait for a network inside.
 
     Offsets and lengths are bytes, any alignment, within `size_bytes`; the caller has checked that.
@@ -101,11 +105,11 @@ class OpenImage(Protocol):
         ...
 
     def write_zeroes(self, offset: int, length: int, *, allocate: bool = False) -> None:
-        """Reads as zero from now on. Gives whole pages back, unless `allocate`."""
+        """Reads as zero from now on. Gives whole units of allocation back, unless `allocate`."""
         ...
 
     def discard(self, offset: int, length: int) -> None:
-        """As write_zeroes, but that it never lacks space: where zeros in a part of a page would need some and there is
+        """As write_zeroes, but that it never lacks space: where zeros in a part of a unit would need some and there is
         none, that part stays as it is."""
         ...
 
@@ -140,7 +144,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """As Snapshot, without a parent: an independent image that shares pages until either is written."""
+    """As Snapshot, without a parent: an independent image, which may share what neither has written since."""
 
     source: int
     name: str
@@ -213,8 +217,7 @@ class Pool(Protocol):
         """What to do to `old` (None: an image that is all hole) to get `new`: extents by rising offset.
 
         Begins at `start`. Costs time by what differs, not by size. A CHANGED extent may hold stretches that
-        are equal after all: it is found from the page tables, without reading data. Neither image may be
-        written meanwhile.
+        are equal after all: it is found without reading data. Neither image may be written meanwhile.
         """
         ...
 
@@ -224,4 +227,33 @@ class Pool(Protocol):
 
     def capacity(self) -> Capacity: ...
 
-    def close(self) -> None: ...
+    @property
+    def thresholds(self) -> Thresholds: ...
+
+    @property
+    def overcommit(self) -> bool:
+        """Whether volumes may be promised more space than the pool has."""
+        ...
+
+    def configure(self, thresholds: Thresholds, *, overcommit: bool) -> None:
+        """Durable on return. Raises InUse when too much is promised already to do without overcommit."""
+        ...
+
+    @property
+    def health(self) -> tuple[Health, str]:
+        """How the pool is, and why it is not well."""
+        ...
+
+    def begin(self) -> None:
+        """From here on the pool is in use; before, it was only read. Makes good what a crash has left half done.
+
+        Raises StateDirectoryError."""
+        ...
+
+    def close(self) -> None:
+        """Flushes, and stops the background work. Open images must not be used any more."""
+        ...
+
+    def abandon(self) -> None:
+        """As `close`, for a pool that was destroyed: nothing is flushed."""
+        ...

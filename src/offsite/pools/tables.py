@@ -15,7 +15,7 @@ pools = Table(
     Column("uuid", String, nullable=False, unique=True),
     Column("name", String, nullable=False, unique=True),
     Column("path", String, nullable=False),  # relative to the state directory unless absolute
-    Column("page_bytes", Integer, nullable=False),
+    Column("page_bytes", Integer, nullable=False),  # the unit of allocation
     Column("size_bytes", Integer, nullable=False),
     Column("overcommit", Boolean, nullable=False),
     Column("low_threshold_percent", Float, nullable=False),
@@ -24,6 +24,7 @@ pools = Table(
     Column("created_at", Float, nullable=False),
     Column("generation", String),  # of the pair of database and data file; none: not started by this version yet
     Column("previous_generation", String),  # the one before, which the data file may still have
+    Column("backend", String, nullable=False, server_default="local"),
 )
 
 # Pools that are deleted, and whose files may still be there.
@@ -32,6 +33,23 @@ pool_remains = Table(
     metadata,
     Column("uuid", String, primary_key=True),  # of the pool
     Column("path", String, nullable=False),
+    Column("backend", String, nullable=False, server_default="local"),
+)
+
+# Of backends that keep the content of an image in an object, and cannot join the transaction: see pools.objects.
+image_objects = Table(
+    "image_objects",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+    Column("object", String, nullable=False, unique=True),
+)
+
+# Objects that are being made or removed. One that no image has is removed before the pool is used again.
+pool_intents = Table(
+    "pool_intents",
+    metadata,
+    Column("object", String, primary_key=True),
+    Column("pool_id", ForeignKey("pools.id", ondelete="CASCADE"), nullable=False),
 )
 
 images = Table(
@@ -45,7 +63,8 @@ images = Table(
     Column("parent_id", Integer),  # image a snapshot was taken of; none once that is deleted
     Column("size_bytes", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("nodes", LargeBinary, nullable=False),  # pairs of (index uint64, node id uint64), little endian
+    # Of local pools: pairs of (index uint64, node id uint64), little endian.
+    Column("nodes", LargeBinary, nullable=False),
 )
 
 nodes = Table(

@@ -14,6 +14,8 @@ from offsite.management.accounts.users import Users
 from offsite.management.command_table.command import Role
 from offsite.management.startup import first_start
 from offsite.management.startup.first_start import Identity
+from offsite.pools import registry
+from offsite.pools.local import room
 from offsite.pools.local.pool import LocalPool
 from offsite.store.database import Database
 from offsite.store.free_space import FileSystem
@@ -128,5 +130,5 @@ def test_a_first_start_that_was_cut_after_the_pool_keeps_the_pool(place: Place) 
 def test_by_default_the_pool_leaves_room_for_the_database_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, free: int, expected: int
 ) -> None:
-    monkeypatch.setattr(first_start, "file_system", lambda _path: FileSystem(size, free, is_read_only=False))
-    assert first_start.default_pool_bytes(tmp_path) == expected
+    monkeypatch.setattr(room, "file_system", lambda _path: FileSystem(size, free, is_read_only=False))
+    assert registry.backend().first_size_bytes(tmp_path) == expected

@@ -14,6 +14,7 @@ import pytest
 
 from offsite.errors import RESTORE_WHOLE, DoNotBelongTogether, InUse, StateDirectoryError
 from offsite.pools.local import creation
+from offsite.pools.local.backend import LocalBackend
 from offsite.pools.local.header import Generation, Header
 from offsite.pools.local.page_store import PageStore
 from offsite.pools.local.pool import LocalPool
@@ -61,7 +62,7 @@ class Life:
     def delete(self) -> None:
         """As far as a deletion got when power failed."""
         self.pool.apply([Delete(self.volume)])
-        creation.delete_row(self.bench.database, self.pool.id)
+        LocalBackend().destroy(self.bench.database, self.pool.id)
         self.pool.abandon()
         self.bench.pools.clear()
 
@@ -399,6 +400,6 @@ def test_remains_that_cannot_be_removed_are_told_and_tried_again(life: Life, mon
 
 def test_a_pool_in_which_an_image_is_made_meanwhile_is_not_deleted(life: Life) -> None:
     with pytest.raises(InUse, match="pool A has volumes"):
-        creation.delete_row(life.bench.database, life.pool.id)
+        LocalBackend().destroy(life.bench.database, life.pool.id)
     life.write()
     check_counts(life.pool)

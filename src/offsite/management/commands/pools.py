@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import update
-
 from offsite.errors import BadParameter, InUse, NameInUse
-from offsite.escaping import shown
 from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED, POOL_REMAINS
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
 from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
 from offsite.management.system import Context, System
-from offsite.pools.local.creation import clear_remains, contents_of_device, delete_row
-from offsite.pools.local.pool import PAGE_BYTES, PAGE_BYTES_MAX, PAGE_BYTES_MIN, LocalPool
+from offsite.pools import registry
+from offsite.pools.backend import NewPool, PoolBackend
+from offsite.pools.protocol import Pool
+from offsite.pools.registry import DEFAULT
 from offsite.pools.space import Thresholds
-from offsite.pools.tables import pools as table
-from offsite.units import format_size
 
 COMMANDS = Subject("Pools")
 
 POOLS_MAX = 16
+_OF_SOME_BACKENDS = ("size", "device", "page-size", "overwrite")
 POOL = ObjectType(
     "pools",
     "pool",
@@ -46,12 +43,12 @@ POOL = ObjectType(
 )
 
 
-def _overwrite_question(
-    context: Context, name: str, size: int | None = None, device: str | None = None, overwrite: bool = False, **_: Any
-) -> str | None:
-    path = _pool_path(context.system, name, size, device, overwrite)
-    found = contents_of_device(context.system.database, path) if device is not None and overwrite else ""
-    return f"Make pool {name} on {path}? That has {found}, and all of it is lost." if found else None
+def _overwrite_question(context: Context, name: str, backend: str = DEFAULT, **given: Any) -> str | None:
+    system = context.system
+    kind, new = _checked_new(system, name, backend, given)
+    found = kind.contents(system.database, new)
+    where = kind.location(system.database, new)
+    return f"Make pool {name} on {where}? That has {found}, and all of it is lost." if found else None
 
 
 @COMMANDS.command(
@@ -61,59 +58,44 @@ def _overwrite_question(
     keyword("device", values.text("device"), "An empty block device, by its absolute path; the pool takes all of it."),
     keyword("page-size", values.size(), "The unit of allocation, 4KiB to 1MiB; by default, 16KiB."),
     flag("overwrite", "Takes the device though something is on it, which is then lost; never one that is in use."),
+    keyword("backend", values.text("backend"), "What the pool is made of; by default, local."),
     flag("no-overcommit", "Volumes may not be promised more space than the pool has."),
     positional("name", values.name("pool"), "Its name: letters, digits, _ and -, such as B.", named=True),
     examples=("create pool size 500GiB B", "create pool device /dev/sdb B"),
     confirmation=_overwrite_question,
 )
-def create_pool(
-    context: Context,
-    name: str,
-    size: int | None = None,
-    device: str | None = None,
-    page_size: int = PAGE_BYTES,
-    overwrite: bool = False,
-    no_overcommit: bool = False,
-) -> Reply:
+def create_pool(context: Context, name: str, backend: str = DEFAULT, **given: Any) -> Reply:
     system = context.system
-    path = _pool_path(system, name, size, device, overwrite)
-    if page_size.bit_count() != 1 or not PAGE_BYTES_MIN <= page_size <= PAGE_BYTES_MAX:
-        raise BadParameter(
-            f"page-size {page_size} bytes is not a power of two from {format_size(PAGE_BYTES_MIN)} to "
-            f"{format_size(PAGE_BYTES_MAX)}"
-        )
-    pool = LocalPool.create(
-        system.database,
-        name,
-        path,
-        size or 0,
-        page_size,
-        overcommit=not no_overcommit,
-        overwrite=overwrite,
-        report=system.events.report,
-    )
+    kind, new = _checked_new(system, name, backend, given)
+    where = kind.location(system.database, new)
+    pool = kind.create(system.database, new, system.events.report)
     system.pools[name] = pool
-    system.events.report(POOL_CREATED, f"Pool {name} was created on {path}.")
+    system.events.report(POOL_CREATED, f"Pool {name} was created on {where}.")
     return Reply(f"Pool {name} was created.", (_row(pool),))
 
 
-def _pool_path(system: System, name: str, size: int | None, device: str | None, overwrite: bool) -> Path:
+def _checked_new(system: System, name: str, backend: str, given: dict[str, Any]) -> tuple[PoolBackend, NewPool]:
+    """Raises BadParameter, NameInUse, InUse."""
     if not all(c.isascii() and (c.isalnum() or c in "_-") for c in name):  # it becomes part of a file's name
         raise BadParameter(f"pool name {name!r} has other characters than letters, digits, _ and -")
     if name in system.pools:
         raise NameInUse(f"pool {name} exists already; choose another name")
     if len(system.pools) >= POOLS_MAX:
         raise InUse(f"there are {POOLS_MAX} pools, and no more are allowed")
-    if (size is None) == (device is None):
-        raise BadParameter("give either a size, for a pool in a file, or a device, and not both")
-    if overwrite and device is None:
-        raise BadParameter("overwrite is for a device only; a pool without one is made in a new file")
-    if device is None:
-        return Path(f"pool-{name}.data")
-    path = Path(device)
-    if not path.is_absolute() or not path.is_block_device():
-        raise BadParameter(f"device {shown(device)} is not the absolute path of a block device")
-    return path
+    kind = registry.backend(backend)
+    for word in _OF_SOME_BACKENDS:
+        if given.get(word.replace("-", "_")) and word not in kind.capabilities.parameters:
+            raise BadParameter(f"a pool of the backend {kind.name} has no {word}; leave it out")
+    new = NewPool(
+        name,
+        given.get("size"),
+        given.get("device"),
+        given.get("page_size"),
+        given.get("overwrite", False),
+        not given.get("no_overcommit", False),
+    )
+    kind.location(system.database, new)
+    return kind, new
 
 
 @COMMANDS.command(
@@ -136,30 +118,11 @@ def set_pool(
 ) -> Reply:
     system = context.system
     found = system.pool(pool)
-    before = found.space.thresholds
+    before = found.thresholds
     thresholds = Thresholds(
         low_threshold or before.low, middle_threshold or before.middle, high_threshold or before.high
     )
-    allowed = found.overcommit if overcommit is None else overcommit
-    capacity = found.capacity()
-    if not allowed and capacity.provisioned_bytes > capacity.size_bytes:
-        raise InUse(
-            f"overcommit of pool {found.name} cannot be disabled: {format_size(capacity.provisioned_bytes)} are "
-            f"promised to volumes, and it has {format_size(capacity.size_bytes)}"
-        )
-    with system.database.transaction() as connection:
-        connection.execute(
-            update(table)
-            .where(table.c.id == found.id)
-            .values(
-                overcommit=allowed,
-                low_threshold_percent=thresholds.low,
-                middle_threshold_percent=thresholds.middle,
-                high_threshold_percent=thresholds.high,
-            )
-        )
-    found.overcommit = allowed
-    found.space.set_thresholds(thresholds)
+    found.configure(thresholds, overcommit=found.overcommit if overcommit is None else overcommit)
     system.events.report(POOL_CHANGED, f"Settings of pool {found.name} were changed.")
     return Reply(f"Pool {found.name} was changed.", (_row(found),))
 
@@ -177,16 +140,16 @@ def _delete_question(context: Context, pool: str) -> str:
 def delete_pools(context: Context, pool: str) -> Reply:
     system = context.system
     found = _empty(system, pool)
-    delete_row(system.database, found.id)
+    registry.destroy(system.database, found)
     del system.pools[found.name]
     found.abandon()
     system.events.report(POOL_DELETED, f"Pool {found.name} was deleted.")
-    for problem in clear_remains(system.database):
+    for problem in registry.clear_remains(system.database):
         system.events.report(POOL_REMAINS, f"{problem}.")
     return Reply(f"Pool {found.name} was deleted.")
 
 
-def _empty(system: System, pool: str) -> LocalPool:
+def _empty(system: System, pool: str) -> Pool:
     found = system.pool(pool)
     count = len(found.images())
     if count:
@@ -206,8 +169,8 @@ def show_pools(context: Context, pool: str | None = None) -> Reply:
     return Reply(rows=tuple(map(_row, found)))
 
 
-def _row(pool: LocalPool) -> Row:
-    capacity, thresholds = pool.capacity(), pool.space.thresholds
+def _row(pool: Pool) -> Row:
+    capacity, thresholds = pool.capacity(), pool.thresholds
     health, reason = pool.health
     kinds = [image.kind for image in pool.images()]
     return row(

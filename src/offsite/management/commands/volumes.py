@@ -20,12 +20,12 @@ from offsite.management.images.changes import delete_from_pool, replace_content
 from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
 from offsite.pools.ancestry import is_snapshot_of
 from offsite.pools.groups import add_members, insert_group, look_up
-from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import (
     SIZE_BYTES_MAX,
     Clone,
     Create,
     ImageInfo,
+    Pool,
     Rename,
     Resize,
 )
@@ -119,7 +119,7 @@ def delete_images(system: System, found: list[Found], noun: str) -> Reply:
     """Deletes all, or none when replication needs one of them."""
     for each in found:
         system.check_deletable(each)
-    by_pool: dict[LocalPool, list[ImageInfo]] = defaultdict(list)
+    by_pool: dict[Pool, list[ImageInfo]] = defaultdict(list)
     for each in found:
         by_pool[each.pool].append(each.image)
     for pool, doomed in by_pool.items():

@@ -9,12 +9,11 @@ from sqlalchemy import Connection
 from offsite.errors import NotAllowed
 from offsite.events import VOLUME_DELETED
 from offsite.management.system import Found, System
-from offsite.pools.local.pool import LocalPool
-from offsite.pools.protocol import Delete, ImageInfo, Records, Replace, Resize
+from offsite.pools.protocol import Delete, ImageInfo, Pool, Records, Replace, Resize
 
 
 def delete_from_pool(
-    system: System, pool: LocalPool, doomed: list[ImageInfo], noun: str, records: Records | None = None
+    system: System, pool: Pool, doomed: list[ImageInfo], noun: str, records: Records | None = None
 ) -> None:
     """Deletes images of one pool in one transaction with `records`, and disconnects their hosts. Raises InUse when
     something has come to need one since it was chosen to go, which even a user may not delete then."""

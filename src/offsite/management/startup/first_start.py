@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import insert, select, update
@@ -19,17 +18,13 @@ from offsite.errors import BadParameter
 from offsite.management.accounts.users import FIRST_USER, Users, check_password
 from offsite.management.command_table.command import Role
 from offsite.names import check_name
-from offsite.pools.local.pool import LocalPool
-from offsite.pools.local.room import kept_free_bytes
-from offsite.pools.tables import pools
+from offsite.pools import pool_rows, registry
+from offsite.pools.backend import NewPool
 from offsite.store.database import Database
-from offsite.store.free_space import file_system
-from offsite.store.reserve import RESERVE_BYTES
 from offsite.store.tables import system as table
-from offsite.units import GIB, MIB
+from offsite.units import MIB
 
 FIRST_POOL = "A"
-PAGE_TABLES_SHARE = 16  # a row of 1 KiB for each page of 16 KiB at worst, and the database's own overhead
 POOL_BYTES_MIN, POOL_BYTES_MAX = MIB, 32 << 40
 
 
@@ -82,22 +77,11 @@ def start_first(
 
 
 def _make_pool(database: Database, pool_bytes: int | None) -> None:
-    directory = database.path.parent
     with database.read() as connection:
-        if connection.execute(select(pools.c.id).where(pools.c.name == FIRST_POOL)).first() is not None:
+        if any(name == FIRST_POOL for name, _ in pool_rows.all_pools(connection)):
             return
-    size_bytes = default_pool_bytes(directory) if pool_bytes is None else pool_bytes
+    backend = registry.backend()
+    size_bytes = backend.first_size_bytes(database.path.parent) if pool_bytes is None else pool_bytes
     if not POOL_BYTES_MIN <= size_bytes <= POOL_BYTES_MAX:
         raise BadParameter(f"pool size {size_bytes} bytes is not within 1 MiB to 32 TiB")
-    path = Path(f"pool-{FIRST_POOL}.data")
-    LocalPool.create(database, FIRST_POOL, path, size_bytes).close()
-
-
-def default_pool_bytes(directory: Path) -> int:
-    """What is free on the file system, without what the database needs: what data always leaves free there, the
-    reserve, and a share for the page tables of snapshots. In whole GiB, or MiB where there is less than one."""
-    disk = file_system(directory)
-    free = disk.free_bytes - kept_free_bytes(disk) - RESERVE_BYTES
-    free -= free // PAGE_TABLES_SHARE
-    step = GIB if free >= GIB else MIB
-    return max(0, min(free // step * step, POOL_BYTES_MAX))
+    backend.create(database, NewPool(FIRST_POOL, size_bytes)).close()

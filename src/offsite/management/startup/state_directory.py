@@ -17,8 +17,8 @@ from typing import Any
 from offsite.errors import RESTORE_WHOLE, StateDirectoryError
 from offsite.management.startup import first_password
 from offsite.management.startup.ownership import check_alone, check_owner
-from offsite.pools.local.header import Expected
-from offsite.pools.local.page_store import PageStore
+from offsite.pools import registry
+from offsite.pools.backend import Attached
 from offsite.store.database import APPLICATION_ID, check_revision
 from offsite.store.log_check import check_log, has_log, reading
 
@@ -33,7 +33,7 @@ class StateDirectory:
 
     path: Path
     locks: tuple[int, ...]  # descriptors
-    data_files: dict[str, PageStore] = field(default_factory=dict)  # by pool: open, and not taken over by it yet
+    attached: dict[str, Attached] = field(default_factory=dict)  # by pool: what is not taken over by it yet
 
     @property
     def database_path(self) -> Path:
@@ -49,8 +49,8 @@ class StateDirectory:
         os.pwrite(self.locks[0], f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        for store in self.data_files.values():
-            store.close()
+        for each in self.attached.values():
+            each.close()
         for lock in self.locks:
             os.close(lock)
 
@@ -124,7 +124,7 @@ def _lock(path: Path) -> tuple[int, ...]:
 
 
 def _check(directory: StateDirectory, keys_may_be_missing: bool) -> None:
-    """Reads all that a start depends on without changing any of it, and opens the data files."""
+    """Reads all that a start depends on without changing any of it, and takes what holds the data of pools."""
     path = directory.database_path
     with path.open("rb") as file:
         head = file.read(100)
@@ -145,7 +145,7 @@ def _check(directory: StateDirectory, keys_may_be_missing: bool) -> None:
             is_older = "database_log" not in tables  # then it may still have the mode that the umask gave it
             _check_files(directory, [] if is_older else [DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"])
             system = connection.execute("SELECT uuid FROM system").fetchone()
-            _open_data_files(directory, connection, system["uuid"] if system else None)
+            _attach_pools(directory, connection, system["uuid"] if system else None)
             if system and not keys_may_be_missing:
                 check_keys(directory.path)
     except sqlite3.DatabaseError as error:
@@ -165,17 +165,15 @@ def _check_files(directory: StateDirectory, names: list[str]) -> None:
             check_alone(each, directory.path)
 
 
-def _open_data_files(directory: StateDirectory, connection: sqlite3.Connection, system_uuid: str | None) -> None:
+def _attach_pools(directory: StateDirectory, connection: sqlite3.Connection, system_uuid: str | None) -> None:
     for row in connection.execute("SELECT * FROM pools"):
         pool: dict[str, Any] = dict(row)
-        path = directory.path / pool["path"]
-        if not path.exists():
-            raise StateDirectoryError(
-                f"{path}, the data of pool {pool['name']}, is missing; {RESTORE_WHOLE}; nothing was changed"
-            )
-        if not path.is_block_device():  # a device belongs to the machine
-            check_alone(path, directory.path)
-        directory.data_files[pool["name"]] = PageStore.open(path, Expected.of_row(pool, system_uuid))
+        backend = registry.backend_of_row(pool)
+        for each in backend.private_files(directory.path, pool):
+            check_alone(each, directory.path)
+        attached = backend.attach(directory.path, pool, system_uuid)
+        if attached is not None:
+            directory.attached[pool["name"]] = attached
 
 
 def check_keys(directory: Path) -> None:

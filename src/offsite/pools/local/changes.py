@@ -11,18 +11,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 
-from sqlalchemy import Connection, Executable, delete, insert, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection
 
-from offsite.errors import BadParameter, NameInUse, VolumeNotFound
-from offsite.pools import tables
+from offsite.errors import BadParameter, VolumeNotFound
+from offsite.pools.checks import check_image_size, check_promise, name_in_use
 from offsite.pools.gate import Visitors
-from offsite.pools.groups import find_group
+from offsite.pools.image_rows import delete_image, insert_image, rename_image
 from offsite.pools.local.core import PoolCore
 from offsite.pools.local.image import Image
 from offsite.pools.local.page_table import HOLE, Node, Nodes
 from offsite.pools.protocol import (
-    SIZE_BYTES_MAX,
     Change,
     Clone,
     Create,
@@ -33,7 +31,6 @@ from offsite.pools.protocol import (
     Resize,
     Snapshot,
 )
-from offsite.units import format_size
 
 IMAGES_MAX = 16384  # owners of a page are counted in 16 bits
 
@@ -96,27 +93,17 @@ class Applying:
         return image
 
     def _checked_size(self, size_bytes: int) -> int:
-        page_bytes = self._pool.store.page_bytes
-        if not page_bytes <= size_bytes <= SIZE_BYTES_MAX:
-            raise BadParameter(
-                f"size {format_size(size_bytes)} ({size_bytes} bytes) is not within "
-                f"{format_size(page_bytes)} (a page of pool {self._pool.name}) to {format_size(SIZE_BYTES_MAX)}"
-            )
-        if size_bytes % 512:
-            raise BadParameter(f"size {size_bytes} bytes is not a whole number of 512-byte blocks")
+        check_image_size(self._pool.name, size_bytes, self._pool.store.page_bytes)
         return size_bytes
 
     def _check_name(self, name: str) -> None:
         if name in self._pool.names:
-            raise NameInUse(f"the name {name!r} is in use; names are unique among volumes and snapshots")
+            raise name_in_use(name)
 
     def _check_provisioned(self, more_bytes: int) -> None:
         pool = self._pool
-        if not pool.overcommit and pool.provisioned_bytes() + more_bytes > pool.store.size_bytes:
-            raise BadParameter(
-                f"{format_size(more_bytes)} more would promise {format_size(pool.provisioned_bytes() + more_bytes)} "
-                f"to hosts, and pool {pool.name}, which does not overcommit, has {format_size(pool.store.size_bytes)}"
-            )
+        if not pool.overcommit:
+            check_promise(pool.name, pool.provisioned_bytes(), more_bytes, pool.store.size_bytes)
 
     def _add(
         self,
@@ -156,18 +143,9 @@ class Applying:
                 pool.table.drop_node(node)
 
         self._undo.append(undo)
-        row = insert(tables.images).values(
-            id=image.id,
-            uuid=image.uuid,
-            pool_id=pool.id,
-            name=name,
-            kind=kind,
-            parent_id=parent_id,
-            size_bytes=size_bytes,
-            created_at=image.created_at,
-            nodes=b"",  # the flush that is a part of this change writes them
-        )
-        self._rows.append(lambda connection: _execute_naming(connection, row, name))
+        # The flush that is a part of this change writes its nodes.
+        info = image.info(pool.name, pool.store.page_bytes)
+        self._rows.append(lambda connection: insert_image(connection, pool.id, info))
         return image
 
     def _copy(
@@ -274,9 +252,7 @@ class Applying:
             image.name = before
 
         self._undo.append(undo)
-        images = tables.images
-        row = update(images).where(images.c.id == image.id).values(name=name)
-        self._rows.append(lambda connection: _execute_naming(connection, row, name))
+        self._rows.append(lambda connection: rename_image(connection, image.id, name))
         return image
 
     def _delete(self, image: Image) -> Image:
@@ -297,18 +273,5 @@ class Applying:
                 child.parent_id = image.id
 
         self._undo.append(undo)
-        images = tables.images
-        orphan = update(images).where(images.c.parent_id == image.id).values(parent_id=None)
-        row = delete(images).where(images.c.id == image.id)
-        self._rows.append(lambda connection: (connection.execute(orphan), connection.execute(row)))
+        self._rows.append(lambda connection: delete_image(connection, image.id))
         return image
-
-
-def _execute_naming(connection: Connection, statement: Executable, name: str) -> None:
-    """Names of this pool were checked before; the database knows those of the others, and of volume groups."""
-    try:
-        connection.execute(statement)
-    except IntegrityError as error:
-        raise NameInUse(f"the name {name!r} is in use in another pool; names are unique in the system") from error
-    if find_group(connection, name) is not None:
-        raise NameInUse(f"the name {name!r} is in use by a volume group; choose one that no group has")

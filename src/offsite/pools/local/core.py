@@ -11,7 +11,8 @@ from sqlalchemy import Connection, select
 
 from offsite.errors import RESTORE_WHOLE, PoolFull, StateDirectoryError, VolumeNotFound
 from offsite.events import Report
-from offsite.pools import tables
+from offsite.pools import pool_rows, tables
+from offsite.pools.checks import check_overcommit
 from offsite.pools.gate import Visitors
 from offsite.pools.local import capture as captures
 from offsite.pools.local import records
@@ -36,7 +37,7 @@ class PoolCore:
         self.by_id: dict[int, Image] = {}
         self.names: dict[str, int] = {}
         self.overcommit = True
-        self.thresholds = Thresholds()  # as they were when it was opened
+        self.thresholds = Thresholds()
         self.dirty_leaves_max = captures.DIRTY_LEAVES_MAX  # then hosts wait for a commit before they go on
         self.lock = threading.RLock()
         self.database = database
@@ -58,11 +59,11 @@ class PoolCore:
             self.names[image.name] = image.id
             self._last_image_id = max(self._last_image_id, image.id)
 
-    def prepare_space(self, thresholds: Thresholds) -> None:
+    def prepare_space(self) -> None:
         """Finds what is free. After read_images."""
         table, store = self.table, self.store
         self.free_space = FreeSpace(store, table, self.lock, self.all_visitors, self.closing)
-        self.space = SpaceWatch(self.name, store.page_bytes, len(table.owners) - 1, thresholds, self._report)
+        self.space = SpaceWatch(self.name, store.page_bytes, len(table.owners) - 1, self.thresholds, self._report)
         self.watch_space()
 
     # -- images ----------------------------------------------------------------------------------------------
@@ -101,6 +102,13 @@ class PoolCore:
                 allocation_bytes=page_bytes,
                 provisioned_bytes=self.provisioned_bytes(),
             )
+
+    def configure(self, thresholds: Thresholds, *, overcommit: bool) -> None:
+        check_overcommit(self.name, self.capacity(), overcommit=overcommit)
+        with self.database.transaction() as connection:
+            pool_rows.write_settings(connection, self.id, thresholds, overcommit)
+        self.thresholds, self.overcommit = thresholds, overcommit
+        self.space.set_thresholds(thresholds)
 
     def take(self, wanted: int, *, to_overwrite: bool = False) -> Run:
         """Pages that read as zero; or, `to_overwrite`, one that may hold anything and will be written whole."""

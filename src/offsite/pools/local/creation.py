@@ -9,30 +9,28 @@ nothing ──► a file with a header ──► the row: the pool is there ─�
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy import delete, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 
-from offsite.errors import BadParameter, InUse, NameInUse, StateDirectoryError
-from offsite.pools import tables
+from offsite.errors import BadParameter, InUse, StateDirectoryError
+from offsite.pools import pool_rows, tables
 from offsite.pools.local.devices import NewDevice, device_bytes, found_on, wipe_ends
 from offsite.pools.local.header import HEADER_BYTES, Generation, Header
 from offsite.pools.local.page_store import PageStore, is_left_over, open_device
 from offsite.pools.protocol import SIZE_BYTES_MAX
-from offsite.pools.space import Thresholds
 from offsite.store.database import Database
 from offsite.store.tables import system as system_table
 from offsite.units import KIB, MIB
 
+BACKEND = "local"
 PAGE_BYTES = 16 * KIB
 PAGE_BYTES_MIN, PAGE_BYTES_MAX = 4 * KIB, MIB
 PAGES_MIN, PAGES_MAX = 16, 1 << 32
 
-_pools, _remains = tables.pools, tables.pool_remains
+_pools = tables.pools
 
 
 def make_pool(
@@ -58,7 +56,8 @@ def make_pool(
             f"pool size {size_bytes} bytes is {pages} pages of {page_bytes} bytes; "
             f"{PAGES_MIN} to {PAGES_MAX} are allowed"
         )
-    _check_name(database, name)
+    with database.read() as connection:
+        pool_rows.check_new_pool(connection, name)
     header = _new_header(database, name, page_bytes, pages * page_bytes)
     if is_device:
         return _on_device(database, full_path, path, header, overcommit, overwrite)
@@ -109,34 +108,21 @@ def _new_header(database: Database, name: str, page_bytes: int, size_bytes: int)
     return Header(uuid.uuid4().bytes, page_bytes, size_bytes, Generation.first(), system_uuid, name, system_name)
 
 
-def _check_name(database: Database, name: str) -> None:
-    with database.read() as connection:
-        if connection.execute(select(_pools.c.id).where(_pools.c.name == name)).first() is not None:
-            raise NameInUse(f"there is a pool {name!r} already")
-
-
 def _insert(database: Database, path: Path, header: Header, overcommit: bool) -> None:
-    thresholds = Thresholds()
     assert header.generation is not None
-    row = insert(_pools).values(
-        uuid=header.pool.hex(),
-        name=header.pool_name,
-        path=str(path),
-        page_bytes=header.page_bytes,
-        size_bytes=header.size_bytes,
-        overcommit=overcommit,
-        low_threshold_percent=thresholds.low,
-        middle_threshold_percent=thresholds.middle,
-        high_threshold_percent=thresholds.high,
-        created_at=time.time(),
-        generation=header.generation.text,
-        previous_generation=header.generation.text,
-    )
-    try:
-        with database.transaction() as connection:
-            connection.execute(row)
-    except IntegrityError as error:
-        raise NameInUse(f"there is a pool {header.pool_name!r} already") from error
+    with database.transaction() as connection:
+        pool_rows.insert_pool(
+            connection,
+            backend=BACKEND,
+            uuid=header.pool.hex(),
+            name=header.pool_name,
+            path=str(path),
+            page_bytes=header.page_bytes,
+            size_bytes=header.size_bytes,
+            overcommit=overcommit,
+            generation=header.generation.text,
+            previous_generation=header.generation.text,
+        )
 
 
 def _is_named(database: Database, path: Path) -> bool:
@@ -159,37 +145,23 @@ def unmake_pool(database: Database, header: Header) -> None:
     with suppress(StateDirectoryError):
         with database.transaction() as connection:
             row = connection.execute(select(_pools).where(_pools.c.uuid == header.pool.hex())).one()
-            delete_row(database, row.id)
+            pool_rows.delete_pool(connection, row.id)
         clear_remains(database, database.path.parent / row.path)
 
 
 # -- deletion ------------------------------------------------------------------------------------------------
 
 
-def delete_row(database: Database, pool_id: int) -> None:
-    """The pool is deleted with that, durably; its file is one of the remains. Raises InUse when an image is in it."""
-    with database.transaction() as connection:
-        row = connection.execute(select(_pools).where(_pools.c.id == pool_id)).one()
-        try:
-            connection.execute(delete(_pools).where(_pools.c.id == pool_id))
-        except IntegrityError as error:
-            raise InUse(f"pool {row.name} has volumes or snapshots; delete those first") from error
-        connection.execute(insert(_remains).values(uuid=row.uuid, path=row.path))
-
-
 def clear_remains(database: Database, only: Path | None = None) -> list[str]:
     """Removes the files of deleted pools; returns a sentence for each that cannot be removed now."""
-    with database.read() as connection:
-        rows = connection.execute(select(_remains)).all()
     problems = []
-    for row in rows:
+    for row in pool_rows.remains(database, BACKEND):
         path = database.path.parent / row.path
         if only is not None and path != only:
             continue
         try:
             _remove(path, bytes.fromhex(row.uuid))
-            with database.transaction() as connection:
-                connection.execute(delete(_remains).where(_remains.c.uuid == row.uuid))
+            pool_rows.forget_remains(database, row.uuid)
         except (OSError, InUse, StateDirectoryError) as error:
             problems.append(f"{path}, which a deleted pool was in, cannot be removed: {error}")
     return problems

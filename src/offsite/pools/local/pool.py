@@ -16,9 +16,9 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from offsite import events
-from offsite.errors import InUse, ObjectNotFound, PoolFailed, StateDirectoryError, StateDirectoryFull
+from offsite.errors import InUse, PoolFailed, StateDirectoryError, StateDirectoryFull
 from offsite.events import Report, ignore
-from offsite.pools import tables
+from offsite.pools import pool_rows, tables
 from offsite.pools.gate import close_gate, keep_closed, open_gate
 from offsite.pools.health import Health
 from offsite.pools.local import capture as captures
@@ -35,7 +35,6 @@ from offsite.pools.local.page_table import Node
 from offsite.pools.local.reclaim import gathered, runs_of
 from offsite.pools.local.tidier import Tidier
 from offsite.pools.protocol import Change, Create, Extent, ImageInfo, Records
-from offsite.pools.space import Thresholds
 from offsite.store.database import Database
 from offsite.store.free_space import file_system
 from offsite.store.tables import system as system_table
@@ -127,17 +126,13 @@ class LocalPool(PoolCore):
     def _opened(
         cls, connection: Connection, database: Database, name: str, report: Report, opened: PageStore | None
     ) -> LocalPool:
-        pools = tables.pools
-        row = connection.execute(select(pools).where(pools.c.name == name)).mappings().one_or_none()
-        if row is None:
-            raise ObjectNotFound(f"there is no pool {name!r}")
+        row = pool_rows.read_pool(connection, name)
         system_uuid = connection.execute(select(system_table.c.uuid)).scalar()
         path = database.path.parent / row["path"]
         store = opened or PageStore.open(path, Expected.of_row(dict(row), system_uuid))
         try:
             pool = cls(database, row["id"], name, store, report)
-            pool.overcommit = row["overcommit"]
-            pool.thresholds = Thresholds(*(row[f"{each}_threshold_percent"] for each in ("low", "middle", "high")))
+            pool.thresholds, pool.overcommit = pool_rows.settings_of(row)
             pool.read_images(connection)
         except BaseException:
             if opened is None:
@@ -149,7 +144,7 @@ class LocalPool(PoolCore):
         """From here on the pool is in use. Raises StateDirectoryError."""
         try:
             self._belonging.start()
-            self.prepare_space(self.thresholds)
+            self.prepare_space()
             self._bound_dirty_leaves()
         except OSError as error:
             raise StateDirectoryError(f"{self.store.path} cannot be used: {error.strerror}") from error

@@ -10,15 +10,28 @@ from pathlib import Path
 
 from offsite.pools.local.page_store import PageStore
 from offsite.store.free_space import UNLIMITED_BYTES, FileSystem, file_system, mount_point
-from offsite.units import MIB, format_size
+from offsite.store.reserve import RESERVE_BYTES
+from offsite.units import GIB, MIB, format_size
 
 KEPT_FREE_BYTES_MAX = 64 * MIB
+PAGE_TABLES_SHARE = 16  # a row of 1 KiB for each page of 16 KiB at worst, and the database's own overhead
+FIRST_POOL_BYTES_MAX = 32 << 40
 _SMALL_SHARE = 8  # of a small disk, one part in so many is kept free
 
 
 def kept_free_bytes(disk: FileSystem) -> int:
     """What data leaves free of it."""
     return min(KEPT_FREE_BYTES_MAX, disk.size_bytes // _SMALL_SHARE)
+
+
+def first_pool_bytes(directory: Path) -> int:
+    """For a new system: what is free on the file system, without what the database needs: what data always leaves free
+    there, the reserve, and a share for the page tables of snapshots. In whole GiB, or MiB where there is less."""
+    disk = file_system(directory)
+    free = disk.free_bytes - kept_free_bytes(disk) - RESERVE_BYTES
+    free -= free // PAGE_TABLES_SHARE
+    step = GIB if free >= GIB else MIB
+    return max(0, min(free // step * step, FIRST_POOL_BYTES_MAX))
 
 
 class Room:

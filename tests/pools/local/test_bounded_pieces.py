@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from offsite.pools.local import capture, page_store, records
-from offsite.pools.local import pool as local_pool
+from offsite.pools.local import capture, durability, page_store, records
 from offsite.pools.local.page_store import PUNCH_BYTES_MAX
 from offsite.pools.local.page_table import PAGES_PER_LEAF, Leaf, PageNumbers, PageTable
 from offsite.pools.protocol import Create, Delete, Snapshot
@@ -68,7 +67,7 @@ def test_data_that_a_crash_left_in_unused_space_is_punched_piece_by_piece(bench:
 
 def test_what_a_deleted_volume_had_is_let_go_piece_by_piece(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is done, hosts need the same lock; and what has to be read for it is read without that lock."""
-    monkeypatch.setattr(local_pool, "LET_GO_LEAVES_AT_A_TIME", 4)
+    monkeypatch.setattr(durability, "LET_GO_LEAVES_AT_A_TIME", 4)
     monkeypatch.setattr(capture, "DEAD_ROWS_MAX", 8)
     pages = 20 * PAGES_PER_LEAF
     pool = bench.make("C", pages=pages + 2)
@@ -116,8 +115,8 @@ def test_what_a_deleted_volume_had_is_let_go_piece_by_piece(bench: Bench, monkey
 def test_what_a_trim_leaves_to_a_snapshot_is_settled_piece_by_piece(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_pool, "SETTLED_LEAVES_AT_A_TIME", 2)
-    monkeypatch.setattr(local_pool, "SETTLED_PAGES_AT_A_TIME", 8)
+    monkeypatch.setattr(durability, "SETTLED_LEAVES_AT_A_TIME", 2)
+    monkeypatch.setattr(durability, "SETTLED_PAGES_AT_A_TIME", 8)
     pages = 5 * PAGES_PER_LEAF
     pool = bench.make("C", pages=2 * pages)
     v = pool.apply([Create("c", pages * PAGE)])[0].id

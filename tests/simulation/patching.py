@@ -19,6 +19,9 @@ from typing import Any, NamedTuple
 
 from tests.simulation.tasks import Task, Tasks
 
+_WITH_A_DISK = tuple(f"offsite.pools.local.{module}" for module in ("page_store", "image_reading", "open_image"))
+"""The modules whose `os` reads and writes data files."""
+
 
 class Current:
     """The world that is being simulated in this process."""
@@ -213,10 +216,7 @@ def install(simulated_os: Module) -> None:
         for name, (real, simulated) in modules.items():
             if getattr(module, name, None) is real:
                 setattr(module, name, simulated)
-        if (
-            module_name in ("offsite.pools.local.page_store", "offsite.pools.local.open_image")
-            and module.__dict__["os"] is os
-        ):
+        if module_name in _WITH_A_DISK and module.__dict__["os"] is os:
             module.__dict__["os"] = simulated_os
     session = sys.modules["offsite.replication.inbound.session"]
     dispatcher = sys.modules["offsite.replication.runs.dispatcher"]

@@ -68,8 +68,8 @@ from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.free_space import mount_point
 from offsite.store.settings import MAXIMUM_NBD_CONNECTIONS, Settings
-from offsite.targets.nbd.exports import Exports
-from offsite.targets.nbd.server import Address, NbdServer
+from offsite.targets.common.grants import Exports
+from offsite.targets.common.server import Address, NbdServer
 from offsite.ticker import Ticker
 
 API_PORT, NBD_PORT, PEER_PORT = 8443, 10809, 7443

@@ -14,8 +14,8 @@ from offsite.pools.local.open_image import LocalOpenImage
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, ImageInfo
 from offsite.store.database import Database
-from offsite.targets.nbd.exports import Exports, everything
-from offsite.targets.nbd.server import Address, NbdServer
+from offsite.targets.common.grants import Exports, everything
+from offsite.targets.common.server import Address, NbdServer
 from offsite.units import MIB
 from tests.targets.nbd.nbd_client import RawClient
 

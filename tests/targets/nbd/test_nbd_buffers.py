@@ -6,8 +6,8 @@ import ctypes
 
 import pytest
 
+from offsite.targets.common.buffers import new_buffer
 from offsite.targets.nbd import requests as codec
-from offsite.targets.nbd.buffers import new_buffer
 
 
 @pytest.mark.parametrize("header_bytes", [codec.DATA_CHUNK_BYTES, codec.SIMPLE_REPLY_BYTES, codec.REQUEST_BYTES])

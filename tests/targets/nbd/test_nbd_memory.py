@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from offsite.targets.nbd import channel
+from offsite.targets.common import channel
+from offsite.targets.common.memory import Memory
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd.memory import Memory
 from offsite.units import MIB
 from tests.targets.nbd.nbd_bench import NbdBench, until
 

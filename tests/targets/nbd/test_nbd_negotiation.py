@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from offsite.errors import ProtocolError
 from offsite.pools.protocol import ImageInfo, Pool
+from offsite.targets.common.grants import Export
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd.exports import Export
 from offsite.targets.nbd.negotiation import Negotiation, State, TlsMode, transmission_flags
 
 FIXED = 1

@@ -21,8 +21,8 @@ from offsite.clock import SystemClock
 from offsite.errors import BadParameter, InUse, OffsiteError
 from offsite.events import ignore
 from offsite.pools.protocol import Create, Kind, Rename
+from offsite.targets.common.server import NbdServer
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd.server import NbdServer
 from offsite.units import MIB
 from tests.targets.nbd.nbd_bench import NbdBench, complaints, until
 from tests.targets.nbd.nbd_client import RawClient

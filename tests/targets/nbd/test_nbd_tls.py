@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 
 from offsite.access.certificates import Authority
 from offsite.access.initiator_certificates import InitiatorCertificates
+from offsite.targets.common import identity
+from offsite.targets.common.server import NbdServer
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd import identity
-from offsite.targets.nbd.server import NbdServer
 from offsite.units import MIB
 from tests.targets.nbd.nbd_bench import NbdBench, complaints, until
 from tests.targets.nbd.nbd_client import RawClient

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from offsite.errors import PoolFailed, PoolFull
 from offsite.pools.protocol import Create, Delete, Resize
+from offsite.targets.common.background import OUTSTANDING_MAX
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd.background import OUTSTANDING_MAX
 from offsite.targets.nbd.commands import EXTENTS_MAX, READ_PIECE_BYTES
 from offsite.units import MIB
 from tests.targets.nbd.nbd_bench import PAGE, NbdBench, complaints, until

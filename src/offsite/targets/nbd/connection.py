@@ -22,10 +22,10 @@ from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.admission import Place
 from offsite.clock import Clock
 from offsite.errors import NoPlace, NotAllowed, OffsiteError
-from offsite.targets.nbd import identity
-from offsite.targets.nbd.background import Workers
-from offsite.targets.nbd.channel import ClientChannel, ClientGone, ClientStalled, PlainChannel, TlsChannel
-from offsite.targets.nbd.exports import Export, Exports
+from offsite.targets.common import identity
+from offsite.targets.common.background import Workers
+from offsite.targets.common.channel import ClientChannel, ClientGone, ClientStalled, PlainChannel, TlsChannel
+from offsite.targets.common.grants import Export, Exports
 from offsite.targets.nbd.negotiation import Negotiated, Negotiation, State, TlsMode
 from offsite.targets.nbd.transmission import Transmission
 

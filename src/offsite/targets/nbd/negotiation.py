@@ -21,9 +21,9 @@ from enum import Enum
 from typing import ClassVar, Literal, Protocol
 
 from offsite.errors import ProtocolError
+from offsite.targets.common.grants import Export
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import options
-from offsite.targets.nbd.exports import Export
 from offsite.targets.nbd.options import HandshakeOption, InvalidOption
 
 TlsMode = Literal["off", "offered", "required"]

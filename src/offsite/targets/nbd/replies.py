@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from offsite.targets.common.buffers import new_buffer
+from offsite.targets.common.channel import ClientChannel
 from offsite.targets.nbd import requests as codec
-from offsite.targets.nbd.buffers import new_buffer
-from offsite.targets.nbd.channel import ClientChannel
 
 BUFFER_BYTES = 2 << 20
 _WHOLE_DATA = codec.DATA_HEAD | codec.DONE

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 
 from offsite.errors import OffsiteError, ProtocolError
 from offsite.pools.protocol import OpenImage
+from offsite.targets.common.background import Background, FinishedWork, Workers, error_number
+from offsite.targets.common.buffers import new_buffer
+from offsite.targets.common.channel import ClientChannel, ClientGone
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
-from offsite.targets.nbd.background import Background, FinishedWork, Workers, error_number
-from offsite.targets.nbd.buffers import new_buffer
-from offsite.targets.nbd.channel import ClientChannel, ClientGone
 from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, RequestRefused
 from offsite.targets.nbd.negotiation import Negotiated
 from offsite.targets.nbd.replies import BUFFER_BYTES as REPLIES_BYTES

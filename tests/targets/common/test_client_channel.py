@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from offsite.access.certificates import Authority
-from offsite.targets.nbd import channel as channel_module
-from offsite.targets.nbd.channel import ClientGone, ClientStalled, PlainChannel, TlsChannel
+from offsite.targets.common import channel as channel_module
+from offsite.targets.common.channel import ClientGone, ClientStalled, PlainChannel, TlsChannel
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ import structlog
 
 from offsite.errors import OffsiteError, PoolFull, StateDirectoryFull
 from offsite.pools.protocol import OpenImage
+from offsite.targets.common.memory import Memory
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd.memory import Memory
 
 READERS, FLUSHERS = 8, 4
 OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX = 64, 32 << 20  # for one connection

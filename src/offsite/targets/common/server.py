@@ -24,11 +24,11 @@ from offsite.admission import Admission
 from offsite.clock import Clock, SystemClock
 from offsite.errors import BadParameter, InUse, NoPlace
 from offsite.events import ignore
-from offsite.targets.nbd import identity
-from offsite.targets.nbd.background import Workers
+from offsite.targets.common import identity
+from offsite.targets.common.background import Workers
+from offsite.targets.common.grants import Exports
+from offsite.targets.common.memory import Memory
 from offsite.targets.nbd.connection import ClientConnection, ServingSettings
-from offsite.targets.nbd.exports import Exports
-from offsite.targets.nbd.memory import Memory
 
 Address = tuple[str, int] | Path
 """Host and TCP port (0: any free one), or the path of a Unix socket."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from offsite.access.certificates import Authority
-from offsite.targets.nbd.identity import UNIX, initiator_id, requires_tls
+from offsite.targets.common.identity import UNIX, initiator_id, requires_tls
 
 
 @pytest.mark.parametrize("address", [UNIX, "127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "::ffff:127.0.0.1"])

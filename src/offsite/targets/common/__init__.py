@@ -1,0 +1,1 @@
+"""What all targets stand on: listeners, connections, grants, work in the background, counters."""

@@ -317,7 +317,7 @@ def test_a_defect_in_the_background_is_an_error_and_a_line_in_the_log(bench: Nbd
     with capture_logs() as lines:
         assert client.run(nbd.CMD_FLUSH).error == nbd.EIO
         until(lambda: bool(complaints(lines)))
-    assert [line["event"] for line in complaints(lines)] == ["NBD work in the background failed"]
+    assert [line["event"] for line in complaints(lines)] == ["work of a target in the background failed"]
 
 
 def test_a_defect_in_the_connection_closes_it_with_a_line_in_the_log(bench: NbdBench) -> None:

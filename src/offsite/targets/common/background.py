@@ -9,7 +9,6 @@ that were asked before it began.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections import deque
@@ -21,10 +20,10 @@ from functools import partial
 
 import structlog
 
-from offsite.errors import OffsiteError, PoolFull, StateDirectoryFull
+from offsite.errors import OffsiteError
 from offsite.pools.protocol import OpenImage
+from offsite.targets.common.failure import Failure, failure_of
 from offsite.targets.common.memory import Memory
-from offsite.targets.nbd import constants as nbd
 
 READERS, FLUSHERS = 8, 4
 OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX = 64, 32 << 20  # for one connection
@@ -38,8 +37,8 @@ class Workers:
 
     def __init__(self, memory: Memory | None = None) -> None:
         self.memory = memory or Memory()
-        self._readers = ThreadPoolExecutor(READERS, "nbd-read")
-        self._flushers = ThreadPoolExecutor(FLUSHERS, "nbd-flush")
+        self._readers = ThreadPoolExecutor(READERS, "target-read")
+        self._flushers = ThreadPoolExecutor(FLUSHERS, "target-flush")
 
     def read(self, job: Callable[[], None]) -> None:
         self._readers.submit(job).add_done_callback(_tell_failure)
@@ -55,7 +54,7 @@ class Workers:
 
 def _tell_failure(future: Future[None]) -> None:
     if not future.cancelled() and future.exception() is not None:
-        _log.error("NBD work in the background failed", exc_info=future.exception())
+        _log.error("work of a target in the background failed", exc_info=future.exception())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class FinishedWork:
     """Something that was asked for has ended. `buffer` holds what was read behind `header_bytes` of room."""
 
     cookie: int
-    error: int  # of NBD; 0 is success
+    failure: Failure | None  # none: it succeeded
     sentence: str
     buffer: memoryview | None
     offset: int
@@ -190,28 +189,28 @@ class Background:
 
     def _read(self, cookie: int, offset: int, length: int, header_bytes: int) -> None:
         size = header_bytes + length
-        done = FinishedWork(cookie, nbd.EIO, "internal error", None, offset, length, size)
+        done = FinishedWork(cookie, Failure.INTERNAL, Failure.INTERNAL.value, None, offset, length, size)
         try:
             if not self._closed:
                 buffer = memoryview(bytearray(size))
                 self._read_into(offset, buffer[header_bytes:])
-                done = FinishedWork(cookie, 0, "", buffer, offset, length, size)
+                done = FinishedWork(cookie, None, "", buffer, offset, length, size)
         except (OffsiteError, OSError) as error:
-            done = FinishedWork(cookie, error_number(error), str(error), None, offset, length, size)
+            done = FinishedWork(cookie, failure_of(error), str(error), None, offset, length, size)
         finally:
             self._finish([done])
 
     def _warm(self, cookie: int, offset: int, length: int) -> None:
-        done = FinishedWork(cookie, nbd.EIO, "internal error", None, offset, length)
+        done = FinishedWork(cookie, Failure.INTERNAL, Failure.INTERNAL.value, None, offset, length)
         try:
             buffer = memoryview(bytearray(min(length, WARM_PIECE_BYTES)))
             for at in range(0, length, WARM_PIECE_BYTES):
                 if self._closed:
                     break
                 self._read_into(offset + at, buffer[: length - at])
-            done = FinishedWork(cookie, 0, "", None, offset, length)
+            done = FinishedWork(cookie, None, "", None, offset, length)
         except (OffsiteError, OSError) as error:
-            done = FinishedWork(cookie, error_number(error), str(error), None, offset, length)
+            done = FinishedWork(cookie, failure_of(error), str(error), None, offset, length)
         finally:
             self._finish([done])
 
@@ -230,19 +229,12 @@ class Background:
                 if not cookies or self._closed:
                     self._flush_runs = False
                     return
-            number, sentence = nbd.EIO, "internal error"
+            failure: Failure | None = Failure.INTERNAL
+            sentence = Failure.INTERNAL.value
             try:
                 self._flush()
-                number, sentence = 0, ""
+                failure, sentence = None, ""
             except (OffsiteError, OSError) as error:
-                number, sentence = error_number(error), str(error)
+                failure, sentence = failure_of(error), str(error)
             finally:
-                self._finish([FinishedWork(cookie, number, sentence, None, 0, 0) for cookie in cookies])
-
-
-def error_number(error: OffsiteError | OSError) -> int:
-    """The error of NBD for what a pool raised."""
-    full = isinstance(error, PoolFull | StateDirectoryFull) or (
-        isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    )
-    return nbd.ENOSPC if full else nbd.EIO
+                self._finish([FinishedWork(cookie, failure, sentence, None, 0, 0) for cookie in cookies])

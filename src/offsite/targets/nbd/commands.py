@@ -11,9 +11,10 @@ from itertools import islice
 
 from offsite.errors import OffsiteError
 from offsite.pools.protocol import OpenImage
-from offsite.targets.common.background import Background, error_number
+from offsite.targets.common.background import Background
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
+from offsite.targets.nbd.errors import error_number
 from offsite.targets.nbd.negotiation import Negotiated
 from offsite.targets.nbd.replies import BUFFER_BYTES, Replies
 from offsite.targets.nbd.requests import Request

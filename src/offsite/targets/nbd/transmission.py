@@ -17,12 +17,13 @@ from collections.abc import Iterator
 
 from offsite.errors import OffsiteError, ProtocolError
 from offsite.pools.protocol import OpenImage
-from offsite.targets.common.background import Background, FinishedWork, Workers, error_number
+from offsite.targets.common.background import Background, FinishedWork, Workers
 from offsite.targets.common.buffers import new_buffer
 from offsite.targets.common.channel import ClientChannel, ClientGone
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
 from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, RequestRefused
+from offsite.targets.nbd.errors import NUMBERS, error_number
 from offsite.targets.nbd.negotiation import Negotiated
 from offsite.targets.nbd.replies import BUFFER_BYTES as REPLIES_BYTES
 from offsite.targets.nbd.replies import Replies
@@ -258,8 +259,8 @@ class Transmission:
 
     def _answer(self, done: FinishedWork) -> None:
         replies = self._replies
-        if done.error:
-            replies.put_error(done.cookie, done.error, done.sentence)
+        if done.failure is not None:
+            replies.put_error(done.cookie, NUMBERS[done.failure], done.sentence)
         elif done.buffer is None:
             replies.put_success(done.cookie)
         else:

@@ -15,9 +15,10 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -68,8 +69,11 @@ from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.free_space import mount_point
 from offsite.store.settings import MAXIMUM_NBD_CONNECTIONS, Settings
-from offsite.targets.common.grants import Exports
-from offsite.targets.common.server import Address, NbdServer
+from offsite.targets.common.counters import Counters
+from offsite.targets.common.grants import Grants
+from offsite.targets.common.listeners import Address
+from offsite.targets.common.server import TargetServer
+from offsite.targets.nbd.connection import NbdConnection
 from offsite.ticker import Ticker
 
 API_PORT, NBD_PORT, PEER_PORT = 8443, 10809, 7443
@@ -172,7 +176,10 @@ class Daemon:
         needs = needs_of_all_floors(database)
         replication = self._start_replication(database, pools, needs, authority, identity, users, events)
         certificates = InitiatorCertificates(database)
-        nbd = self._start_nbd(directory.path, pools, maps, authority, replication, settings, events, certificates)
+        grants = Grants(pools, maps, lambda image: not replication.is_secondary(image.id))
+        counters = Counters()
+        targets = (self._nbd(directory.path, grants, authority, settings, events, certificates, counters),)
+        self._start_targets(targets)
         self._check_stop()
         roster = Roster(database, events.report)
         schedules = Schedules(database, settings, roster, events.report, clock)
@@ -188,7 +195,8 @@ class Daemon:
             authority=authority,
             certificates=certificates,
             replication=replication,
-            targets=(nbd,),
+            targets=targets,
+            counters=counters,
             users=users,
             sessions=Sessions(clock, users.current),
             events=events,
@@ -294,27 +302,33 @@ class Daemon:
         self.addresses["peer"] = _joined(self._settings.listen, replication.port)
         return replication
 
-    def _start_nbd(
+    def _start_targets(self, targets: Sequence[TargetServer]) -> None:
+        for target in targets:
+            target.start()
+            self._parts.callback(target.stop, STOP_SECONDS)
+            host, port = next(each for each in target.addresses() if not isinstance(each, Path))
+            self.addresses[target.protocol] = _joined(host, port)
+
+    def _nbd(
         self,
         directory: Path,
-        pools: dict[str, Pool],
-        maps: Maps,
+        grants: Grants,
         authority: Authority,
-        replication: Replication,
         settings: Settings,
         events: EventLog,
         certificates: InitiatorCertificates,
-    ) -> NbdServer:
-        exports = Exports(pools, maps, lambda image: not replication.is_secondary(image.id))
-        admission = Admission("over NBD", lambda: settings.get(MAXIMUM_NBD_CONNECTIONS), events.report, SystemClock())
-        nbd = NbdServer(
-            self._nbd_addresses(directory), exports, authority, admission=admission, certificates=certificates
+        counters: Counters,
+    ) -> TargetServer:
+        maximum = partial(settings.get, MAXIMUM_NBD_CONNECTIONS)
+        return TargetServer(
+            NbdConnection,
+            self._nbd_addresses(directory),
+            grants,
+            authority,
+            counters=counters,
+            admission=Admission("over NBD", maximum, events.report, SystemClock()),
+            certificates=certificates,
         )
-        nbd.start()
-        self._parts.callback(nbd.stop, STOP_SECONDS)
-        host, port = next(each for each in nbd.addresses() if not isinstance(each, Path))
-        self.addresses["nbd"] = _joined(host, port)
-        return nbd
 
     def _nbd_addresses(self, directory: Path) -> list[Address]:
         addresses: list[Address] = [(self._settings.listen, self._settings.nbd_port)]

@@ -40,6 +40,7 @@ from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.settings import Settings
+from offsite.targets.common.counters import Counters
 from offsite.units import MIB
 
 POOL_BYTES = 64 * MIB
@@ -205,6 +206,7 @@ def bench_in(
         certificates=InitiatorCertificates(database),
         replication=replication,
         targets=(target,),
+        counters=Counters(),
         users=users,
         sessions=Sessions(clock, users.current),
         events=events,

@@ -38,6 +38,7 @@ from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
 from offsite.store.database import Database
 from offsite.store.settings import Settings
+from offsite.targets.common.counters import Counters
 from tests.management.management_bench import OpenElsewhere
 from tests.simulation import patching
 from tests.simulation.disk import Disk, disks
@@ -184,6 +185,7 @@ class Machine:
             certificates=InitiatorCertificates(self.database),
             replication=self.replication,
             targets=(OpenElsewhere(),),
+            counters=Counters(),
             users=cast(Any, AnyUser()),
             sessions=cast(Any, None),
             events=cast(Any, self),

@@ -37,6 +37,10 @@ class Map:
     access: Access
     lun: int | None
 
+    @property
+    def is_default(self) -> bool:
+        return self.initiator == _DEFAULT
+
 
 @dataclass(frozen=True, slots=True)
 class Initiator:
@@ -81,19 +85,22 @@ class Maps:
 
     def access(self, image_id: int, initiator: str) -> Granted | None:
         """What `initiator` may do with `image_id`; None: it may not even know of it."""
-        return self.granted(initiator).get(image_id)
+        found = self.granted(initiator).get(image_id)
+        return None if found is None else cast(Granted, found.access)
 
-    def granted(self, initiator: str) -> dict[int, Granted]:
-        """All images that `initiator` may use, by their id. A map of its own goes before the default one."""
+    def granted(self, initiator: str) -> dict[int, Map]:
+        """All images that `initiator` may use: by their id, the map that says so. One of its own goes before the
+        default one."""
         maps = tables.maps
         statement = (
-            select(maps.c.image_id, maps.c.access)
+            select(maps)
             .where(maps.c.initiator.in_((_DEFAULT, initiator)))
             .order_by(maps.c.initiator)  # '' first, so that the initiator's own map overwrites it
         )
         with self._database.read() as connection:
-            found = {row.image_id: row.access for row in connection.execute(statement)}
-        return {image_id: cast(Granted, access) for image_id, access in found.items() if access != "no-access"}
+            rows = connection.execute(statement)
+            found = {row.image_id: Map(row.image_id, row.initiator, row.access, row.lun) for row in rows}
+        return {image_id: each for image_id, each in found.items() if each.access != "no-access"}
 
     def maps(self) -> list[Map]:
         """All maps, by image and initiator, the default map of an image first."""

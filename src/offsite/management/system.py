@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from offsite.pools.groups import Group, Groups
     from offsite.pools.needs import Needs
     from offsite.replication.service import Replication
+    from offsite.targets.common.counters import Counters
 
 CHANGING_WAIT_SECONDS = 60.0
 SIZE_STEP_BYTES = 4096  # sizes are rounded up to it: the sectors of 4 KiB that hosts like best
@@ -85,6 +86,7 @@ class System:
     certificates: InitiatorCertificates
     replication: Replication
     targets: Sequence[Target]
+    counters: Counters  # of all targets
     users: Users
     sessions: Sessions
     events: EventLog

@@ -14,8 +14,10 @@ from offsite.pools.local.open_image import LocalOpenImage
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, ImageInfo
 from offsite.store.database import Database
-from offsite.targets.common.grants import Exports, everything
-from offsite.targets.common.server import Address, NbdServer
+from offsite.targets.common.grants import Grants, everything
+from offsite.targets.common.listeners import Address
+from offsite.targets.common.server import TargetServer
+from offsite.targets.nbd.connection import NbdConnection
 from offsite.units import MIB
 from tests.targets.nbd.nbd_client import RawClient
 
@@ -113,7 +115,7 @@ class NbdBench:
         self.maps = Maps(self.database)
         self.disk = Disk()
         self.socket_path = directory / "nbd.sock"
-        self._servers: list[NbdServer] = []
+        self._servers: list[TargetServer] = []
         self._clients: list[RawClient] = []
 
     def volume(self, name: str = "Sales", size_bytes: int = 8 * MIB, access: Any = "read-write") -> ImageInfo:
@@ -126,13 +128,13 @@ class NbdBench:
         self,
         *addresses: Address,
         authority: Authority | None = None,
-        exportable: Callable[[ImageInfo], bool] = everything,
+        available: Callable[[ImageInfo], bool] = everything,
         **options: Any,
-    ) -> NbdServer:
+    ) -> TargetServer:
         """A started server, on the Unix socket unless told otherwise; its pool's disk is `disk`."""
         faulty: Any = FaultyPool(self.pool, self.disk)
-        exports = Exports({"A": faulty}, self.maps, exportable)
-        server = NbdServer(addresses or (self.socket_path,), exports, authority, **options)
+        grants = Grants({"A": faulty}, self.maps, available)
+        server = TargetServer(NbdConnection, addresses or (self.socket_path,), grants, authority, **options)
         server.start()
         self._servers.append(server)
         return server

@@ -12,30 +12,31 @@ from hypothesis import strategies as st
 
 from offsite.errors import ProtocolError
 from offsite.pools.protocol import ImageInfo, Pool
-from offsite.targets.common.grants import Export
+from offsite.targets.common.connection import TlsMode
+from offsite.targets.common.grants import Grant
 from offsite.targets.nbd import constants as nbd
-from offsite.targets.nbd.negotiation import Negotiation, State, TlsMode, transmission_flags
+from offsite.targets.nbd.negotiation import Negotiation, State, transmission_flags
 
 FIXED = 1
 FIXED_NO_ZEROES = 3
 
 
-def _export(name: str, *, read_only: bool = False) -> Export:
+def _export(name: str, *, read_only: bool = False) -> Grant:
     image = ImageInfo(1, "u", "A", name, "volume", None, 1 << 30, 0.0, 0)
-    return Export(image, cast(Pool, None), read_only)
+    return Grant(image, cast(Pool, None), read_only)
 
 
 @dataclass
 class Shelf:
     """A Lookup of fixed exports."""
 
-    exports: list[Export]
+    exports: list[Grant]
     full: str = ""
 
-    def visible(self) -> list[Export]:
+    def visible(self) -> list[Grant]:
         return self.exports
 
-    def find(self, name: str) -> Export | None:
+    def find(self, name: str) -> Grant | None:
         return next((export for export in self.exports if export.name == name), None)
 
     def refusal(self) -> str:

@@ -21,8 +21,9 @@ from offsite.clock import SystemClock
 from offsite.errors import BadParameter, InUse, OffsiteError
 from offsite.events import ignore
 from offsite.pools.protocol import Create, Kind, Rename
-from offsite.targets.common.server import NbdServer
+from offsite.targets.common.server import TargetServer
 from offsite.targets.nbd import constants as nbd
+from offsite.targets.nbd.connection import NbdConnection
 from offsite.units import MIB
 from tests.targets.nbd.nbd_bench import NbdBench, complaints, until
 from tests.targets.nbd.nbd_client import RawClient
@@ -30,7 +31,7 @@ from tests.targets.nbd.nbd_client import RawClient
 LOOPBACK = ("127.0.0.1", 0)
 
 
-def tcp_address(server: NbdServer) -> tuple[str, int]:
+def tcp_address(server: TargetServer) -> tuple[str, int]:
     (address,) = (each for each in server.addresses() if not isinstance(each, Path))
     return address
 
@@ -51,7 +52,7 @@ def test_only_what_is_mapped_is_listed_and_opened(bench: NbdBench) -> None:
             bench.maps.map(image.id, "tls:them", "read-write")
         elif name != "nobodys":
             bench.maps.map(image.id, "nbd:unix", "read-write")
-    bench.serve(exportable=lambda image: image.name != "kept back")
+    bench.serve(available=lambda image: image.name != "kept back")
     client = bench.connect()
     client.greet()
     assert names(client) == ["mine"]
@@ -145,7 +146,7 @@ def test_a_volume_unmapped_while_it_is_being_opened_is_not_opened(bench: NbdBenc
     """Unmapped after it was found, and before `recheck` could have found the connection by its export."""
     bench.volume()
     looks = iter([True, False])
-    server = bench.serve(exportable=lambda _image: next(looks))
+    server = bench.serve(available=lambda _image: next(looks))
     client = bench.connect()
     with capture_logs() as lines:
         with pytest.raises(ConnectionError):
@@ -430,7 +431,7 @@ def test_stop_keeps_its_deadline_when_the_disk_is_dead(bench: NbdBench) -> None:
 
 
 def test_stop_before_start_and_twice_is_harmless(bench: NbdBench) -> None:
-    server = NbdServer([LOOPBACK], object(), None)  # type: ignore[arg-type]
+    server = TargetServer(NbdConnection, [LOOPBACK], object(), None)  # type: ignore[arg-type]
     server.stop(1)
     started = bench.serve()
     started.stop(1)

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from offsite.access.certificates import Authority
 from offsite.access.initiator_certificates import InitiatorCertificates
 from offsite.targets.common import identity
-from offsite.targets.common.server import NbdServer
+from offsite.targets.common.server import TargetServer
 from offsite.targets.nbd import constants as nbd
 from offsite.units import MIB
 from tests.targets.nbd.nbd_bench import NbdBench, complaints, until
@@ -31,7 +31,7 @@ def authority(bench: NbdBench) -> Authority:
     return Authority(bench.directory / "keys", "London", ["127.0.0.1"])
 
 
-def tcp_address(server: NbdServer) -> tuple[str, int]:
+def tcp_address(server: TargetServer) -> tuple[str, int]:
     (address,) = (each for each in server.addresses() if not isinstance(each, Path))
     return address
 
@@ -235,12 +235,12 @@ def test_a_connection_in_its_tls_handshake_can_be_cut(
 # -- the clients that people use -------------------------------------------------------------------------------
 
 
-def uri(server: NbdServer, directory: Path) -> str:
+def uri(server: TargetServer, directory: Path) -> str:
     host, port = tcp_address(server)
     return f"nbds://{host}:{port}/Sales?tls-certificates={directory}"
 
 
-def qemu_arguments(server: NbdServer, directory: Path) -> list[str]:
+def qemu_arguments(server: TargetServer, directory: Path) -> list[str]:
     host, port = tcp_address(server)
     return [
         "--object",

@@ -3,7 +3,7 @@
     connection thread ── read(…), flush(…) ──▶ threads shared by the server ──▶ Completions ──▶ connection thread
 
 Only the connection's thread touches its socket, so results come back by a queue, and an eventfd that can be
-polled beside the socket. A connection's flushes are collected: one runs at a time, and it stands for all
+polled beside the socket. A connection's flushes of a pool are collected: one runs at a time, and it stands for all
 that were asked before it began.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,13 +22,16 @@ from functools import partial
 import structlog
 
 from offsite.errors import OffsiteError
-from offsite.pools.protocol import OpenImage
+from offsite.pools.protocol import Pool
 from offsite.targets.common.failure import Failure, failure_of
+from offsite.targets.common.grants import Grant
 from offsite.targets.common.memory import Memory
 
 READERS, FLUSHERS = 8, 4
 OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX = 64, 32 << 20  # for one connection
 WARM_PIECE_BYTES = 1 << 20
+
+_DEFECT: tuple[Failure | None, str, None] = (Failure.INTERNAL, Failure.INTERNAL.value, None)
 
 _log = structlog.get_logger(__name__)
 
@@ -67,15 +71,15 @@ class FinishedWork:
     buffer: memoryview | None
     offset: int
     size_bytes: int
+    asked_at: float  # by time.perf_counter()
     memory_bytes: int = 0  # of the budget; to be given back
+    written_bytes: int = 0  # by the write that is flushed
 
 
 class Background:
     """What one connection has asked for. All methods but those that run in workers are its own thread's."""
 
-    def __init__(
-        self, workers: Workers, holder: str, open_image: Callable[[], OpenImage], flush: Callable[[], None]
-    ) -> None:
+    def __init__(self, workers: Workers, holder: str) -> None:
         """`holder` is who takes turns with others when memory is short."""
         self.outstanding = 0
         self.outstanding_bytes = 0
@@ -85,19 +89,16 @@ class Background:
         self._holder = holder
         self._held_bytes = 0  # of memory, by what has been started and not given back
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()  # reads that memory is not there for
-        self._open_image = open_image
-        self._flush = flush
         self._lock = threading.Lock()
         self._done: list[FinishedWork] = []
-        self._flushes: list[int] = []  # cookies that wait for a flush to begin
-        self._flush_runs = False
+        self._flushes: dict[Pool, list[_Flush]] = {}  # those that wait, of each pool of which a flush runs
         self._closed = False
 
-    def read(self, cookie: int, offset: int, length: int, header_bytes: int) -> None:
+    def read(self, grant: Grant, cookie: int, offset: int, length: int, header_bytes: int) -> None:
         """Reads into a new buffer, with `header_bytes` of room before the data; when there is memory for it."""
         self._begin(length)
         size = header_bytes + length
-        job = partial(self._read, cookie, offset, length, header_bytes)
+        job = partial(self._read, grant, cookie, offset, length, header_bytes, time.perf_counter())
         if not self._waiting and self._memory.take_now(size):
             self._start(size, job)
         else:
@@ -134,20 +135,22 @@ class Background:
         self._held_bytes -= done.memory_bytes
         self._memory.give(done.memory_bytes)
 
-    def warm(self, cookie: int, offset: int, length: int) -> None:
+    def warm(self, grant: Grant, cookie: int, offset: int, length: int) -> None:
         """Reads for the page cache's sake."""
         self._begin(length)
-        self._workers.read(partial(self._warm, cookie, offset, length))
+        self._workers.read(partial(self._warm, grant, cookie, offset, length, time.perf_counter()))
 
-    def flush(self, cookie: int) -> None:
-        """Makes durable all that has been written so far."""
+    def flush(self, grant: Grant, cookie: int, written_bytes: int = 0) -> None:
+        """Makes durable all that has been written so far, `written_bytes` of it by this very request."""
+        flush = _Flush(cookie, written_bytes, time.perf_counter())
         self._begin(0)
         with self._lock:
-            self._flushes.append(cookie)
-            if self._flush_runs:
+            waiting = self._flushes.get(grant.pool)
+            if waiting is not None:
+                waiting.append(flush)
                 return
-            self._flush_runs = True
-        self._workers.flush(self._run_flushes)
+            self._flushes[grant.pool] = [flush]
+        self._workers.flush(partial(self._run_flushes, grant.pool))
 
     def take_done(self) -> list[FinishedWork]:
         """What has ended since the last call. Does not wait: `wakeup` becomes readable when there is some."""
@@ -187,54 +190,69 @@ class Background:
         for each in done:
             self._memory.give(each.memory_bytes)
 
-    def _read(self, cookie: int, offset: int, length: int, header_bytes: int) -> None:
+    def _read(self, grant: Grant, cookie: int, offset: int, length: int, header_bytes: int, asked_at: float) -> None:
         size = header_bytes + length
-        done = FinishedWork(cookie, Failure.INTERNAL, Failure.INTERNAL.value, None, offset, length, size)
+        done = partial(FinishedWork, cookie, offset=offset, size_bytes=length, asked_at=asked_at, memory_bytes=size)
+        outcome = done(*_DEFECT)
         try:
             if not self._closed:
                 buffer = memoryview(bytearray(size))
-                self._read_into(offset, buffer[header_bytes:])
-                done = FinishedWork(cookie, None, "", buffer, offset, length, size)
+                _read_into(grant, offset, buffer[header_bytes:])
+                outcome = done(None, "", buffer)
         except (OffsiteError, OSError) as error:
-            done = FinishedWork(cookie, failure_of(error), str(error), None, offset, length, size)
+            outcome = done(failure_of(error), str(error), None)
         finally:
-            self._finish([done])
+            self._finish([outcome])
 
-    def _warm(self, cookie: int, offset: int, length: int) -> None:
-        done = FinishedWork(cookie, Failure.INTERNAL, Failure.INTERNAL.value, None, offset, length)
+    def _warm(self, grant: Grant, cookie: int, offset: int, length: int, asked_at: float) -> None:
+        done = partial(FinishedWork, cookie, offset=offset, size_bytes=length, asked_at=asked_at)
+        outcome = done(*_DEFECT)
         try:
             buffer = memoryview(bytearray(min(length, WARM_PIECE_BYTES)))
             for at in range(0, length, WARM_PIECE_BYTES):
                 if self._closed:
                     break
-                self._read_into(offset + at, buffer[: length - at])
-            done = FinishedWork(cookie, None, "", None, offset, length)
+                _read_into(grant, offset + at, buffer[: length - at])
+            outcome = done(None, "", None)
         except (OffsiteError, OSError) as error:
-            done = FinishedWork(cookie, failure_of(error), str(error), None, offset, length)
+            outcome = done(failure_of(error), str(error), None)
         finally:
-            self._finish([done])
+            self._finish([outcome])
 
-    def _read_into(self, offset: int, buffer: memoryview) -> None:
-        with closing(self._open_image()) as image:
-            image.begin()
-            try:
-                image.read(offset, buffer)
-            finally:
-                image.end()
-
-    def _run_flushes(self) -> None:
+    def _run_flushes(self, pool: Pool) -> None:
         while True:
             with self._lock:
-                cookies, self._flushes = self._flushes, []
-                if not cookies or self._closed:
-                    self._flush_runs = False
+                flushes = self._flushes[pool]
+                if not flushes or self._closed:
+                    del self._flushes[pool]
                     return
-            failure: Failure | None = Failure.INTERNAL
-            sentence = Failure.INTERNAL.value
+                self._flushes[pool] = []
+            outcome = _DEFECT
             try:
-                self._flush()
-                failure, sentence = None, ""
+                pool.flush()
+                outcome = None, "", None
             except (OffsiteError, OSError) as error:
-                failure, sentence = failure_of(error), str(error)
+                outcome = failure_of(error), str(error), None
             finally:
-                self._finish([FinishedWork(cookie, failure, sentence, None, 0, 0) for cookie in cookies])
+                self._finish([each.finished(*outcome) for each in flushes])
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    cookie: int
+    written_bytes: int
+    asked_at: float
+
+    def finished(self, failure: Failure | None, sentence: str, buffer: None) -> FinishedWork:
+        return FinishedWork(
+            self.cookie, failure, sentence, buffer, 0, 0, self.asked_at, written_bytes=self.written_bytes
+        )
+
+
+def _read_into(grant: Grant, offset: int, buffer: memoryview) -> None:
+    with closing(grant.pool.open(grant.image.id)) as image:
+        image.begin()
+        try:
+            image.read(offset, buffer)
+        finally:
+            image.end()

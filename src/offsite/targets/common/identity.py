@@ -1,5 +1,8 @@
 """Who a connection comes from, and whether it must be encrypted.
 
+Initiators have ids of several kinds, which their beginning tells: `tls:NAME` is what a certificate proves; each target
+has a beginning of its own for those that come without one, as `nbd:ADDRESS`. No client can choose one of another kind.
+
 A Unix socket and loopback stay on this machine, so they may do without TLS. From anywhere else TLS is
 required, with a client certificate of this system's authority: an address proves nothing on a network.
 """
@@ -12,9 +15,13 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from offsite.admission import LOCAL
+from offsite.errors import NotAllowed
+from offsite.escaping import shown
 
 UNIX = LOCAL
 """In place of the address of a client of a Unix socket."""
+
+CERTIFICATE_PREFIX = "tls:"
 
 
 def requires_tls(client_address: str) -> bool:
@@ -26,10 +33,22 @@ def requires_tls(client_address: str) -> bool:
     return not (mapped or address).is_loopback
 
 
-def initiator_id(client_address: str, certificate_der: bytes | None) -> str:
-    """`tls:NAME` of a verified client certificate, else `nbd:ADDRESS`."""
-    if certificate_der is not None:
-        subject = x509.load_der_x509_certificate(certificate_der).subject
-        for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME):
-            return f"tls:{name.value!s}"
-    return f"nbd:{client_address}"
+def of_certificate(certificate_der: bytes | None) -> str | None:
+    """`tls:NAME` of a verified client certificate; None without one, or without a name in it."""
+    if certificate_der is None:
+        return None
+    subject = x509.load_der_x509_certificate(certificate_der).subject
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return f"{CERTIFICATE_PREFIX}{names[0].value!s}" if names else None
+
+
+def is_proven(initiator: str) -> bool:
+    """Whether a certificate says so, and not the client or its address alone."""
+    return initiator.startswith(CERTIFICATE_PREFIX)
+
+
+def checked_claim(initiator: str, prefix: str) -> str:
+    """The id that a client gives itself, which has to be of its target's own kind. Raises NotAllowed."""
+    if not initiator.startswith(prefix) or initiator == prefix:
+        raise NotAllowed(f"initiator {shown(initiator)} does not begin with {prefix}")
+    return initiator

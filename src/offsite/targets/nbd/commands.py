@@ -12,6 +12,7 @@ from itertools import islice
 from offsite.errors import OffsiteError
 from offsite.pools.protocol import OpenImage
 from offsite.targets.common.background import Background
+from offsite.targets.common.counters import Activity
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
 from offsite.targets.nbd.errors import error_number
@@ -47,12 +48,15 @@ class RequestRefused(Exception):
 class Commands:
     """What one connection's requests do. Only for its thread."""
 
-    def __init__(self, image: OpenImage, outcome: Negotiated, replies: Replies, background: Background) -> None:
+    def __init__(
+        self, image: OpenImage, outcome: Negotiated, replies: Replies, background: Background, activity: Activity
+    ) -> None:
         self._image = image
         self._export = outcome.export
         self._allocation_id = outcome.allocation_id
         self._replies = replies
         self._background = background
+        self._activity = activity
 
     def size(self) -> int:
         """Bytes that a request may reach: what the client was told, unless the image has shrunk since."""
@@ -67,15 +71,17 @@ class Commands:
             if kind == nbd.CMD_READ:
                 self._read(cookie, offset, length, flags)
             elif kind == nbd.CMD_FLUSH:
-                self._background.flush(cookie)
+                self._background.flush(self._export, cookie)
             elif kind == nbd.CMD_CACHE:
-                self._background.warm(cookie, offset, length)
+                self._background.warm(self._export, cookie, offset, length)
             elif kind == nbd.CMD_BLOCK_STATUS:
                 self._block_status(cookie, offset, length, flags)
             else:
                 if kind == nbd.CMD_WRITE:
                     self.write(offset, payload)
-                elif kind == nbd.CMD_TRIM:
+                    self.acknowledge_written(cookie, flags, length)
+                    return
+                if kind == nbd.CMD_TRIM:
                     self._discard(offset, length)
                 else:
                     self._write_zeroes(offset, length, flags)
@@ -117,18 +123,20 @@ class Commands:
 
     def _read_in_pieces(self, cookie: int, offset: int, length: int) -> None:
         """Each piece is a chunk of the structured reply, and leaves as soon as it is there."""
-        replies, end, header_bytes = self._replies, offset + length, codec.DATA_CHUNK_BYTES
+        replies, end, header_bytes, activity = self._replies, offset + length, codec.DATA_CHUNK_BYTES, self._activity
         while offset < end:
             piece = min(READ_PIECE_BYTES, end - offset)
             room = replies.room(header_bytes + piece)
             if not self._read_nowait(offset, room[header_bytes : header_bytes + piece]):
-                self._background.read(cookie, offset, end - offset, header_bytes)
+                self._background.read(self._export, cookie, offset, end - offset, header_bytes)
                 return
             head = codec.DATA_HEAD | (codec.DONE if offset + piece == end else 0)
             codec.DATA_CHUNK.pack_into(room, 0, head, cookie, piece + 8, offset)
             replies.add(header_bytes + piece)
             replies.send()
             offset += piece
+            activity.read_bytes += piece
+        activity.batch_reads += 1
 
     def _read_whole(self, cookie: int, offset: int, length: int) -> None:
         """Without structured replies, or when they must not be fragmented, nothing may be sent before all of
@@ -137,14 +145,17 @@ class Commands:
         header_bytes = replies.header_bytes
         size = header_bytes + length
         if size > BUFFER_BYTES:
-            self._background.read(cookie, offset, length, header_bytes)  # also when it need not wait: it needs memory
+            # Also when it need not wait: it needs memory.
+            self._background.read(self._export, cookie, offset, length, header_bytes)
             return
         room = replies.room(size)
         if not self._read_nowait(offset, room[header_bytes:size]):
-            self._background.read(cookie, offset, length, header_bytes)
+            self._background.read(self._export, cookie, offset, length, header_bytes)
             return
         replies.write_read_header(room, cookie, offset, length)
         replies.add(size)
+        self._activity.batch_reads += 1
+        self._activity.read_bytes += length
 
     def _read_nowait(self, offset: int, buffer: memoryview) -> bool:
         self._image.begin()
@@ -176,11 +187,15 @@ class Commands:
         finally:
             self._image.end()
 
-    def acknowledge_written(self, cookie: int, flags: int) -> None:
+    def acknowledge_written(self, cookie: int, flags: int, written_bytes: int = 0) -> None:
+        """`written_bytes` are those of a write: discards and zeroes count as none."""
         if flags & nbd.CMD_FLAG_FUA:
-            self._background.flush(cookie)
-        else:
-            self._replies.put_success(cookie)
+            self._background.flush(self._export, cookie, written_bytes)
+            return
+        self._replies.put_success(cookie)
+        if written_bytes:
+            self._activity.batch_writes += 1
+            self._activity.written_bytes += written_bytes
 
     def _discard(self, offset: int, length: int) -> None:
         for at, piece in _pieces(offset, length, DISCARD_PIECE_BYTES):

@@ -18,15 +18,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 from offsite.errors import ProtocolError
-from offsite.targets.common.grants import Export
+from offsite.targets.common.connection import TlsMode
+from offsite.targets.common.grants import Grant
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import options
 from offsite.targets.nbd.options import HandshakeOption, InvalidOption
-
-TlsMode = Literal["off", "offered", "required"]
 
 _ALLOCATION_ID = 1  # of base:allocation; the specification leaves the number to us
 
@@ -42,9 +41,9 @@ class State(Enum):
 class Lookup(Protocol):
     """The exports as one initiator sees them."""
 
-    def visible(self) -> list[Export]: ...
+    def visible(self) -> list[Grant]: ...
 
-    def find(self, name: str) -> Export | None: ...
+    def find(self, name: str) -> Grant | None: ...
 
     def refusal(self) -> str:
         """Why the initiator may not have a connection more; empty if it may, and then this is counted as one."""
@@ -55,7 +54,7 @@ class Lookup(Protocol):
 class Negotiated:
     """What was agreed on."""
 
-    export: Export
+    export: Grant
     structured_replies: bool
     allocation_id: int | None  # of the context base:allocation, if it was selected
 
@@ -198,7 +197,7 @@ class Negotiation:
         reply = options.meta_context_reply(option.number, identity, nbd.BASE_ALLOCATION) if found else b""
         return reply + options.reply(option.number, nbd.REP_ACK)
 
-    def _choose(self, export: Export) -> int:
+    def _choose(self, export: Grant) -> int:
         """Ends the negotiation with `export`; returns its transmission flags."""
         context = _ALLOCATION_ID if self._context_name == export.name else None
         self.outcome = Negotiated(export, self._structured, context)
@@ -215,7 +214,7 @@ class Negotiation:
     }
 
 
-def transmission_flags(export: Export, *, structured_replies: bool) -> int:
+def transmission_flags(export: Grant, *, structured_replies: bool) -> int:
     """Section "Transmission flags". A flush is for the whole pool, so several connections are safe."""
     flags = nbd.FLAG_HAS_FLAGS | nbd.FLAG_SEND_FLUSH | nbd.FLAG_SEND_FUA | nbd.FLAG_CAN_MULTI_CONN
     flags |= nbd.FLAG_SEND_CACHE | nbd.FLAG_SEND_TRIM | nbd.FLAG_SEND_WRITE_ZEROES | nbd.FLAG_SEND_FAST_ZERO

@@ -12,6 +12,7 @@ to: a read that is not in the page cache, and a flush, run in the background.
 from __future__ import annotations
 
 import select
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from offsite.pools.protocol import OpenImage
 from offsite.targets.common.background import Background, FinishedWork, Workers
 from offsite.targets.common.buffers import new_buffer
 from offsite.targets.common.channel import ClientChannel, ClientGone
+from offsite.targets.common.counters import Activity
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
 from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, RequestRefused
@@ -40,15 +42,18 @@ _WHOLE_DATA = codec.DATA_HEAD | codec.DONE
 
 
 class Transmission:
-    def __init__(self, channel: ClientChannel, outcome: Negotiated, workers: Workers, holder: str) -> None:
-        export = outcome.export
+    def __init__(
+        self, channel: ClientChannel, outcome: Negotiated, workers: Workers, holder: str, activity: Activity
+    ) -> None:
+        self._export = export = outcome.export
+        self._activity = activity
         self._channel = channel
         self._read_only = export.read_only
         self._image: OpenImage = export.pool.open(export.image.id)
         self._replies = Replies(channel, structured=outcome.structured_replies)
-        self._background = Background(workers, holder, lambda: export.pool.open(export.image.id), export.pool.flush)
+        self._background = Background(workers, holder)
         channel.is_hurried = self._background.is_hurried
-        self._commands = Commands(self._image, outcome, self._replies, self._background)
+        self._commands = Commands(self._image, outcome, self._replies, self._background, activity)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._poll.register(self._background.wakeup, select.POLLIN)
@@ -58,6 +63,7 @@ class Transmission:
         self._wakeup_poll.register(self._background.wakeup, select.POLLIN)
 
         self._buffer = new_buffer(BUFFER_BYTES)
+        self._received_at = time.perf_counter()  # the batch that is under way
         self._at = 0  # where in it the requests begin that have not been carried out
         self._paused = False  # plain requests stopped for want of room, or at a failure
         self._failed: tuple[int, OffsiteError | OSError] | None = None  # cookie of a plain request, and why
@@ -74,6 +80,7 @@ class Transmission:
                 self._at = start
                 self._execute(iter(requests))
                 self._replies.send()
+                self._activity.end_batch(time.perf_counter() - self._received_at)
                 if self._ended:
                     break
                 if stop < end:
@@ -81,6 +88,7 @@ class Transmission:
                     continue  # what follows may be no request, or a write whose payload is on its way
             start, end = self._prepare_for_more(stop, end)
             received = self._receive(buffer[end:])
+            self._received_at = time.perf_counter()
             if not received:
                 break
             end += received
@@ -95,6 +103,7 @@ class Transmission:
         if partial is not None and partial[3] > WRITE_PIECE_BYTES:
             self._write_long(partial, start + REQUEST_BYTES, end)
             self._replies.send()
+            self._activity.end_batch(time.perf_counter() - self._received_at)
             return 0, 0
         if BUFFER_BYTES - end < WRITE_PIECE_BYTES + REQUEST_BYTES:
             buffer[: end - start] = buffer[start:end]
@@ -155,6 +164,7 @@ class Transmission:
         background, and behind a request that failed, which is left in `_failed`.
         """
         image, replies, background, buffer = self._image, self._replies, self._background, self._buffer
+        export, reads, writes, written_bytes = self._export, 0, 0, 0
         read_nowait, write = image.read_nowait, image.write
         out, filled, at = replies.buffer, replies.filled, self._at
         structured, header_bytes = replies.structured, replies.header_bytes
@@ -175,8 +185,9 @@ class Transmission:
                         else:
                             pack_simple(out, filled, codec.SIMPLE_HEAD, cookie)
                         filled = stop
+                        reads += 1
                     else:
-                        background.read(cookie, offset, length, header_bytes)
+                        background.read(export, cookie, offset, length, header_bytes)
                         if background.is_overloaded():
                             break
                 elif head == codec.PLAIN_WRITE and offset + length <= write_size:
@@ -185,6 +196,8 @@ class Transmission:
                     write(offset, buffer[payload:at])
                     pack_simple(out, filled, codec.SIMPLE_HEAD, cookie)
                     filled += SIMPLE_REPLY_BYTES
+                    writes += 1
+                    written_bytes += length
                 else:
                     other = request
                     break
@@ -194,6 +207,11 @@ class Transmission:
                 self._paused = False
         except (OffsiteError, OSError) as error:
             self._failed = cookie, error
+        activity = self._activity
+        activity.batch_reads += reads
+        activity.read_bytes += filled - replies.filled - reads * header_bytes - writes * SIMPLE_REPLY_BYTES
+        activity.batch_writes += writes
+        activity.written_bytes += written_bytes
         self._at = at
         replies.filled = filled
         return other
@@ -210,7 +228,8 @@ class Transmission:
 
     def _write_long(self, request: Request, start: int, end: int) -> None:
         """Takes a payload as it comes, of which buffer[start:end] is the beginning."""
-        head, cookie, offset, remaining = request
+        head, cookie, offset, length = request
+        remaining = length
         _, flags = codec.command(head)
         buffer, refusal = self._buffer, None
         try:
@@ -235,7 +254,7 @@ class Transmission:
                     raise ProtocolError(f"the client disconnected {remaining - have} bytes before a write's end")
                 start, end = 0, have + received
         if refusal is None:
-            self._commands.acknowledge_written(cookie, flags)
+            self._commands.acknowledge_written(cookie, flags, length)
         else:
             self._replies.put_error(cookie, *refusal)
 
@@ -258,12 +277,15 @@ class Transmission:
         return bool(self._gone_poll.poll(0))
 
     def _answer(self, done: FinishedWork) -> None:
-        replies = self._replies
+        replies, seconds = self._replies, time.perf_counter() - done.asked_at
         if done.failure is not None:
             replies.put_error(done.cookie, NUMBERS[done.failure], done.sentence)
         elif done.buffer is None:
             replies.put_success(done.cookie)
+            if done.written_bytes:
+                self._activity.add_write(done.written_bytes, seconds)
         else:
+            self._activity.add_read(done.size_bytes, seconds)
             replies.write_read_header(done.buffer, done.cookie, done.offset, done.size_bytes)
             replies.put(done.buffer)
 

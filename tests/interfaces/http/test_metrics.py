@@ -25,6 +25,7 @@ from offsite.interfaces.http import metrics
 from offsite.replication.peers.peers import Peers
 from offsite.replication.records.tables import runs as runs_table
 from offsite.replication.transfer.progress import RunProgress
+from offsite.targets.common.counters import Port
 from tests.interfaces.live_system import PASSWORD, LiveSystem, running
 from tests.management.management_bench import PASSWORD as BENCH_PASSWORD
 from tests.management.management_bench import Bench, bench_in
@@ -133,6 +134,28 @@ def test_pools_events_and_the_build(bench: Bench) -> None:
     assert value(found, "offsite_events_total", severity="error") == 0
     assert value(found, "offsite_build_info", version=__version__, system="London") == 1
     assert value(found, "offsite_start_timestamp_seconds") == bench.system.started_at
+
+
+def test_what_hosts_do_by_volume_and_by_port(bench: Bench) -> None:
+    """Also what ended connections did; a volume that no host has used, or that is deleted, has no metrics."""
+    for name in ("Sales", "Unused", "Doomed"):
+        bench.do(f"create volume pool A size 8MiB {name}")
+    counters, port = bench.system.counters, Port("nbd", "127.0.0.1:10809")
+    with counters.counting(bench.system.image("Doomed").image.uuid, "nbd:unix", port) as doomed:
+        doomed.add_write(1, 1.0)
+    with counters.counting(bench.system.image("Sales").image.uuid, "nbd:unix", port) as activity:
+        activity.add_read(4096, 0.5)
+        activity.add_write(512, 0.25)
+        bench.do("delete volumes Doomed")
+        found = samples(bench)
+    for metric, expected in (
+        ("read_bytes", 4096), ("read_seconds", 0.5), ("reads", 1), ("write_seconds", 0.25), ("writes", 1),
+        ("written_bytes", 512),
+    ):  # fmt: skip
+        assert value(found, f"offsite_volume_{metric}_total") == expected, "one volume only has it"
+        assert value(found, f"offsite_volume_{metric}_total", pool="A", volume="Sales") == expected
+    assert value(found, "offsite_port_writes_total", protocol="nbd", address="127.0.0.1:10809") == 2
+    assert value(found, "offsite_port_write_seconds_total", protocol="nbd") == 1.25
 
 
 def test_messages_of_notices_are_counted(bench: Bench) -> None:

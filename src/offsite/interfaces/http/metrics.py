@@ -22,6 +22,7 @@ from offsite.replication.records.run_counts import run_counts
 from offsite.replication.sets.status import Status
 from offsite.replication.sets.view import SetInfo
 from offsite.replication.transfer.progress import RunProgress
+from offsite.targets.common.counters import Totals
 
 RESULTS = ("success", "failed", "aborted", "dropped")
 _PEERS_AT_ONCE = 16
@@ -49,6 +50,7 @@ class _SystemCollector(Collector):
         yield InfoMetricFamily("offsite_build", "Version and name.", {"version": __version__, "system": system.name})
         yield GaugeMetricFamily("offsite_start_timestamp_seconds", "When the system was started.", system.started_at)
         yield from _pools(system)
+        yield from _hosts(system)
         yield from _events(system)
         yield from _notices(system)
         yield from _peers(system)  # before the sets: now it is known who is there
@@ -71,6 +73,30 @@ def _pools(system: System) -> Iterator[Metric]:
         allocated.add_metric([pool.name], capacity.allocated_bytes)
         provisioned.add_metric([pool.name], capacity.provisioned_bytes)
     yield from (size, allocated, available, provisioned, health)
+
+
+def _hosts(system: System) -> Iterator[Metric]:
+    """What hosts do: with the volumes that are there and that any of them has used, and at the ports."""
+    volumes, ports = system.counters.volumes(), system.counters.ports()
+    images = [each.image for each in system.images() if each.image.uuid in volumes]
+    for name, help, value in _OF_HOSTS:
+        of_volumes = CounterMetricFamily(f"offsite_volume_{name}", f"{help}, by volume.", labels=["pool", "volume"])
+        for image in images:
+            of_volumes.add_metric([image.pool, image.name], value(volumes[image.uuid]))
+        of_ports = CounterMetricFamily(f"offsite_port_{name}", f"{help}, by port.", labels=["protocol", "address"])
+        for port, totals in ports.items():
+            of_ports.add_metric([port.protocol, port.address], value(totals))
+        yield from (of_volumes, of_ports)
+
+
+_OF_HOSTS: tuple[tuple[str, str, Callable[[Totals], float]], ...] = (
+    ("reads", "Reads of hosts", lambda totals: totals.reads),
+    ("read_bytes", "Bytes that hosts read", lambda totals: totals.read_bytes),
+    ("read_seconds", "Time that reads took, of all added up", lambda totals: totals.read_seconds),
+    ("writes", "Writes of hosts", lambda totals: totals.writes),
+    ("written_bytes", "Bytes that hosts wrote", lambda totals: totals.written_bytes),
+    ("write_seconds", "Time that writes took, of all added up", lambda totals: totals.write_seconds),
+)
 
 
 def _events(system: System) -> Iterator[Metric]:

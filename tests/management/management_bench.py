@@ -54,6 +54,8 @@ MONITOR = User("otto", Role.MONITOR)
 class OpenElsewhere:
     """A target whose connections a test makes up; it notes what commands want of it."""
 
+    id_prefix = "nbd:"
+
     def __init__(self) -> None:
         self.open: list[tuple[str, str]] = []
         self.disconnected: list[int] = []

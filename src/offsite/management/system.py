@@ -49,6 +49,8 @@ SIZE_STEP_BYTES = 4096  # sizes are rounded up to it: the sectors of 4 KiB that 
 class Target(Protocol):
     """What serves volumes to hosts, as far as commands have to do with it."""
 
+    id_prefix: str  # what the ids of its initiators begin with that come without a certificate: "nbd:"
+
     def disconnect(self, image_id: int, timeout_seconds: float = ...) -> int:
         """Ends all connections to an image; returns how many are left when the time is over."""
         ...

@@ -9,8 +9,9 @@ from offsite.access.maps import Access
 from offsite.errors import BadParameter, InitiatorNotFound
 from offsite.escaping import shown
 from offsite.management.system import System
+from offsite.targets.common.identity import CERTIFICATE_PREFIX
 
-ID_PREFIXES = ("tls:", "nbd:", "iqn.")
+_ISCSI_PREFIX = "iqn."  # taken beforehand: no target serves it yet
 
 
 def resolve_initiators(system: System, names: Sequence[str] | None) -> list[str | None]:
@@ -24,13 +25,14 @@ def resolve_initiators(system: System, names: Sequence[str] | None) -> list[str 
     known = system.maps.initiators()
     ids = {each.id for each in known}
     nicknames = {each.nickname: each.id for each in known if each.nickname}
-    return [_resolve(name, ids, nicknames) for name in names]
+    prefixes = (CERTIFICATE_PREFIX, *(target.id_prefix for target in system.targets), _ISCSI_PREFIX)
+    return [_resolve(name, ids, nicknames, prefixes) for name in names]
 
 
-def _resolve(name: str, ids: set[str], nicknames: dict[str, str]) -> str:
+def _resolve(name: str, ids: set[str], nicknames: dict[str, str], prefixes: Sequence[str]) -> str:
     if name in nicknames:
         return nicknames[name]
-    if name in ids or (name.startswith(ID_PREFIXES) and len(name) > len(ID_PREFIXES[0])):
+    if name in ids or any(name.startswith(prefix) and name != prefix for prefix in prefixes):
         return name
     raise InitiatorNotFound(
         f"initiator {shown(name)} does not exist; give a nickname or an id of `show initiators`, or tls:NAME or "

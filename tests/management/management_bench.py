@@ -57,7 +57,7 @@ class OpenElsewhere:
     id_prefix = "nbd:"
 
     def __init__(self) -> None:
-        self.open: list[tuple[str, str]] = []
+        self.open: list[tuple[str, int]] = []
         self.disconnected: list[int] = []
         self.rechecks = 0
 
@@ -71,7 +71,7 @@ class OpenElsewhere:
         self.rechecks += 1
         return 0
 
-    def connections(self) -> list[tuple[str, str]]:
+    def connections(self) -> list[tuple[str, int]]:
         return self.open
 
 

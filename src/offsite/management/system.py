@@ -59,8 +59,8 @@ class Target(Protocol):
         """Ends all connections that the maps do not allow any more, or whose certificate was revoked."""
         ...
 
-    def connections(self) -> list[tuple[str, str]]:
-        """Initiator and name of the volume of every connection."""
+    def connections(self) -> list[tuple[str, int]]:
+        """Initiator and id of the image, of every use of an image by a connection."""
         ...
 
 
@@ -199,10 +199,11 @@ class System:
     def check_not_open(self, found: Found) -> None:
         """Raises InUse when a host has the image open: its caches would not fit any more."""
         for target in self.targets:
-            for initiator, name in target.connections():
-                if name == found.image.name:
+            for initiator, image_id in target.connections():
+                if image_id == found.image.id:
                     raise InUse(
-                        f"volume {name} is open at initiator {initiator}; unmount and disconnect it there first"
+                        f"volume {found.image.name} is open at initiator {initiator}; unmount and disconnect it there "
+                        "first"
                     )
 
     def replication_roles(self) -> dict[int, tuple[str, str]]:

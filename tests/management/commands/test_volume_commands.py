@@ -190,7 +190,8 @@ def test_reset_takes_a_snapshot_anew_under_its_name_and_maps(bench: Bench) -> No
 def test_what_a_host_has_open_is_not_replaced_under_it(bench: Bench, line: str) -> None:
     bench.do("create volume pool A size 1MiB Sales")
     bench.do("create snapshots volumes Sales Monday")
-    bench.target.open = [("tls:web1", "Sales"), ("tls:web2", "Monday")]
+    ids = {each.image.name: each.image.id for each in bench.system.images()}
+    bench.target.open = [("tls:web1", ids["Sales"]), ("tls:web2", ids["Monday"])]
     bench.refused(line, InUse, "is open at initiator tls:web")
 
 

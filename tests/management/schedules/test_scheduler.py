@@ -391,7 +391,7 @@ def test_a_start_that_fails_is_told_and_kept_and_the_schedule_goes_on(office: Of
     office.bench.do("create snapshots volumes Sales Test")
     office.bench.do("create task type ResetSnapshot snapshot-volume Test Reset")
     office.bench.do("set schedule task-name Reset Hourly")
-    office.bench.target.open.append(("nbd:unix", "Test"))
+    office.bench.target.open.append(("nbd:unix", office.bench.system.image("Test").image.id))
     office.run_until(utc(2027, 1, 4, 11, 30))
     (failed,) = messages(office, TASK_FAILED.code)
     assert failed.startswith("Task Reset, started by schedule Hourly, has failed: volume Test is open at initiator")

@@ -155,6 +155,17 @@ def test_what_it_has_open_is_not_rolled_back(second: SecondTarget) -> None:
     second.bench.refused("rollback volume snapshot Monday Sales", InUse, f"open at initiator {WEB}")
 
 
+def test_an_open_volume_that_was_renamed_is_not_rolled_back(second: SecondTarget) -> None:
+    """A connection keeps the name that it began with."""
+    second.volume("Sales", 0)
+    second.bench.do("create snapshots volumes Sales Monday")
+    second.client()
+    second.bench.do("set volume name Turnover Sales")
+    second.bench.refused(
+        "rollback volume snapshot Monday Turnover", InUse, f"volume Turnover is open at initiator {WEB}"
+    )
+
+
 def test_its_connections_have_places_of_their_own(second: SecondTarget, short_directory: Path) -> None:
     second.server.stop(5)
     admission = Admission("over LINE", lambda: 1, ignore, SystemClock(), listens="Unix socket")

@@ -99,7 +99,7 @@ def test_recheck_ends_the_connections_that_maps_no_longer_allow(bench: NbdBench)
     assert clients["unmapped"].is_closed()
     assert clients["now read-only"].is_closed()
     assert clients["kept"].read(0, 1) == b"\0"
-    assert server.connections() == [("nbd:unix", "kept")]
+    assert server.connections() == [("nbd:unix", kept.id)]
     bench.pool.apply([Rename(kept.id, "renamed")])
     assert server.recheck() == 0
     assert clients["kept"].read(0, 1) == b"\0", "a new name is no reason to be cut"

@@ -138,11 +138,11 @@ class TargetServer:
         are left at `timeout_seconds`."""
         return self._end(lambda connection: not connection.may_go_on(), time.monotonic() + timeout_seconds)
 
-    def connections(self) -> list[tuple[str, str]]:
-        """Initiator and name of the image of every use of an image by a connection."""
+    def connections(self) -> list[tuple[str, int]]:
+        """Initiator and id of the image, of every use of an image by a connection."""
         with self._lock:
             open_now = list(self._connections)
-        return [(each.initiator, grant.name) for each in open_now for grant in each.grants]
+        return [(each.initiator, grant.image.id) for each in open_now for grant in each.grants]
 
     # -- ending ----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """What a connection must not wait for: reads that need the disk, and flushes.
 
-    connection thread ── read(…), flush(…) ──▶ threads shared by the server ──▶ Completions ──▶ connection thread
+    connection thread ── read(…), flush(…) ──▶ threads shared by the server ──▶ FinishedWork ──▶ connection thread
 
 Only the connection's thread touches its socket, so results come back by a queue, and an eventfd that can be
 polled beside the socket. A connection's flushes of a pool are collected: one runs at a time, and it stands for all
@@ -14,51 +14,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-
-import structlog
 
 from offsite.errors import OffsiteError
 from offsite.pools.protocol import Pool
 from offsite.targets.common.failure import Failure, failure_of
 from offsite.targets.common.grants import Grant
-from offsite.targets.common.memory import Memory
+from offsite.targets.common.workers import Workers
 
-READERS, FLUSHERS = 8, 4
 OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX = 64, 32 << 20  # for one connection
 WARM_PIECE_BYTES = 1 << 20
 
 _DEFECT: tuple[Failure | None, str, None] = (Failure.INTERNAL, Failure.INTERNAL.value, None)
-
-_log = structlog.get_logger(__name__)
-
-
-class Workers:
-    """The threads of a server; they start as they are needed."""
-
-    def __init__(self, memory: Memory | None = None) -> None:
-        self.memory = memory or Memory()
-        self._readers = ThreadPoolExecutor(READERS, "target-read")
-        self._flushers = ThreadPoolExecutor(FLUSHERS, "target-flush")
-
-    def read(self, job: Callable[[], None]) -> None:
-        self._readers.submit(job).add_done_callback(_tell_failure)
-
-    def flush(self, job: Callable[[], None]) -> None:
-        self._flushers.submit(job).add_done_callback(_tell_failure)
-
-    def stop(self) -> None:
-        """Lets what runs end; what waits is dropped. Does not wait."""
-        for executor in (self._readers, self._flushers):
-            executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _tell_failure(future: Future[None]) -> None:
-    if not future.cancelled() and future.exception() is not None:
-        _log.error("work of a target in the background failed", exc_info=future.exception())
 
 
 @dataclass(frozen=True, slots=True)

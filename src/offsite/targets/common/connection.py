@@ -26,10 +26,10 @@ from offsite.admission import Place
 from offsite.clock import Clock
 from offsite.errors import NotAllowed, OffsiteError
 from offsite.targets.common import identity
-from offsite.targets.common.background import Workers
 from offsite.targets.common.channel import ClientChannel, ClientGone, ClientStalled, PlainChannel, TlsChannel
 from offsite.targets.common.counters import Activity, Counters, Port
 from offsite.targets.common.grants import Grant, Grants
+from offsite.targets.common.workers import Workers
 
 CertificateRule = Literal["certificate optional", "certificate required"]
 TlsMode = Literal["off", "offered", "required"]

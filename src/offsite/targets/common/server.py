@@ -23,12 +23,12 @@ from offsite.clock import Clock, SystemClock
 from offsite.errors import NoPlace
 from offsite.events import ignore
 from offsite.targets.common import identity, listeners
-from offsite.targets.common.background import Workers
 from offsite.targets.common.connection import ServingSettings, TargetConnection
 from offsite.targets.common.counters import Counters, Port
 from offsite.targets.common.grants import Grants
 from offsite.targets.common.listeners import Address
 from offsite.targets.common.memory import Memory
+from offsite.targets.common.workers import Workers
 
 CONNECTIONS_MAX = 256
 HANDSHAKE_SECONDS, SEND_SECONDS = 10.0, 30.0

@@ -18,10 +18,11 @@ from collections.abc import Iterator
 
 from offsite.errors import OffsiteError, ProtocolError
 from offsite.pools.protocol import OpenImage
-from offsite.targets.common.background import Background, FinishedWork, Workers
+from offsite.targets.common.background import Background, FinishedWork
 from offsite.targets.common.buffers import new_buffer
 from offsite.targets.common.channel import ClientChannel, ClientGone
 from offsite.targets.common.counters import Activity
+from offsite.targets.common.workers import Workers
 from offsite.targets.nbd import constants as nbd
 from offsite.targets.nbd import requests as codec
 from offsite.targets.nbd.commands import READ_PIECE_BYTES, Commands, RequestRefused

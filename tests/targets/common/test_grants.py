@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from offsite.access.maps import Maps
-from offsite.pools.local import LocalPool
+from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, ImageInfo, Rename
 from offsite.store.database import Database
 from offsite.targets.common.grants import Grants

@@ -12,7 +12,7 @@ from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
 from offsite.pools.local.open_image import LocalOpenImage
 from offsite.pools.local.pool import LocalPool
-from offsite.pools.protocol import Create, ImageInfo
+from offsite.pools.protocol import Create, ImageInfo, Pool
 from offsite.store.database import Database
 from offsite.targets.common.grants import Grants, everything
 from offsite.targets.common.listeners import Address
@@ -86,7 +86,7 @@ class FaultyImage:
 class FaultyPool:
     """A real pool on a Disk."""
 
-    def __init__(self, pool: LocalPool, disk: Disk) -> None:
+    def __init__(self, pool: Pool, disk: Disk) -> None:
         self._pool = pool
         self._disk = disk
 

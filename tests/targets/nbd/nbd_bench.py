@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 from offsite.access.certificates import Authority
 from offsite.access.maps import Maps
-from offsite.pools.local.open_image import LocalOpenImage
 from offsite.pools.local.pool import LocalPool
-from offsite.pools.protocol import Create, ImageInfo, Pool
+from offsite.pools.protocol import Create, ImageInfo, OpenImage, Pool
 from offsite.store.database import Database
 from offsite.targets.common.grants import Grants, everything
 from offsite.targets.common.listeners import Address
@@ -57,7 +56,7 @@ class Disk:
 class FaultyImage:
     """An image of a real pool on a Disk."""
 
-    def __init__(self, image: LocalOpenImage, disk: Disk) -> None:
+    def __init__(self, image: OpenImage, disk: Disk) -> None:
         self._image = image
         self._disk = disk
 

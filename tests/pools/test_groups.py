@@ -222,7 +222,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(OPERATIONS)
 def test_groups_do_what_a_dictionary_of_sets_does(
     bench: Bench, operations: Sequence[tuple[str, str, list[int], str]]

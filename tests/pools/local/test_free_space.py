@@ -17,7 +17,7 @@ from offsite.pools.local.reclaim import Retired, runs_of
 
 
 @given(st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=1, max_size=60), st.integers(2, 9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_free_is_found_at_start(owners: list[int], at_a_time: int) -> None:
     """Piece by piece, as in one go: runs of free pages below the last one in use."""
     owners[0] = 0  # the header's page has no owner, and is not free
@@ -33,7 +33,7 @@ def test_what_is_free_is_found_at_start(owners: list[int], at_a_time: int) -> No
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_allocator_gives_each_page_to_one_only(data: st.DataObject) -> None:
     end = data.draw(st.integers(2, 400))
     allocator = Allocator(1, end)

@@ -459,7 +459,6 @@ def test_the_pool_is_as_its_model(template: Path, examples: int, steps: int) -> 
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),

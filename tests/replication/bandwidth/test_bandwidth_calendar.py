@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from offsite.errors import BadParameter
@@ -185,7 +185,6 @@ def minutes_of(window: Window) -> list[int]:
         day = (day + 1) % 7
 
 
-@settings(deadline=None)
 @given(st.lists(windows(), min_size=1, max_size=4), st.integers(0, 10079))
 def test_a_calendar_says_what_its_windows_say(made: list[Window], minute: int) -> None:
     """Counted out minute by minute, parsed from its own text: one limit for each minute, or refused."""

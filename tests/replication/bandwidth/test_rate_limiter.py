@@ -66,7 +66,7 @@ def run(clock: VirtualClock, senders: list[Sender], seconds: float) -> None:
         pass
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     limit=st.sampled_from([100_000, MB, 37 * MB]),
     sizes=st.lists(st.integers(1 << 16, 1 << 20), min_size=1, max_size=6),

@@ -150,7 +150,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(_STEPS)
 def test_from_one_choice_to_the_next_only_one_branch_is_taken(steps: list[tuple[str, int]]) -> None:
     """And the newest start of the branch that was taken last always is."""

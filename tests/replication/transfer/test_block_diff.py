@@ -90,7 +90,7 @@ def put(changes: Changes, to: bytearray) -> None:
     assert at == len(changes.data)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=writes, after=writes, cut=st.floats(0, 1))
 def test_what_is_sent_makes_the_old_image_the_new_one(
     pool: Pool, before: list[Write], after: list[Write], cut: float

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 
 from offsite.errors import NotAllowed
+from offsite.pools.protocol import ImageInfo
 from offsite.replication.points import point_records
 from offsite.replication.records import set_records
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
+from offsite.replication.transfer.sender.endpoint import SenderEndpoint
 from offsite.replication.wire.batch import DIGEST_START, EXTENT, chain, digest_of
 from offsite.replication.wire.messages import (
     Ack,
@@ -36,6 +43,8 @@ LAST = Batch(sequence=0, position=Position(1, 0), extents=0, data_bytes=0, compr
 ANSWERS: dict[type, type] = {Ask: Holds, Begin: Ready, Batch: Ack}
 BEGIN = Begin(generation=1, run=RUN, point=RUN, base=None, taken_at=0.0, sizes_bytes=[MIB])
 
+COMMIT = Commit(generation=1, run=RUN, point=RUN, digest=chain(DIGEST_START, EMPTY_DIGEST))
+
 
 def late_messages(uuid: str) -> dict[str, list[AnyMessage]]:
     """What is said before the change of roles, and, last, what comes after it."""
@@ -50,17 +59,26 @@ def late_messages(uuid: str) -> dict[str, list[AnyMessage]]:
             ask,
             BEGIN,
             LAST,
-            Commit(generation=1, run=RUN, point=RUN, digest=chain(DIGEST_START, EMPTY_DIGEST)),
+            COMMIT,
         ],
         "Keep": [ask, Keep(generation=1, base=BASE)],
         "Discard": [ask, BEGIN, Discard(generation=1, run=RUN, sentence="aborted")],
     }
 
 
-def held(site: Site) -> object:
+def id_of(image: ImageInfo) -> int:
+    return image.id
+
+
+def held(site: Site) -> tuple[Any, ...]:
     with site.database.read() as connection:
         (of,) = set_records.all_sets(connection)
-        return of, point_records.set_points(connection, of.id), site.runs(of.name), site.pool.images()
+        return (
+            of,
+            point_records.set_points(connection, of.id),
+            site.runs(of.name),
+            sorted(site.pool.images(), key=id_of),
+        )
 
 
 @pytest.mark.parametrize("what", late_messages(""))
@@ -81,3 +99,69 @@ def test_what_is_said_of_an_older_generation_changes_nothing(london: Site, newar
         with pytest.raises(NotAllowed, match="is of generation 2 here, of 1 there: its roles have changed"):
             connection.channel.ask(connection.asking, late, Done)
     assert held(newark) == then
+
+
+def change_roles(site: Site) -> None:
+    with site.database.transaction() as transaction:
+        transaction.exec_driver_sql("UPDATE replication_sets SET generation = generation + 1")
+
+
+@pytest.mark.parametrize("what", ["Begin", "Begin again", "Commit", "Keep", "Discard"])
+def test_roles_that_change_just_before_a_step_is_committed_end_it(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It was still right when the message came. What counts is what is on record in the transaction that does it."""
+    pair(london, newark)
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    base = london.run_to_end("SalesDR").run
+    for ticker in london.replication._tickers:
+        ticker.stop(5)
+    peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
+    ask, begin = Ask(set_uuid=of.uuid, generation=1), msgspec.structs.replace(BEGIN, base=base)
+    messages: dict[str, list[AnyMessage]] = {
+        "Begin": [ask, begin],
+        "Begin again": [ask, begin, begin],
+        "Commit": [ask, begin, LAST, COMMIT],
+        "Keep": [ask, Keep(generation=1, base=base)],
+        "Discard": [ask, begin, Discard(generation=1, run=RUN, sentence="aborted")],
+    }
+    *before, late = messages[what]
+    then: list[object] = []
+
+    def after_a_change_of_roles(step: Callable[..., Any]) -> Callable[..., Any]:
+        def changed_before(*arguments: Any) -> Any:
+            if not then:
+                change_roles(newark)
+                then.append(held(newark))
+            return step(*arguments)
+
+        return changed_before
+
+    with peers.connect(peers.record("Newark")) as connection:
+        for message in before:
+            connection.channel.ask(connection.asking, message, ANSWERS[type(message)])
+        if what == "Begin again":  # which writes no images
+            monkeypatch.setattr(ReceiverEndpoint, "_fits", after_a_change_of_roles(ReceiverEndpoint._fits))
+        else:
+            monkeypatch.setattr(newark.pool, "apply", after_a_change_of_roles(newark.pool.apply))
+        with pytest.raises(NotAllowed, match="is of generation 2 here, of 1 there: its roles have changed"):
+            connection.channel.ask(connection.asking, late, Done)
+    assert [held(newark)] == then
+
+
+def test_a_primary_whose_role_changes_while_its_run_is_committed_does_not_adopt_the_point(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same on the other side: a point becomes the base of the set as it is, and not as it was."""
+    pair(london, newark)
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    following = SenderEndpoint._following
+
+    def and_change_roles(*arguments: Any) -> Any:
+        change_roles(london)
+        return following(*arguments)
+
+    monkeypatch.setattr(SenderEndpoint, "_following", and_change_roles)
+    assert "its roles have changed" in (london.run_to_trouble("SalesDR").error or "")
+    _, points, *_ = held(london)
+    assert [point.state for point in points] == ["pending"]

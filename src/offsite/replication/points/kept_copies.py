@@ -18,6 +18,7 @@ from offsite.replication.points import point_records
 from offsite.replication.records import peer_share, set_records
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.records.tables import kept_contents
+from offsite.replication.roles.generation import check_unchanged
 from offsite.store.database import Database
 
 
@@ -38,6 +39,7 @@ def keep_copy(database: Database, pool: Pool, replication_set: SetRecord, base: 
     ids = [member.image_id for member in replication_set.members]
 
     def write(connection: Connection, taken: Sequence[ImageInfo]) -> None:
+        check_unchanged(connection, replication_set)
         _instant_of(connection, replication_set, base)
         peer_share.check_images(connection, replication_set.peer_id, len(ids), "the secondary")
         for image in taken:

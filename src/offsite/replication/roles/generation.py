@@ -6,7 +6,10 @@ primaries of one generation cannot be.
 
 from __future__ import annotations
 
-from offsite.errors import NotAllowed
+from sqlalchemy import Connection
+
+from offsite.errors import NotAllowed, ObjectNotFound
+from offsite.replication.records import set_records
 from offsite.replication.records.set_records import SetRecord
 
 
@@ -17,3 +20,12 @@ def check_generation(replication_set: SetRecord, generation: int) -> None:
             f"replication set {replication_set.name} is of generation {replication_set.generation} here, of "
             f"{generation} there: its roles have changed"
         )
+
+
+def check_unchanged(connection: Connection, replication_set: SetRecord) -> None:
+    """The set is here, on record, in the role and of the generation that it had when it was read. To be asked within
+    the transaction of a step: until that is committed nobody can change them. Raises NotAllowed or ObjectNotFound."""
+    now = set_records.find_set(connection, replication_set.uuid)
+    if now is None or now.role != replication_set.role:
+        raise ObjectNotFound(f"replication set {replication_set.name} is no {replication_set.role} here any more")
+    check_generation(now, replication_set.generation)

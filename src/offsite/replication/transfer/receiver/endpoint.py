@@ -14,7 +14,6 @@ from offsite.errors import (
     BadParameter,
     DigestMismatch,
     NotReplaced,
-    ObjectNotFound,
     PeerRefused,
     ProtocolError,
 )
@@ -25,12 +24,12 @@ from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.kept_copies import keep_copy
 from offsite.replication.points.point_records import PointRecord
-from offsite.replication.records import peer_share, run_records, set_records
+from offsite.replication.records import peer_share, run_records
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import RunFacts, change_run, fail_others, note_run, use_number
 from offsite.replication.records.set_records import SetRecord
-from offsite.replication.roles.generation import check_generation
+from offsite.replication.roles.generation import check_generation, check_unchanged
 from offsite.replication.transfer.receiver.fence import Fence
 from offsite.replication.transfer.receiver.machine import Filled
 from offsite.replication.transfer.receiver.partial_point import BackgroundWork, PartialPoint
@@ -108,20 +107,19 @@ class ReceiverEndpoint:
         self._fence.take(self)
         return holds(self._database, self._pool, self._set)
 
-    def _check_still_secondary(self, connection: Connection, generation: int) -> None:
-        """Roles may have changed since the Ask."""
-        now = set_records.find_set(connection, self._set.uuid)
-        if now is None or now.role != "secondary":
-            raise ObjectNotFound(f"replication set {self._set.name} is no secondary here any more")
-        check_generation(now, generation)
+    def _check_roles(self, generation: int) -> None:
+        """So that nothing is begun in vain. What counts is the same check within the transaction."""
+        check_generation(self._set, generation)
+        with self._database.read() as connection:
+            check_unchanged(connection, self._set)
 
     # -- beginning -----------------------------------------------------------------------------------------
 
     def prepare(self, begin: Begin) -> Ready:
         self.close()
         with self._fence.held_by(self):
+            self._check_roles(begin.generation)
             with self._database.read() as connection:
-                self._check_still_secondary(connection, begin.generation)
                 held = point_records.set_points(connection, self._set.id)
                 run = run_records.find_run(connection, begin.run)
             self._check(begin, held, run)
@@ -212,6 +210,7 @@ class ReceiverEndpoint:
         self._pool.apply(changes, write)
 
     def _write_run(self, connection: Connection, begin: Begin) -> None:
+        check_unchanged(connection, self._set)
         now = self._clock.now()
         fail_others(connection, self._set.id, begin.run, now, "the primary gave it up")
         change_run(connection, self._set.id, begin.run, RunEvent.BEGIN, now, error=None)
@@ -250,8 +249,8 @@ class ReceiverEndpoint:
         self.close()
         outcome = RunOutcome(digest=commit.digest, changed_bytes=filling.changed_bytes, wire_bytes=filling.wire_bytes)
         with self._fence.held_by(self):
+            self._check_roles(commit.generation)
             with self._database.read() as connection:
-                self._check_still_secondary(connection, commit.generation)
                 held = point_records.set_points(connection, self._set.id)
             old = [point for point in held if point.state == "base"]
             begun = self._begun
@@ -269,6 +268,7 @@ class ReceiverEndpoint:
                 outcome = msgspec.structs.replace(outcome, snapshot_number=kept.number)
 
             def write(connection: Connection, images: Sequence[ImageInfo]) -> None:
+                check_unchanged(connection, self._set)
                 self._check_share(connection, begun)
                 now = self._clock.now()
                 point_records.make_base(connection, self._set.id, filling.point.uuid, now, outcome.digest)
@@ -304,13 +304,13 @@ class ReceiverEndpoint:
 
     def keep(self, keep: Keep) -> Kept:
         with self._fence.held_by(self):
-            with self._database.read() as connection:
-                self._check_still_secondary(connection, keep.generation)
+            self._check_roles(keep.generation)
             return Kept(snapshots=self._keep(keep.base))
 
     def _keep(self, base: str) -> list[str]:
         names, is_new = keep_copy(self._database, self._pool, self._set, base)
         with self._database.transaction() as connection:
+            check_unchanged(connection, self._set)
             other_halves.note_decision(connection, self._set.id)
         if is_new:
             self._report(
@@ -324,8 +324,8 @@ class ReceiverEndpoint:
         """What there is of an aborted run's point goes. Harmless for a run that is not known, or has ended."""
         self.close()
         with self._fence.held_by(self):
+            self._check_roles(discard.generation)
             with self._database.read() as connection:
-                self._check_still_secondary(connection, discard.generation)
                 held = point_records.set_points(connection, self._set.id)
                 run = run_records.find_run(connection, discard.run)
             partial = [point for point in held if point.state == "partial" and point.uuid == discard.run]
@@ -335,6 +335,7 @@ class ReceiverEndpoint:
                 return
 
             def write(connection: Connection, _: object) -> None:
+                check_unchanged(connection, self._set)
                 point_records.delete_points(connection, [point.id for point in partial])
                 if is_under_way:
                     now = self._clock.now()

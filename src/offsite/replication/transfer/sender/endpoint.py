@@ -26,6 +26,7 @@ from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import RunFacts, change_run, drop_unfinished, note_run
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
+from offsite.replication.roles.generation import check_unchanged
 from offsite.replication.transfer.sender.block_diff import MemberDifference
 from offsite.replication.transfer.sender.machine import PointDescription
 from offsite.replication.wire.messages import HistorySnapshot, RunOutcome
@@ -130,6 +131,7 @@ class SenderEndpoint:
             facts["changed_bytes"], facts["wire_bytes"] = outcome.changed_bytes, outcome.wire_bytes
 
         def write(connection: Connection, _: object) -> None:
+            check_unchanged(connection, self._set)
             point_records.delete_points(connection, [point.id for point in older])
             point_records.make_base(connection, self._set.id, uuid, now, outcome.digest if outcome else None)
             other_halves.forget_other_half(connection, self._set.id)
@@ -170,10 +172,11 @@ class SenderEndpoint:
         return find_following(connection, self.pool, self._needs, run, outcome.snapshot_number)
 
     def _drop(self, points: Sequence[PointRecord]) -> None:
-        self.pool.apply(
-            _deletions(points),
-            lambda connection, _: point_records.delete_points(connection, [point.id for point in points]),
-        )
+        def write(connection: Connection, _: object) -> None:
+            check_unchanged(connection, self._set)
+            point_records.delete_points(connection, [point.id for point in points])
+
+        self.pool.apply(_deletions(points), write)
 
     def history(self) -> HistorySnapshot | None:
         """What the secondary is to keep of the run, by the settings that the set has now."""
@@ -198,6 +201,7 @@ class SenderEndpoint:
     def note_digest(self, point: str, digest: bytes) -> None:
         """What we have of the run that took this point, before the secondary is asked to commit it."""
         with self._database.transaction() as connection:
+            check_unchanged(connection, self._set)
             note_run(connection, point, digest=digest.hex())
 
     def note_failure(self, sentence: str | None) -> None:

@@ -80,7 +80,7 @@ class Lies:
         change = msgspec.structs.replace
         match message:
             case Holds():
-                return self._holds()
+                return self._holds(message)
             case Ready():
                 return self._ready()
             case Committed():
@@ -139,13 +139,18 @@ class Lies:
         instant = self._chance.choice([0.0, 1_700_000_000.0, 4_102_444_800.0])
         return RecoveryPoint(point=self._uuid(), taken_at=instant, completed_at=instant, digest=self._digest())
 
-    def _holds(self) -> Holds:
+    def _holds(self, told: Holds | None = None) -> Holds:
+        """Mostly by who it has to be by, or nobody would look at what it says else."""
         partial = Partial(point=self._uuid(), base=self._maybe(self._uuid()), watermark=self._position())
+        number = self._chance.randrange(20)
         return Holds(
+            role="primary" if number == 0 else "secondary",
+            generation=self._number() if number == 1 else told.generation if told else 1,
             base=self._maybe(self._uuid()),
             outcome=self._maybe(self._outcome()),
             partial=self._maybe(partial),
             complete=self._maybe(self._recovery_point()),
+            pending=self._maybe([self._uuid()]) or [],
         )
 
     def _ready(self) -> Ready:

@@ -276,7 +276,7 @@ class World:
         driver = SenderDriver(link, end, Progress(run, 0.0, self.clock), lambda: None)
         machine = SenderMachine(run, SET_UUID, 1, Asking("secondary", self.clock), end.history)
         try:
-            driver.drive(machine.steps(end.holds))
+            driver.drive(machine.steps(end.side))
         finally:
             self.data_bytes += link.data_bytes
             link.side.close()

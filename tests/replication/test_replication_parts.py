@@ -168,7 +168,7 @@ def test_an_answer_to_another_question_is_refused() -> None:
     next(machine)
     machine.send(None)
     with pytest.raises(ProtocolError, match="Newark answered a Ping with a Holds"):
-        machine.send(Holds(base=None, outcome=None, partial=None))
+        machine.send(Holds(role="secondary", generation=1, base=None))
 
 
 def test_silence_is_told_with_its_length() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from offsite.errors import PoolFull
@@ -21,13 +22,14 @@ from offsite.pools.protocol import Change, Delete, ImageInfo, Records, Snapshot
 from offsite.replication.peers import introductions
 from offsite.replication.peers.incarnation import Acquaintance, Lineage, Verdict
 from offsite.replication.points import point_records
-from offsite.replication.points.plan import PrimaryHolds, Relation, SecondaryHolds, Step, compare, plan
+from offsite.replication.points.plan import PrimarySide, Relation, Step, compare, plan
 from offsite.replication.records import set_records
 from offsite.replication.runs import dispatcher, reconciler, run_points
 from offsite.replication.transfer.receiver import batch_writer
 from offsite.replication.transfer.receiver import endpoint as secondary_end
 from offsite.replication.transfer.sender import block_diff, endpoint, machine
 from offsite.replication.wire.batch import DATA, Changes
+from offsite.replication.wire.messages import Holds
 from tests.simulation.pool import SimulatedPool
 
 COMMIT_SECONDS = 0.02
@@ -163,9 +165,9 @@ def _a_request_lets_the_base_go() -> None:
 
 
 def _a_lost_answer_is_not_understood() -> None:
-    def without_adoption(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
-        if secondary.base in (*primary.pending, *primary.aborted):
-            secondary = SecondaryHolds(primary.base, None)
+    def without_adoption(primary: PrimarySide, secondary: Holds) -> list[Step]:
+        if secondary.base in (*primary.pending, *primary.holds.aborted):
+            secondary = msgspec.structs.replace(secondary, base=primary.holds.base, partial=None)
         return plan(primary, secondary)
 
     _put(machine, "plan", without_adoption)
@@ -181,7 +183,7 @@ def _both_are_primary() -> None:
 
 
 def _an_unknown_copy_counts_as_an_older_one() -> None:
-    def kinder(primary: PrimaryHolds, base: str | None) -> Relation:
+    def kinder(primary: PrimarySide, base: str | None) -> Relation:
         return Relation.OLDER if compare(primary, base) is Relation.DIVERGED else compare(primary, base)
 
     _put(sys.modules["offsite.replication.points.plan"], "compare", kinder)

@@ -295,7 +295,7 @@ ANSWERS: list[AnyMessage] = [
     Kept(snapshots=["Sales"]),
     Working(),
     SetsHeld(sets=[UNKNOWN]),
-    Holds(base=UNKNOWN, outcome=None, partial=None),
+    Holds(role="secondary", generation=1, base=UNKNOWN),
     Ready(watermark=END, changed_bytes=0, wire_bytes=0),
     Ack(sequence=0, durable=END),
     Committed(outcome=RunOutcome(digest=bytes(16), changed_bytes=0, wire_bytes=0)),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,16 +16,15 @@ from offsite.replication.points.plan import (
     Diverged,
     Forget,
     Outdated,
-    PrimaryHolds,
+    PrimarySide,
     Relation,
-    SecondaryHolds,
     Send,
     Step,
     compare,
     plan,
     settle,
 )
-from offsite.replication.wire.messages import START, Partial, Position, RecoveryPoint
+from offsite.replication.wire.messages import START, Holds, Partial, Position, RecoveryPoint
 
 A, B, C, D = (letter * 36 for letter in "abcd")
 UNKNOWN = "f" * 36
@@ -38,106 +39,125 @@ def told(point: str) -> RecoveryPoint:
     return RecoveryPoint(point=point, taken_at=1.0, completed_at=2.0)
 
 
-TABLE: dict[str, tuple[PrimaryHolds, SecondaryHolds, list[Step]]] = {
-    "nothing was asked for": (PrimaryHolds(None, ()), SecondaryHolds(None, None), []),
-    "all is done": (PrimaryHolds(A, ()), SecondaryHolds(A, None), []),
-    "the initial run": (PrimaryHolds(None, (A,)), SecondaryHolds(None, None), [Send(A, None, START), Adopt(A)]),
+def sending(
+    base: str | None,
+    pending: tuple[str, ...] = (),
+    *,
+    aborted: tuple[str, ...] = (),
+    queued: tuple[str, ...] = (),
+    complete: RecoveryPoint | None = None,
+    **known: Any,
+) -> PrimarySide:
+    """A primary, for a run whose point is the last one of `pending`."""
+    points = [*pending, *queued]
+    held = Holds(role="primary", generation=1, base=base, complete=complete, pending=points, aborted=list(aborted))
+    return PrimarySide(held, pending[-1] if pending else "", **known)
+
+
+def receiving(base: str | None, begun: Partial | None = None, complete: RecoveryPoint | None = None) -> Holds:
+    return Holds(role="secondary", generation=1, base=base, complete=complete, partial=begun)
+
+
+TABLE: dict[str, tuple[PrimarySide, Holds, list[Step]]] = {
+    "nothing was asked for": (sending(None, ()), receiving(None), []),
+    "all is done": (sending(A, ()), receiving(A), []),
+    "the initial run": (sending(None, (A,)), receiving(None), [Send(A, None, START), Adopt(A)]),
     "the initial run, cut": (
-        PrimaryHolds(None, (A,)),
-        SecondaryHolds(None, partial(A, None)),
+        sending(None, (A,)),
+        receiving(None, partial(A, None)),
         [Send(A, None, HALF), Adopt(A)],
     ),
-    "a difference": (PrimaryHolds(A, (B,)), SecondaryHolds(A, None), [Send(B, A, START), Adopt(B)]),
+    "a difference": (sending(A, (B,)), receiving(A), [Send(B, A, START), Adopt(B)]),
     "a difference, cut": (
-        PrimaryHolds(A, (B,)),
-        SecondaryHolds(A, partial(B, A)),
+        sending(A, (B,)),
+        receiving(A, partial(B, A)),
         [Send(B, A, HALF), Adopt(B)],
     ),
-    "committed, and the acknowledgement was lost": (PrimaryHolds(A, (B,)), SecondaryHolds(B, None), [Adopt(B)]),
+    "committed, and the acknowledgement was lost": (sending(A, (B,)), receiving(B), [Adopt(B)]),
     "a failed run's point is sent in part: it is finished first": (
-        PrimaryHolds(A, (B, C)),
-        SecondaryHolds(A, partial(B, A)),
+        sending(A, (B, C)),
+        receiving(A, partial(B, A)),
         [Send(B, A, HALF), Adopt(B), Send(C, B, START), Adopt(C)],
     ),
     "a failed run's point was never begun: it is passed over": (
-        PrimaryHolds(A, (B, C)),
-        SecondaryHolds(A, None),
+        sending(A, (B, C)),
+        receiving(A),
         [Forget(B), Send(C, A, START), Adopt(C)],
     ),
     "a failed run's point was committed after all": (
-        PrimaryHolds(A, (B, C)),
-        SecondaryHolds(B, None),
+        sending(A, (B, C)),
+        receiving(B),
         [Adopt(B), Send(C, B, START), Adopt(C)],
     ),
     "the newest was committed while an older one was pending": (
-        PrimaryHolds(A, (B, C)),
-        SecondaryHolds(C, None),
+        sending(A, (B, C)),
+        receiving(C),
         [Adopt(C)],
     ),
     "the primary was restored: the secondary holds what it has never had": (
-        PrimaryHolds(A, (B,), complete=told(A)),
-        SecondaryHolds(D, None, told(D)),
+        sending(A, (B,), complete=told(A)),
+        receiving(D, None, told(D)),
         [Diverged(D, told(A), told(D))],
     ),
-    "… to before its first run": (PrimaryHolds(None, (B,)), SecondaryHolds(D, None), [Diverged(D, None, None)]),
+    "… to before its first run": (sending(None, (B,)), receiving(D), [Diverged(D, None, None)]),
     "… and nothing is due: it is found all the same": (
-        PrimaryHolds(A, ()),
-        SecondaryHolds(D, partial(B, D)),
+        sending(A, ()),
+        receiving(D, partial(B, D)),
         [Diverged(D, None, None)],
     ),
     "… and an aborted point is left over: the secondary is not asked to discard anything": (
-        PrimaryHolds(A, (B,), aborted=(C,)),
-        SecondaryHolds(D, partial(C, D)),
+        sending(A, (B,), aborted=(C,)),
+        receiving(D, partial(C, D)),
         [Diverged(D, None, None)],
     ),
     "… and an operator has decided that this base may be replaced": (
-        PrimaryHolds(A, (B,), replaceable=D),
-        SecondaryHolds(D, None),
+        sending(A, (B,), replaceable=D),
+        receiving(D),
         [Send(B, None, START, replaces=D, keep=True), Adopt(B)],
     ),
     "… which was cut": (
-        PrimaryHolds(A, (B,), replaceable=D),
-        SecondaryHolds(D, partial(B, None)),
+        sending(A, (B,), replaceable=D),
+        receiving(D, partial(B, None)),
         [Send(B, None, HALF, replaces=D, keep=True), Adopt(B)],
     ),
     "… or of another base than it holds by now": (
-        PrimaryHolds(A, (B,), replaceable=C),
-        SecondaryHolds(D, None),
+        sending(A, (B,), replaceable=C),
+        receiving(D),
         [Diverged(D, None, None)],
     ),
     "the primary was restored to where the point that the secondary holds was still queued": (
-        PrimaryHolds(A, (B,), queued=(C,)),
-        SecondaryHolds(C, None),
+        sending(A, (B,), queued=(C,)),
+        receiving(C),
         [Adopt(C)],
     ),
     "the secondary was restored: it holds an older point of ours": (
-        PrimaryHolds(B, (C,), past=frozenset([A])),
-        SecondaryHolds(A, None, told(A)),
+        sending(B, (C,), past=frozenset([A])),
+        receiving(A, None, told(A)),
         [Outdated(A, told(A)), Send(C, None, START, replaces=A), Adopt(C)],
     ),
     "… and the run is cut and planned again": (
-        PrimaryHolds(B, (C,), past=frozenset([A])),
-        SecondaryHolds(A, partial(C, None)),
+        sending(B, (C,), past=frozenset([A])),
+        receiving(A, partial(C, None)),
         [Outdated(A, None), Send(C, None, HALF, replaces=A), Adopt(C)],
     ),
     "… and an older point of ours is sent in part: the base is only replaced once": (
-        PrimaryHolds(B, (C, D), past=frozenset([A])),
-        SecondaryHolds(A, partial(C, None)),
+        sending(B, (C, D), past=frozenset([A])),
+        receiving(A, partial(C, None)),
         [Outdated(A, None), Send(C, None, HALF, replaces=A), Adopt(C), Send(D, C, START), Adopt(D)],
     ),
     "the secondary has lost everything": (
-        PrimaryHolds(A, (B,)),
-        SecondaryHolds(None, None),
+        sending(A, (B,)),
+        receiving(None),
         [Outdated(None, None), Send(B, None, START), Adopt(B)],
     ),
     "a partial point that was begun from another base is of no use": (
-        PrimaryHolds(A, (B,)),
-        SecondaryHolds(A, partial(B, D)),
+        sending(A, (B,)),
+        receiving(A, partial(B, D)),
         [Send(B, A, START), Adopt(B)],
     ),
     "a partial point that nobody wants any more": (
-        PrimaryHolds(A, (B,)),
-        SecondaryHolds(A, partial(D, A)),
+        sending(A, (B,)),
+        receiving(A, partial(D, A)),
         [Send(B, A, START), Adopt(B)],
     ),
 }
@@ -152,20 +172,20 @@ def test_table(case: str) -> None:
 class World:
     """Both ends as the plan sees them; a step changes them as the real one does, in its two halves."""
 
-    def __init__(self, primary: PrimaryHolds, secondary: SecondaryHolds) -> None:
+    def __init__(self, primary: PrimarySide, secondary: Holds) -> None:
         self.primary, self.secondary = primary, secondary
 
     def begin(self, step: Send) -> None:
-        assert step.base is None or step.base in (self.secondary.base, self.primary.base)
+        assert step.base is None or step.base in (self.secondary.base, self.primary.holds.base)
         assert step.point in self.primary.pending, "only what the primary holds can be sent"
         held = self.secondary.partial
         if held is None or (held.point, held.base) != (step.point, step.base):
-            self.secondary = SecondaryHolds(self.secondary.base, partial(step.point, step.base, START))
+            self.secondary = receiving(self.secondary.base, partial(step.point, step.base, START))
 
     def fill(self, watermark: Position) -> None:
         held = self.secondary.partial
         assert held is not None
-        self.secondary = SecondaryHolds(self.secondary.base, partial(held.point, held.base, watermark))
+        self.secondary = receiving(self.secondary.base, partial(held.point, held.base, watermark))
 
     def commit(self, step: Send) -> None:
         assert step.base in (None, self.secondary.base), "a difference is only good on its own base"
@@ -173,7 +193,7 @@ class World:
         assert held in (None, step.base, step.replaces), "what is complete is only given up to who names it"
         was_known = compare(self.primary, held) is not Relation.DIVERGED
         assert was_known or (held == self.primary.replaceable and step.keep), "or an operator has decided"
-        self.secondary = SecondaryHolds(step.point, None)
+        self.secondary = receiving(step.point)
 
     def do(self, step: Step) -> None:
         if isinstance(step, Outdated | Diverged):
@@ -181,11 +201,14 @@ class World:
         assert not isinstance(step, Send)
         pending = self.primary.pending
         if isinstance(step, Forget):
-            self.primary = replace(self.primary, pending=tuple(p for p in pending if p != step.point))
+            self._hold(pending=[p for p in self.primary.holds.pending if p != step.point])
             return
         assert self.secondary.base == step.point, "what is adopted is there"
-        left = pending[pending.index(step.point) + 1 :] if step.point in pending else ()
-        self.primary = replace(self.primary, base=step.point, pending=left, queued=())
+        left = pending[pending.index(step.point) + 1 :] if step.point in pending else []
+        self._hold(base=step.point, pending=left)
+
+    def _hold(self, **held: Any) -> None:
+        self.primary = replace(self.primary, holds=msgspec.structs.replace(self.primary.holds, **held))
 
     def carry_out(self, cuts: st.DataObject) -> bool:
         """One attempt, which may be cut before, within or after any step. Returns whether it came to the end."""
@@ -221,8 +244,8 @@ def worlds(draw: st.DrawFn) -> World:
     queued = tuple(draw(st.lists(points.filter(lambda p: p != base and p not in pending), max_size=1)))
     past = frozenset(draw(st.lists(points.filter(lambda p: p not in pending and p not in queued))))
     decided = draw(st.none() | points)
-    primary = PrimaryHolds(base, tuple(pending), queued=queued, past=past, replaceable=decided)
-    return World(primary, SecondaryHolds(draw(st.none() | points), begun))
+    primary = sending(base, tuple(pending), queued=queued, past=past, replaceable=decided)
+    return World(primary, receiving(draw(st.none() | points), begun))
 
 
 @settings(max_examples=300)
@@ -243,7 +266,7 @@ def test_whatever_is_cut_planning_again_ends_at_the_newest_point(world: World, c
             else:
                 world.do(step)
     if wanted is not None:
-        assert (world.primary.base, world.primary.pending) == (wanted, ())
+        assert (world.primary.holds.base, world.primary.pending) == (wanted, [])
         assert world.secondary.base == wanted
     left = [step for step in plan(world.primary, world.secondary) if not isinstance(step, Outdated)]
     assert left == [], "and then there is nothing left to do"
@@ -256,8 +279,9 @@ def test_a_copy_that_the_primary_has_never_had_is_never_touched(
 ) -> None:
     """Whatever is tried, and however often it is cut: nothing follows from it but that it is told. A decision about
     another copy does not count for this one."""
-    world.primary = replace(world.primary, aborted=tuple(aborted), replaceable=decided)
-    world.secondary = replace(world.secondary, base=UNKNOWN)
+    world._hold(aborted=aborted)
+    world.primary = replace(world.primary, replaceable=decided)
+    world.secondary = msgspec.structs.replace(world.secondary, base=UNKNOWN)
     before = world.primary, world.secondary
     for _ in range(3):
         assert [type(step) for step in plan(world.primary, world.secondary)] == [Diverged]
@@ -268,13 +292,13 @@ def test_a_copy_that_the_primary_has_never_had_is_never_touched(
 @pytest.mark.parametrize(
     ("primary", "base", "steps"),
     [
-        (PrimaryHolds(A, ()), A, []),
-        (PrimaryHolds(A, (), aborted=(B,)), A, [DiscardThere(B), Forget(B)]),
-        (PrimaryHolds(A, (), aborted=(B,)), B, [Adopt(B)]),
-        (PrimaryHolds(A, (), aborted=(B, C)), C, [DiscardThere(B), Forget(B), Adopt(C)]),
-        (PrimaryHolds(A, (), gone=(B,)), A, [DiscardThere(B), Forget(B)]),
-        (PrimaryHolds(A, (), gone=(B,)), B, [Forget(B)]),
-        (PrimaryHolds(None, (), aborted=(A,)), None, [DiscardThere(A), Forget(A)]),
+        (sending(A, ()), A, []),
+        (sending(A, (), aborted=(B,)), A, [DiscardThere(B), Forget(B)]),
+        (sending(A, (), aborted=(B,)), B, [Adopt(B)]),
+        (sending(A, (), aborted=(B, C)), C, [DiscardThere(B), Forget(B), Adopt(C)]),
+        (sending(A, (), gone=(B,)), A, [DiscardThere(B), Forget(B)]),
+        (sending(A, (), gone=(B,)), B, [Forget(B)]),
+        (sending(None, (), aborted=(A,)), None, [DiscardThere(A), Forget(A)]),
     ],
     ids=[
         "none was aborted",
@@ -287,7 +311,7 @@ def test_a_copy_that_the_primary_has_never_had_is_never_touched(
     ],
 )
 def test_aborted_runs_are_settled(
-    primary: PrimaryHolds, base: str | None, steps: list[Adopt | DiscardThere | Forget]
+    primary: PrimarySide, base: str | None, steps: list[Adopt | DiscardThere | Forget]
 ) -> None:
     """The secondary is asked to discard each that it does not hold, and only what it holds becomes the base here."""
     assert settle(primary, base) == steps
@@ -302,7 +326,7 @@ def test_settling_leaves_no_aborted_point_and_no_base_that_is_not_held(
     held: list[str], lost: list[str], base: str | None
 ) -> None:
     gone = [point for point in lost if point not in held]
-    steps = settle(PrimaryHolds(A, (), aborted=tuple(held), gone=tuple(gone)), base)
+    steps = settle(sending(A, (), aborted=tuple(held), gone=tuple(gone)), base)
     ended = [step.point for step in steps if isinstance(step, Adopt | Forget)]
     assert sorted(ended) == sorted([*held, *gone])
     assert [step.point for step in steps if isinstance(step, Adopt)] == [point for point in held if point == base]

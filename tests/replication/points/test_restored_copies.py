@@ -13,7 +13,7 @@ from offsite import errors, events
 from offsite.errors import NotAllowed, NotReplaced, ObjectNotFound, ProtocolError
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.other_halves import OtherHalves
-from offsite.replication.points.plan import Adopt, PrimaryHolds, Relation, SecondaryHolds, Send, Step
+from offsite.replication.points.plan import Adopt, PrimarySide, Relation, Send, Step
 from offsite.replication.records import run_records, set_records
 from offsite.replication.records.tables import replication_sets
 from offsite.replication.runs.run_points import RunPoints
@@ -22,7 +22,7 @@ from offsite.replication.transfer.sender import machine
 from offsite.replication.transfer.sender.driver import SenderDriver
 from offsite.replication.wire import frames
 from offsite.replication.wire.exchange import Asking
-from offsite.replication.wire.messages import START, Ask, Begin, Keep
+from offsite.replication.wire.messages import START, Ask, Begin, Holds, Keep
 from tests.replication.lockstep import SET_UUID, End, Link, Nth, World
 from tests.replication.sites import random_bytes, template_database
 
@@ -317,7 +317,7 @@ def test_a_secondary_gives_up_its_copy_only_to_who_names_it(
     replicate(world, 1)
     content, images = world.secondary_content(), world.secondary.pool.images()
 
-    def from_nothing(primary: PrimaryHolds, _secondary: SecondaryHolds) -> list[Step]:
+    def from_nothing(primary: PrimarySide, _secondary: Holds) -> list[Step]:
         return [Send(primary.pending[-1], None, START, replaces)]
 
     monkeypatch.setattr(machine, "plan", from_nothing)
@@ -392,7 +392,7 @@ def _set_generation(end: End, generation: int) -> None:
 def _drive(world: World, run: str, link: Link) -> None:
     end = world._primary_end(run)
     driver = SenderDriver(link, end, Progress(run, 0.0, world.clock), lambda: None)
-    driver.drive(machine.SenderMachine(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.holds))
+    driver.drive(machine.SenderMachine(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.side))
 
 
 def test_a_begin_with_a_time_that_is_none_is_refused() -> None:

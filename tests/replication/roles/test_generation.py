@@ -51,7 +51,6 @@ def late_messages(uuid: str) -> dict[str, list[AnyMessage]]:
     ask = Ask(set_uuid=uuid, generation=1)
     return {
         "Ask": [ask],
-        "Look": [Look(set_uuid=uuid, generation=1)],
         "ChangeSet": [ChangeSet(set_uuid=uuid, generation=1, settings=SetSettings(name="Hijacked"))],
         "DeleteSet": [DeleteSet(set_uuid=uuid, generation=1)],
         "Begin": [ask, BEGIN],
@@ -99,6 +98,59 @@ def test_what_is_said_of_an_older_generation_changes_nothing(london: Site, newar
         with pytest.raises(NotAllowed, match="is of generation 2 here, of 1 there: its roles have changed"):
             connection.channel.ask(connection.asking, late, Done)
     assert held(newark) == then
+
+
+def test_a_question_is_answered_in_whatever_generation_but_what_it_says_of_the_copy_is_not_taken(
+    london: Site, newark: Site
+) -> None:
+    """Or an end could not learn what the other one has become. The one that asks judges the answer."""
+    pair(london, newark)
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    for ticker in london.replication._tickers:
+        ticker.stop(5)
+    peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
+    change_roles(newark)
+    then = held(newark)
+    with peers.connect(peers.record("Newark")) as connection:
+        look = Look(set_uuid=of.uuid, generation=1, diverged=True)
+        told = connection.channel.ask(connection.asking, look, Holds)
+    assert (told.role, told.generation) == ("secondary", 2)
+    assert held(newark) == then and newark.replication.sets.get("SalesDR").difference is None
+
+
+def test_either_end_tells_the_other_what_it_holds(london: Site, newark: Site) -> None:
+    pair(london, newark)
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    base = london.run_to_end("SalesDR").run
+    of, told = london.replication.sets.record("SalesDR"), []
+    with london.replication.dispatcher.standing_still(of.uuid, 5.0):
+        pending = london.replication.replicate("SalesDR").run
+        for asker, name in ((london, "Newark"), (newark, "London")):
+            peers = asker.replication.peers
+            with peers.connect(peers.record(name)) as connection:
+                look = Look(set_uuid=of.uuid, generation=1)
+                told.append(connection.channel.ask(connection.asking, look, Holds))
+    secondary, primary = told
+    assert (primary.role, primary.base, primary.pending) == ("primary", base, [pending])
+    assert (secondary.role, secondary.base, secondary.pending) == ("secondary", base, [])
+
+
+@pytest.mark.parametrize(("role", "generation"), [("primary", 1), ("secondary", 2)])
+def test_an_answer_of_what_is_no_counterpart_is_not_planned_by(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch, role: Any, generation: int
+) -> None:
+    """The primary judges by the same rule as the secondary, and sends nothing to another primary."""
+    pair(london, newark)
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    look = ReceiverEndpoint.look
+
+    def turned(self: ReceiverEndpoint, ask: Ask) -> Holds:
+        return msgspec.structs.replace(look(self, ask), role=role, generation=generation)
+
+    monkeypatch.setattr(ReceiverEndpoint, "look", turned)
+    error = london.run_to_trouble("SalesDR").error or ""
+    assert error.startswith("replication set SalesDR is primary here, too" if generation == 1 else "replication set")
+    assert newark.internal_names() == [] and newark.runs("SalesDR") == []
 
 
 def change_roles(site: Site) -> None:

@@ -86,7 +86,7 @@ def attempt(
     pacing = None if bucket is None else Flow(bucket)
     driver = SenderDriver(link, end, Progress(run, 0.0, world.clock), check_stopped, pacing)
     try:
-        driver.drive(SenderMachine(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.holds))
+        driver.drive(SenderMachine(run, SET_UUID, 1, Asking("secondary", world.clock)).steps(end.side))
     finally:
         link.side.close()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from offsite.errors import DigestMismatch, OffsiteError, PeerUnreachable, PoolFull, ProtocolError
-from offsite.replication.points.plan import Adopt, PrimaryHolds, Send
+from offsite.replication.points.plan import Adopt, PrimarySide, Send
 from offsite.replication.transfer.receiver.machine import Filled, ReceiverMachine
 from offsite.replication.transfer.sender.machine import (
     Action,
@@ -47,6 +47,7 @@ from tests.replication.lockstep import VirtualClock
 
 R, P, S = "r" * 36, "p" * 36, "s" * 36
 READY = Ready(watermark=START, changed_bytes=0, wire_bytes=0)
+EMPTY = Holds(role="secondary", generation=1, base=None)
 OUTCOME = RunOutcome(digest=bytes(16), changed_bytes=1, wire_bytes=2)
 
 
@@ -60,7 +61,7 @@ class Primary:
         self.clock = VirtualClock()
         asking = Asking("Newark", self.clock, silence_seconds=30.0)
         self.machine = SenderMachine(P, S, 1, asking, window_bytes=window_bytes).steps(
-            lambda _base: PrimaryHolds(None, (P,))
+            lambda _theirs: PrimarySide(Holds(role="primary", generation=1, base=None, pending=[P]), P)
         )
         self.action: Action = next(self.machine)
 
@@ -71,7 +72,7 @@ class Primary:
     def to_sending(self) -> Primary:
         assert self.action == Transmit(Ask(set_uuid=S, generation=1))
         assert self.tell(None) == Receive(30.0)
-        assert self.tell(Holds(base=None, outcome=None, partial=None)) == Describe(P)
+        assert self.tell(EMPTY) == Describe(P)
         begin = Begin(generation=1, run=P, point=P, base=None, taken_at=5.0, sizes_bytes=[4096])
         assert self.tell(PointDescription(5.0, (4096,))) == Transmit(begin)
         assert isinstance(self.tell(None), Receive)
@@ -112,7 +113,7 @@ def test_a_whole_run_ends_with_the_digest_of_all_batches() -> None:
 def test_a_lost_committed_is_made_up_for_by_the_next_ask() -> None:
     primary = Primary()
     primary.tell(None)
-    assert primary.tell(Holds(base=P, outcome=OUTCOME, partial=None)) == Do(Adopt(P), OUTCOME)
+    assert primary.tell(Holds(role="secondary", generation=1, base=P, outcome=OUTCOME)) == Do(Adopt(P), OUTCOME)
 
 
 @pytest.mark.parametrize("answer", [ack(1), ack(7), Done(), READY])
@@ -127,7 +128,7 @@ def test_an_answer_out_of_turn_is_refused(answer: AnyMessage) -> None:
 def test_a_secondary_that_is_ready_beyond_the_end_is_refused(watermark: Position) -> None:
     primary = Primary()
     primary.tell(None)
-    primary.tell(Holds(base=None, outcome=None, partial=None))
+    primary.tell(EMPTY)
     primary.tell(PointDescription(5.0, (4096,)))
     primary.tell(None)
     with pytest.raises(ProtocolError, match="Newark sent a Ready: position"):
@@ -189,7 +190,7 @@ class EndStub:
 
     def look(self, _ask: Ask) -> Holds:
         self.calls.append("look")
-        return Holds(base=None, outcome=None, partial=None)
+        return EMPTY
 
     def prepare(self, _begin: Begin) -> Ready:
         self.calls.append("prepare")

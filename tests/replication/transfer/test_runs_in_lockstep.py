@@ -17,7 +17,7 @@ from offsite.errors import (
     PoolFailed,
     StateDirectoryFull,
 )
-from offsite.replication.points import point_records
+from offsite.replication.points import holdings, point_records
 from offsite.replication.records import run_records
 from offsite.replication.runs.run_points import RunPoints
 from tests.replication.lockstep import Crash, Nth, World
@@ -132,10 +132,10 @@ def test_a_crash_while_the_point_is_taken(make_world: Callable[[], World], momen
     world.primary.crash()
     with world.primary.database.read() as connection:
         runs = run_records.set_runs(connection, world.primary.of.id)
-        held = point_records.primary_holds(point_records.set_points(connection, world.primary.of.id), runs[0].uuid)
+        held = holdings.holds(connection, world.primary.of)
     assert len(runs) == (3 if moment == "after" else 2)
     pending = [run.uuid for run in reversed(runs) if run.state != "success"]
-    assert held.pending == tuple(pending), "also that of the run that was given up for this one"
+    assert held.pending == pending, "also that of the run that was given up for this one"
     run = world.request()
     world.attempt(run)
     world.check_done(run)

@@ -89,7 +89,7 @@ def test_no_text_gets_in_that_a_terminal_would_obey(message: AnyMessage) -> None
 def test_the_samples_have_every_message_and_every_text() -> None:
     there = {f"{type(message).__name__}.{at}" for message in EVERY_MESSAGE for at, _ in replaced(as_sent(message), "")}
     there = {".".join(part for part in at.split(".") if not part.isdigit()) for at in there}
-    literals = {"queue_policy", "snapshot_history", "snapshot_retention_priority", "retention_priority"}
+    literals = {"queue_policy", "snapshot_history", "snapshot_retention_priority", "retention_priority", "role"}
     there = {at for at in there if at.rpartition(".")[2] not in literals}
     assert {at.replace("[]", "") for at, kind, _ in FIELDS if isinstance(kind, inspect.StrType)} == there
 

@@ -52,7 +52,11 @@ EVERY_MESSAGE: list[messages.AnyMessage] = [
     messages.SetsHeld(sets=[UUID]),
     messages.Ask(set_uuid=UUID, generation=3),
     messages.Holds(
-        base=UUID, outcome=OUTCOME, partial=messages.Partial(point=UUID, base=UUID, watermark=Position(0, 4096))
+        role="secondary",
+        generation=3,
+        base=UUID,
+        outcome=OUTCOME,
+        partial=messages.Partial(point=UUID, base=UUID, watermark=Position(0, 4096)),
     ),
     messages.Begin(generation=1, run=UUID, point=UUID, base=UUID, taken_at=1.5, sizes_bytes=[4096]),
     messages.Ready(watermark=Position(1, 0), changed_bytes=1, wire_bytes=2),
@@ -76,7 +80,9 @@ EVERY_MESSAGE: list[messages.AnyMessage] = [
     messages.Committed(outcome=OUTCOME),
     messages.Discard(generation=1, run=UUID, sentence="no"),
     messages.Look(set_uuid=UUID, generation=3, diverged=True, primary=COMPLETE),
-    messages.Holds(base=UUID, outcome=None, partial=None, complete=COMPLETE),
+    messages.Holds(
+        role="primary", generation=3, base=UUID, complete=COMPLETE, pending=[UUID, UUID], aborted=[UUID] * 256
+    ),
     messages.Begin(
         generation=1, run=UUID, point=UUID, base=None, taken_at=1.5, sizes_bytes=[4096], replaces=UUID, keep=True
     ),

@@ -5,10 +5,12 @@ A set of another peer is answered for as one that is not there: nobody learns wh
 
 from __future__ import annotations
 
-from offsite.errors import InUse, NotAllowed, ObjectNotFound
+from offsite.errors import InUse, ObjectNotFound
 from offsite.replication.records import set_records
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_records import SetRecord
+from offsite.replication.roles.generation import check_counterpart
+from offsite.replication.roles.standing import Standing
 from offsite.store.database import Database
 
 
@@ -23,13 +25,17 @@ class CommonSets:
     def find(self, peer: PeerRecord, uuid: str) -> SetRecord | None:
         return next((each for each in self.all(peer) if each.uuid == uuid), None)
 
-    def secondary(self, peer: PeerRecord, uuid: str) -> SetRecord:
-        """The half here of a set that is primary there. Raises ObjectNotFound; NotAllowed when it is primary here."""
+    def get(self, peer: PeerRecord, uuid: str) -> SetRecord:
+        """In whatever role and generation. Raises ObjectNotFound."""
         replication_set = self.find(peer, uuid)
         if replication_set is None:
             raise ObjectNotFound("there is no such replication set here (any more); delete it with local-only")
-        if replication_set.role != "secondary":
-            raise NotAllowed(f"replication set {replication_set.name} is primary here, too")
+        return replication_set
+
+    def secondary(self, peer: PeerRecord, uuid: str, generation: int) -> SetRecord:
+        """The half here of a set whose primary the peer says to be. Raises ObjectNotFound or NotAllowed."""
+        replication_set = self.get(peer, uuid)
+        check_counterpart(replication_set, Standing("primary", generation))
         return replication_set
 
     def find_begun(self, peer: PeerRecord, uuid: str) -> SetRecord | None:

@@ -16,15 +16,14 @@ from offsite.replication.inbound.secondary_half import SecondaryHalves
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.peers import incarnation_records
 from offsite.replication.peers.incarnation import Start
-from offsite.replication.points.internal_images import find_image
+from offsite.replication.points.holdings import told_holds
 from offsite.replication.points.other_halves import OtherHalves
 from offsite.replication.points.plan import Relation
 from offsite.replication.records import peer_records, peer_share
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.set_locks import SetLocks
-from offsite.replication.roles.generation import check_generation
-from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint, holds
+from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.replication.transfer.receiver.partial_point import BackgroundWork
 from offsite.replication.wire.errors import NotPaired
@@ -113,19 +112,18 @@ class PeerApi:
         return SetsHeld(sets=[each.uuid for each in self._common.all(peer)])
 
     def look(self, peer: PeerRecord, request: Look) -> Holds:
-        """What there is here; and what the primary thinks of it, for our operator."""
-        replication_set = self._common.secondary(peer, request.set_uuid)
-        check_generation(replication_set, request.generation)
-        relation = Relation.DIVERGED if request.diverged else Relation.SAME
-        base = request.primary.point if request.primary is not None else None
-        self._other_halves.found(replication_set, relation, base, request.primary)
-        pool, _ = find_image(self._pools, replication_set.members[0].image_id)
-        return holds(self._database, pool, replication_set)
+        """What there is here, for whoever has the other half; and what its primary thinks of it, for our operator."""
+        replication_set = self._common.get(peer, request.set_uuid)
+        if replication_set.role == "secondary" and replication_set.generation == request.generation:
+            relation = Relation.DIVERGED if request.diverged else Relation.SAME
+            base = request.primary.point if request.primary is not None else None
+            self._other_halves.found(replication_set, relation, base, request.primary)
+        return told_holds(self._database, self._pools, replication_set)
 
     def open_run(
         self, peer: PeerRecord, ask: Ask, background: BackgroundWork, wire_bytes: Callable[[], int]
     ) -> ReceiverEndpoint:
-        replication_set = self._common.secondary(peer, ask.set_uuid)
+        replication_set = self._common.secondary(peer, ask.set_uuid, ask.generation)
         fence = self._fences.of(replication_set.uuid)
         return ReceiverEndpoint(
             self._database,

@@ -148,8 +148,7 @@ class SecondaryHalves:
 
     def change(self, peer: PeerRecord, request: ChangeSet) -> None:
         """The set is shown here as it is on its primary; but for a name that another set has here."""
-        replication_set = self._common.secondary(peer, request.set_uuid)
-        check_generation(replication_set, request.generation)
+        replication_set = self._common.secondary(peer, request.set_uuid, request.generation)
         _check_set_settings(request.settings, of_group=replication_set.group_id is not None)
         values, primary = _values_of(request.settings), request.primary
         if primary is not None and (len(primary.members), primary.group is None) != (

@@ -1,4 +1,4 @@
-"""What is left to do of a run: a pure function of what both ends hold.
+"""What is left to do of a run: a pure function of what both ends hold, which either end tells by the same message.
 
 A *point* is an instant of all members of a set, named by the uuid of the run that took it. The primary holds
 a base (the newest point that it knows both ends have), and pending points, oldest first: the last one is that
@@ -20,26 +20,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from offsite.replication.wire.messages import START, Partial, Position, RecoveryPoint
+from offsite.replication.wire.messages import START, Holds, Position, RecoveryPoint
 
 
 @dataclass(frozen=True, slots=True)
-class PrimaryHolds:
-    base: str | None
-    pending: tuple[str, ...]
-    aborted: tuple[str, ...] = ()
+class PrimarySide:
+    """What the primary holds, and what it knows of the copy that the secondary holds."""
+
+    holds: Holds
+    run: str = ""  # whose point is to be sent; those that were taken later are of runs that are queued
     gone: tuple[str, ...] = ()  # points of aborted runs that are not held any more: no base can be made of them
-    queued: tuple[str, ...] = ()  # points of runs behind this one
     past: frozenset[str] = frozenset()  # which of the points asked about were the base here once
     replaceable: str | None = None  # the secondary's base of which an operator has decided that it is to be replaced
-    complete: RecoveryPoint | None = None  # the base, as there is to tell of it
 
+    @property
+    def pending(self) -> list[str]:
+        points = self.holds.pending
+        return points[: points.index(self.run) + 1] if self.run in points else []
 
-@dataclass(frozen=True, slots=True)
-class SecondaryHolds:
-    base: str | None
-    partial: Partial | None
-    complete: RecoveryPoint | None = None
+    @property
+    def queued(self) -> list[str]:
+        return self.holds.pending[len(self.pending) :]
 
 
 class Relation(Enum):
@@ -50,8 +51,9 @@ class Relation(Enum):
     DIVERGED = "diverged"  # one that it has never had
 
 
-def compare(primary: PrimaryHolds, base: str | None) -> Relation:
-    if base == primary.base or base in (*primary.pending, *primary.aborted, *primary.queued):
+def compare(primary: PrimarySide, base: str | None) -> Relation:
+    held = primary.holds
+    if base in (held.base, *held.pending, *held.aborted):
         return Relation.SAME
     return Relation.OLDER if base is None or base in primary.past else Relation.DIVERGED
 
@@ -111,22 +113,22 @@ class Diverged:
 Step = Adopt | Forget | Send | Outdated | Diverged
 
 
-def plan(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
+def plan(primary: PrimarySide, secondary: Holds) -> list[Step]:
     """The steps left until both ends hold the primary's newest pending point. Empty: there is none."""
     relation = compare(primary, secondary.base)
     decided = relation is Relation.DIVERGED and secondary.base == primary.replaceable
     if relation is Relation.DIVERGED and not decided:
         assert secondary.base is not None
-        return [Diverged(secondary.base, primary.complete, secondary.complete)]
+        return [Diverged(secondary.base, primary.holds.complete, secondary.complete)]
 
     steps: list[Step] = [Outdated(secondary.base, secondary.complete)] if relation is Relation.OLDER else []
-    steps += [Forget(point) for point in primary.aborted if point != secondary.base]
+    steps += [Forget(point) for point in primary.holds.aborted if point != secondary.base]
     steps += [Forget(point) for point in primary.gone]
-    base, pending = primary.base, list(primary.pending)
+    base, pending = primary.holds.base, primary.pending
     if secondary.base in primary.queued:
         # Sent before this system was restored to where its run was still waiting.
         return [*steps, Adopt(str(secondary.base))]
-    if secondary.base in (*primary.aborted, *pending):
+    if secondary.base in (*primary.holds.aborted, *pending):
         # It was committed over there, and the acknowledgement was lost, or the abort came too late.
         base = secondary.base
         steps.append(Adopt(base))
@@ -152,13 +154,13 @@ def plan(primary: PrimaryHolds, secondary: SecondaryHolds) -> list[Step]:
     return [*steps, Send(newest, common, start, replaces, decided), Adopt(newest)]
 
 
-def settle(primary: PrimaryHolds, base: str | None) -> list[Adopt | DiscardThere | Forget]:
+def settle(primary: PrimarySide, base: str | None) -> list[Adopt | DiscardThere | Forget]:
     """The steps that bring aborted runs to an end while nothing is sent. `base` is what the secondary holds: an abort
     may have come too late."""
     steps: list[Adopt | DiscardThere | Forget] = []
-    for point in (*primary.aborted, *primary.gone):
+    for point in (*primary.holds.aborted, *primary.gone):
         if point != base:
             steps += [DiscardThere(point), Forget(point)]
         else:
-            steps.append(Adopt(point) if point in primary.aborted else Forget(point))
+            steps.append(Adopt(point) if point in primary.holds.aborted else Forget(point))
     return steps

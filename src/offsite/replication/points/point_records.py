@@ -12,10 +12,9 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from offsite.errors import ObjectNotFound
-from offsite.replication.points.plan import PrimaryHolds, SecondaryHolds
 from offsite.replication.points.recovery_points import insert_recovery_point
 from offsite.replication.records.tables import point_images, points
-from offsite.replication.wire.messages import START, Partial, Position
+from offsite.replication.wire.messages import START, Position
 
 PointState = Literal["base", "pending", "aborted", "partial"]
 
@@ -117,20 +116,5 @@ def _watermark_values(watermark: Position) -> dict[str, Any]:
     return {"watermark_member": watermark.member, "watermark_offset": watermark.offset}
 
 
-def primary_holds(held: Sequence[PointRecord], run: str) -> PrimaryHolds:
-    """What there is for `run` to send: its own point and older ones, and behind it that of a run that is queued."""
-    base = next((p.uuid for p in held if p.state == "base"), None)
-    own = next((p.id for p in held if p.uuid == run), 0)
-    pending = tuple(p.uuid for p in held if p.state == "pending" and p.id <= own)
-    queued = tuple(p.uuid for p in held if p.state == "pending" and p.id > own)
-    aborted = tuple(p.uuid for p in held if p.state == "aborted" and p.image_ids)
-    gone = tuple(p.uuid for p in held if p.state == "aborted" and not p.image_ids)
-    return PrimaryHolds(base, pending, aborted, gone, queued)
-
-
-def secondary_holds(held: Sequence[PointRecord]) -> SecondaryHolds:
-    base = next((p.uuid for p in held if p.state == "base"), None)
-    partial = next((p for p in held if p.state == "partial"), None)
-    if partial is None:
-        return SecondaryHolds(base, None)
-    return SecondaryHolds(base, Partial(point=partial.uuid, base=partial.based_on, watermark=partial.watermark))
+def base_of(held: Sequence[PointRecord]) -> str | None:
+    return next((point.uuid for point in held if point.state == "base"), None)

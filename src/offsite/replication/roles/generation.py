@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from offsite.errors import NotAllowed, ObjectNotFound
 from offsite.replication.records import set_records
 from offsite.replication.records.set_records import SetRecord
+from offsite.replication.roles.standing import Standing, Verdict, judge
 
 
 def check_generation(replication_set: SetRecord, generation: int) -> None:
@@ -20,6 +21,15 @@ def check_generation(replication_set: SetRecord, generation: int) -> None:
             f"replication set {replication_set.name} is of generation {replication_set.generation} here, of "
             f"{generation} there: its roles have changed"
         )
+
+
+def check_counterpart(replication_set: SetRecord, theirs: Standing) -> None:
+    """What the other end says of itself goes with what is on record here: it has the other role, of the same
+    generation. The one place in which two primaries are refused. Raises NotAllowed."""
+    verdict = judge(Standing(replication_set.role, replication_set.generation), theirs)
+    if verdict is Verdict.CONTRADICTION:
+        raise NotAllowed(f"replication set {replication_set.name} is {replication_set.role} here, too")
+    check_generation(replication_set, theirs.generation)
 
 
 def check_unchanged(connection: Connection, replication_set: SetRecord) -> None:

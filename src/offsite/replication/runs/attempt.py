@@ -95,7 +95,7 @@ class Attempt:
 
     def machine(self, asking: Asking) -> Generator[Action, Answer, None]:
         run = SenderMachine(self.progress.run, self.set.uuid, self.set.generation, asking, self.end.history)
-        return run.steps(self.end.holds)
+        return run.steps(self.end.side)
 
     def driver(self, link: Link) -> SenderDriver:
         return SenderDriver(link, self.end, self.progress, self.check_stopped, self._pacing, self._heard)

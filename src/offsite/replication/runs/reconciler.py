@@ -262,7 +262,7 @@ class Reconciler:
         """Nothing is sent meanwhile, so what the two sides say of themselves is of one time."""
         held = connection.channel.ask(connection.asking, self._look_at(replication_set), Holds)
         end = SenderEndpoint(self._database, self._pools, self._needs, self._locks, self._clock, replication_set, "")
-        relation = compare(end.holds(held.base), held.base)
+        relation = compare(end.side(held), held.base)
         is_new = self._other_halves.found(replication_set, relation, held.base, held.complete)
         if is_new and relation is not Relation.OLDER:
             # So that the operator of the secondary hears of it.
@@ -290,7 +290,7 @@ class Reconciler:
             return
         ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)
         held = connection.channel.ask(connection.asking, ask, Holds)
-        for step in settle(end.holds(held.base), held.base):
+        for step in settle(end.side(held), held.base):
             if isinstance(step, DiscardThere):
                 sentence = "aborted by a user of the primary"
                 discard = Discard(generation=replication_set.generation, run=step.point, sentence=sentence)

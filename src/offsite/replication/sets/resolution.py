@@ -113,7 +113,7 @@ class Resolution:
             end = SenderEndpoint(
                 self._database, self._pools, self._needs, self._locks, self._clock, replication_set, ""
             )
-            relation = compare(end.holds(held.base), held.base)
+            relation = compare(end.side(held), held.base)
             self._other_halves.found(replication_set, relation, held.base, held.complete)
             if relation is not Relation.DIVERGED:
                 raise NotAllowed(

@@ -17,6 +17,7 @@ from offsite.pools.protocol import SIZE_BYTES_MAX
 VERSION = 1
 VERSION_OLDEST = 1
 MEMBERS_MAX = 16
+POINTS_MAX = 256  # of each kind that an end tells of a set
 EARLIER_MAX = 128  # starts that a system tells, besides the present one and the one that its peer has confirmed
 DENIED_MAX = 16  # starts that a system tells it has given up
 
@@ -232,11 +233,21 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_number: SnapshotNumber | None = None  # of what the secondary has kept of it; none: it has kept nothing
 
 
+Points = Annotated[list[Uuid], Meta(max_length=POINTS_MAX)]
+"""Oldest first."""
+
+
 class Holds(Message, frozen=True, kw_only=True):
-    base: Uuid | None
-    outcome: RunOutcome | None  # of the run that sent the base, in case that its Committed was lost
-    partial: Partial | None
+    """What an end of a set is, and what it holds of the set: either end tells it so, and plans are made of it."""
+
+    role: Literal["primary", "secondary"]
+    generation: Counter
+    base: Uuid | None  # the newest point that both ends have, as far as this one knows
     complete: RecoveryPoint | None = None  # the base, as there is to tell of it
+    outcome: RunOutcome | None = None  # of the run that sent the base, in case that its Committed was lost
+    partial: Partial | None = None  # the point that it is being filled with
+    pending: Points = []  # those that it has taken, and is to send
+    aborted: Points = []  # those of aborted runs, kept until it is known whether the other end has one for its base
 
 
 class Begin(Message, frozen=True, kw_only=True):
@@ -309,7 +320,8 @@ class Committed(Message, frozen=True, kw_only=True):
 
 
 class Look(Message, frozen=True, kw_only=True):
-    """What does the secondary hold of this set? Answered by Holds. Unlike Ask it opens no run and cuts none off."""
+    """What does the other end hold of this set? Answered by Holds, whatever its role and generation are: it tells them.
+    Unlike Ask it opens no run and cuts none off. What follows the generation is for a secondary of that generation."""
 
     set_uuid: Uuid
     generation: Counter

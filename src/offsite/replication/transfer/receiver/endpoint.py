@@ -21,6 +21,7 @@ from offsite.events import Report
 from offsite.pools.needs import Needs
 from offsite.pools.protocol import Change, Clone, Create, Delete, ImageInfo, Pool, Replace, Resize, image_ids
 from offsite.replication.points import other_halves, point_records
+from offsite.replication.points.holdings import told_holds
 from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.kept_copies import keep_copy
 from offsite.replication.points.point_records import PointRecord
@@ -54,27 +55,6 @@ from offsite.units import format_size
 _log = structlog.get_logger(__name__)
 
 
-def holds(database: Database, pool: Pool, replication_set: SetRecord) -> Holds:
-    """What there is of a secondary here."""
-    with database.read() as connection:
-        held = point_records.secondary_holds(point_records.set_points(connection, replication_set.id))
-        complete = other_halves.own_recovery_point(connection, replication_set.id)
-        run = run_records.find_run(connection, held.base) if held.base else None
-    if complete is not None:
-        data_bytes = sum(pool.image(member.image_id).allocated_bytes for member in replication_set.members)
-        complete = msgspec.structs.replace(complete, data_bytes=data_bytes)
-    outcome = None
-    if run is not None and run.set_id == replication_set.id and run.digest is not None:
-        digest = bytes.fromhex(run.digest)
-        outcome = RunOutcome(
-            digest=digest,
-            changed_bytes=run.changed_bytes,
-            wire_bytes=run.wire_bytes,
-            snapshot_number=run.snapshot_number,
-        )
-    return Holds(base=held.base, outcome=outcome, partial=held.partial, complete=complete)
-
-
 class ReceiverEndpoint:
     """The secondary half of one set, over one connection. See machine.ReceiverStore."""
 
@@ -91,6 +71,7 @@ class ReceiverEndpoint:
         report: Report,
     ) -> None:
         self._database = database
+        self._pools = pools
         self._clock = clock
         self._set = replication_set
         self._fence = fence
@@ -105,7 +86,7 @@ class ReceiverEndpoint:
     def look(self, ask: Ask) -> Holds:
         check_generation(self._set, ask.generation)
         self._fence.take(self)
-        return holds(self._database, self._pool, self._set)
+        return told_holds(self._database, self._pools, self._set)
 
     def _check_roles(self, generation: int) -> None:
         """So that nothing is begun in vain. What counts is the same check within the transaction."""
@@ -151,7 +132,7 @@ class ReceiverEndpoint:
                 f"point {begin.point} has {len(begin.sizes_bytes)} members, "
                 f"replication set {self._set.name} has {len(self._set.members)}"
             )
-        base = point_records.secondary_holds(held).base
+        base = point_records.base_of(held)
         if begin.base not in (None, base):
             raise PeerRefused(f"the base of replication set {self._set.name} is {base} here, not {begin.base}")
         if begin.point == base:
@@ -172,7 +153,7 @@ class ReceiverEndpoint:
         copy, or that is somebody else, would fill us from nothing, and the only newer copy would be gone."""
         if base in (begin.base, begin.replaces):
             return
-        told = other_halves.told_of(holds(self._database, self._pool, self._set).complete)
+        told = other_halves.told_of(told_holds(self._database, self._pools, self._set).complete)
         sentence = (
             f"replication set {self._set.name} holds a complete copy here: {told}; its primary would replace it "
             "without saying that it knows it. It was left as it is"

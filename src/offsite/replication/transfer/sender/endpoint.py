@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -15,9 +14,10 @@ from offsite.pools.needs import Needs
 from offsite.pools.protocol import Delete, Pool
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.history_following import Following, find_following
+from offsite.replication.points.holdings import holds
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.points.other_halves import OtherHalves, diverged_sentence
-from offsite.replication.points.plan import Adopt, Diverged, Forget, Outdated, PrimaryHolds, Relation
+from offsite.replication.points.plan import Adopt, Diverged, Forget, Outdated, PrimarySide, Relation
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.recovery_points import find_recovery_point
 from offsite.replication.records import peer_records, run_records, set_records
@@ -26,10 +26,11 @@ from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import RunFacts, change_run, drop_unfinished, note_run
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
-from offsite.replication.roles.generation import check_unchanged
+from offsite.replication.roles.generation import check_counterpart, check_unchanged
+from offsite.replication.roles.standing import Standing
 from offsite.replication.transfer.sender.block_diff import MemberDifference
 from offsite.replication.transfer.sender.machine import PointDescription
-from offsite.replication.wire.messages import HistorySnapshot, RunOutcome
+from offsite.replication.wire.messages import HistorySnapshot, Holds, RunOutcome
 from offsite.store.database import Database
 
 _OVERTAKEN = "the secondary holds a newer point of this set already"
@@ -59,16 +60,22 @@ class SenderEndpoint:
         self._report = report
         self.pool, _ = find_image(pools, replication_set.members[0].image_id)
 
-    def holds(self, their_base: str | None) -> PrimaryHolds:
-        """What there is here, and what is known here of the base that the secondary holds."""
+    def side(self, theirs: Holds) -> PrimarySide:
+        """What there is here, and what is known here of the base that the secondary holds. Raises NotAllowed when that
+        is no secondary of this generation."""
+        check_counterpart(self._set, Standing(theirs.role, theirs.generation))
         with self._database.read() as connection:
-            held = point_records.primary_holds(point_records.set_points(connection, self._set.id), self._run)
-            known = find_recovery_point(connection, self._set.id, their_base)
+            check_unchanged(connection, self._set)
+            held = point_records.set_points(connection, self._set.id)
+            known = find_recovery_point(connection, self._set.id, theirs.base)
             half = other_halves.find_other_half(connection, self._set.id)
-            ours = other_halves.own_recovery_point(connection, self._set.id)
-        past = frozenset([known.point] if known else [])
-        decided = half.base if half is not None and half.may_be_replaced else None
-        return replace(held, past=past, replaceable=decided, complete=ours)
+            return PrimarySide(
+                holds=holds(connection, self._set),
+                run=self._run,
+                gone=tuple(point.uuid for point in held if point.state == "aborted" and not point.image_ids),
+                past=frozenset([known.point] if known else []),
+                replaceable=half.base if half is not None and half.may_be_replaced else None,
+            )
 
     def has_aborted(self) -> bool:
         """Whether there are points of aborted runs, of which the secondary is still to be asked."""

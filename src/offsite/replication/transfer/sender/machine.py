@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from offsite.errors import ProtocolError
-from offsite.replication.points.plan import Adopt, Diverged, Forget, Outdated, PrimaryHolds, SecondaryHolds, Send, plan
+from offsite.replication.points.plan import Adopt, Diverged, Forget, Outdated, PrimarySide, Send, plan
 from offsite.replication.wire.batch import DIGEST_START, chain, check_position
 from offsite.replication.wire.exchange import Asking, Receive, Transmit
 from offsite.replication.wire.messages import (
@@ -108,13 +108,13 @@ class SenderMachine:
     history: Callable[[], HistorySnapshot | None] = lambda: None  # asked for when a point is to be committed
     window_bytes: int = WINDOW_BYTES
 
-    def steps(self, held: Callable[[str | None], PrimaryHolds]) -> Generator[Action, Answer, None]:
-        """Drives the run to its end. Raises what ended it otherwise. `held` tells what the primary holds, and what it
-        knows of the base that the secondary holds."""
+    def steps(self, side: Callable[[Holds], PrimarySide]) -> Generator[Action, Answer, None]:
+        """Drives the run to its end. Raises what ended it otherwise. `side` tells what the primary holds, and what it
+        knows of what the secondary holds."""
         ask = Ask(set_uuid=self.set_uuid, generation=self.generation)
         remote = yield from self.asking.request(ask, Holds)
         outcome = remote.outcome
-        for step in plan(held(remote.base), SecondaryHolds(remote.base, remote.partial, remote.complete)):
+        for step in plan(side(remote), remote):
             if isinstance(step, Send):
                 outcome = yield from self._send(step)
             else:

@@ -7,6 +7,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from io import StringIO
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,9 @@ WIDTHS = [60, 80, 100, 140]
 SENTENCE = "the pool over there is full, and the run goes on by itself once space was made there " * 2
 
 
-def object_types() -> dict[str, ObjectType]:
+def object_types() -> dict[str, ObjectType[Any]]:
     """All that commands can answer, as they are declared."""
-    found: dict[str, ObjectType] = {}
+    found: dict[str, ObjectType[Any]] = {}
     for module in pkgutil.iter_modules(commands.__path__):
         for value in vars(importlib.import_module(f"{commands.__name__}.{module.name}")).values():
             if isinstance(value, ObjectType):
@@ -30,10 +31,10 @@ def object_types() -> dict[str, ObjectType]:
     return found
 
 
-def full_row(type: ObjectType, number: int) -> Row:
+def full_row(type: ObjectType[Any], number: int) -> Row:
     """An object with a name of 32 bytes, and something in each other property."""
     values: dict[str, Value] = {}
-    for at, each in enumerate(type.properties):
+    for at, each in enumerate(type.all_properties):
         if each.kind is not Kind.TEXT:
             values[each.name] = 1_700_000_000.0
         elif any(word in each.name for word in ("error", "message", "action", "description")):
@@ -43,10 +44,10 @@ def full_row(type: ObjectType, number: int) -> Row:
     return row(type, values)
 
 
-def shown(type: ObjectType) -> Iterator[str]:
+def shown(type: ObjectType[Any]) -> Iterator[str]:
     """What has to be on the screen: headings, and values of properties that have one."""
     for number in (0, 1):
-        for each, value in zip(type.properties, full_row(type, number).values, strict=True):
+        for each, value in zip(type.all_properties, full_row(type, number).values, strict=True):
             if each.heading:
                 yield each.heading
                 yield str(value) if each.kind is Kind.TEXT else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ MIB = 1 << 20
 
 
 def run(**values: Value) -> Row:
-    blank: dict[str, Value] = {each.name: None for each in RUN.properties}
+    blank: dict[str, Value] = {each.name: None for each in RUN.all_properties}
     given = {name.replace("_", "-"): value for name, value in values.items()}
     usual: dict[str, Value] = {"run": "r1", "replication-set": "Sales DR", "state": "running", "phase": "sending"}
     return row(RUN, blank | {"error": ""} | usual | given)
@@ -129,7 +130,7 @@ def test_a_run_that_is_no_longer_on_record_is_not_waited_for_for_ever() -> None:
         replicate(Scripted(run(), (run(run="another"),)), LINE)
 
 
-BARE = ObjectType("runs", "run", (Property("run"), Property("replication-set")))
+BARE = ObjectType[Any]("runs", "run", (Property("run"), Property("replication-set")))
 
 
 @pytest.mark.parametrize("answers", [[()], [(run(), run())], [Row(BARE, ("r1", "x"))], [run(), Row(BARE, ("r1", "x"))]])

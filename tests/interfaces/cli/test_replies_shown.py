@@ -15,9 +15,9 @@ from offsite.interfaces.encoding import reply_json
 from offsite.interfaces.encoding.values_shown import format_duration, format_value
 from offsite.management.command_table.reply import Kind, ObjectType, Property, Question, Reply, Value, row
 
-PART = ObjectType("parts", "part", (Property("who", "Who"), Property("lun", "LUN", Kind.NUMBER)), joined=True)
-HIDDEN = ObjectType("details", "detail", (Property("detail", "Detail"),))
-THING = ObjectType(
+PART = ObjectType[Any]("parts", "part", (Property("who", "Who"), Property("lun", "LUN", Kind.NUMBER)), joined=True)
+HIDDEN = ObjectType[Any]("details", "detail", (Property("detail", "Detail"),))
+THING = ObjectType[Any](
     "things",
     "thing",
     (
@@ -29,7 +29,7 @@ THING = ObjectType(
         Property("serial"),
     ),
 )
-RECORD = ObjectType("records", "record", (Property("a", "The A"), Property("b", "B")), record=True)
+RECORD = ObjectType[Any]("records", "record", (Property("a", "The A"), Property("b", "B")), record=True)
 
 
 def thing(name: str, size: int, made: float | None = 0.0, *parts: tuple[str, int | None], error: str = "") -> Reply:
@@ -66,7 +66,7 @@ EVIL = "a\nb\x1b[2J\x9b\u202e\u2066\r"
 @pytest.mark.parametrize("record", [False, True])
 def test_a_hostile_system_can_neither_forge_lines_nor_reach_the_terminal(record: bool) -> None:
     """Its headings are shown as well as its values."""
-    type = ObjectType(EVIL, EVIL, (Property("name", EVIL), Property("other", "Other")), record=record)
+    type = ObjectType[Any](EVIL, EVIL, (Property("name", EVIL), Property("other", "Other")), record=record)
     lines = printed(reply_json.decode(reply_json.encode(Reply(EVIL, (row(type, {"name": EVIL, "other": "x"}),)))))
     assert all(line.isprintable() for line in lines)
     assert "a\\nb\\x1b[2J\\x9b\\u202e\\u2066\\r" in "".join(lines)

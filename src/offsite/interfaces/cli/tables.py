@@ -7,7 +7,7 @@ becomes a record for each object: a line for each property.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich import box
 from rich.cells import cell_len
@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from offsite.escaping import escaped, escaped_lines
-from offsite.interfaces.encoding.values_shown import format_value
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row
+from offsite.interfaces.encoding.values_shown import cells
+from offsite.management.command_table.object_types import Kind, ObjectType, Property, Row
+from offsite.management.command_table.reply import Reply
 
 _RIGHT = {Kind.NUMBER, Kind.SIZE, Kind.DURATION, Kind.PERCENT, Kind.RATE}
 _PIPE_COLUMNS = 100_000  # a pipe has no width: nothing is wrapped
@@ -48,12 +49,12 @@ def print_reply(reply: Reply, output: TextIO) -> None:
         console.print(Text(escaped_lines(reply.message)), soft_wrap=True)
 
 
-def _heading(property: Property) -> str:
+def _heading(property: Property[Any]) -> str:
     """It comes from the system that is asked, which may be a hostile one."""
     return escaped(property.heading)
 
 
-def _widths(columns: Sequence[Property], lines: Sequence[Sequence[str]], most: int) -> list[int] | None:
+def _widths(columns: Sequence[Property[Any]], lines: Sequence[Sequence[str]], most: int) -> list[int] | None:
     """How wide each column is, so that all of them fit into `most` with nothing cut. None: they cannot."""
     cells = [[_heading(column), *(line[at] for line in lines)] for at, column in enumerate(columns)]
     widths = [max(cell_len(each) for each in column) for column in cells]
@@ -80,7 +81,7 @@ def _least(cell: str) -> int:
     return max(_UNBROKEN_COLUMNS, *(cell_len(word) for word in cell.split()))
 
 
-def _table(columns: Sequence[Property], lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
+def _table(columns: Sequence[Property[Any]], lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column, width in zip(columns, widths, strict=True):
         table.add_column(
@@ -91,7 +92,7 @@ def _table(columns: Sequence[Property], lines: Sequence[Sequence[str]], widths: 
     return table
 
 
-def _print_records(console: Console, columns: Sequence[Property], lines: Sequence[Sequence[str]]) -> None:
+def _print_records(console: Console, columns: Sequence[Property[Any]], lines: Sequence[Sequence[str]]) -> None:
     """The terminal itself wraps a line that is too long, so that what is copied from it is whole."""
     label = max((cell_len(_heading(each)) for each in columns), default=0) + len(":  ")
     for number, line in enumerate(lines):
@@ -103,26 +104,25 @@ def _print_records(console: Console, columns: Sequence[Property], lines: Sequenc
             console.print(Text.assemble((label_text, "bold"), padding, value), soft_wrap=True)
 
 
-def _types(type: ObjectType, rows: Sequence[Row]) -> list[ObjectType]:
+def _types(type: ObjectType[Any], rows: Sequence[Row]) -> list[ObjectType[Any]]:
     """The type of the rows, and of the parts that are joined to them."""
     joined = dict.fromkeys(part.type for row in rows for part in row.parts if part.type.joined)
     return [type, *joined]
 
 
-def _has_column(property: Property, type: ObjectType, rows: Sequence[Row]) -> bool:
+def _has_column(property: Property[Any], type: ObjectType[Any], rows: Sequence[Row]) -> bool:
     if not property.heading or not property.seldom:
         return bool(property.heading)
     objects = [each for row in rows for each in (row, *row.parts) if each.type == type]
     return any(each[property.name] not in (None, "") for each in objects)
 
 
-def _lines(row: Row, columns: Sequence[Property]) -> list[list[str]]:
+def _lines(row: Row, columns: Sequence[Property[Any]]) -> list[list[str]]:
     """A line for each joined part; one line when there is none."""
     own = _cells(row, columns)
     joined = [part for part in row.parts if part.type.joined]
     return [own + _cells(part, columns) for part in joined] or [own]
 
 
-def _cells(row: Row, columns: Sequence[Property]) -> list[str]:
-    pairs = zip(row.type.properties, row.values, strict=True)
-    return [format_value(each.kind, value) for each, value in pairs if each in columns]
+def _cells(row: Row, columns: Sequence[Property[Any]]) -> list[str]:
+    return [each.text for each in cells(row) if each.property in columns]

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from offsite.interfaces.encoding.values_shown import format_value
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Question, Reply, Row, Value
+from offsite.interfaces.encoding.values_shown import cells
+from offsite.management.command_table.object_types import MEASURED, Kind, ObjectType, Property, Row, Value
+from offsite.management.command_table.reply import Question, Reply
 
 _NUMBER_MAX = 1 << 64
 _TIME_MAX = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
@@ -66,20 +67,19 @@ def status(response_type: str, response: str, code: int) -> dict[str, Any]:
 
 def _object(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for each, value in zip(row.type.properties, row.values, strict=True):
-        if each.kind in (Kind.TEXT, Kind.NUMBER, Kind.YES_NO):
-            found[each.name] = value
-        else:
-            found[each.name] = format_value(each.kind, value)
-            found[f"{each.name}-numeric"] = value
+    for each in cells(row):
+        name = each.property.name
+        found[name] = each.text if each.property.kind in MEASURED else each.value
+        if each.property.has_twin:
+            found[f"{name}-numeric"] = each.twin
     for part in row.parts:
         found.setdefault(part.type.basetype, []).append(_object(part))
     return found
 
 
 def _encode_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows of a type together, each type told once."""
-    groups: dict[ObjectType, list[Row]] = {}
+    """Rows of a type together, each type told once. A twin that is a value of its own is told as a property."""
+    groups: dict[ObjectType[Any], list[Row]] = {}
     for row in rows:
         groups.setdefault(row.type, []).append(row)
     return [
@@ -88,7 +88,7 @@ def _encode_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "name": type.name,
             "record": type.record,
             "joined": type.joined,
-            "properties": [[each.name, each.heading, each.kind.value, each.seldom] for each in type.properties],
+            "properties": [[each.name, each.heading, each.kind.value, each.seldom] for each in type.all_properties],
             "rows": [[list(row.values), _encode_rows(row.parts)] for row in group],
         }
         for type, group in groups.items()
@@ -98,11 +98,11 @@ def _encode_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _decode_rows(groups: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
     rows = []
     for group in groups:
-        properties = tuple(
+        properties: tuple[Property[Any], ...] = tuple(
             Property(str(name), str(heading), Kind(kind), bool(seldom))
             for name, heading, kind, seldom in group["properties"]
         )
-        type = ObjectType(
+        type = ObjectType[Any](
             str(group["basetype"]), str(group["name"]), properties, bool(group["record"]), bool(group["joined"])
         )
         for values, parts in group["rows"]:
@@ -111,7 +111,7 @@ def _decode_rows(groups: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _value(property: Property, value: object) -> Value:
+def _value(property: Property[Any], value: object) -> Value:
     """One that can be shown: a system that means ill sends a number that is none, or a time in no year."""
     if value is None or isinstance(value, (str, bool)):
         return value
@@ -120,9 +120,9 @@ def _value(property: Property, value: object) -> Value:
     raise ValueError(f"{value!r} is no value of {property.name}")
 
 
-def _least(property: Property) -> float:
+def _least(property: Property[Any]) -> float:
     return 0 if property.kind is Kind.TIME else -_NUMBER_MAX
 
 
-def _most(property: Property) -> float:
+def _most(property: Property[Any]) -> float:
     return _TIME_MAX if property.kind is Kind.TIME else _NUMBER_MAX

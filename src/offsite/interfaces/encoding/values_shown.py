@@ -1,12 +1,34 @@
-"""How values of each kind are written for people."""
+"""How values of each kind are written for people, and what programs get beside that."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from offsite.escaping import escaped
-from offsite.management.command_table.reply import Kind, Value
+from offsite.management.command_table.object_types import MEASURED, Kind, Property, Row, Value
 from offsite.units import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One property of one object: its value, that as people read it, and the number that goes with it."""
+
+    property: Property[Any]
+    value: Value
+    text: str
+    twin: Value = None  # none also where the property has no twin
+
+
+def cells(row: Row) -> Iterator[Cell]:
+    """What every face shows of a row, in the order of its properties."""
+    values = iter(row.values)
+    for each in row.type.properties:
+        value = next(values)
+        twin = value if each.kind in MEASURED else next(values) if each.has_twin else None
+        yield Cell(each, value, format_value(each.kind, value), twin)
 
 
 def format_value(kind: Kind, value: Value) -> str:

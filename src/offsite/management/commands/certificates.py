@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsite.access.certificates import INITIATOR_DAYS, INITIATOR_DAYS_MAX
 from offsite.errors import BadParameter
 from offsite.escaping import shown
@@ -14,7 +16,7 @@ from offsite.management.system import Context, System
 
 COMMANDS = Subject("Certificates of initiators")
 
-ISSUED = ObjectType(
+ISSUED = ObjectType[Any](
     "initiator-certificate",
     "initiator-certificate",
     (
@@ -24,7 +26,7 @@ ISSUED = ObjectType(
         Property("private-key"),
     ),
 )
-CERTIFICATE = ObjectType(
+CERTIFICATE = ObjectType[Any](
     "initiator-certificates",
     "initiator-certificate-record",
     (

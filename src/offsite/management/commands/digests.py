@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from offsite.errors import InUse
 from offsite.management.command_table import values
@@ -17,7 +18,7 @@ COMMANDS = Subject("Digests")
 AT_ONCE_MAX = 4  # each keeps a core busy, and anyone who monitors may ask
 _places = threading.BoundedSemaphore(AT_ONCE_MAX)
 
-DIGEST = ObjectType(
+DIGEST = ObjectType[Any](
     "digests",
     "digest",
     (

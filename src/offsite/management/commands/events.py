@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from offsite import __version__
 from offsite.errors import BadParameter
@@ -21,22 +22,22 @@ COMMANDS = Subject("Events")
 
 CONTROLLER, CONTROLLER_NUMERIC = "A", 1  # one system is what controller A is on ME4
 LAST_DEFAULT = 50
-_PROPERTIES = (
+_PROPERTIES: tuple[Property[Any], ...] = (
     Property("time-stamp", "Time", Kind.TIME),
     Property("event-id", "ID"),
     Property("event-code", "Code", Kind.NUMBER),
     Property("severity", "Severity"),
     Property("message", "Message"),
 )
-_MORE_PROPERTIES = (
+_MORE_PROPERTIES: tuple[Property[Any], ...] = (
     Property("severity-numeric", kind=Kind.NUMBER),
     Property("model"),
     Property("serial-number"),
     Property("controller"),
     Property("controller-numeric", kind=Kind.NUMBER),
 )
-EVENT = ObjectType("events", "event", (*_PROPERTIES, Property("recommended-action"), *_MORE_PROPERTIES))
-DETAILED_EVENT = ObjectType(
+EVENT = ObjectType[Any]("events", "event", (*_PROPERTIES, Property("recommended-action"), *_MORE_PROPERTIES))
+DETAILED_EVENT = ObjectType[Any](
     "events", "event", (*_PROPERTIES, Property("recommended-action", "Recommended action"), *_MORE_PROPERTIES)
 )
 _ID = re.compile(r"[AaBb]?(\d{1,18})", re.ASCII)
@@ -110,7 +111,7 @@ def _check_order(wanted: EventFilter) -> None:
         raise BadParameter("from-event is after to-event; give the lower ID as from-event")
 
 
-def _row(system: System, type: ObjectType, event: Event) -> Row:
+def _row(system: System, type: ObjectType[Any], event: Event) -> Row:
     return row(
         type,
         {

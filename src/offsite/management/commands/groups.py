@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from offsite.errors import NotAllowed, ObjectNotFound
 from offsite.events import VOLUME_GROUP_CHANGED, VOLUME_GROUP_CREATED, VOLUME_GROUP_DELETED
@@ -17,7 +18,7 @@ from offsite.units import format_size
 
 COMMANDS = Subject("Volume groups")
 
-VOLUME_GROUP = ObjectType(
+VOLUME_GROUP = ObjectType[Any](
     "volume-groups",
     "volume-group",
     (

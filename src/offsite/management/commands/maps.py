@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from offsite.access.maps import Map
 from offsite.access.nicknames import delete_nickname as remove_nickname
@@ -18,8 +19,10 @@ from offsite.management.system import Context, Found, System
 
 COMMANDS = Subject("Maps and initiators")
 
-VOLUME_VIEW = ObjectType("volume-view", "volume-view", (Property("volume-name", "Volume"), Property("volume-serial")))
-MAPPING = ObjectType(
+VOLUME_VIEW = ObjectType[Any](
+    "volume-view", "volume-view", (Property("volume-name", "Volume"), Property("volume-serial"))
+)
+MAPPING = ObjectType[Any](
     "volume-view-mappings",
     "host-view",
     (
@@ -30,7 +33,7 @@ MAPPING = ObjectType(
     ),
     joined=True,
 )
-INITIATOR = ObjectType(
+INITIATOR = ObjectType[Any](
     "initiator",
     "initiator",
     (

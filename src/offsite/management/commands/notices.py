@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, keyword, positional, secret
 from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
@@ -10,7 +12,7 @@ from offsite.management.system import Context
 
 COMMANDS = Subject("Notices")
 
-NOTICE = ObjectType(
+NOTICE = ObjectType[Any](
     "notices",
     "notice",
     (

@@ -2,108 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Row, row
+from offsite.management.command_table import properties
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.commands.enumerations import RETENTION_PRIORITY, VOLUME_TYPE
 from offsite.management.system import Found, System
 from offsite.pools import retention
+from offsite.pools.protocol import ImageInfo
 
-VOLUME = ObjectType(
+UNGROUPED = "UNGROUPEDVOLUMES"  # what ME4 has as the group of a volume in none
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeView:
+    """A volume or snapshot, with what is told of it from elsewhere; empty where there is no such thing."""
+
+    pool_name: str
+    image: ImageInfo
+    parent: ImageInfo | None
+    group: str = ""
+    role: str = ""
+    set_name: str = ""
+    retention_priority: str = retention.NEVER_DELETE
+
+    @property
+    def parent_name(self) -> str:
+        return "" if self.parent is None else self.parent.name
+
+    @property
+    def parent_serial(self) -> str:
+        return "" if self.parent is None else self.parent.uuid
+
+
+VOLUME = ObjectType[VolumeView](
     "volumes",
     "volume",
     (
-        Property("volume-name", "Name"),
-        Property("storage-pool-name", "Pool"),
-        Property("volume-type", "Type"),
-        Property("size", "Size", Kind.SIZE),
-        Property("allocated-size", "Allocated", Kind.SIZE),
-        Property("volume-parent-name", "Snapshot of"),
-        Property("volume-group-name", "Group"),
-        Property("cs-replication-role", "Replication"),
-        Property("replication-set"),
-        Property("creation-date-time", "Created", Kind.TIME),
-        Property("serial-number"),
-        Property("volume-parent"),
-        Property("volume-group"),  # as ME4 has it: a word for those in no group
+        properties.text("volume-name", lambda view: view.image.name, "Name", key=True, display_name="Name"),
+        properties.text("storage-pool-name", lambda view: view.pool_name, "Pool", of_type="pools", display_name="Pool"),
+        properties.enumeration(
+            "volume-type",
+            VOLUME_TYPE,
+            lambda view: "base" if view.image.kind == "volume" else view.image.kind,
+            "Type",
+            display_name="Type",
+        ),
+        properties.size("size", lambda view: view.image.size_bytes, "Size"),
+        properties.size("allocated-size", lambda view: view.image.allocated_bytes, "Allocated"),
+        properties.text("volume-parent-name", lambda view: view.parent_name, "Snapshot of", of_type="volumes"),
+        properties.text("volume-group-name", lambda view: view.group, "Group", of_type="volume-groups"),
+        properties.text("cs-replication-role", lambda view: view.role, "Replication"),
+        properties.text("replication-set", lambda view: view.set_name, of_type="replication-sets"),
+        properties.time(
+            "creation-date-time", lambda view: view.image.created_at, "Created", display_name="Creation Date/Time"
+        ),
+        properties.text("serial-number", lambda view: view.image.uuid),
+        properties.text("volume-parent", lambda view: view.parent_serial),
+        properties.text("volume-group", lambda view: view.group or UNGROUPED),
     ),
 )
-UNGROUPED = "UNGROUPEDVOLUMES"
 
-SNAPSHOT = ObjectType(
+SNAPSHOT = ObjectType[VolumeView](
     "snapshots",
     "snapshot",
     (
-        Property("name", "Name"),
-        Property("storage-pool-name", "Pool"),
-        Property("master-volume-name", "Snapshot of"),
-        Property("creation-date-time", "Created", Kind.TIME),
-        Property("total-size", "Size", Kind.SIZE),
-        Property("snap-data", "Data", Kind.SIZE),
-        Property("retention-priority", "Retention"),
-        Property("serial-number"),
-        Property("volume-parent"),
+        properties.text("name", lambda view: view.image.name, "Name", key=True),
+        properties.text("storage-pool-name", lambda view: view.pool_name, "Pool", of_type="pools", display_name="Pool"),
+        properties.text("master-volume-name", lambda view: view.parent_name, "Snapshot of", of_type="volumes"),
+        properties.time(
+            "creation-date-time", lambda view: view.image.created_at, "Created", display_name="Creation Date/Time"
+        ),
+        properties.size("total-size", lambda view: view.image.size_bytes, "Size"),
+        properties.size("snap-data", lambda view: view.image.allocated_bytes, "Data"),
+        properties.enumeration(
+            "retention-priority", RETENTION_PRIORITY, lambda view: view.retention_priority, "Retention"
+        ),
+        properties.text("serial-number", lambda view: view.image.uuid),
+        properties.text("volume-parent", lambda view: view.parent_serial),
     ),
 )
 
 
 def volume_rows(system: System, found: Sequence[Found]) -> tuple[Row, ...]:
-    parents, roles = _names(system), system.replication_roles()
+    images, roles = _images(system), system.replication_roles()
     groups = {image_id: group.name for group in system.groups.all() for image_id in group.image_ids}
-    return tuple(_volume_row(each, parents, roles, groups.get(each.image.id, "")) for each in found)
-
-
-def _volume_row(
-    found: Found, parents: Mapping[int | None, tuple[str, str]], roles: Mapping[int, tuple[str, str]], group: str
-) -> Row:
-    image = found.image
-    parent_name, parent_uuid = parents.get(image.parent_id, ("", ""))
-    role, set_name = roles.get(image.id, ("", ""))
-    return row(
-        VOLUME,
-        {
-            "volume-name": image.name,
-            "storage-pool-name": found.pool.name,
-            "volume-type": "base" if image.kind == "volume" else image.kind,
-            "size": image.size_bytes,
-            "allocated-size": image.allocated_bytes,
-            "volume-parent-name": parent_name,
-            "volume-group-name": group,
-            "cs-replication-role": role,
-            "replication-set": set_name,
-            "creation-date-time": image.created_at,
-            "serial-number": image.uuid,
-            "volume-parent": parent_uuid,
-            "volume-group": group or UNGROUPED,
-        },
+    return tuple(
+        VOLUME.row(
+            VolumeView(
+                each.pool.name,
+                each.image,
+                images.get(each.image.parent_id),
+                groups.get(each.image.id, ""),
+                *roles.get(each.image.id, ("", "")),
+            )
+        )
+        for each in found
     )
 
 
 def snapshot_rows(system: System, found: Sequence[Found]) -> tuple[Row, ...]:
-    parents = _names(system)
+    images = _images(system)
     with system.database.read() as connection:
         priorities = retention.priorities(connection)
-    return tuple(_snapshot_row(each, parents, priorities.get(each.image.id, retention.NEVER_DELETE)) for each in found)
-
-
-def _snapshot_row(found: Found, parents: Mapping[int | None, tuple[str, str]], priority: str) -> Row:
-    image = found.image
-    parent_name, parent_uuid = parents.get(image.parent_id, ("", ""))
-    return row(
-        SNAPSHOT,
-        {
-            "name": image.name,
-            "storage-pool-name": found.pool.name,
-            "master-volume-name": parent_name,
-            "creation-date-time": image.created_at,
-            "total-size": image.size_bytes,
-            "snap-data": image.allocated_bytes,
-            "retention-priority": priority,
-            "serial-number": image.uuid,
-            "volume-parent": parent_uuid,
-        },
+    return tuple(
+        SNAPSHOT.row(
+            VolumeView(
+                each.pool.name,
+                each.image,
+                images.get(each.image.parent_id),
+                retention_priority=priorities.get(each.image.id, retention.NEVER_DELETE),
+            )
+        )
+        for each in found
     )
 
 
-def _names(system: System) -> dict[int | None, tuple[str, str]]:
-    """Name and serial number of each volume and snapshot, by its id, which is unique in the system."""
-    return {each.image.id: (each.image.name, each.image.uuid) for each in system.images()}
+def _images(system: System) -> dict[int | None, ImageInfo]:
+    """Every volume and snapshot by its id, which is unique in the system."""
+    return {each.image.id: each.image for each in system.images()}

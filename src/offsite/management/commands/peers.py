@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsite.errors import BadParameter
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional, secret
@@ -24,7 +26,7 @@ from offsite.units import format_instant, format_size
 
 COMMANDS = Subject("Peer connections")
 
-PEER = ObjectType(
+PEER = ObjectType[Any](
     "peer-connections",
     "peer-connection",
     (
@@ -56,7 +58,7 @@ PEER = ObjectType(
         Property("creation-date-time", "Created", Kind.TIME),
     ),
 )
-REMOTE_SYSTEM = ObjectType(
+REMOTE_SYSTEM = ObjectType[Any](
     "remote-systems",
     "remote-system",
     (

@@ -20,7 +20,7 @@ COMMANDS = Subject("Pools")
 
 POOLS_MAX = 16
 _OF_SOME_BACKENDS = ("size", "device", "page-size", "overwrite")
-POOL = ObjectType(
+POOL = ObjectType[Any](
     "pools",
     "pool",
     (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsite.errors import ErrorClass
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
@@ -16,7 +18,7 @@ from offsite.replication.transfer.progress import RunProgress
 
 COMMANDS = Subject("Replication")
 
-RUN = ObjectType(
+RUN = ObjectType[Any](
     "replication-runs",
     "replication-run",
     (
@@ -41,7 +43,7 @@ RUN = ObjectType(
         Property("run"),
     ),
 )
-HISTORY = ObjectType(
+HISTORY = ObjectType[Any](
     "snapshot-history",
     "snapshot-history",
     (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsite.errors import BadParameter, ObjectNotFound
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
@@ -12,7 +14,7 @@ from offsite.management.system import Context, System
 
 COMMANDS = Subject("Schedules")
 
-SCHEDULE = ObjectType(
+SCHEDULE = ObjectType[Any](
     "schedules",
     "schedule",
     (

@@ -19,7 +19,7 @@ from offsite.replication.sets.view import SetInfo
 
 COMMANDS = Subject("Replication sets")
 
-SET = ObjectType(
+SET = ObjectType[Any](
     "replication-sets",
     "replication-set",
     (

@@ -14,7 +14,7 @@ from offsite.store.settings import ALL, TIME_ZONE, Setting
 
 COMMANDS = Subject("Settings")
 
-SETTING = ObjectType(
+SETTING = ObjectType[Any](
     "settings",
     "setting",
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 from offsite import __version__
 from offsite.access.maps import LUN_MAX
@@ -22,7 +23,7 @@ from offsite.units import format_size
 
 COMMANDS = Subject("System")
 
-SYSTEM = ObjectType(
+SYSTEM = ObjectType[Any](
     "system",
     "system-information",
     (
@@ -39,13 +40,13 @@ SYSTEM = ObjectType(
     ),
     record=True,
 )
-VERSIONS = ObjectType(
+VERSIONS = ObjectType[Any](
     "versions",
     "versions",
     (Property("bundle-version", "Offsite"), Property("python-version", "Python")),
     record=True,
 )
-LIMIT = ObjectType("limits", "limit", (Property("limit", "Limit"), Property("value", "Value")))
+LIMIT = ObjectType[Any]("limits", "limit", (Property("limit", "Limit"), Property("value", "Value")))
 
 
 @COMMANDS.command("show system", "Shows what this system is and where it listens.", role=Role.MONITOR)

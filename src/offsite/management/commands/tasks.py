@@ -18,7 +18,7 @@ from offsite.management.system import Context, System
 
 COMMANDS = Subject("Tasks")
 
-TASK = ObjectType(
+TASK = ObjectType[Any](
     "tasks",
     "task",
     (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsite.management.accounts.users import User
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, keyword, positional, secret
@@ -11,7 +13,7 @@ from offsite.management.system import Context
 
 COMMANDS = Subject("Users")
 
-USER = ObjectType("users", "user", (Property("username", "User"), Property("roles", "Role")))
+USER = ObjectType[Any]("users", "user", (Property("username", "User"), Property("roles", "Role")))
 ROLE = values.choice(*(role.word for role in Role))
 PASSWORD = secret(
     "password",

@@ -21,8 +21,9 @@ from offsite.errors import OffsiteError
 from offsite.management.accounts.sessions import Sessions
 from offsite.management.accounts.users import User, Users
 from offsite.management.command_table.command import Role
+from offsite.management.command_table.object_types import Row
 from offsite.management.command_table.parser import split
-from offsite.management.command_table.reply import Question, Reply, Row
+from offsite.management.command_table.reply import Question, Reply
 from offsite.management.events.event_log import EventLog
 from offsite.management.execution import Request, execute
 from offsite.management.needs import needs_of_all_floors

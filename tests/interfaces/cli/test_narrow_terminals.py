@@ -13,8 +13,10 @@ import pytest
 
 from offsite.interfaces.cli.tables import print_reply
 from offsite.management import commands
-from offsite.management.command_table.reply import Kind, ObjectType, Reply, Row, Value, row
+from offsite.management.command_table.object_types import Kind, ObjectType, Row, Value
+from offsite.management.command_table.reply import Reply
 from tests.interfaces.live_system import LiveSystem
+from tests.interfaces.rows import row
 from tests.interfaces.terminal import at_a_terminal
 
 WIDTHS = [60, 80, 100, 140]

@@ -14,8 +14,10 @@ from offsite.interfaces.cli import replicate_wait
 from offsite.interfaces.cli.options import parse_options
 from offsite.interfaces.cli.progress_bar import bar
 from offsite.interfaces.cli.replicate_wait import RunDropped, RunFailed, replicate, state, summary
-from offsite.management.command_table.reply import ObjectType, Property, Reply, Row, Value, row
+from offsite.management.command_table.object_types import ObjectType, Property, Row, Value
+from offsite.management.command_table.reply import Reply
 from offsite.management.commands.runs import RUN
+from tests.interfaces.rows import row
 
 MIB = 1 << 20
 

@@ -20,7 +20,8 @@ from offsite.errors import (
     PeerUnreachable,
     VolumeNotFound,
 )
-from offsite.management.command_table.reply import Question, Row
+from offsite.management.command_table.object_types import Row
+from offsite.management.command_table.reply import Question
 from offsite.units import MIB
 from tests.management.management_bench import MONITOR, PASSWORD, Bench
 

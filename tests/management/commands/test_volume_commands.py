@@ -100,7 +100,7 @@ def test_create_maps_too_when_asked_to(bench: Bench) -> None:
     bench.do("create volume pool A size 1MiB access ro initiator tls:web1 lun 3 Sales")
     (view,) = bench.rows("show maps Sales")
     (mapping,) = view.parts
-    assert mapping.values == ("tls:web1", "", "read-only", "3")
+    assert mapping.values == ("tls:web1", "", "read-only", 1, "3")
 
 
 def test_expand_adds_to_the_size(bench: Bench) -> None:

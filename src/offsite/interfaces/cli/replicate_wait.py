@@ -19,7 +19,8 @@ from offsite.escaping import escaped
 from offsite.interfaces.cli.exit_status import DROPPED
 from offsite.interfaces.cli.options import CommandLine
 from offsite.interfaces.encoding.values_shown import format_duration
-from offsite.management.command_table.reply import Reply, Row
+from offsite.management.command_table.object_types import Row
+from offsite.management.command_table.reply import Reply
 from offsite.units import format_size
 
 POLL_SECONDS = 0.2

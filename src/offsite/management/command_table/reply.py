@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from offsite.management.command_table.object_types import Kind, ObjectType, Property, Row, Value
-
-__all__ = ["Kind", "ObjectType", "Property", "Question", "Reply", "Row", "Value", "row"]
+from offsite.management.command_table.object_types import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +30,3 @@ class Question:
     secret: str = ""
     new: bool = False
     adds: tuple[str, ...] = ()
-
-
-def row(type: ObjectType[Any], values: Mapping[str, Value], parts: Sequence[Row] = ()) -> Row:
-    """A row of `type`. `values` has a value for each of its properties, by name, and no other."""
-    names = [each.name for each in type.all_properties]
-    if set(values) != set(names):
-        raise KeyError(f"{type.name}: {sorted(set(values) ^ set(names))}")
-    return Row(type, tuple(values[name] for name in names), tuple(parts))

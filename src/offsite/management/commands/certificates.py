@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from offsite.access.certificates import INITIATOR_DAYS, INITIATOR_DAYS_MAX
+from offsite.access.initiator_certificates import InitiatorCertificate
 from offsite.errors import BadParameter
 from offsite.escaping import shown
 from offsite.events import INITIATOR_CERTIFICATE_ISSUED, INITIATOR_CERTIFICATE_REVOKED
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, row
+from offsite.management.command_table.object_types import ObjectType
+from offsite.management.command_table.reply import Reply
 from offsite.management.commands.mapping import resolve_initiators
 from offsite.management.system import Context, System
 
 COMMANDS = Subject("Certificates of initiators")
 
-ISSUED = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class IssuedView:
+    """With the key, which is shown once and kept nowhere here."""
+
+    name: str
+    authority: str
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateView:
+    certificate: InitiatorCertificate
+    now: float
+
+    @property
+    def status(self) -> str:
+        if self.certificate.revoked_at is not None:
+            return "revoked"
+        return "good" if self.now < self.certificate.ends_at else "ended"
+
+
+ISSUED = ObjectType[IssuedView](
     "initiator-certificate",
     "initiator-certificate",
     (
-        Property("id", "Initiator"),
-        Property("ca-certificate"),
-        Property("certificate"),
-        Property("private-key"),
+        properties.text("id", lambda view: f"tls:{view.name}", "Initiator", of_type="initiator"),
+        properties.text("ca-certificate", lambda view: view.authority),
+        properties.text("certificate", lambda view: view.certificate),
+        properties.text("private-key", lambda view: view.key),
     ),
 )
-CERTIFICATE = ObjectType[Any](
+CERTIFICATE = ObjectType[CertificateView](
     "initiator-certificates",
     "initiator-certificate-record",
     (
-        Property("id", "Initiator"),
-        Property("serial", "Serial"),
-        Property("status", "Status"),
-        Property("issued", "Issued", Kind.TIME),
-        Property("expiry", "Ends", Kind.TIME),
-        Property("revoked", "Revoked", Kind.TIME, seldom=True),
+        properties.text("id", lambda view: f"tls:{view.certificate.name}", "Initiator", of_type="initiator"),
+        properties.text("serial", lambda view: view.certificate.serial, "Serial", key=True),
+        properties.text("status", lambda view: view.status, "Status"),
+        properties.time("issued", lambda view: view.certificate.issued_at, "Issued"),
+        properties.time("expiry", lambda view: view.certificate.ends_at, "Ends"),
+        properties.time("revoked", lambda view: view.certificate.revoked_at, "Revoked", seldom=True),
     ),
 )
 REFERENCE = values.reference("initiator")
@@ -55,16 +80,8 @@ def create_initiator_certificate(context: Context, name: str, days: int = INITIA
     serial = system.certificates.add(certificate, system.clock.now()).serial
     message = f"Certificate {serial} for initiator tls:{name} was made, good for {days} days."
     system.events.report(INITIATOR_CERTIFICATE_ISSUED, f"{message[:-1]}, by user {context.user.name}.")
-    issued = row(
-        ISSUED,
-        {
-            "id": f"tls:{name}",
-            "ca-certificate": system.authority.ca_path.read_text(),
-            "certificate": certificate,
-            "private-key": key,
-        },
-    )
-    return Reply(message, (issued,))
+    issued = IssuedView(name, system.authority.ca_path.read_text(), certificate, key)
+    return Reply(message, (ISSUED.row(issued),))
 
 
 @COMMANDS.command(
@@ -77,22 +94,7 @@ def show_initiator_certificates(context: Context, initiator: str | None = None) 
     system = context.system
     now = system.clock.now()
     found = system.certificates.all(None if initiator is None else _tls_name(system, initiator))
-    return Reply(
-        rows=tuple(
-            row(
-                CERTIFICATE,
-                {
-                    "id": f"tls:{each.name}",
-                    "serial": each.serial,
-                    "status": "revoked" if each.revoked_at is not None else "good" if now < each.ends_at else "ended",
-                    "issued": each.issued_at,
-                    "expiry": each.ends_at,
-                    "revoked": each.revoked_at,
-                },
-            )
-            for each in found
-        )
-    )
+    return Reply(rows=tuple(CERTIFICATE.row(CertificateView(each, now)) for each in found))
 
 
 def _question(context: Context, serial: str | None = None, initiator: str | None = None) -> str:

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from dataclasses import dataclass
 
 from offsite.errors import InUse
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, row
+from offsite.management.command_table.object_types import ObjectType
+from offsite.management.command_table.reply import Reply
 from offsite.management.images.digest import digest
 from offsite.management.images.point_in_time_reader import Frozen
 from offsite.management.system import Context
+from offsite.pools.protocol import ImageInfo
 
 COMMANDS = Subject("Digests")
 
 AT_ONCE_MAX = 4  # each keeps a core busy, and anyone who monitors may ask
 _places = threading.BoundedSemaphore(AT_ONCE_MAX)
 
-DIGEST = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class DigestView:
+    image: ImageInfo
+    digest: str
+
+
+DIGEST = ObjectType[DigestView](
     "digests",
     "digest",
     (
-        Property("volume-name", "Volume"),
-        Property("size", "Size", Kind.SIZE),
-        Property("allocated-size", "Allocated", Kind.SIZE),
-        Property("digest", "Digest"),
+        properties.text("volume-name", lambda view: view.image.name, "Volume", key=True, of_type="volumes"),
+        properties.size("size", lambda view: view.image.size_bytes, "Size"),
+        properties.size("allocated-size", lambda view: view.image.allocated_bytes, "Allocated"),
+        properties.text("digest", lambda view: view.digest, "Digest"),
     ),
 )
 
@@ -47,16 +56,4 @@ def show_digest(context: Context, name: str) -> Reply:
             value = digest(content, context.system.check_stopping)
     finally:
         _places.release()
-    return Reply(
-        rows=(
-            row(
-                DIGEST,
-                {
-                    "volume-name": found.image.name,
-                    "size": found.image.size_bytes,
-                    "allocated-size": found.image.allocated_bytes,
-                    "digest": value,
-                },
-            ),
-        )
-    )
+    return Reply(rows=(DIGEST.row(DigestView(found.image, value)),))

@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from offsite import __version__
 from offsite.errors import BadParameter
 from offsite.escaping import shown
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, flag, keyword
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType, Property
+from offsite.management.command_table.reply import Reply
 from offsite.management.command_table.values import ValueType
+from offsite.management.commands.enumerations import CONTROLLER as CONTROLLER_CODES
+from offsite.management.commands.enumerations import SEVERITY
 from offsite.management.events import timestamps
 from offsite.management.events.event_log import EVENTS_MAX, Event, EventFilter
-from offsite.management.system import Context, System
+from offsite.management.system import Context
 from offsite.store.settings import TIME_ZONE
 from offsite.store.system_zone import zone_of
 
 COMMANDS = Subject("Events")
 
-CONTROLLER, CONTROLLER_NUMERIC = "A", 1  # one system is what controller A is on ME4
+CONTROLLER = "A"  # one system is what controller A is on ME4
 LAST_DEFAULT = 50
-_PROPERTIES: tuple[Property[Any], ...] = (
-    Property("time-stamp", "Time", Kind.TIME),
-    Property("event-id", "ID"),
-    Property("event-code", "Code", Kind.NUMBER),
-    Property("severity", "Severity"),
-    Property("message", "Message"),
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    event: Event
+    system_serial: str
+
+
+_FIRST: tuple[Property[EventView], ...] = (
+    properties.time("time-stamp", lambda view: view.event.at, "Time"),
+    properties.text("event-id", lambda view: f"{CONTROLLER}{view.event.id}", "ID", key=True, display_name="Event ID"),
+    properties.number("event-code", lambda view: view.event.code, "Code"),
+    properties.enumeration("severity", SEVERITY, lambda view: view.event.severity.name, "Severity"),
+    properties.text("message", lambda view: view.event.message, "Message"),
 )
-_MORE_PROPERTIES: tuple[Property[Any], ...] = (
-    Property("severity-numeric", kind=Kind.NUMBER),
-    Property("model"),
-    Property("serial-number"),
-    Property("controller"),
-    Property("controller-numeric", kind=Kind.NUMBER),
+_LAST: tuple[Property[EventView], ...] = (
+    properties.text("model", lambda _: f"Offsite {__version__}"),
+    properties.text("serial-number", lambda view: view.system_serial),
+    properties.enumeration("controller", CONTROLLER_CODES, lambda _: CONTROLLER),
 )
-EVENT = ObjectType[Any]("events", "event", (*_PROPERTIES, Property("recommended-action"), *_MORE_PROPERTIES))
-DETAILED_EVENT = ObjectType[Any](
-    "events", "event", (*_PROPERTIES, Property("recommended-action", "Recommended action"), *_MORE_PROPERTIES)
-)
+
+
+def _event_type(heading_of_action: str) -> ObjectType[EventView]:
+    action: Property[EventView] = properties.text(
+        "recommended-action", lambda view: view.event.recommended_action, heading_of_action
+    )
+    return ObjectType("events", "event", (*_FIRST, action, *_LAST))
+
+
+EVENT = _event_type("")
+DETAILED_EVENT = _event_type("Recommended action")
 _ID = re.compile(r"[AaBb]?(\d{1,18})", re.ASCII)
 
 
@@ -101,7 +117,7 @@ def show_events(
     ranged = wanted != EventFilter(errors_only=error)
     found = system.events.newest(last or (EVENTS_MAX if ranged else LAST_DEFAULT), wanted)
     type = DETAILED_EVENT if detail else EVENT
-    return Reply(rows=tuple(_row(system, type, each) for each in found))
+    return Reply(rows=tuple(type.row(EventView(each, system.uuid)) for each in found))
 
 
 def _check_order(wanted: EventFilter) -> None:
@@ -109,22 +125,3 @@ def _check_order(wanted: EventFilter) -> None:
         raise BadParameter("from is after to; give the earlier time as from")
     if wanted.first_id is not None and wanted.last_id is not None and wanted.first_id > wanted.last_id:
         raise BadParameter("from-event is after to-event; give the lower ID as from-event")
-
-
-def _row(system: System, type: ObjectType[Any], event: Event) -> Row:
-    return row(
-        type,
-        {
-            "time-stamp": event.at,
-            "event-id": f"{CONTROLLER}{event.id}",
-            "event-code": event.code,
-            "severity": event.severity.name,
-            "severity-numeric": int(event.severity),
-            "message": event.message,
-            "recommended-action": event.recommended_action,
-            "model": f"Offsite {__version__}",
-            "serial-number": system.uuid,
-            "controller": CONTROLLER,
-            "controller-numeric": CONTROLLER_NUMERIC,
-        },
-    )

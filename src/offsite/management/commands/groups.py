@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from offsite.errors import NotAllowed, ObjectNotFound
 from offsite.events import VOLUME_GROUP_CHANGED, VOLUME_GROUP_CREATED, VOLUME_GROUP_DELETED
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Reply
 from offsite.management.commands.objects import volume_rows
 from offsite.management.images.changes import delete_from_pool
 from offsite.management.system import Context, Found, System
@@ -18,18 +19,35 @@ from offsite.units import format_size
 
 COMMANDS = Subject("Volume groups")
 
-VOLUME_GROUP = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    group: Group
+    members: Sequence[Found]
+    role: str
+    set_name: str
+
+
+VOLUME_GROUP = ObjectType[GroupView](
     "volume-groups",
     "volume-group",
     (
-        Property("group-name", "Name"),
-        Property("storage-pool-name", "Pool"),
-        Property("member-count", "Members", Kind.NUMBER),
-        Property("volume-names", "Volumes"),
-        Property("cs-replication-role", "Replication"),
-        Property("replication-set"),
-        Property("creation-date-time", "Created", Kind.TIME),
-        Property("serial-number"),
+        properties.text("group-name", lambda view: view.group.name, "Name", key=True, display_name="Name"),
+        properties.text(
+            "storage-pool-name",
+            lambda view: view.members[0].pool.name if view.members else "",
+            "Pool",
+            of_type="pools",
+            display_name="Pool",
+        ),
+        properties.number("member-count", lambda view: len(view.members), "Members"),
+        properties.text("volume-names", lambda view: _listed(view.members), "Volumes"),
+        properties.text("cs-replication-role", lambda view: view.role, "Replication"),
+        properties.text("replication-set", lambda view: view.set_name, of_type="replication-sets"),
+        properties.time(
+            "creation-date-time", lambda view: view.group.created_at, "Created", display_name="Creation Date/Time"
+        ),
+        properties.text("serial-number", lambda view: view.group.uuid),
     ),
 )
 MEMBERS = values.references("volume", MEMBERS_MAX)
@@ -193,24 +211,12 @@ def _changed(system: System, group: Group, message: str) -> Reply:
 
 def _rows(system: System, groups: Sequence[Group]) -> tuple[Row, ...]:
     roles = system.group_roles()
-    return tuple(_row(system, each, system.members(each), *roles.get(each.id, ("", ""))) for each in groups)
+    return tuple(_row(system, each, *roles.get(each.id, ("", ""))) for each in groups)
 
 
-def _row(system: System, group: Group, members: list[Found], role: str, set_name: str) -> Row:
-    return row(
-        VOLUME_GROUP,
-        {
-            "group-name": group.name,
-            "storage-pool-name": members[0].pool.name if members else "",
-            "member-count": len(members),
-            "volume-names": ", ".join(each.image.name for each in members),
-            "cs-replication-role": role,
-            "replication-set": set_name,
-            "creation-date-time": group.created_at,
-            "serial-number": group.uuid,
-        },
-        volume_rows(system, members),
-    )
+def _row(system: System, group: Group, role: str, set_name: str) -> Row:
+    members = system.members(group)
+    return VOLUME_GROUP.row(GroupView(group, members, role, set_name), volume_rows(system, members))
 
 
 def _ids(found: Sequence[Found]) -> list[int]:

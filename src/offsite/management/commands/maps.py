@@ -3,44 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from offsite.access.maps import Map
+from offsite.access.maps import Initiator, Map
 from offsite.access.nicknames import delete_nickname as remove_nickname
 from offsite.access.nicknames import set_nickname
 from offsite.errors import MapNotFound
 from offsite.events import MAP_CHANGED
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Reply
+from offsite.management.commands.enumerations import ACCESS as ACCESS_CODES
 from offsite.management.commands.mapping import make_maps, resolve_initiators
 from offsite.management.commands.volumes import ACCESS, LUN
 from offsite.management.system import Context, Found, System
 
 COMMANDS = Subject("Maps and initiators")
 
-VOLUME_VIEW = ObjectType[Any](
-    "volume-view", "volume-view", (Property("volume-name", "Volume"), Property("volume-serial"))
+
+@dataclass(frozen=True, slots=True)
+class MappingView:
+    map: Map
+    nickname: str
+
+
+@dataclass(frozen=True, slots=True)
+class InitiatorView:
+    initiator: Initiator
+    is_mapped: bool
+
+
+VOLUME_VIEW = ObjectType[Found](
+    "volume-view",
+    "volume-view",
+    (
+        properties.text(
+            "volume-name", lambda found: found.image.name, "Volume", key=True, of_type="volumes", display_name="Name"
+        ),
+        properties.text("volume-serial", lambda found: found.image.uuid),
+    ),
 )
-MAPPING = ObjectType[Any](
+MAPPING = ObjectType[MappingView](
     "volume-view-mappings",
     "host-view",
     (
-        Property("identifier", "Initiator"),
-        Property("nickname", "Nickname"),
-        Property("access", "Access"),
-        Property("lun", "LUN"),
+        properties.text("identifier", lambda view: view.map.initiator or EVERYONE, "Initiator"),
+        properties.text("nickname", lambda view: view.nickname, "Nickname"),
+        properties.enumeration("access", ACCESS_CODES, lambda view: view.map.access, "Access"),
+        properties.text(
+            "lun", lambda view: "" if view.map.lun is None else str(view.map.lun), "LUN", display_name="LUN"
+        ),
     ),
     joined=True,
 )
-INITIATOR = ObjectType[Any](
+INITIATOR = ObjectType[InitiatorView](
     "initiator",
     "initiator",
     (
-        Property("id", "Initiator"),
-        Property("nickname", "Nickname"),
-        Property("last-seen", "Last seen", Kind.TIME),
-        Property("mapped", "Mapped", Kind.YES_NO),
+        properties.text("id", lambda view: view.initiator.id, "Initiator", key=True, display_name="ID"),
+        properties.text("nickname", lambda view: view.initiator.nickname or "", "Nickname"),
+        properties.time("last-seen", lambda view: view.initiator.last_seen_at, "Last seen"),
+        properties.yes_no("mapped", lambda view: view.is_mapped, "Mapped"),
     ),
 )
 EVERYONE = "all other initiators"  # ME4's words for the default map
@@ -123,28 +147,9 @@ def _view(system: System, found: Sequence[Found]) -> tuple[Row, ...]:
     nicknames = {each.id: each.nickname or "" for each in system.maps.initiators()}
     by_image: dict[int, list[Row]] = {}
     for each in system.maps.maps():
-        by_image.setdefault(each.image_id, []).append(_mapping(each, nicknames))
-    return tuple(
-        row(
-            VOLUME_VIEW,
-            {"volume-name": each.image.name, "volume-serial": each.image.uuid},
-            by_image[each.image.id],
-        )
-        for each in found
-        if each.image.id in by_image
-    )
-
-
-def _mapping(map: Map, nicknames: dict[str, str]) -> Row:
-    return row(
-        MAPPING,
-        {
-            "identifier": map.initiator or EVERYONE,
-            "nickname": nicknames.get(map.initiator, ""),
-            "access": map.access,
-            "lun": "" if map.lun is None else str(map.lun),
-        },
-    )
+        mapping = MAPPING.row(MappingView(each, nicknames.get(each.initiator, "")))
+        by_image.setdefault(each.image_id, []).append(mapping)
+    return tuple(VOLUME_VIEW.row(each, by_image[each.image.id]) for each in found if each.image.id in by_image)
 
 
 @COMMANDS.command(
@@ -153,21 +158,9 @@ def _mapping(map: Map, nicknames: dict[str, str]) -> Row:
     role=Role.MONITOR,
 )
 def show_initiators(context: Context) -> Reply:
-    mapped = {each.initiator for each in context.system.maps.maps()}
-    return Reply(
-        rows=tuple(
-            row(
-                INITIATOR,
-                {
-                    "id": each.id,
-                    "nickname": each.nickname or "",
-                    "last-seen": each.last_seen_at,
-                    "mapped": each.id in mapped,
-                },
-            )
-            for each in context.system.maps.initiators()
-        )
-    )
+    maps = context.system.maps
+    mapped = {each.initiator for each in maps.maps()}
+    return Reply(rows=tuple(INITIATOR.row(InitiatorView(each, each.id in mapped)) for each in maps.initiators()))
 
 
 @COMMANDS.command(

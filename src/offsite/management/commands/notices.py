@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional, secret
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType
+from offsite.management.command_table.reply import Reply
+from offsite.management.commands.enumerations import NOTICE_SEVERITY
 from offsite.management.notices.notices import LEVELS, Level, NoticeInfo
 from offsite.management.system import Context
 
 COMMANDS = Subject("Notices")
 
-NOTICE = ObjectType[Any](
+NOTICE = ObjectType[NoticeInfo](
     "notices",
     "notice",
     (
-        Property("name", "Name"),
-        Property("severity", "From severity"),
-        Property("destination", "To"),
-        Property("messages-sent", "Sent", Kind.NUMBER),
-        Property("messages-failed", "Failed", Kind.NUMBER),
-        Property("last-sent-time", "Last sent", Kind.TIME),
-        Property("error", "Error"),
-        Property("events-left-out", kind=Kind.NUMBER),
-        Property("creation-date-time", kind=Kind.TIME),
+        properties.text("name", lambda notice: notice.name, "Name", key=True),
+        properties.enumeration("severity", NOTICE_SEVERITY, lambda notice: notice.severity, "From severity"),
+        properties.text("destination", lambda notice: notice.url, "To"),
+        properties.number("messages-sent", lambda notice: notice.deliveries.sent, "Sent"),
+        properties.number("messages-failed", lambda notice: notice.deliveries.failed, "Failed"),
+        properties.time("last-sent-time", lambda notice: notice.deliveries.last_sent_at, "Last sent"),
+        properties.text("error", lambda notice: notice.deliveries.error, "Error"),
+        properties.number("events-left-out", lambda notice: notice.deliveries.left_out),
+        properties.time("creation-date-time", lambda notice: notice.created_at),
     ),
 )
 REFERENCE = values.reference("notice")
@@ -41,7 +41,7 @@ REFERENCE = values.reference("notice")
 )
 def create_notice(context: Context, severity: Level, url: str, name: str) -> Reply:
     made = context.system.notices.create(name, severity, url)
-    return Reply(f"Notice {name} was created; `test notice {name}` shows whether it arrives.", (_row(made),))
+    return Reply(f"Notice {name} was created; `test notice {name}` shows whether it arrives.", (NOTICE.row(made),))
 
 
 @COMMANDS.command(
@@ -63,7 +63,7 @@ def delete_notice(context: Context, name: str) -> Reply:
 )
 def test_notice(context: Context, name: str) -> Reply:
     context.system.notices.test(name)
-    return Reply(f"A test message was sent to notice {name}.", (_row(context.system.notices.get(name)),))
+    return Reply(f"A test message was sent to notice {name}.", (NOTICE.row(context.system.notices.get(name)),))
 
 
 @COMMANDS.command(
@@ -74,22 +74,4 @@ def test_notice(context: Context, name: str) -> Reply:
 )
 def show_notices(context: Context, name: str | None = None) -> Reply:
     notices = context.system.notices
-    return Reply(rows=tuple(map(_row, notices.all() if name is None else [notices.get(name)])))
-
-
-def _row(found: NoticeInfo) -> Row:
-    done = found.deliveries
-    return row(
-        NOTICE,
-        {
-            "name": found.name,
-            "severity": found.severity,
-            "destination": found.url,
-            "messages-sent": done.sent,
-            "messages-failed": done.failed,
-            "events-left-out": done.left_out,
-            "last-sent-time": done.last_sent_at,
-            "error": done.error,
-            "creation-date-time": found.created_at,
-        },
-    )
+    return Reply(rows=tuple(map(NOTICE.row, notices.all() if name is None else [notices.get(name)])))

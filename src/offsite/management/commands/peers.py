@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from offsite.errors import BadParameter
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional, secret
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Question, Reply, Row, Value, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Question, Reply
 from offsite.management.command_table.values import ValueType
+from offsite.management.commands.enumerations import CONNECTION_STATUS
 from offsite.management.system import Context, System
 from offsite.replication.bandwidth.calendar import (
     CHARACTERS_MAX,
@@ -17,57 +19,121 @@ from offsite.replication.bandwidth.calendar import (
     parse_calendar,
     parse_rate,
 )
-from offsite.replication.peers.contacts import PeerContact
-from offsite.replication.peers.incarnation_records import PeerIncarnation
+from offsite.replication.peers.incarnation_records import RefusedStart
 from offsite.replication.peers.modification import NO_LIMIT, PeerChange
 from offsite.replication.peers.pairing import Login
-from offsite.replication.peers.peers import Peer
+from offsite.replication.peers.peers import Peer, RemoteSystem
 from offsite.units import format_instant, format_size
 
 COMMANDS = Subject("Peer connections")
 
-PEER = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    peer: Peer
+    is_online: bool
+
+    @property
+    def refused(self) -> RefusedStart | None:
+        """The older or second copy of it that was refused."""
+        return self.peer.incarnation.refused
+
+    @property
+    def clock(self) -> str:
+        """Nothing where the clocks agree within a second."""
+        skew = self.peer.contact.skew
+        return "" if skew is None or not skew.is_beyond(SHOWN_FROM_SECONDS) else str(skew)
+
+    @property
+    def ahead_seconds(self) -> float | None:
+        """By which its clock is; none: not known."""
+        return None if self.peer.contact.skew is None else round(self.peer.contact.skew.seconds, 3)
+
+    @property
+    def remote_start(self) -> str:
+        """The newest start of it that was met."""
+        newest = self.peer.incarnation.known.newest
+        return "" if newest is None else str(newest)
+
+    @property
+    def error(self) -> str:
+        refused, own = self.refused, self.peer.incarnation.own_refusal
+        if refused is not None:
+            return (
+                f"{refused.verdict.value} copy of the system was refused: start {refused.start}; "
+                f"known is {self.peer.incarnation.known.newest}; choose with accept-incarnation"
+            )
+        if own is not None:
+            return f"the peer takes this system for an {own.verdict.value} copy; it takes start {own.taken}"
+        return ""
+
+
+PEER = ObjectType[PeerView](
     "peer-connections",
     "peer-connection",
     (
-        Property("peer-connection-name", "Name"),
-        Property("connection-status", "Status"),
-        Property("remote-system-name", "System"),
-        Property("remote-host-port-address", "Address"),
-        Property("bandwidth-limit", "Limit"),
-        Property("bandwidth-calendar", "Calendar"),
-        Property("bandwidth-limit-now", "Limit now"),
-        Property("clock-skew", "Clock", seldom=True),
-        Property("secondary-sets", "Secondary sets"),
-        Property("secondary-size-limit"),
-        Property("secondary-size-limit-numeric", kind=Kind.NUMBER),  # bytes
-        Property("error", "Error", seldom=True),
-        Property("bandwidth-limit-numeric", kind=Kind.NUMBER),  # bytes a second
-        Property("bandwidth-limit-now-numeric", kind=Kind.NUMBER),
-        Property("remote-certificate-fingerprint"),
-        Property("remote-system-serial"),
-        Property("connection-type"),
-        Property("clock-skew-numeric", kind=Kind.NUMBER),  # seconds by which its clock is ahead; none: not known
-        Property("gone-since", kind=Kind.TIME),
-        Property("remote-start"),  # the newest start of it that was met
-        Property("remote-start-time", kind=Kind.TIME),
-        Property("refused-start"),  # of an older or second copy of it
-        Property("refused-start-time", kind=Kind.TIME),
-        Property("refused-since", kind=Kind.TIME),
-        Property("refused-last-seen", kind=Kind.TIME),
-        Property("creation-date-time", "Created", Kind.TIME),
+        properties.text("peer-connection-name", lambda view: view.peer.name, "Name", key=True),
+        properties.enumeration(
+            "connection-status", CONNECTION_STATUS, lambda view: "Online" if view.is_online else "Offline", "Status"
+        ),
+        properties.text("remote-system-name", lambda view: view.peer.system_name, "System"),
+        properties.text("remote-host-port-address", lambda view: view.peer.address, "Address"),
+        properties.text(
+            "bandwidth-limit",
+            lambda view: format_rate(view.peer.bandwidth_limit),
+            "Limit",
+            twin=lambda view: view.peer.bandwidth_limit,
+            unit="bytes per second",
+        ),
+        properties.text("bandwidth-calendar", lambda view: view.peer.bandwidth_calendar or "none", "Calendar"),
+        properties.text(
+            "bandwidth-limit-now",
+            lambda view: format_rate(view.peer.limit_now),
+            "Limit now",
+            twin=lambda view: view.peer.limit_now,
+            unit="bytes per second",
+        ),
+        properties.text(
+            "clock-skew",
+            lambda view: view.clock,
+            "Clock",
+            seldom=True,
+            twin=lambda view: view.ahead_seconds,
+            unit="seconds",
+        ),
+        properties.text(
+            "secondary-sets", lambda view: "enabled" if view.peer.secondary_sets else "disabled", "Secondary sets"
+        ),
+        properties.text(
+            "secondary-size-limit",
+            lambda view: format_size(view.peer.secondary_size_limit) if view.peer.secondary_size_limit else "none",
+            twin=lambda view: view.peer.secondary_size_limit,
+            unit="bytes",
+        ),
+        properties.text("error", lambda view: view.error, "Error", seldom=True),
+        properties.text("remote-certificate-fingerprint", lambda view: view.peer.fingerprint),
+        properties.text("remote-system-serial", lambda view: view.peer.system_uuid),
+        properties.text("connection-type", lambda _: "TLS"),
+        properties.time("gone-since", lambda view: view.peer.contact.gone_since),
+        properties.text("remote-start", lambda view: view.remote_start),
+        properties.time("remote-start-time", lambda view: view.peer.incarnation.started_at),
+        properties.text("refused-start", lambda view: str(view.refused.start) if view.refused else ""),
+        properties.time("refused-start-time", lambda view: view.refused.started_at if view.refused else None),
+        properties.time("refused-since", lambda view: view.refused.since if view.refused else None),
+        properties.time("refused-last-seen", lambda view: view.refused.at if view.refused else None),
+        properties.time("creation-date-time", lambda view: view.peer.created_at, "Created"),
     ),
 )
-REMOTE_SYSTEM = ObjectType[Any](
+REMOTE_SYSTEM = ObjectType[RemoteSystem](
     "remote-systems",
     "remote-system",
     (
-        Property("system-name", "System"),
-        Property("system-serial", "Serial number"),
-        Property("remote-host-port-address", "Address"),
-        Property("certificate-fingerprint", "Certificate (SHA-256)"),
-        Property("version", "Software"),
-        Property("error", "Error", seldom=True),
+        properties.text("system-name", lambda system: system.name, "System"),
+        properties.text("system-serial", lambda system: system.uuid, "Serial number", key=True),
+        properties.text("remote-host-port-address", lambda system: system.address, "Address"),
+        properties.text("certificate-fingerprint", lambda system: system.fingerprint, "Certificate (SHA-256)"),
+        properties.text("version", lambda system: system.version, "Software"),
+        properties.text("error", lambda system: system.error, "Error", seldom=True),
     ),
     record=True,
 )
@@ -140,18 +206,7 @@ def create_peer_connection(
 )
 def query_peer_connection(context: Context, address: str) -> Reply:
     found = context.system.replication.peers.query(address)
-    remote = row(
-        REMOTE_SYSTEM,
-        {
-            "system-name": found.name,
-            "system-serial": found.uuid,
-            "remote-host-port-address": found.address,
-            "certificate-fingerprint": found.fingerprint,
-            "version": found.version,
-            "error": found.error,
-        },
-    )
-    return Reply(rows=(remote,))
+    return Reply(rows=(REMOTE_SYSTEM.row(found),))
 
 
 def _limit(text: str) -> int:
@@ -313,59 +368,4 @@ def show_peer_connections(context: Context, name: str | None = None) -> Reply:
 
 
 def _row(system: System, peer: Peer) -> Row:
-    return row(
-        PEER,
-        {
-            "peer-connection-name": peer.name,
-            "connection-status": "Online" if system.replication.peers.online(peer.name) else "Offline",
-            "remote-system-name": peer.system_name,
-            "remote-host-port-address": peer.address,
-            "bandwidth-limit": format_rate(peer.bandwidth_limit),
-            "bandwidth-calendar": peer.bandwidth_calendar or "none",
-            "bandwidth-limit-now": format_rate(peer.limit_now),
-            "secondary-sets": "enabled" if peer.secondary_sets else "disabled",
-            "secondary-size-limit": format_size(peer.secondary_size_limit) if peer.secondary_size_limit else "none",
-            "secondary-size-limit-numeric": peer.secondary_size_limit,
-            "bandwidth-limit-numeric": peer.bandwidth_limit,
-            "bandwidth-limit-now-numeric": peer.limit_now,
-            "remote-certificate-fingerprint": peer.fingerprint,
-            "remote-system-serial": peer.system_uuid,
-            "error": _error(peer),
-            "clock-skew": _clock(peer.contact),
-            "clock-skew-numeric": None if peer.contact.skew is None else round(peer.contact.skew.seconds, 3),
-            "gone-since": peer.contact.gone_since,
-            "connection-type": "TLS",
-            **_starts(peer.incarnation),
-            "creation-date-time": peer.created_at,
-        },
-    )
-
-
-def _error(peer: Peer) -> str:
-    refused, own = peer.incarnation.refused, peer.incarnation.own_refusal
-    if refused is not None:
-        return (
-            f"{refused.verdict.value} copy of the system was refused: start {refused.start}; "
-            f"known is {peer.incarnation.known.newest}; choose with accept-incarnation"
-        )
-    if own is not None:
-        return f"the peer takes this system for an {own.verdict.value} copy; it takes start {own.taken}"
-    return ""
-
-
-def _clock(contact: PeerContact) -> str:
-    """Nothing where the clocks agree within a second."""
-    skew = contact.skew
-    return "" if skew is None or not skew.is_beyond(SHOWN_FROM_SECONDS) else str(skew)
-
-
-def _starts(about: PeerIncarnation) -> dict[str, Value]:
-    refused, newest = about.refused, about.known.newest
-    return {
-        "remote-start": "" if newest is None else str(newest),
-        "remote-start-time": about.started_at,
-        "refused-start": "" if refused is None else str(refused.start),
-        "refused-start-time": None if refused is None else refused.started_at,
-        "refused-since": None if refused is None else refused.since,
-        "refused-last-seen": None if refused is None else refused.at,
-    }
+    return PEER.row(PeerView(peer, system.replication.peers.online(peer.name)))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from offsite.errors import BadParameter, InUse, NameInUse
 from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED, POOL_REMAINS
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Reply
+from offsite.management.commands.enumerations import HEALTH
 from offsite.management.system import Context, System
 from offsite.pools import registry
 from offsite.pools.backend import NewPool, PoolBackend
-from offsite.pools.protocol import Pool
+from offsite.pools.health import Health
+from offsite.pools.protocol import Capacity, Pool
 from offsite.pools.registry import DEFAULT
 from offsite.pools.space import Thresholds
 
@@ -20,25 +25,35 @@ COMMANDS = Subject("Pools")
 
 POOLS_MAX = 16
 _OF_SOME_BACKENDS = ("size", "device", "page-size", "overwrite")
-POOL = ObjectType[Any](
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    pool: Pool
+    capacity: Capacity
+    health: Health
+    health_reason: str
+    kinds: Sequence[str]  # of its images
+
+
+POOL = ObjectType[PoolView](
     "pools",
     "pool",
     (
-        Property("name", "Name"),
-        Property("total-size", "Size", Kind.SIZE),
-        Property("allocated-size", "Allocated", Kind.SIZE),
-        Property("total-avail", "Available", Kind.SIZE),
-        Property("provisioned-size", "Promised", Kind.SIZE),
-        Property("page-size", "Page", Kind.SIZE),
-        Property("volumes", "Volumes", Kind.NUMBER),
-        Property("snapshots", "Snapshots", Kind.NUMBER),
-        Property("overcommit", "Overcommit", Kind.YES_NO),
-        Property("low-threshold", kind=Kind.PERCENT),
-        Property("middle-threshold", kind=Kind.PERCENT),
-        Property("high-threshold", kind=Kind.PERCENT),
-        Property("health", "Health"),
-        Property("health-numeric", kind=Kind.NUMBER),
-        Property("health-reason", "Reason"),
+        properties.text("name", lambda view: view.pool.name, "Name", key=True),
+        properties.size("total-size", lambda view: view.capacity.size_bytes, "Size"),
+        properties.size("allocated-size", lambda view: view.capacity.allocated_bytes, "Allocated"),
+        properties.size("total-avail", lambda view: view.capacity.available_bytes, "Available", display_name="Avail"),
+        properties.size("provisioned-size", lambda view: view.capacity.provisioned_bytes, "Promised"),
+        properties.size("page-size", lambda view: view.capacity.allocation_bytes, "Page"),
+        properties.number("volumes", lambda view: view.kinds.count("volume"), "Volumes"),
+        properties.number("snapshots", lambda view: view.kinds.count("snapshot"), "Snapshots"),
+        properties.yes_no("overcommit", lambda view: view.pool.overcommit, "Overcommit", words=("Disabled", "Enabled")),
+        properties.percent("low-threshold", lambda view: view.pool.thresholds.low),
+        properties.percent("middle-threshold", lambda view: view.pool.thresholds.middle),
+        properties.percent("high-threshold", lambda view: view.pool.thresholds.high),
+        properties.enumeration("health", HEALTH, lambda view: view.health.word, "Health"),
+        properties.text("health-reason", lambda view: view.health_reason, "Reason", display_name="Reason"),
     ),
 )
 
@@ -170,26 +185,4 @@ def show_pools(context: Context, pool: str | None = None) -> Reply:
 
 
 def _row(pool: Pool) -> Row:
-    capacity, thresholds = pool.capacity(), pool.thresholds
-    health, reason = pool.health
-    kinds = [image.kind for image in pool.images()]
-    return row(
-        POOL,
-        {
-            "name": pool.name,
-            "total-size": capacity.size_bytes,
-            "allocated-size": capacity.allocated_bytes,
-            "total-avail": capacity.available_bytes,
-            "provisioned-size": capacity.provisioned_bytes,
-            "page-size": capacity.allocation_bytes,
-            "volumes": kinds.count("volume"),
-            "snapshots": kinds.count("snapshot"),
-            "overcommit": pool.overcommit,
-            "low-threshold": thresholds.low,
-            "middle-threshold": thresholds.middle,
-            "high-threshold": thresholds.high,
-            "health": health.word,
-            "health-numeric": health.value,
-            "health-reason": reason,
-        },
-    )
+    return POOL.row(PoolView(pool, pool.capacity(), *pool.health, [image.kind for image in pool.images()]))

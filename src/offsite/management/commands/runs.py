@@ -2,59 +2,123 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from offsite.errors import ErrorClass
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, Value, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Reply
+from offsite.management.commands.enumerations import RETENTION_PRIORITY
 from offsite.management.system import Context
+from offsite.pools.protocol import ImageInfo
 from offsite.pools.retention import NEVER_DELETE, priorities
 from offsite.replication.peers.clock_skew import age
-from offsite.replication.points.snapshot_history import history_of
+from offsite.replication.points.snapshot_history import HeldSnapshot, history_of
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.sets.view import SetInfo
 from offsite.replication.transfer.progress import RunProgress
 
 COMMANDS = Subject("Replication")
 
-RUN = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run of a set; with its progress, if this system has it under way."""
+
+    set_name: str
+    run: RunRecord
+    progress: RunProgress | None
+    now: float
+    waits_for_decision: str | None = None  # what an operator has to decide before the set's runs go on
+
+    @property
+    def live(self) -> RunProgress | None:
+        return self.progress if self.run.state == "running" else None
+
+    @property
+    def percent(self) -> float | None:
+        if self.live is not None:
+            return self.live.percent
+        return 100.0 if self.run.state == "success" else None
+
+    @property
+    def seconds(self) -> float | None:
+        return age(self.run.started_at, self.now if self.run.ended_at is None else self.run.ended_at)
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.waits_for_decision) and self.run.state in ("running", "queued")
+
+    @property
+    def error(self) -> str:
+        if self.waits:
+            return self.waits_for_decision or ""
+        return (self.live.error if self.live is not None else self.run.error) or ""
+
+    @property
+    def error_class(self) -> str:
+        """Of a run that waits to be tried again: who can do something about it."""
+        if self.waits:
+            return ErrorClass.OPERATOR.value
+        return self.live.trouble.value if self.live is not None and self.live.trouble else ""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryView:
+    set_name: str
+    held: HeldSnapshot
+    image: ImageInfo
+    retention_priority: str
+
+
+RUN = ObjectType[RunView](
     "replication-runs",
     "replication-run",
     (
-        Property("replication-set", "Set"),
-        Property("state", "State"),
-        Property("progress", "Progress", Kind.PERCENT),
-        Property("start-time", "Started", Kind.TIME),
-        Property("duration", "Took", Kind.DURATION),
-        Property("changed-bytes", "Changed", Kind.SIZE),
-        Property("wire-bytes", "On the wire", Kind.SIZE),
-        Property("error", "Error"),
-        Property("rate", kind=Kind.RATE),
-        Property("left-bytes", kind=Kind.SIZE),
-        Property("total-bytes", kind=Kind.SIZE),
-        Property("phase"),
-        Property("end-time", kind=Kind.TIME),
-        Property("estimated-time", kind=Kind.TIME),
-        Property("snapshot"),
-        Property("snapshot-number", kind=Kind.NUMBER),
-        Property("digest"),
-        Property("error-class"),  # of a run that waits to be tried again: who can do something about it
-        Property("run"),
+        properties.text("replication-set", lambda view: view.set_name, "Set", of_type="replication-sets"),
+        properties.text("state", lambda view: view.run.state, "State"),
+        properties.percent("progress", lambda view: view.percent, "Progress"),
+        properties.time("start-time", lambda view: view.run.started_at, "Started"),
+        properties.duration("duration", lambda view: view.seconds, "Took"),
+        properties.size(
+            "changed-bytes", lambda view: view.live.changed_bytes if view.live else view.run.changed_bytes, "Changed"
+        ),
+        properties.size(
+            "wire-bytes", lambda view: view.live.wire_bytes if view.live else view.run.wire_bytes, "On the wire"
+        ),
+        properties.text("error", lambda view: view.error, "Error"),
+        properties.rate("rate", lambda view: view.progress.rate_bytes_per_second if view.progress else None),
+        properties.size("left-bytes", lambda view: view.progress.bytes_left if view.progress else None),
+        properties.size("total-bytes", lambda view: view.progress.bytes_total if view.progress else None),
+        properties.text("phase", lambda view: view.run.state if view.progress is None else view.progress.state),
+        properties.time("end-time", lambda view: view.run.ended_at),
+        properties.time("estimated-time", lambda view: view.live.expected_end_at if view.live else None),
+        properties.text("snapshot", lambda view: view.run.source or ""),
+        properties.number("snapshot-number", lambda view: view.run.snapshot_number),
+        properties.text("digest", lambda view: view.run.digest or ""),
+        properties.text("error-class", lambda view: view.error_class),
+        properties.text("run", lambda view: view.run.uuid, key=True),
     ),
 )
-HISTORY = ObjectType[Any](
+HISTORY = ObjectType[HistoryView](
     "snapshot-history",
     "snapshot-history",
     (
-        Property("replication-set", "Set"),
-        Property("local-snapshot-name", "Local snapshot"),
-        Property("number", "Number", Kind.NUMBER),
-        Property("creation-date-time", "Created", Kind.TIME),
-        Property("snap-data", "Data", Kind.SIZE),
-        Property("retention-priority", "Retention priority"),
-        Property("local-snapshot-serial"),
-        Property("run"),
+        properties.text("replication-set", lambda view: view.set_name, "Set", of_type="replication-sets"),
+        properties.text(
+            "local-snapshot-name", lambda view: view.image.name, "Local snapshot", key=True, of_type="snapshots"
+        ),
+        properties.number("number", lambda view: view.held.number, "Number"),
+        properties.time(
+            "creation-date-time", lambda view: view.image.created_at, "Created", display_name="Creation Date/Time"
+        ),
+        properties.size("snap-data", lambda view: view.image.allocated_bytes, "Data"),
+        properties.enumeration(
+            "retention-priority", RETENTION_PRIORITY, lambda view: view.retention_priority, "Retention priority"
+        ),
+        properties.text("local-snapshot-serial", lambda view: view.image.uuid),
+        properties.text("run", lambda view: view.held.run, of_type="replication-runs"),
     ),
 )
 LAST_RUN = {"success": "Success", "failed": "Fail", "aborted": "Aborted"}
@@ -188,18 +252,8 @@ def _history(context: Context, replication_set: SetInfo) -> list[Row]:
         priority = priorities(connection)
     images = {each.image.id: each.image for each in system.images()}
     return [
-        row(
-            HISTORY,
-            {
-                "replication-set": replication_set.name,
-                "local-snapshot-name": images[held.image_id].name,
-                "local-snapshot-serial": images[held.image_id].uuid,
-                "number": held.number,
-                "creation-date-time": images[held.image_id].created_at,
-                "snap-data": images[held.image_id].allocated_bytes,
-                "retention-priority": priority.get(held.image_id, NEVER_DELETE),
-                "run": held.run,
-            },
+        HISTORY.row(
+            HistoryView(replication_set.name, held, images[held.image_id], priority.get(held.image_id, NEVER_DELETE))
         )
         for held in kept
         if held.image_id in images
@@ -213,42 +267,14 @@ def _runs(context: Context, name: str, run: str | None = None) -> list[Row]:
     waits_for_decision = replication.sets.waits_for_decision(name)
     now = context.system.clock.now()
     return [
-        _run_row(
-            name,
-            each,
-            progress if progress is not None and progress.run == each.uuid else None,
-            now,
-            waits_for_decision,
+        RUN.row(
+            RunView(
+                name,
+                each,
+                progress if progress is not None and progress.run == each.uuid else None,
+                now,
+                waits_for_decision,
+            )
         )
         for each in replication.sets.runs(name, run)
     ]
-
-
-def _run_row(
-    name: str, run: RunRecord, progress: RunProgress | None, now: float, waits_for_decision: str | None
-) -> Row:
-    live = progress if run.state == "running" else None
-    found: dict[str, Value] = {
-        "replication-set": name,
-        "state": run.state,
-        "phase": run.state if progress is None else progress.state,
-        "progress": live.percent if live else (100.0 if run.state == "success" else None),
-        "start-time": run.started_at,
-        "end-time": run.ended_at,
-        "duration": age(run.started_at, now if run.ended_at is None else run.ended_at),
-        "changed-bytes": live.changed_bytes if live else run.changed_bytes,
-        "wire-bytes": live.wire_bytes if live else run.wire_bytes,
-        "total-bytes": progress.bytes_total if progress else None,
-        "left-bytes": progress.bytes_left if progress else None,
-        "rate": progress.rate_bytes_per_second if progress else None,
-        "estimated-time": live.expected_end_at if live else None,
-        "snapshot": run.source or "",
-        "snapshot-number": run.snapshot_number,
-        "digest": run.digest or "",
-        "error": (live.error if live else run.error) or "",
-        "error-class": live.trouble.value if live and live.trouble else "",
-        "run": run.uuid,
-    }
-    if waits_for_decision and run.state in ("running", "queued"):
-        found |= {"error": waits_for_decision, "error-class": ErrorClass.OPERATOR.value}
-    return row(RUN, found)

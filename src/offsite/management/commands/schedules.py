@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from offsite.errors import BadParameter, ObjectNotFound
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Reply
 from offsite.management.schedules.records import ScheduleRecord, TaskRecord
 from offsite.management.schedules.specification_parser import CHARACTERS_MAX
 from offsite.management.system import Context, System
 
 COMMANDS = Subject("Schedules")
 
-SCHEDULE = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class ScheduleView:
+    schedule: ScheduleRecord
+    task: TaskRecord | None
+    is_suspended: bool  # its task's set is
+
+    @property
+    def status(self) -> str:
+        if self.schedule.error is not None:
+            return "Invalid"
+        if self.schedule.next_at is None:
+            return "Expired"
+        return "Suspended" if self.is_suspended else "Ready"  # what a suspended set is asked for fails
+
+    @property
+    def error(self) -> str:
+        of_task = None if self.task is None else self.task.last_error
+        return self.schedule.error or of_task or ""
+
+
+SCHEDULE = ObjectType[ScheduleView](
     "schedules",
     "schedule",
     (
-        Property("name", "Name"),
-        Property("schedule-specification", "Specification"),
-        Property("status", "Status"),
-        Property("next-time", "Next start", Kind.TIME),
-        Property("task-to-run", "Task"),
-        Property("error-message", "Error"),
-        Property("task-type"),
-        Property("starts", kind=Kind.NUMBER),
-        Property("creation-date-time", kind=Kind.TIME),
+        properties.text("name", lambda view: view.schedule.name, "Name", key=True),
+        properties.text("schedule-specification", lambda view: view.schedule.specification, "Specification"),
+        properties.text("status", lambda view: view.status, "Status"),
+        properties.time("next-time", lambda view: view.schedule.next_at, "Next start"),
+        properties.text("task-to-run", lambda view: view.schedule.task_name, "Task", of_type="tasks"),
+        properties.text("error-message", lambda view: view.error, "Error"),
+        properties.text("task-type", lambda view: "" if view.task is None else view.task.type),
+        properties.number("starts", lambda view: view.schedule.starts),
+        properties.time("creation-date-time", lambda view: view.schedule.created_at),
     ),
 )
 ALL = "all"
@@ -119,29 +141,8 @@ def show_schedules(context: Context, name: str | None = None) -> Reply:
 def schedule_rows(system: System, found: list[ScheduleRecord]) -> tuple[Row, ...]:
     tasks = {each.name: each for each in system.tasks.all()}
     suspended = {each.record.id for each in system.replication.sets.all() if each.record.suspended}
-    return tuple(_row(each, tasks.get(each.task_name), suspended) for each in found)
+    return tuple(SCHEDULE.row(_view(each, tasks.get(each.task_name), suspended)) for each in found)
 
 
-def _row(found: ScheduleRecord, task: TaskRecord | None, suspended: set[int]) -> Row:
-    return row(
-        SCHEDULE,
-        {
-            "name": found.name,
-            "schedule-specification": found.specification,
-            "status": _status(found, task is not None and task.set_id in suspended),
-            "next-time": found.next_at,
-            "task-to-run": found.task_name,
-            "task-type": task.type if task is not None else "",
-            "error-message": found.error or (task.last_error if task is not None else None) or "",
-            "starts": found.starts,
-            "creation-date-time": found.created_at,
-        },
-    )
-
-
-def _status(found: ScheduleRecord, is_suspended: bool) -> str:
-    if found.error is not None:
-        return "Invalid"
-    if found.next_at is None:
-        return "Expired"
-    return "Suspended" if is_suspended else "Ready"  # what a suspended set is asked for fails, until it is resumed
+def _view(found: ScheduleRecord, task: TaskRecord | None, suspended: set[int]) -> ScheduleView:
+    return ScheduleView(found, task, is_suspended=task is not None and task.set_id in suspended)

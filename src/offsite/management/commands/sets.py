@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from offsite.errors import VolumeNotFound
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Parameter, Role, Subject, flag, keyword, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Reply
+from offsite.management.commands.enumerations import (
+    IS_GROUP,
+    LAST_RUN_STATUS,
+    LOCATION,
+    QUEUE_POLICY,
+    RETENTION_PRIORITY,
+    SET_STATUS,
+    SNAPSHOT_HISTORY,
+)
 from offsite.management.commands.runs import LAST_RUN
 from offsite.management.schedules.records import ScheduleRecord
 from offsite.management.system import Context, System
 from offsite.replication.points.snapshot_history import AGE_HOURS_MAX, COUNT_MAX, COUNT_MIN
+from offsite.replication.records.run_records import RunRecord
+from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.hooks import TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN
 from offsite.replication.sets.creation import NewSet
 from offsite.replication.sets.settings import ChosenSettings
@@ -19,46 +33,82 @@ from offsite.replication.sets.view import SetInfo
 
 COMMANDS = Subject("Replication sets")
 
-SET = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class SetView:
+    replication_set: SetInfo
+    schedules: Sequence[ScheduleRecord]
+
+    @property
+    def record(self) -> SetRecord:
+        return self.replication_set.record
+
+    @property
+    def last_run(self) -> RunRecord | None:
+        return self.replication_set.last_run
+
+    @property
+    def next_run_at(self) -> float | None:
+        return min((each.next_at for each in self.schedules if each.next_at is not None), default=None)
+
+    @property
+    def error(self) -> str:
+        current = self.replication_set.current_run
+        return self.replication_set.difference or (current.error if current is not None else None) or ""
+
+
+SET = ObjectType[SetView](
     "replication-sets",
     "replication-set",
     (
-        Property("name", "Name"),
-        Property("role", "Role"),
-        Property("primary-volume-name", "Primary"),
-        Property("secondary-volume-name", "Secondary"),
-        Property("peer-connection-name", "Peer"),
-        Property("status", "Status"),
-        Property("lag", "Lag", Kind.DURATION),
-        Property("last-run-status", "Last run"),
-        Property("queue-count", "Queued", Kind.NUMBER),
-        Property("next-run", "Next run", Kind.TIME, seldom=True),
-        Property("error", "Error", seldom=True),
-        Property("group"),
-        Property("members"),
-        Property("primary-location"),
-        Property("last-success-time", kind=Kind.TIME),  # when the newest run that succeeded ended
-        Property("recovery-point-time", kind=Kind.TIME),  # the instant of the data that the secondary holds
-        Property("last-run-start-time", kind=Kind.TIME),
-        Property("last-run-end-time", kind=Kind.TIME),
-        Property("last-run-bytes", kind=Kind.SIZE),
-        Property("last-run-error"),
-        Property("schedule-names"),
-        Property("queue-policy"),
-        Property("snapshot-history"),
-        Property("snapshot-basename"),
-        Property("snapshot-count", kind=Kind.NUMBER),
-        Property("minimum-snapshot-count", kind=Kind.NUMBER),
-        Property("minimum-snapshot-age", kind=Kind.NUMBER),
-        Property("retention-priority"),
-        Property("before-snapshot"),
-        Property("after-snapshot"),
-        Property("hook-timeout", kind=Kind.NUMBER),
-        Property("storage-pool-name"),
-        Property("remote-pool-name"),
-        Property("generation", kind=Kind.NUMBER),
-        Property("serial-number"),
-        Property("creation-date-time", kind=Kind.TIME),
+        properties.text("name", lambda view: view.record.name, "Name", key=True),
+        properties.text("role", lambda view: view.record.role, "Role"),
+        properties.text("primary-volume-name", lambda view: view.replication_set.primary_volume, "Primary"),
+        properties.text("secondary-volume-name", lambda view: view.replication_set.secondary_volume, "Secondary"),
+        properties.text(
+            "peer-connection-name", lambda view: view.replication_set.peer_name, "Peer", of_type="peer-connections"
+        ),
+        properties.enumeration("status", SET_STATUS, lambda view: view.replication_set.status.value, "Status"),
+        properties.duration("lag", lambda view: view.replication_set.lag_seconds, "Lag"),
+        properties.enumeration(
+            "last-run-status",
+            LAST_RUN_STATUS,
+            lambda view: "N/A" if view.last_run is None else LAST_RUN[view.last_run.state],
+            "Last run",
+        ),
+        properties.number("queue-count", lambda view: 0 if view.replication_set.queued_run is None else 1, "Queued"),
+        properties.time("next-run", lambda view: view.next_run_at, "Next run", seldom=True),
+        properties.text("error", lambda view: view.error, "Error", seldom=True),
+        properties.enumeration("group", IS_GROUP, lambda view: "No" if view.replication_set.group is None else "Yes"),
+        properties.text("members", lambda view: ",".join(member.name for member in view.replication_set.members)),
+        properties.enumeration(
+            "primary-location", LOCATION, lambda view: "Local" if view.record.role == "primary" else "Remote"
+        ),
+        # When the newest run that succeeded ended; and the instant of the data that the secondary holds.
+        properties.time("last-success-time", lambda view: view.replication_set.last_success_at),
+        properties.time("recovery-point-time", lambda view: view.replication_set.recovery_point_at),
+        properties.time("last-run-start-time", lambda view: view.last_run.started_at if view.last_run else None),
+        properties.time("last-run-end-time", lambda view: view.last_run.ended_at if view.last_run else None),
+        properties.size("last-run-bytes", lambda view: view.last_run.changed_bytes if view.last_run else None),
+        properties.text("last-run-error", lambda view: (view.last_run.error if view.last_run else None) or ""),
+        properties.text("schedule-names", lambda view: ", ".join(each.name for each in view.schedules)),
+        properties.enumeration("queue-policy", QUEUE_POLICY, lambda view: view.record.queue_policy),
+        properties.enumeration("snapshot-history", SNAPSHOT_HISTORY, lambda view: view.record.snapshot_history),
+        properties.text("snapshot-basename", lambda view: view.record.snapshot_basename or ""),
+        properties.number("snapshot-count", lambda view: view.record.snapshot_count),
+        properties.number("minimum-snapshot-count", lambda view: view.record.minimum_snapshot_count),
+        properties.number("minimum-snapshot-age", lambda view: view.record.minimum_snapshot_age_hours, unit="hours"),
+        properties.enumeration(
+            "retention-priority", RETENTION_PRIORITY, lambda view: view.record.snapshot_retention_priority
+        ),
+        properties.text("before-snapshot", lambda view: view.record.before_snapshot or ""),
+        properties.text("after-snapshot", lambda view: view.record.after_snapshot or ""),
+        properties.number("hook-timeout", lambda view: view.record.hook_timeout_seconds, unit="seconds"),
+        properties.text("storage-pool-name", lambda view: view.replication_set.pool, of_type="pools"),
+        properties.text("remote-pool-name", lambda view: view.record.remote_pool),
+        properties.number("generation", lambda view: view.record.generation),
+        properties.text("serial-number", lambda view: view.record.uuid),
+        properties.time("creation-date-time", lambda view: view.record.created_at),
     ),
 )
 _SETTINGS: tuple[Parameter, ...] = (
@@ -232,49 +282,4 @@ def show_replication_sets(context: Context, names: tuple[str, ...] | None = None
 
 
 def _rows(system: System, found: list[SetInfo]) -> tuple[Row, ...]:
-    return tuple(_row(each, system.schedules.of_set(each.record.id)) for each in found)
-
-
-def _row(found: SetInfo, schedules: list[ScheduleRecord]) -> Row:
-    last, replication_set, current = found.last_run, found.record, found.current_run
-    return row(
-        SET,
-        {
-            "name": found.name,
-            "role": found.role,
-            "primary-volume-name": found.primary_volume,
-            "primary-location": "Local" if found.role == "primary" else "Remote",
-            "secondary-volume-name": found.secondary_volume,
-            "group": "Yes" if found.group is not None else "No",
-            "members": ",".join(member.name for member in found.members),
-            "peer-connection-name": found.peer_name,
-            "status": found.status.value,
-            "error": found.difference or (current.error if current is not None else None) or "",
-            "last-success-time": found.last_success_at,
-            "recovery-point-time": found.recovery_point_at,
-            "lag": found.lag_seconds,
-            "last-run-status": "N/A" if last is None else LAST_RUN[last.state],
-            "last-run-start-time": last.started_at if last else None,
-            "last-run-end-time": last.ended_at if last else None,
-            "last-run-bytes": last.changed_bytes if last else None,
-            "last-run-error": (last.error if last else None) or "",
-            "queue-policy": replication_set.queue_policy,
-            "next-run": min((each.next_at for each in schedules if each.next_at is not None), default=None),
-            "schedule-names": ", ".join(each.name for each in schedules),
-            "queue-count": 0 if found.queued_run is None else 1,
-            "snapshot-history": replication_set.snapshot_history,
-            "snapshot-basename": replication_set.snapshot_basename or "",
-            "snapshot-count": replication_set.snapshot_count,
-            "minimum-snapshot-count": replication_set.minimum_snapshot_count,
-            "minimum-snapshot-age": replication_set.minimum_snapshot_age_hours,
-            "retention-priority": replication_set.snapshot_retention_priority,
-            "before-snapshot": replication_set.before_snapshot or "",
-            "after-snapshot": replication_set.after_snapshot or "",
-            "hook-timeout": replication_set.hook_timeout_seconds,
-            "storage-pool-name": found.pool,
-            "remote-pool-name": replication_set.remote_pool,
-            "generation": replication_set.generation,
-            "serial-number": found.uuid,
-            "creation-date-time": replication_set.created_at,
-        },
-    )
+    return tuple(SET.row(SetView(each, system.schedules.of_set(each.record.id))) for each in found)

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from offsite.events import SETTING_CHANGED
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
-from offsite.management.command_table.reply import ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Reply
 from offsite.management.command_table.values import ValueType
 from offsite.management.system import Context, System
 from offsite.store.settings import ALL, TIME_ZONE, Setting
 
 COMMANDS = Subject("Settings")
 
-SETTING = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class SettingView:
+    setting: Setting[Any]
+    value: str
+
+
+SETTING = ObjectType[SettingView](
     "settings",
     "setting",
     (
-        Property("name", "Name"),
-        Property("value", "Value"),
-        Property("default", "Default"),
-        Property("limits", "Limits"),
-        Property("description", "What it is"),
+        properties.text("name", lambda view: view.setting.name, "Name", key=True),
+        properties.text("value", lambda view: view.value, "Value"),
+        properties.text("default", lambda view: view.setting.default, "Default"),
+        properties.text("limits", lambda view: view.setting.limits, "Limits"),
+        properties.text("description", lambda view: view.setting.help, "What it is"),
     ),
 )
 _BY_NAME = {each.name: each for each in ALL}
@@ -64,13 +73,4 @@ def _told(value: str) -> str:
 
 
 def _row(system: System, setting: Setting[Any]) -> Row:
-    return row(
-        SETTING,
-        {
-            "name": setting.name,
-            "value": system.settings.text(setting),
-            "default": setting.default,
-            "limits": setting.limits,
-            "description": setting.help,
-        },
-    )
+    return SETTING.row(SettingView(setting, system.settings.text(setting)))

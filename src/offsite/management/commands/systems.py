@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import platform
-from typing import Any
 
 from offsite import __version__
 from offsite.access.maps import LUN_MAX
 from offsite.management.accounts.sessions import SESSIONS_MAX
 from offsite.management.accounts.users import PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, USERS_MAX
+from offsite.management.command_table import properties
 from offsite.management.command_table.command import Role, Subject
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Value, row
+from offsite.management.command_table.object_types import ObjectType
+from offsite.management.command_table.reply import Reply
 from offsite.management.commands.pools import POOLS_MAX
 from offsite.management.commands.snapshots import SOURCES_MAX
 from offsite.management.events.event_log import EVENTS_MAX
 from offsite.management.notices.notices import NOTICES_MAX
-from offsite.management.system import Context
+from offsite.management.system import Context, System
 from offsite.names import NAME_BYTES_MAX
 from offsite.pools.protocol import SIZE_BYTES_MAX
 from offsite.store.settings import ALL as SETTINGS
@@ -23,53 +24,50 @@ from offsite.units import format_size
 
 COMMANDS = Subject("System")
 
-SYSTEM = ObjectType[Any](
+SYSTEM = ObjectType[System](
     "system",
     "system-information",
     (
-        Property("system-name", "System Name"),
-        Property("midplane-serial-number", "Serial Number"),
-        Property("product-id", "Product"),
-        Property("api-address", "API"),
-        Property("nbd-address", "NBD"),
-        Property("peer-address", "Peer Port"),
-        Property("certificate-fingerprint", "Certificate"),
-        Property("certificate-expiry", "Certificate Ends", Kind.TIME),
-        Property("authority-expiry", "Authority Ends", Kind.TIME),
-        Property("started", "Started", Kind.TIME),
+        properties.text("system-name", lambda system: system.name, "System Name"),
+        properties.text("midplane-serial-number", lambda system: system.uuid, "Serial Number", key=True),
+        properties.text("product-id", lambda _: f"Offsite {__version__}", "Product", display_name="Product ID"),
+        properties.text("api-address", lambda system: system.addresses["api"], "API"),
+        properties.text("nbd-address", lambda system: system.addresses["nbd"], "NBD"),
+        properties.text("peer-address", lambda system: system.addresses["peer"], "Peer Port"),
+        properties.text("certificate-fingerprint", lambda system: system.authority.fingerprint, "Certificate"),
+        properties.time("certificate-expiry", lambda system: system.authority.ends_at, "Certificate Ends"),
+        properties.time("authority-expiry", lambda system: system.authority.authority_ends_at, "Authority Ends"),
+        properties.time("started", lambda system: system.started_at, "Started"),
     ),
     record=True,
 )
-VERSIONS = ObjectType[Any](
+VERSIONS = ObjectType[None](
     "versions",
     "versions",
-    (Property("bundle-version", "Offsite"), Property("python-version", "Python")),
+    (
+        properties.text("bundle-version", lambda _: __version__, "Offsite"),
+        properties.text("python-version", lambda _: platform.python_version(), "Python"),
+    ),
     record=True,
 )
-LIMIT = ObjectType[Any]("limits", "limit", (Property("limit", "Limit"), Property("value", "Value")))
+LIMIT = ObjectType[tuple[str, str]](
+    "limits",
+    "limit",
+    (
+        properties.text("limit", lambda limit: limit[0], "Limit", key=True),
+        properties.text("value", lambda limit: limit[1], "Value"),
+    ),
+)
 
 
 @COMMANDS.command("show system", "Shows what this system is and where it listens.", role=Role.MONITOR)
 def show_system(context: Context) -> Reply:
-    system = context.system
-    values: dict[str, Value] = {
-        "system-name": system.name,
-        "midplane-serial-number": system.uuid,
-        "product-id": f"Offsite {__version__}",
-        "api-address": system.addresses["api"],
-        "nbd-address": system.addresses["nbd"],
-        "peer-address": system.addresses["peer"],
-        "certificate-fingerprint": system.authority.fingerprint,
-        "certificate-expiry": system.authority.ends_at,
-        "authority-expiry": system.authority.authority_ends_at,
-        "started": system.started_at,
-    }
-    return Reply(rows=(row(SYSTEM, values),))
+    return Reply(rows=(SYSTEM.row(context.system),))
 
 
 @COMMANDS.command("show versions", "Shows which version this system is.", role=Role.MONITOR)
 def show_versions(_context: Context) -> Reply:
-    return Reply(rows=(row(VERSIONS, {"bundle-version": __version__, "python-version": platform.python_version()}),))
+    return Reply(rows=(VERSIONS.row(None),))
 
 
 @COMMANDS.command("show limits", "Lists what this system allows at most.", role=Role.MONITOR)
@@ -87,4 +85,4 @@ def show_limits(_context: Context) -> Reply:
         "notices": str(NOTICES_MAX),
         **{f"setting {each.name}": each.limits for each in SETTINGS if each.limits},
     }
-    return Reply(rows=tuple(row(LIMIT, {"limit": name, "value": value}) for name, value in limits.items()))
+    return Reply(rows=tuple(map(LIMIT.row, limits.items())))

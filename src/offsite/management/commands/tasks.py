@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from offsite.errors import BadParameter, NotAllowed, ObjectNotFound
 from offsite.escaping import shown
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
-from offsite.management.command_table.reply import Kind, ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType, Row
+from offsite.management.command_table.reply import Reply
 from offsite.management.command_table.values import ValueType
+from offsite.management.commands.enumerations import RETENTION_PRIORITY
 from offsite.management.commands.volumes import RETENTION, RETENTION_HELP
 from offsite.management.schedules.records import ScheduleRecord, TaskRecord, TaskType
 from offsite.management.schedules.tasks import RETENTION_COUNT_MAX
 from offsite.management.system import Context, System
+from offsite.pools.retention import NEVER_DELETE
 
 COMMANDS = Subject("Tasks")
 
-TASK = ObjectType[Any](
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task, the names of what it is of (empty where it is not of such a thing), and the schedules that start it."""
+
+    task: TaskRecord
+    image: str
+    set_name: str
+    schedules: Sequence[ScheduleRecord]
+
+    @property
+    def is_under_way(self) -> bool:
+        return any(each.starting_at is not None for each in self.schedules)
+
+    @property
+    def retention_priority(self) -> str:
+        return (self.task.retention_priority or NEVER_DELETE) if self.task.type == "TakeSnapshot" else ""
+
+    def image_of(self, type: TaskType) -> str:
+        return self.image if self.task.type == type else ""
+
+
+TASK = ObjectType[TaskView](
     "tasks",
     "task",
     (
-        Property("name", "Name"),
-        Property("task-type", "Type"),
-        Property("object", "Of"),
-        Property("status", "Status"),
-        Property("state", "State"),
-        Property("last-run-time", "Last started", Kind.TIME),
-        Property("schedule-names", "Schedules"),
-        Property("error-message", "Error"),
-        Property("replication-set"),
-        Property("last-snapshot", kind=Kind.YES_NO),
-        Property("source-volume"),
-        Property("snapshot-prefix"),
-        Property("retention-count", kind=Kind.NUMBER),
-        Property("snapshot-retention-priority"),
-        Property("snapshot-volume"),
-        Property("creation-date-time", kind=Kind.TIME),
+        properties.text("name", lambda view: view.task.name, "Name", key=True),
+        properties.text("task-type", lambda view: view.task.type, "Type"),
+        properties.text("object", lambda view: view.set_name or view.image, "Of"),
+        properties.text("status", lambda view: "Ready" if view.task.last_error is None else "Error", "Status"),
+        properties.text("state", lambda view: "Active" if view.is_under_way else "Idle", "State"),
+        properties.time("last-run-time", lambda view: view.task.last_run_at, "Last started"),
+        properties.text("schedule-names", lambda view: ", ".join(each.name for each in view.schedules), "Schedules"),
+        properties.text("error-message", lambda view: view.task.last_error or "", "Error"),
+        properties.text("replication-set", lambda view: view.set_name, of_type="replication-sets"),
+        properties.yes_no(
+            "last-snapshot", lambda view: view.task.last_snapshot if view.task.type == "Replicate" else None
+        ),
+        properties.text("source-volume", lambda view: view.image_of("TakeSnapshot"), of_type="volumes"),
+        properties.text("snapshot-prefix", lambda view: view.task.snapshot_prefix or ""),
+        properties.number("retention-count", lambda view: view.task.retention_count),
+        properties.enumeration("snapshot-retention-priority", RETENTION_PRIORITY, lambda view: view.retention_priority),
+        properties.text("snapshot-volume", lambda view: view.image_of("ResetSnapshot"), of_type="snapshots"),
+        properties.time("creation-date-time", lambda view: view.task.created_at),
     ),
 )
 ALL = "all"
@@ -234,32 +262,13 @@ def task_rows(system: System, found: list[TaskRecord]) -> tuple[Row, ...]:
     sets = {each.record.id: each.name for each in system.replication.sets.all()}
     schedules = system.schedules.all()
     return tuple(
-        _row(each, images.get(each.image_id or 0, ""), sets.get(each.set_id or 0, ""), schedules) for each in found
-    )
-
-
-def _row(found: TaskRecord, image: str, set_name: str, schedules: list[ScheduleRecord]) -> Row:
-    mine = [each for each in schedules if each.task_name == found.name]
-    return row(
-        TASK,
-        {
-            "name": found.name,
-            "task-type": found.type,
-            "object": set_name or image,
-            "status": "Ready" if found.last_error is None else "Error",
-            "state": "Active" if any(each.starting_at is not None for each in mine) else "Idle",
-            "last-run-time": found.last_run_at,
-            "schedule-names": ", ".join(each.name for each in mine),
-            "error-message": found.last_error or "",
-            "replication-set": set_name,
-            "last-snapshot": found.last_snapshot if found.type == "Replicate" else None,
-            "source-volume": image if found.type == "TakeSnapshot" else "",
-            "snapshot-prefix": found.snapshot_prefix or "",
-            "retention-count": found.retention_count,
-            "snapshot-retention-priority": (found.retention_priority or "never-delete")
-            if found.type == "TakeSnapshot"
-            else "",
-            "snapshot-volume": image if found.type == "ResetSnapshot" else "",
-            "creation-date-time": found.created_at,
-        },
+        TASK.row(
+            TaskView(
+                each,
+                images.get(each.image_id or 0, ""),
+                sets.get(each.set_id or 0, ""),
+                [schedule for schedule in schedules if schedule.task_name == each.name],
+            )
+        )
+        for each in found
     )

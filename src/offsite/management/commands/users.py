@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from offsite.management.accounts.users import User
-from offsite.management.command_table import values
+from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional, secret
-from offsite.management.command_table.reply import ObjectType, Property, Reply, Row, row
+from offsite.management.command_table.object_types import ObjectType
+from offsite.management.command_table.reply import Reply
 from offsite.management.startup import first_password
 from offsite.management.system import Context
 
 COMMANDS = Subject("Users")
 
-USER = ObjectType[Any]("users", "user", (Property("username", "User"), Property("roles", "Role")))
+USER = ObjectType[User](
+    "users",
+    "user",
+    (
+        properties.text("username", lambda user: user.name, "User", key=True),
+        properties.text("roles", lambda user: user.role.word, "Role"),
+    ),
+)
 ROLE = values.choice(*(role.word for role in Role))
 PASSWORD = secret(
     "password",
@@ -35,7 +41,7 @@ PASSWORD = secret(
 def create_user(context: Context, name: str, password: str, roles: str = "monitor") -> Reply:
     users = context.system.users
     users.create(name, password, Role[roles.upper()])
-    return Reply(f"User {name} was created.", (_row(users.get(name)),))
+    return Reply(f"User {name} was created.", (USER.row(users.get(name)),))
 
 
 @COMMANDS.command(
@@ -61,7 +67,7 @@ def set_user(context: Context, name: str, roles: str) -> Reply:
     users = context.system.users
     users.set_role(name, Role[roles.upper()])
     context.system.sessions.close_all(name)
-    return Reply(f"User {name} was changed.", (_row(users.get(name)),))
+    return Reply(f"User {name} was changed.", (USER.row(users.get(name)),))
 
 
 @COMMANDS.command(
@@ -85,8 +91,4 @@ def delete_user(context: Context, name: str) -> Reply:
 )
 def show_users(context: Context, name: str | None = None) -> Reply:
     users = context.system.users
-    return Reply(rows=tuple(_row(each) for each in ([users.get(name)] if name is not None else users.all())))
-
-
-def _row(user: User) -> Row:
-    return row(USER, {"username": user.name, "roles": user.role.word})
+    return Reply(rows=tuple(USER.row(each) for each in ([users.get(name)] if name is not None else users.all())))

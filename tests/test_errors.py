@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Iterator
-from importlib import import_module
+from pathlib import Path
 
-import offsite
-from offsite.errors import OffsiteError
+import pytest
 
-SHARED = {
-    -10058: {"BadParameter", "ObjectNotFound"},  # ME4 has one code for both
-    -10007: {"NotAllowed", "UsageError"},
-}
+from offsite.interfaces.cli import return_codes
+from offsite.return_codes import OWN, ReturnCode
+
+ME4 = {2, -3177, -3442, -10007, -10027, -10050, -10058, -10074, -10075, -10183, -10186, -10386, -10389, -10509}
+PAGE = Path(__file__).parents[1] / "docs" / "return-codes.md"
 
 
-def test_every_error_has_a_code_of_its_own() -> None:
-    """But for those of ME4 that mean several things there."""
-    for module in pkgutil.walk_packages(offsite.__path__, "offsite."):
-        if not module.name.endswith("__main__") and ".migrations" not in module.name:  # these run when imported
-            import_module(module.name)
-    named: dict[int, set[str]] = {}
-    for each in _kinds_of(OffsiteError):
-        if "code" in vars(each):
-            named.setdefault(each.code, set()).add(each.__name__)
-    assert {code: names for code, names in named.items() if len(names) > 1} == SHARED
+def test_every_code_is_that_of_one_error() -> None:
+    """Not of two, so that it has one meaning; and in the catalogue, so that nobody takes it once more."""
+    names = {code: [each.__name__ for each in errors] for code, errors in return_codes.declared().items()}
+    assert names == {code: [code.name.title().replace("_", "")] for code in ReturnCode}
 
 
-def _kinds_of(error: type[OffsiteError]) -> Iterator[type[OffsiteError]]:
-    for each in error.__subclasses__():
-        yield each
-        yield from _kinds_of(each)
+@pytest.mark.parametrize("code", ReturnCode, ids=lambda code: code.name)
+def test_a_code_is_one_of_me4_or_in_offsites_own_range(code: ReturnCode) -> None:
+    assert code in ME4 or code in OWN
+
+
+def test_the_page_of_return_codes_is_the_catalogue() -> None:
+    assert PAGE.read_text() == return_codes.page(), "`make docs` makes it"

@@ -66,6 +66,7 @@ from offsite.pools.protocol import Pool
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.runs.hooks import HookDirectory
 from offsite.replication.service import Replication
+from offsite.return_codes import ReturnCode
 from offsite.store.database import Database
 from offsite.store.free_space import mount_point
 from offsite.store.settings import MAXIMUM_NBD_CONNECTIONS, Settings
@@ -104,6 +105,8 @@ class StartOptions:
 
 class StartStopped(OffsiteError):
     """The system was told to stop while it was starting."""
+
+    code = ReturnCode.START_STOPPED
 
 
 class Daemon:

@@ -1,6 +1,6 @@
 """Errors as a part of the interface.
 
-Each refusal carries three things besides its sentence: a stable return code (ME4's where it has one), and
+Each refusal carries two things besides its sentence: a stable return code (see `offsite.return_codes`), and
 a class that tells a program what to do next: try again, call an operator, or never ask this again.
 The sentence names the value, the rule it broke, and what would be right; nothing was changed.
 """
@@ -8,6 +8,8 @@ The sentence names the value, the rule it broke, and what would be right; nothin
 from __future__ import annotations
 
 from enum import Enum
+
+from offsite.return_codes import ReturnCode
 
 
 class ErrorClass(Enum):
@@ -19,78 +21,113 @@ class ErrorClass(Enum):
 
 
 class OffsiteError(Exception):
-    """Base of every error that Offsite raises on purpose. `str(error)` is fit to be shown to a user."""
+    """An error of no other kind, or a defect of Offsite."""
 
-    code = -1
+    # The base of every error that Offsite raises on purpose. `str(error)` is fit to be shown to a user.
+
+    code: int = ReturnCode.OFFSITE_ERROR
     error_class = ErrorClass.PERMANENT
 
 
 class BadParameter(OffsiteError):
     """A value outside its rule: a name, a size, an unknown word."""
 
-    code = -10058
+    code = ReturnCode.BAD_PARAMETER
 
 
 class NameInUse(OffsiteError):
-    code = -10186
+    """A name that something else has."""
+
+    code = ReturnCode.NAME_IN_USE
 
 
 class VolumeNotFound(OffsiteError):
-    code = -10075
+    """A volume that is not there."""
+
+    code = ReturnCode.VOLUME_NOT_FOUND
 
 
 class SnapshotNotFound(OffsiteError):
-    code = -10050
+    """A snapshot that is not there, or a volume where a snapshot is wanted."""
+
+    code = ReturnCode.SNAPSHOT_NOT_FOUND
 
 
 class ObjectNotFound(OffsiteError):
-    """A pool, peer connection, replication set, user, host or initiator that is not there."""
+    """A pool, volume group, peer connection, replication set, task, schedule, user or notice that is not there."""
 
-    code = -10058
+    code = ReturnCode.OBJECT_NOT_FOUND
 
 
 class InitiatorNotFound(ObjectNotFound):
     """Neither the nickname nor the id of an initiator."""
 
-    code = -10386
+    code = ReturnCode.INITIATOR_NOT_FOUND
 
 
 class MapNotFound(ObjectNotFound):
     """A volume that is not mapped to the initiator that is named."""
 
-    code = -10074
+    code = ReturnCode.MAP_NOT_FOUND
 
 
 class InUse(OffsiteError):
     """What is to be changed or deleted is needed by something else, which the sentence names."""
 
-    code = -3442
+    code = ReturnCode.IN_USE
     error_class = ErrorClass.OPERATOR
+
+
+class ImageNeeded(InUse):
+    """A volume or snapshot that is to be deleted is needed by something else, which the sentence names."""
+
+    code = ReturnCode.IMAGE_NEEDED
+
+
+class LunInUse(InUse):
+    """The LUN is another volume's at that initiator."""
+
+    code = ReturnCode.LUN_IN_USE
+
+
+class LimitReached(InUse):
+    """There are as many of these as there may be."""
+
+    code = ReturnCode.LIMIT_REACHED
+
+
+class Busy(InUse):
+    """As much is being done as can be done at a time. Later there is less."""
+
+    code = ReturnCode.BUSY
+    error_class = ErrorClass.TRANSIENT
 
 
 class NotAllowed(OffsiteError):
     """The role of the user, the state of the object or a mapping forbids it."""
 
-    code = -10007
+    code = ReturnCode.NOT_ALLOWED
     error_class = ErrorClass.OPERATOR
 
 
 class AuthenticationFailed(OffsiteError):
-    code = 2
+    """A wrong user name or password."""
+
+    code = ReturnCode.AUTHENTICATION_FAILED
     error_class = ErrorClass.OPERATOR
 
 
 class PoolFull(OffsiteError):
     """No free page is left (or the file system under the pool is full): the write got ENOSPC."""
 
-    code = -20001
+    code = ReturnCode.POOL_FULL
     error_class = ErrorClass.OPERATOR
 
 
 class PoolFailed(OffsiteError):
     """The disk under the pool failed a sync. What is in memory can no longer be trusted to reach it."""
 
-    code = -20002
+    code = ReturnCode.POOL_FAILED
     error_class = ErrorClass.OPERATOR
 
 
@@ -100,104 +137,106 @@ RESTORE_WHOLE = "restore the whole state directory from one copy, never a single
 class StateDirectoryError(OffsiteError):
     """The state directory is damaged, foreign, or in use by another process. It was left untouched."""
 
-    code = -20003
+    code = ReturnCode.STATE_DIRECTORY_ERROR
     error_class = ErrorClass.OPERATOR
 
 
 class DoNotBelongTogether(StateDirectoryError):
     """A data file or the log of the database that is of another time, or of another system, than the database."""
 
-    code = -20030
+    code = ReturnCode.DO_NOT_BELONG_TOGETHER
 
 
 class DeviceNotEmpty(OffsiteError):
     """Something is on the block device that a pool was to be made on."""
 
-    code = -20031
+    code = ReturnCode.DEVICE_NOT_EMPTY
     error_class = ErrorClass.OPERATOR
 
 
 class StateDirectoryFull(StateDirectoryError):
     """The file system of the state directory is full, and so nothing can be committed."""
 
-    code = -20032
+    code = ReturnCode.STATE_DIRECTORY_FULL
 
 
 class PeerUnreachable(OffsiteError):
-    code = -20010
+    """The remote system does not answer."""
+
+    code = ReturnCode.PEER_UNREACHABLE
     error_class = ErrorClass.TRANSIENT
 
 
 class PeerRefused(OffsiteError):
     """The remote system said no; its own sentence is part of ours."""
 
-    code = -20011
+    code = ReturnCode.PEER_REFUSED
     error_class = ErrorClass.OPERATOR
 
 
 class CertificateChanged(OffsiteError):
     """The remote system showed another certificate than the one pinned for it."""
 
-    code = -20012
+    code = ReturnCode.CERTIFICATE_CHANGED
     error_class = ErrorClass.OPERATOR
 
 
 class IncarnationRefused(OffsiteError):
     """One of two systems that are peers is an older or a second copy of the one that the other side has met."""
 
-    code = -20017
+    code = ReturnCode.INCARNATION_REFUSED
     error_class = ErrorClass.OPERATOR
 
 
 class ProtocolError(OffsiteError):
     """Bytes from outside that are not of the protocol: the connection is closed."""
 
-    code = -20013
+    code = ReturnCode.PROTOCOL_ERROR
 
 
 class SetDiverged(OffsiteError):
     """The secondary of a set holds a copy that its primary has never had. An operator has to decide."""
 
-    code = -20015
+    code = ReturnCode.SET_DIVERGED
     error_class = ErrorClass.OPERATOR
 
 
 class NotReplaced(OffsiteError):
     """The secondary holds a complete copy, and the primary did not say that it knows which one it would replace."""
 
-    code = -20016
+    code = ReturnCode.NOT_REPLACED
     error_class = ErrorClass.OPERATOR
 
 
 class SecondarySetsDisabled(NotAllowed):
     """The peer connection over there does not let this system make replication sets there."""
 
-    code = -20070
+    code = ReturnCode.SECONDARY_SETS_DISABLED
 
 
 class PeerLimitReached(OffsiteError):
     """A peer has all the volumes, snapshots or space that it may have."""
 
-    code = -20071
+    code = ReturnCode.PEER_LIMIT_REACHED
     error_class = ErrorClass.OPERATOR
 
 
 class DigestMismatch(OffsiteError):
     """What is stored on the secondary is not what the primary sent. The run does not count."""
 
-    code = -20014
+    code = ReturnCode.DIGEST_MISMATCH
     error_class = ErrorClass.TRANSIENT
 
 
 class DigestsDiffer(OffsiteError):
     """The secondary says that it has committed something else than what was sent. Its copy does not count."""
 
-    code = -20024
+    code = ReturnCode.DIGESTS_DIFFER
     error_class = ErrorClass.OPERATOR
 
 
 class NoPlace(OffsiteError):
     """There are too many connections. Later there may be fewer."""
 
-    code = -20050
+    code = ReturnCode.NO_PLACE
     error_class = ErrorClass.TRANSIENT

@@ -14,7 +14,9 @@ import pytest
 
 from offsite.errors import (
     BadParameter,
+    ImageNeeded,
     InUse,
+    LimitReached,
     NameInUse,
     NotAllowed,
     ObjectNotFound,
@@ -35,9 +37,11 @@ CODES: dict[type[OffsiteError], int] = {
     NameInUse: -10186,
     VolumeNotFound: -10075,
     SnapshotNotFound: -10050,
-    ObjectNotFound: -10058,
-    InUse: -3442,
-    NotAllowed: -10007,
+    ObjectNotFound: -20081,
+    InUse: -20080,
+    ImageNeeded: -3442,
+    LimitReached: -20085,
+    NotAllowed: -20082,
     PeerUnreachable: -20010,
 }
 """The return codes that programs go by. They are written here again so that a change of one does not pass unseen."""

@@ -28,8 +28,9 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from offsite.access.tables import initiator_certificates as table
 from offsite.access.tables import revoked_initiators
-from offsite.errors import BadParameter, InUse, NotAllowed, ObjectNotFound, StateDirectoryError
+from offsite.errors import BadParameter, LimitReached, NotAllowed, ObjectNotFound, StateDirectoryError
 from offsite.escaping import escaped
+from offsite.return_codes import ReturnCode
 from offsite.store.database import Database
 
 CERTIFICATES_MAX = 10_000
@@ -41,7 +42,7 @@ _log = structlog.get_logger("offsite.certificates")
 class CertificateRevoked(NotAllowed):
     """A host has shown a certificate that was revoked."""
 
-    code = -20062
+    code = ReturnCode.CERTIFICATE_REVOKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,13 @@ class InitiatorCertificates:
         self._database = database
 
     def add(self, pem: str, issued_at: float) -> InitiatorCertificate:
-        """Durably, before anybody gets the certificate. Raises InUse for one too many."""
+        """Durably, before anybody gets the certificate. Raises LimitReached for one too many."""
         found = _read(x509.load_pem_x509_certificate(pem.encode()), issued_at)
         with self._database.transaction() as connection:
             if _is_full(connection):
                 _let_go(connection, issued_at)
             if _is_full(connection):
-                raise InUse(
+                raise LimitReached(
                     f"{CERTIFICATES_MAX} certificates of initiators are on record, and no more may be; revoke all "
                     "those of an initiator that is gone"
                 )

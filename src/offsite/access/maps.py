@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from offsite.access import tables
-from offsite.errors import BadParameter, InUse, MapNotFound, StateDirectoryError, VolumeNotFound
+from offsite.errors import BadParameter, LunInUse, MapNotFound, StateDirectoryError, VolumeNotFound
 from offsite.pools.catalog import has_image
 from offsite.pools.needs import Need
 from offsite.store.database import Database
@@ -169,4 +169,4 @@ def _check_lun(connection: Connection, image_id: int, initiator: str, lun: int) 
     taken = connection.execute(others).first()
     if taken is not None:
         whose = f"initiator {initiator!r}" if initiator else "the default map"
-        raise InUse(f"LUN {lun} of {whose} is taken by volume {taken.image_id}; choose another LUN")
+        raise LunInUse(f"LUN {lun} of {whose} is taken by volume {taken.image_id}; choose another LUN")

@@ -6,7 +6,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from offsite.access.tables import initiators as table
-from offsite.errors import InitiatorNotFound, InUse, NameInUse
+from offsite.errors import InitiatorNotFound, LimitReached, NameInUse
 from offsite.escaping import shown
 from offsite.store.database import Database
 
@@ -14,7 +14,7 @@ NICKNAMES_MAX = 1024
 
 
 def set_nickname(database: Database, initiator: str, nickname: str) -> None:
-    """Raises NameInUse when another initiator has it as nickname or id, InUse for one too many."""
+    """Raises NameInUse when another initiator has it as nickname or id, LimitReached for one too many."""
     with database.transaction() as connection:
         taken = select(table.c.id).where(
             (table.c.nickname == nickname) | (table.c.id == nickname), table.c.id != initiator
@@ -24,7 +24,7 @@ def set_nickname(database: Database, initiator: str, nickname: str) -> None:
             raise NameInUse(f"the nickname {shown(nickname)} is in use by initiator {other}; choose another one")
         count = select(func.count()).select_from(table).where(table.c.nickname.is_not(None))
         if connection.execute(count).scalar_one() >= NICKNAMES_MAX:
-            raise InUse(f"{NICKNAMES_MAX} initiators have a nickname, and no more may; delete one first")
+            raise LimitReached(f"{NICKNAMES_MAX} initiators have a nickname, and no more may; delete one first")
         statement = upsert(table).values(id=initiator, nickname=nickname)
         connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"nickname": nickname}))
 

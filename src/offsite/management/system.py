@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from offsite.clock import Clock
 from offsite.errors import (
     BadParameter,
+    Busy,
     InUse,
     NameInUse,
     NotAllowed,
@@ -110,9 +111,9 @@ class System:
 
     @contextmanager
     def changing_alone(self) -> Iterator[None]:
-        """For whatever changes things: one after another. Raises InUse when another does not end."""
+        """For whatever changes things: one after another. Raises Busy when another does not end."""
         if not self.changing.acquire(timeout=CHANGING_WAIT_SECONDS):
-            raise InUse("another command has been changing this system for a minute; wait until it is done")
+            raise Busy("another command has been changing this system for a minute; wait until it is done")
         try:
             yield
         finally:
@@ -236,7 +237,7 @@ class System:
         return f" With it goes {' and '.join(parts)}." if parts else ""
 
     def check_deletable(self, found: Found) -> None:
-        """Raises InUse when something needs the image that even a user may not delete."""
+        """Raises ImageNeeded when something needs the image that even a user may not delete."""
         self.needs.check_deletable([found.image])
 
     def check_not_secondary(self, found: Found, what: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
-from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, VolumeNotFound
+from offsite.errors import BadParameter, InUse, LimitReached, NameInUse, ObjectNotFound, VolumeNotFound
 from offsite.names import check_name
 from offsite.pools.tables import images, pools, volume_group_members, volume_groups
 from offsite.store.database import Database
@@ -92,12 +92,12 @@ def insert_group(
 ) -> int:
     """Makes a group with these members, at `created_at` (seconds since the epoch) or now; returns its id.
 
-    Raises BadParameter for a name outside the rules, NameInUse when a group, volume or snapshot has it, InUse
+    Raises BadParameter for a name outside the rules, NameInUse when a group, volume or snapshot has it, LimitReached
     for one group too many, and what `add_members` raises.
     """
     _check_new_name(connection, name)
     if connection.execute(select(func.count()).select_from(volume_groups)).scalar_one() >= GROUPS_MAX:
-        raise InUse(f"there are {GROUPS_MAX} volume groups, and no more are allowed; delete one first")
+        raise LimitReached(f"there are {GROUPS_MAX} volume groups, and no more are allowed; delete one first")
     values = {
         "uuid": uuid.uuid4().hex,
         "name": name,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from offsite.errors import InUse
+from offsite.errors import ImageNeeded
 from offsite.pools.protocol import Delete, ImageInfo, Pool
 from offsite.pools.tables import images, volume_group_members, volume_groups
 from offsite.store.database import Database
@@ -37,7 +37,7 @@ Finder = Callable[[Connection, Sequence[int]], Iterable[tuple[int, Need]]]
 """Finds which of these images something of its floor needs: the image's id, and the need."""
 
 
-class StillNeeded(InUse):
+class StillNeeded(ImageNeeded):
     """Something has come to need the images since they were chosen to go."""
 
     def __init__(self, needs: FoundNeeds) -> None:
@@ -67,7 +67,7 @@ class Needs:
         return found
 
     def check_deletable(self, images: Sequence[ImageInfo]) -> None:
-        """Raises InUse, naming what needs it, for an image that not even a user may delete.
+        """Raises ImageNeeded, naming what needs it, for an image that not even a user may delete.
 
         It looks at what is committed. So whoever deletes asks before, and again in the transaction that deletes: as
         there is one writer, nothing comes to need the images between that look and the commit.
@@ -76,7 +76,7 @@ class Needs:
         for image in images:
             for need in found.get(image.id, ()):
                 if need.is_binding:
-                    raise InUse(f"{image.name} cannot be deleted: {need.sentence}; {need.way_out}")
+                    raise ImageNeeded(f"{image.name} cannot be deleted: {need.sentence}; {need.way_out}")
 
     def delete_unneeded(self, pool: Pool, image_ids: Sequence[int]) -> FoundNeeds:
         """Deletes all of these images, or none when something needs one of them: returns what does.

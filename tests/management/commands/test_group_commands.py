@@ -143,22 +143,22 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str], int]] = [
     (f"create volume-group {'x' * 33}", BadParameter, ["33 bytes", "1 to 32"], -10058),
     ('create volume-group "a,b"', BadParameter, ["'a,b'", "','"], -10058),
     ("create volume-group volumes Nope New", VolumeNotFound, ["'Nope'"], -10075),
-    ("create volume-group volumes Other,Sales New", InUse, ["Sales is in volume group Books already"], -3442),
+    ("create volume-group volumes Other,Sales New", InUse, ["Sales is in volume group Books already"], -20080),
     ("create volume-group volumes Other,Elsewhere New", BadParameter, ["pool A", "pool B", "of one pool"], -10058),
     (f"create volume-group volumes {','.join(f'v{n}' for n in range(17))} New", BadParameter, ["17", "16"], -10058),
-    ("set volume-group name New Nope", ObjectNotFound, ["'Nope'"], -10058),
+    ("set volume-group name New Nope", ObjectNotFound, ["'Nope'"], -20081),
     ("set volume-group name Sales Books", NameInUse, ["'Sales'"], -10186),
     ("set volume-group name Rest Books", NameInUse, ["'Rest'"], -10186),
     (f"set volume-group name {'x' * 33} Books", BadParameter, ["33 bytes"], -10058),
-    ("add volume-group-members volumes Other Nope", ObjectNotFound, ["'Nope'"], -10058),
+    ("add volume-group-members volumes Other Nope", ObjectNotFound, ["'Nope'"], -20081),
     ("add volume-group-members volumes Nope Books", VolumeNotFound, ["'Nope'"], -10075),
-    ("add volume-group-members volumes Other,Sales Books", InUse, ["Sales is in volume group Books"], -3442),
+    ("add volume-group-members volumes Other,Sales Books", InUse, ["Sales is in volume group Books"], -20080),
     ("add volume-group-members volumes Elsewhere Books", BadParameter, ["Elsewhere in pool B"], -10058),
     ("add volume-group-members volumes v0,v1 Full", BadParameter, ["Full", "18 members", "at most 16"], -10058),
     ("remove volume-group-members volumes Sales,Other Books", VolumeNotFound, ["Other is not in"], -10075),
-    ("remove volume-group-members volumes Sales Nope", ObjectNotFound, ["'Nope'"], -10058),
-    ("delete volume-groups Books,Nope", ObjectNotFound, ["'Nope'"], -10058),
-    ("show volume-groups Nope", ObjectNotFound, ["'Nope'"], -10058),
+    ("remove volume-group-members volumes Sales Nope", ObjectNotFound, ["'Nope'"], -20081),
+    ("delete volume-groups Books,Nope", ObjectNotFound, ["'Nope'"], -20081),
+    ("show volume-groups Nope", ObjectNotFound, ["'Nope'"], -20081),
     ("create volume pool A size 1MiB Books", NameInUse, ["'Books' is in use by a volume group"], -10186),
     ("copy volume name Books Sales", NameInUse, ["'Books' is in use by a volume group"], -10186),
     ("set volume name Books Sales", NameInUse, ["'Books' is in use by a volume group"], -10186),
@@ -254,7 +254,7 @@ def test_the_members_of_a_group_in_a_set_are_fixed(
 ) -> None:
     put_in_set(books, "Books", role)
     error = books.refused(line, InUse, "Books", f"{role} volume group of replication set SalesDR", "delete the set")
-    assert error.code == -3442
+    assert error.code == -20080
 
 
 def test_a_primary_group_may_get_another_name(books: Bench) -> None:
@@ -266,7 +266,7 @@ def test_a_primary_group_may_get_another_name(books: Bench) -> None:
 def test_a_secondary_group_keeps_its_name(books: Bench) -> None:
     put_in_set(books, "Books", "secondary")
     error = books.refused("set volume-group name Ledgers Books", NotAllowed, "secondary", "SalesDR", "renamed")
-    assert error.code == -10007
+    assert error.code == -20082
 
 
 def test_a_secondary_group_is_not_mapped(books: Bench) -> None:

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from offsite.access import nicknames
-from offsite.errors import BadParameter, InitiatorNotFound, InUse, MapNotFound, NameInUse, VolumeNotFound
+from offsite.errors import BadParameter, InitiatorNotFound, InUse, LunInUse, MapNotFound, NameInUse, VolumeNotFound
 from tests.management.management_bench import Bench
 
 
@@ -46,7 +46,8 @@ def test_several_volumes_get_rising_luns(volumes: Bench) -> None:
 
 def test_several_maps_are_made_together_or_not_at_all(volumes: Bench) -> None:
     volumes.do("map volume initiator tls:web1 lun 6 Other")
-    volumes.refused("map volume initiator tls:web2,tls:web1 lun 6 Sales", InUse, "LUN 6")
+    error = volumes.refused("map volume initiator tls:web2,tls:web1 lun 6 Sales", LunInUse, "LUN 6")
+    assert error.code == -3177, "clients of ME4 try the next LUN then"
     volumes.refused("map volume initiator tls:web1 lun 1023 Sales,Other", BadParameter, "1023")
     volumes.refused("map volume Sales,Nope", VolumeNotFound, "'Nope'")
 

@@ -14,7 +14,9 @@ import pytest
 
 from offsite.errors import (
     BadParameter,
+    ImageNeeded,
     InUse,
+    LimitReached,
     NameInUse,
     NotAllowed,
     ObjectNotFound,
@@ -79,9 +81,9 @@ MEMBERSHIP: list[Case] = [
     ("London", "add volume-group-members volumes Free Books", InUse, ["Books", "primary", "BooksDR"]),
     ("London", "remove volume-group-members volumes Diary Books", InUse, ["Books", "primary", "BooksDR"]),
     ("London", "delete volume-groups Books", InUse, ["Books", "BooksDR"]),
-    ("London", "delete volume-groups delete-volumes yes Mixed", InUse, ["Sales", "SalesDR"]),
-    ("London", "delete volumes Sales", InUse, ["Sales cannot be deleted", "SalesDR"]),
-    ("London", "delete volumes Free,Diary", InUse, ["Diary cannot be deleted", "BooksDR"]),
+    ("London", "delete volume-groups delete-volumes yes Mixed", ImageNeeded, ["Sales", "SalesDR"]),
+    ("London", "delete volumes Sales", ImageNeeded, ["Sales cannot be deleted", "SalesDR"]),
+    ("London", "delete volumes Free,Diary", ImageNeeded, ["Diary cannot be deleted", "BooksDR"]),
 ]
 
 # Where the secondary goes: 1.1. What the other system refuses is refused here, with its own sentence.
@@ -193,8 +195,8 @@ SECONDARY: list[Case] = [
     ("Newark", "expand volume size 1MiB Sales", NotAllowed, ["Sales", "expanded"]),
     ("Newark", "set volume name X Sales", NotAllowed, ["Sales", "renamed"]),
     ("Newark", "set volume-group name X Books", NotAllowed, ["Books", "BooksDR", "renamed"]),
-    ("Newark", "delete volumes Sales", InUse, ["Sales cannot be deleted", "SalesDR"]),
-    ("Newark", "delete volumes Taken,Ledger", InUse, ["Ledger cannot be deleted", "BooksDR"]),
+    ("Newark", "delete volumes Sales", ImageNeeded, ["Sales cannot be deleted", "SalesDR"]),
+    ("Newark", "delete volumes Taken,Ledger", ImageNeeded, ["Ledger cannot be deleted", "BooksDR"]),
     ("Newark", "delete volume-groups Books", InUse, ["Books", "secondary", "BooksDR"]),
     ("Newark", "delete volume-groups delete-volumes yes Books", InUse, ["Books", "secondary", "BooksDR"]),
     ("Newark", "add volume-group-members volumes Taken Books", InUse, ["Books", "secondary", "BooksDR"]),
@@ -287,7 +289,7 @@ def test_no_more_sets_and_peer_connections_than_a_setting_allows(
     for where, bench in world.systems.items():
         bench.do("set setting name maximum-replication-sets value 4")
         told = [where, "4 replication sets", "may have 4", "delete one", "maximum-replication-sets"]
-        expect_refusal(world, ("London", create, InUse, told))
+        expect_refusal(world, ("London", create, LimitReached, told))
         bench.do("set setting name maximum-replication-sets value 5")
     world.london.do(create)
 
@@ -303,7 +305,7 @@ def test_no_more_peer_connections_than_a_setting_allows(world_of_its_own: World,
         for where, bench in (("London", world.london), ("Boston", boston)):
             bench.do("set setting name maximum-peer-connections value 1")
             told = [where, "1 peer connections", "may have 1", "maximum-peer-connections"]
-            expect_refusal(world, ("London", line, InUse, told), login)
+            expect_refusal(world, ("London", line, LimitReached, told), login)
             bench.do("set setting name maximum-peer-connections value 2")
         world.london.do(line, secrets=login)
 

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from offsite.errors import BadParameter, OffsiteError, ProtocolError
+from offsite.errors import BadParameter, ErrorClass, OffsiteError, ProtocolError
 from offsite.interfaces import control_socket
 from offsite.interfaces.cli.known_systems import Trust
 from offsite.interfaces.encoding.reply_json import decode, decode_answer
 from offsite.management.command_table.reply import Question, Reply
+from offsite.return_codes import ReturnCode
 
 API_PORT = 8443
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 3600.0  # a digest of a large volume takes its time
 KEEPALIVE_SECONDS = 30  # a system that is gone is noticed after some of these
-SESSION_ENDED = -10027  # the code of management.sessions.SessionExpired, which would be slow to load
 _ANSWER_BYTES_MAX = 64 << 20
 
 T = TypeVar("T")
@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 class Unreachable(OffsiteError):
     """No system answers there."""
+
+    code = ReturnCode.UNREACHABLE
+    error_class = ErrorClass.TRANSIENT
 
 
 class Refused(OffsiteError):
@@ -92,7 +95,7 @@ class Client:
         try:
             return ask()
         except Refused as error:
-            if error.code != SESSION_ENDED or self._headers is self._credentials:
+            if error.code != ReturnCode.SESSION_EXPIRED or self._headers is self._credentials:
                 raise
             self.log_in()
             return ask()
@@ -144,9 +147,8 @@ class Client:
         if not isinstance(error, dict):
             raise ProtocolError(f"{self._connector.place} answers like no Offsite system: HTTP {response.status}")
         code = error.get("code")
-        raise Refused(
-            str(error.get("text", "")), code if isinstance(code, int) else -1, usage=error.get("usage") is True
-        )
+        code = code if isinstance(code, int) else ReturnCode.OFFSITE_ERROR
+        raise Refused(str(error.get("text", "")), code, usage=error.get("usage") is True)
 
 
 class _Connector(Protocol):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from offsite.errors import OffsiteError
 from offsite.escaping import escaped, escaped_lines
 from offsite.interfaces.cli.conversation import Conversation, is_terminal
-from offsite.interfaces.cli.exit_status import DONE, DROPPED, INTERRUPTED, REFUSED, WRONG_USAGE
+from offsite.interfaces.cli.exit_status import DONE, DROPPED, INTERRUPTED, REFUSED, WRONG_USAGE, status_of
 from offsite.interfaces.cli.options import CommandLine, OptionError, parse_options
 from offsite.management.command_table.reply import Reply
 
@@ -135,7 +135,7 @@ def _refused(error: OffsiteError, *, json_wanted: bool) -> int:
 
         json.dump({"status": [status("Error", str(error), error.code)]}, sys.stdout, indent=2)
         print(flush=True)
-    return _fail(error, WRONG_USAGE if getattr(error, "usage", False) else getattr(error, "exit_status", REFUSED))
+    return _fail(error, status_of(error))
 
 
 def _fail(error: OffsiteError, status: int) -> int:

@@ -12,10 +12,13 @@ from offsite.escaping import escaped, escaped_lines
 from offsite.interfaces.cli.options import CommandLine
 from offsite.management.command_table.command import singular
 from offsite.management.command_table.reply import Question, Reply
+from offsite.return_codes import ReturnCode
 
 
 class Declined(OffsiteError):
     """The answer to a question was no."""
+
+    code = ReturnCode.DECLINED
 
 
 VARIABLES = {

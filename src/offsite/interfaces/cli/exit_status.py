@@ -2,4 +2,12 @@
 
 from __future__ import annotations
 
+from offsite.errors import OffsiteError
+
 DONE, REFUSED, WRONG_USAGE, DROPPED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def status_of(error: OffsiteError | type[OffsiteError]) -> int:
+    if getattr(error, "usage", False):
+        return WRONG_USAGE
+    return getattr(error, "exit_status", REFUSED)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from offsite.errors import BadParameter, CertificateChanged, ErrorClass, OffsiteError
+from offsite.return_codes import ReturnCode
 from offsite.units import format_instant
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -92,6 +93,7 @@ class TrustFile:
 class UnknownCertificate(OffsiteError):
     """A system that this user has never spoken to, and nobody who says that it is the right one."""
 
+    code = ReturnCode.UNKNOWN_CERTIFICATE
     error_class = ErrorClass.OPERATOR
 
 

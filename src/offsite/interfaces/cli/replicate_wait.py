@@ -21,6 +21,7 @@ from offsite.interfaces.cli.options import CommandLine
 from offsite.interfaces.encoding.values_shown import format_duration
 from offsite.management.command_table.object_types import Row
 from offsite.management.command_table.reply import Reply
+from offsite.return_codes import ReturnCode
 from offsite.units import format_size
 
 POLL_SECONDS = 0.2
@@ -34,10 +35,14 @@ NEEDED = {
 class RunFailed(OffsiteError):
     """The run has ended, and not with success, or will not have any until someone has mended something."""
 
+    code = ReturnCode.RUN_FAILED
+    error_class = ErrorClass.OPERATOR
+
 
 class RunDropped(OffsiteError):
     """The queue policy dropped the request, or a newer request took its place in the queue: nothing was sent for it."""
 
+    code = ReturnCode.RUN_DROPPED
     exit_status = DROPPED
 
 

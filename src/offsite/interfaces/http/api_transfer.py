@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from offsite.errors import BadParameter, InUse, NotAllowed, ProtocolError
+from offsite.errors import BadParameter, Busy, NotAllowed, ProtocolError
 from offsite.events import VOLUME_CREATED, Source, acting_for
 from offsite.interfaces.encoding import frames
 from offsite.interfaces.encoding.reply_json import encode
@@ -38,7 +38,7 @@ def add_routes(application: FastAPI, system: System, identify: Callable[[Request
         if user.role < Role.MANAGE:
             raise NotAllowed(f"import and export need the role manage; user {user.name} has {user.role.word}")
         if at_work.locked():
-            raise InUse(f"{TRANSFERS_MAX} imports and exports are at work, and no more may; try again later")
+            raise Busy(f"{TRANSFERS_MAX} imports and exports are at work, and no more may; try again later")
         return user
 
     @application.post("/offsite/v1/import")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from offsite.clock import Clock
 from offsite.errors import AuthenticationFailed
 from offsite.management.accounts.users import USERS_MAX, User, UserChanged
+from offsite.return_codes import ReturnCode
 
 IDLE_SECONDS = 1800.0  # as on ME4
 LIFETIME_SECONDS = 12 * 3600.0
@@ -25,7 +26,7 @@ SESSIONS_MAX = USERS_MAX * SESSIONS_OF_USER_MAX
 class SessionExpired(AuthenticationFailed):
     """A session key that is unknown, has expired, or belongs to a user whose role or password changed."""
 
-    code = -10027
+    code = ReturnCode.SESSION_EXPIRED
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,22 @@ from argon2.exceptions import VerifyMismatchError
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from offsite.clock import Clock
-from offsite.errors import AuthenticationFailed, BadParameter, ErrorClass, InUse, NameInUse, ObjectNotFound
+from offsite.errors import (
+    AuthenticationFailed,
+    BadParameter,
+    ErrorClass,
+    InUse,
+    LimitReached,
+    NameInUse,
+    ObjectNotFound,
+)
 from offsite.escaping import shown
 from offsite.events import LOGIN_FAILED, LOGINS_LIMITED, USER_CHANGED, Report
 from offsite.management.accounts.login_throttle import Outcome, Refusal, Throttle, Ticket
 from offsite.management.accounts.tables import users as table
 from offsite.management.command_table.command import Role
 from offsite.names import check_name
+from offsite.return_codes import ReturnCode
 from offsite.store.database import Database
 
 FIRST_USER = "manage"
@@ -58,13 +67,13 @@ Kept = Callable[[], User | None]
 class UserChanged(AuthenticationFailed):
     """The user was deleted, or got another password or role, after they were let in."""
 
-    code = -20060
+    code = ReturnCode.USER_CHANGED
 
 
 class TooManyLogins(AuthenticationFailed):
     """The password was not checked: too many were wrong, or are being checked."""
 
-    code = -20061
+    code = ReturnCode.TOO_MANY_LOGINS
     error_class = ErrorClass.TRANSIENT
 
 
@@ -87,7 +96,7 @@ class Users:
         }
 
     def create(self, name: str, password: str, role: Role) -> None:
-        """Raises BadParameter for a name or password outside its rules, NameInUse, InUse for one too many."""
+        """Raises BadParameter for a name or password outside its rules, NameInUse, LimitReached for one too many."""
         _check_user_name(name)
         check_password(password)
         password_hash = self._hasher.hash(password)
@@ -95,7 +104,7 @@ class Users:
             if _find(connection, name) is not None:
                 raise NameInUse(f"user {name!r} exists already; choose another name")
             if connection.execute(select(func.count()).select_from(table)).scalar_one() >= USERS_MAX:
-                raise InUse(f"there are {USERS_MAX} users, and no more are allowed; delete one first")
+                raise LimitReached(f"there are {USERS_MAX} users, and no more are allowed; delete one first")
             connection.execute(
                 insert(table).values(
                     name=name,

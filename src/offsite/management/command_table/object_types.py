@@ -82,7 +82,8 @@ class Property(Generic[D]):
 
 @dataclass(frozen=True)
 class ObjectType(Generic[D]):
-    """A type of object: ME4's basetype and name, and its properties in the order in which they are shown.
+    """A type of object: its basetype and name, and its properties in the order in which they are shown. Both are ME4's,
+    but for a basetype that is told apart as `me4_basetype`.
 
     A `record` is shown as one line for each property, everything else as a row of a table. Objects that are
     `joined` are shown in the rows of the objects that they are part of; other parts are left out of tables.
@@ -93,6 +94,7 @@ class ObjectType(Generic[D]):
     properties: tuple[Property[D], ...]
     record: bool = False
     joined: bool = False
+    me4_basetype: str = field(default="", compare=False)
 
     @cached_property
     def all_properties(self) -> tuple[Property[D], ...]:

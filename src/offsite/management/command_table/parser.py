@@ -21,6 +21,7 @@ from offsite.errors import BadParameter
 from offsite.escaping import shown
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Command, Parameter, Table, flag, keyword, singular
+from offsite.return_codes import ReturnCode
 
 LINE_CHARACTERS_MAX = 65536
 _WORDS_OF_COMMAND_MAX = 2
@@ -33,7 +34,7 @@ NO_PROMPT = flag("noprompt", "Asks no question.")
 class UsageError(BadParameter):
     """Words that are no command: an unknown one, one too many, or a parameter missing."""
 
-    code = -10007
+    code = ReturnCode.USAGE_ERROR
     usage = True  # the command line, which reads some commands itself, tells it by this, as from a system's answer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from offsite.errors import InUse
+from offsite.errors import Busy
 from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, positional
 from offsite.management.command_table.object_types import ObjectType
@@ -50,7 +50,7 @@ DIGEST = ObjectType[DigestView](
 def show_digest(context: Context, name: str) -> Reply:
     found = context.system.image(name)
     if not _places.acquire(blocking=False):
-        raise InUse(f"{AT_ONCE_MAX} digests are being computed, and no more may be at once; try again later")
+        raise Busy(f"{AT_ONCE_MAX} digests are being computed, and no more may be at once; try again later")
     try:
         with Frozen(found.pool, found.image) as content:
             value = digest(content, context.system.check_stopping)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offsite.errors import BadParameter, InUse, NameInUse
+from offsite.errors import BadParameter, InUse, LimitReached, NameInUse
 from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED, POOL_REMAINS
 from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
@@ -96,7 +96,7 @@ def _checked_new(system: System, name: str, backend: str, given: dict[str, Any])
     if name in system.pools:
         raise NameInUse(f"pool {name} exists already; choose another name")
     if len(system.pools) >= POOLS_MAX:
-        raise InUse(f"there are {POOLS_MAX} pools, and no more are allowed")
+        raise LimitReached(f"there are {POOLS_MAX} pools, and no more are allowed")
     kind = registry.backend(backend)
     for word in _OF_SOME_BACKENDS:
         if given.get(word.replace("-", "_")) and word not in kind.capabilities.parameters:

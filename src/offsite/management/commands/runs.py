@@ -100,6 +100,7 @@ RUN = ObjectType[RunView](
         properties.text("error-class", lambda view: view.error_class),
         properties.text("run", lambda view: view.run.uuid, key=True),
     ),
+    me4_basetype="cs-replication",
 )
 HISTORY = ObjectType[HistoryView](
     "snapshot-history",

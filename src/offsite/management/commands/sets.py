@@ -110,6 +110,7 @@ SET = ObjectType[SetView](
         properties.text("serial-number", lambda view: view.record.uuid),
         properties.time("creation-date-time", lambda view: view.record.created_at),
     ),
+    me4_basetype="cs-replication-set",
 )
 _SETTINGS: tuple[Parameter, ...] = (
     keyword(

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from offsite.clock import Clock
-from offsite.errors import InUse, NameInUse, ObjectNotFound, OffsiteError, StateDirectoryError
+from offsite.errors import LimitReached, NameInUse, ObjectNotFound, OffsiteError, StateDirectoryError
 from offsite.escaping import shown
 from offsite.events import NOTICE_CHANGED, NOTICE_DELIVERED, NOTICE_FAILED, Report, Severity
 from offsite.management.events.event_log import Told
@@ -108,7 +108,7 @@ class Notices:
                 courier.tell(event)
 
     def create(self, name: str, severity: Level, url: str) -> NoticeInfo:
-        """Raises BadParameter, NameInUse, InUse for one too many."""
+        """Raises BadParameter, NameInUse, LimitReached for one too many."""
         check_name(name, "notice name")
         check_url(url)
         record = NoticeRecord(name, severity, url, self._clock.now())
@@ -116,7 +116,7 @@ class Notices:
             if name in self._couriers:
                 raise NameInUse(f"there is already a notice {shown(name)}; delete it first, or choose another name")
             if len(self._couriers) >= NOTICES_MAX:
-                raise InUse(f"there are {NOTICES_MAX} notices, and no more are allowed; delete one first")
+                raise LimitReached(f"there are {NOTICES_MAX} notices, and no more are allowed; delete one first")
             self._save([*(each for each, _ in self._couriers.values()), record])
             self._couriers = {**self._couriers, name: (record, self._courier(record))}
         self._report(NOTICE_CHANGED, f"Notice {name} of events from severity {severity} on was created.")

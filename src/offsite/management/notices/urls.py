@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from offsite.errors import BadParameter, ErrorClass, OffsiteError
 from offsite.events import Severity
 from offsite.management.notices.parameters import check_parameters
+from offsite.return_codes import ReturnCode
 
 if TYPE_CHECKING:
     from apprise.plugins.base import NotifyBase
@@ -50,7 +51,7 @@ _HIDDEN = "\N{HORIZONTAL ELLIPSIS}"
 class NoticeNotSent(OffsiteError):
     """The service of a notice did not take a message; the sentence says why, without the URL."""
 
-    code = -20040
+    code = ReturnCode.NOTICE_NOT_SENT
     error_class = ErrorClass.TRANSIENT
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from offsite.clock import Clock
-from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
+from offsite.errors import BadParameter, LimitReached, NameInUse, ObjectNotFound
 from offsite.escaping import shown
 from offsite.events import SCHEDULE_CHANGED, SCHEDULE_CREATED, Report
 from offsite.management.schedules import records
@@ -42,7 +42,7 @@ class Schedules:
         return zone_of(self._settings.get(TIME_ZONE))
 
     def create(self, name: str, specification: str, task_name: str) -> ScheduleRecord:
-        """Raises BadParameter, NameInUse, InUse for one too many, ObjectNotFound for the task."""
+        """Raises BadParameter, NameInUse, LimitReached for one too many, ObjectNotFound for the task."""
         check_name(name, "schedule name")
         now = self._clock.now()
         text, first = self._check(specification, now)
@@ -51,7 +51,7 @@ class Schedules:
             if records.find_schedule(connection, name) is not None:
                 raise NameInUse(f"there is already a schedule {shown(name)}; choose another name")
             if records.count_schedules(connection) >= SCHEDULES_MAX:
-                raise InUse(f"there are {SCHEDULES_MAX} schedules, and no more are allowed; delete one first")
+                raise LimitReached(f"there are {SCHEDULES_MAX} schedules, and no more are allowed; delete one first")
             _check_task(connection, task_name)
             records.insert_schedule(connection, record)
         self._roster.look()

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound
+from offsite.errors import BadParameter, LimitReached, NameInUse, ObjectNotFound
 from offsite.escaping import shown
 from offsite.events import TASK_CHANGED, TASK_CREATED, Report
 from offsite.management.schedules import records
@@ -33,14 +33,14 @@ class Tasks:
         self._report = report
 
     def create(self, record: TaskRecord) -> TaskRecord:
-        """Raises BadParameter, NameInUse, InUse for one too many, ObjectNotFound when what it is of is gone."""
+        """Raises BadParameter, NameInUse, LimitReached for one too many, ObjectNotFound when what it is of is gone."""
         check_name(record.name, "task name")
         _check_prefix(record.snapshot_prefix)
         with self._database.transaction() as connection:
             if records.find_task(connection, record.name) is not None:
                 raise NameInUse(f"there is already a task {shown(record.name)}; choose another name")
             if records.count_tasks(connection) >= TASKS_MAX:
-                raise InUse(f"there are {TASKS_MAX} tasks, and no more are allowed; delete one first")
+                raise LimitReached(f"there are {TASKS_MAX} tasks, and no more are allowed; delete one first")
             _check_object(connection, record)
             records.insert_task(connection, record)
         self._roster.look()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from offsite.errors import InUse
+from offsite.errors import LimitReached
 from offsite.replication.records import peer_records, set_records
 from offsite.store.settings import MAXIMUM_PEER_CONNECTIONS, MAXIMUM_REPLICATION_SETS, Setting, Settings
 
@@ -17,17 +17,17 @@ class Limits:
         self._system_name = system_name
 
     def check_new_set(self, connection: Connection) -> None:
-        """In the transaction that makes it, too. Raises InUse when there may be no more."""
+        """In the transaction that makes it, too. Raises LimitReached when there may be no more."""
         self._check(connection, len(set_records.all_sets(connection)), "replication sets", MAXIMUM_REPLICATION_SETS)
 
     def check_new_peer(self, connection: Connection) -> None:
-        """In the transaction that makes it, too. Raises InUse when there may be no more."""
+        """In the transaction that makes it, too. Raises LimitReached when there may be no more."""
         self._check(connection, len(peer_records.all_peers(connection)), "peer connections", MAXIMUM_PEER_CONNECTIONS)
 
     def _check(self, connection: Connection, count: int, what: str, setting: Setting[int]) -> None:
         most = Settings.read(connection, setting)
         if count >= most:
-            raise InUse(
+            raise LimitReached(
                 f"system {self._system_name} has {count} {what}, and may have {most}; delete one there, or raise "
                 f"its setting {setting.name}"
             )

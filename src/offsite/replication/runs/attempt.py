@@ -22,6 +22,7 @@ from offsite.replication.transfer.sender.endpoint import SenderEndpoint
 from offsite.replication.transfer.sender.machine import Action, Answer, SenderMachine
 from offsite.replication.wire.errors import NotPaired
 from offsite.replication.wire.exchange import Asking
+from offsite.return_codes import ReturnCode
 
 
 class AttemptStopped(Exception):
@@ -30,6 +31,8 @@ class AttemptStopped(Exception):
 
 class ProgramFault(OffsiteError):
     """Something that ought not to happen. It must not pass for a success."""
+
+    code = ReturnCode.PROGRAM_FAULT
 
 
 class Ended(Protocol):

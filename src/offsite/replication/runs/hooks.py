@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from offsite.errors import BadParameter, ErrorClass, OffsiteError
+from offsite.return_codes import ReturnCode
 
 TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX = 1, 600
 _TOLD_CHARACTERS = 500
@@ -25,7 +26,7 @@ _TOLD_CHARACTERS = 500
 class HookFailed(OffsiteError):
     """A hook ended with an error, or not in time."""
 
-    code = -20020
+    code = ReturnCode.HOOK_FAILED
     error_class = ErrorClass.OPERATOR
 
 

@@ -31,6 +31,7 @@ from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.hooks import Cut, HookFailed, Hooks
 from offsite.replication.runs.run_points import RunPoints, RunSource
+from offsite.return_codes import ReturnCode
 from offsite.store.database import Database
 
 _STOPPING = "the system is being stopped"
@@ -42,7 +43,7 @@ _log = structlog.get_logger(__name__)
 class RunEnded(OffsiteError):
     """Somebody has ended the run while its hooks ran."""
 
-    code = -20021
+    code = ReturnCode.RUN_ENDED
     error_class = ErrorClass.OPERATOR
 
 

@@ -15,8 +15,8 @@ from offsite.pools.protocol import Delete, ImageInfo, Pool, Records, Replace, Re
 def delete_from_pool(
     system: System, pool: Pool, doomed: list[ImageInfo], noun: str, records: Records | None = None
 ) -> None:
-    """Deletes images of one pool in one transaction with `records`, and disconnects their hosts. Raises ImageNeeded when
-    something has come to need one since it was chosen to go, which even a user may not delete then."""
+    """Deletes images of one pool in one transaction with `records`, and disconnects their hosts. Raises ImageNeeded
+    when something has come to need one since it was chosen to go, which even a user may not delete then."""
 
     def write(connection: Connection, deleted: Sequence[ImageInfo]) -> None:
         system.needs.check_deletable(doomed)

@@ -10,7 +10,7 @@ from offsite.errors import BadParameter, NotAllowed
 from offsite.events import Source, acting_for
 from offsite.management.accounts.users import User
 from offsite.management.command_table.command import Command, Role
-from offsite.management.command_table.parser import Call, parse
+from offsite.management.command_table.parser import Call, goes_with, parse
 from offsite.management.command_table.reply import Question, Reply
 from offsite.management.commands import TABLE
 from offsite.management.system import Context, System
@@ -71,8 +71,7 @@ def _check_secrets(call: Call, request: Request) -> None:
 def _secret_to_ask(call: Call, request: Request) -> Question | None:
     for parameter in call.command.parameters:
         given = parameter.name in call.secrets or parameter.name in request.secrets
-        needed = parameter.required or parameter.along_with.replace("-", "_") in call.arguments
-        if parameter.is_secret and needed and not given:
+        if parameter.is_secret and parameter.required and goes_with(parameter, call.arguments) and not given:
             return Question(parameter.help, parameter.name, parameter.new)
     return None
 

@@ -39,7 +39,7 @@ def test_the_command_line_knows_the_secrets_of_the_table_and_which_command_needs
     assert {name: set(commands) for name, commands in ASKED_BY.items()} == {
         each.name: {text for text, other in secrets if other.name == each.name} for _, each in secrets
     }
-    assert {(text, each.name): each.along_with for text, each in secrets if each.along_with} == NEEDED_WITH
+    assert {(text, each.name): each.needs.parameter for text, each in secrets if each.needs} == NEEDED_WITH
 
 
 @pytest.mark.parametrize(

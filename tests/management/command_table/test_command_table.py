@@ -6,8 +6,11 @@ import inspect
 
 import pytest
 
-from offsite.management.command_table.command import Command, Role, singular
+from offsite.management.command_table.command import Command, Parameter, Role, singular
+from offsite.management.command_table.value_parser import parse
+from offsite.management.command_table.value_rules import written
 from offsite.management.commands import TABLE
+from offsite.replication.naming.snapshot_names import BASENAME_BYTES_MAX
 
 COMMANDS = list(TABLE)
 
@@ -25,10 +28,11 @@ def test_the_handler_takes_what_the_command_declares(command: Command) -> None:
         assert set(taken) <= set(declared)
         assert rest or set(taken) == set(declared)
         for name, parameter in declared.items():
-            if name not in taken and function is command.confirmation:
-                continue  # it looks at some of them
-            has_default = name not in taken or taken[name].default is not inspect.Parameter.empty
-            assert has_default is not parameter.required, parameter.name
+            if name not in taken:
+                continue  # together with others; a confirmation looks at some of them
+            has_default = taken[name].default is not inspect.Parameter.empty
+            always_comes = parameter.needs is None and (parameter.required or parameter.default is not None)
+            assert has_default is not always_comes, parameter.name
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.text)
@@ -56,3 +60,30 @@ def test_a_secret_can_come_from_an_environment_variable() -> None:
         "OFFSITE_NEW_PASSWORD",
         "OFFSITE_NOTICE_URL",
     }
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.text)
+def test_what_a_parameter_goes_with_is_declared_before_it(command: Command) -> None:
+    """Its default is filled in once the other parameter is known; a value must be one that the other can have."""
+    before: dict[str, Parameter] = {}
+    for parameter in command.parameters:
+        if parameter.needs is not None:
+            other = before[parameter.needs.parameter]
+            assert not parameter.needs.value or (other.type and parameter.needs.value in other.type.words)
+        before[parameter.name] = parameter
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.text)
+def test_a_default_is_a_value_that_could_be_typed(command: Command) -> None:
+    for parameter in command.parameters:
+        if parameter.type is not None and parameter.default is not None:
+            assert parse(parameter.type, written(parameter.type, parameter.default)) == parameter.default
+
+
+def test_a_snapshot_basename_has_the_bytes_that_the_names_of_snapshots_leave() -> None:
+    """It was declared with 64 bytes, and refused only later with more than 26."""
+    for text in ("create replication-set", "set replication-set"):
+        command = next(each for each in COMMANDS if each.text == text)
+        (basename,) = (each for each in command.parameters if each.name == "snapshot-basename")
+        assert basename.type is not None
+        assert basename.type.maximum == BASENAME_BYTES_MAX == 26

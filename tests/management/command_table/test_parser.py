@@ -107,6 +107,52 @@ def test_the_sentence_about_a_value_names_its_keyword() -> None:
         parse(TABLE, ["show", "events", "last", "0"])
 
 
+@pytest.mark.parametrize(
+    ("line", "last_snapshot"),
+    [
+        ("create task type Replicate replication-set SalesDR last-snapshot Nightly", True),
+        ("create task type Replicate replication-set SalesDR Nightly last-snapshot", True),
+        ("create task type Replicate replication-set SalesDR last-snapshot on Nightly", True),
+        ("create task type Replicate replication-set SalesDR last-snapshot OFF Nightly", False),
+        ("create task type Replicate replication-set SalesDR Nightly", False),
+        ("set task last-snapshot Nightly", True),
+        ("set task last-snapshot off Nightly", False),
+        ("set task retention-count 3 Nightly", None),
+    ],
+)
+def test_last_snapshot_is_the_same_in_every_command(line: str, last_snapshot: bool | None) -> None:
+    """ME4 has it without a value in `create task`, and with one in `set task`: scripts may write either in both."""
+    arguments = parse(TABLE, split(line)).arguments
+    assert "Nightly" in (arguments.get("name"), arguments.get("task"))
+    assert arguments.get("last_snapshot") is last_snapshot
+
+
+def test_a_task_may_be_called_like_a_value() -> None:
+    arguments = parse(TABLE, split('set task last-snapshot "on"')).arguments
+    assert (arguments["last_snapshot"], arguments["task"]) == (True, "on")
+
+
+def test_a_default_comes_from_the_declaration() -> None:
+    assert parse(TABLE, split("map volume Sales")).arguments == {"names": ("Sales",), "access": "read-write"}
+    assert parse(TABLE, split("map volume access ro Sales")).arguments["access"] == "read-only"
+    taking = "create task type TakeSnapshot source-volume Sales snapshot-prefix s retention-count 1 Daily"
+    assert "last_snapshot" not in parse(TABLE, split(taking)).arguments, "that is of another type"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("create pool size 1GiB overwrite B", "create pool: overwrite goes only with device; give device as well"),
+        ("create task type ResetSnapshot last-snapshot T", "create task: type ResetSnapshot has no last-snapshot"),
+        ("create task type Replicate T", "create task: type Replicate needs replication-set; syntax: create task"),
+    ],
+)
+def test_a_parameter_without_what_it_goes_with_is_refused(line: str, sentence: str) -> None:
+    with pytest.raises(BadParameter) as refusal:
+        parse(TABLE, split(line))
+    assert sentence in str(refusal.value)
+
+
 KNOWN_WORDS = sorted(
     {word for command in TABLE for word in command.words}
     | {parameter.name for command in TABLE for parameter in command.parameters}
@@ -121,7 +167,8 @@ def test_words_in_any_order_never_end_in_anything_but_a_call_or_a_refusal(words:
     except BadParameter as error:
         assert str(error)
         return
-    required = {each.argument for each in call.command.parameters if each.required and not each.is_secret}
+    parameters = call.command.parameters
+    required = {each.argument for each in parameters if each.required and not each.is_secret and each.needs is None}
     assert required <= set(call.arguments) <= {each.argument for each in call.command.parameters}
 
 

@@ -131,7 +131,7 @@ def test_a_device_that_holds_something_needs_a_word_and_an_answer(bench: Bench, 
     assert question.text.startswith(f"Make pool B on {device}? That has btrfs")
     assert "all of it is lost" in question.text
     bench.refused(f"create pool device {device} overwrite prompt no B", NotAllowed, "btrfs")
-    bench.refused("create pool size 16MiB overwrite B", BadParameter, "for a device only")
+    bench.refused("create pool size 16MiB overwrite B", BadParameter, "overwrite goes only with device")
     assert "btrfs" in run("wipefs", "--no-act", device)
     bench.do(f"create pool device {device} overwrite noprompt B")
     bench.refused(f"create pool device {device} overwrite C", InUse, "is in use")

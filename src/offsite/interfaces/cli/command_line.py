@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
 
 from offsite.errors import OffsiteError
 from offsite.escaping import escaped, escaped_lines
@@ -17,6 +19,8 @@ from offsite.interfaces.cli.conversation import Conversation, is_terminal
 from offsite.interfaces.cli.exit_status import DONE, DROPPED, INTERRUPTED, REFUSED, WRONG_USAGE, status_of
 from offsite.interfaces.cli.options import CommandLine, OptionError, parse_options
 from offsite.management.command_table.reply import Reply
+
+PIPE_COLUMNS = 100
 
 Verb = Callable[[CommandLine], int]
 """Something that this program does by itself. Returns the exit status."""
@@ -65,9 +69,10 @@ def _help(line: CommandLine) -> int:
     from offsite.management.command_table.parser import UsageError, find
     from offsite.management.commands import TABLE
 
+    width = _width(sys.stdout)
     words = line.words[1:] if line.verb == "help" else line.words
     if not words:
-        text = help.overview(TABLE)
+        text = help.overview(TABLE, width)
         if line.words or line.options:
             print(text)
             return DONE
@@ -75,13 +80,18 @@ def _help(line: CommandLine) -> int:
         return WRONG_USAGE
     verb = next((each for each in help.VERBS if each.name == words[0].lower()), None)
     if verb is not None:
-        print(help.of_verb(verb))
+        print(help.of_verb(verb, width))
         return DONE
     try:
-        print(help.of_command(find(TABLE, words)[0]))
+        print(help.of_command(find(TABLE, words)[0], width))
     except UsageError as error:
         return _fail(error, WRONG_USAGE)
     return DONE
+
+
+def _width(output: TextIO) -> int:
+    """Of the terminal; a pipe has no width, and gets lines of a length that is read well."""
+    return shutil.get_terminal_size().columns if output.isatty() else PIPE_COLUMNS
 
 
 def _ask_system(line: CommandLine) -> int:

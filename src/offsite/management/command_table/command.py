@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from keyword import iskeyword
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from offsite.management.command_table.reply import Question, Reply
-from offsite.management.command_table.values import ValueType
+from offsite.management.command_table.values import ValueKind, ValueType
 
 
 class Role(IntEnum):
@@ -27,24 +27,38 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a parameter goes together with: another one, or one value of it."""
+
+    parameter: str
+    value: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.parameter} {self.value}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter of a command.
 
     A keyword stands before its value, in any order; a positional one has no keyword before it, and stands
     first or last; a flag is a keyword without a value. A positional one that is `named` may have its keyword
-    as well, as in `create volume … name Sales`. A secret that is required but not given is asked for;
-    `environment` names the variable that may hold it.
+    as well, as in `create volume … name Sales`. One that may be `bare` is true without a value. A secret that is
+    required but not given is asked for; `environment` names the variable that may hold it. A parameter that `needs`
+    another may only be given with it, and with it is required or has its default.
     """
 
     name: str
     help: str
     type: ValueType | None = None  # None: a flag
     required: bool = False
+    default: Any = None  # what the handler gets where nothing is given; None: nothing
     positional: bool = False
     named: bool = False
+    bare: bool = False
+    needs: Needs | None = None
     environment: str = ""
     new: bool = False  # a secret that is chosen just now
-    along_with: str = ""  # a secret that is only asked for when this other parameter is given
 
     @property
     def is_flag(self) -> bool:
@@ -52,7 +66,19 @@ class Parameter:
 
     @property
     def is_secret(self) -> bool:
-        return self.type is not None and self.type.secret
+        return self.type is not None and self.type.kind is ValueKind.SECRET
+
+    @property
+    def placeholder(self) -> str:
+        """How it is typed, without its name."""
+        if self.type is None:
+            return ""
+        return f"[{self.type.placeholder}]" if self.bare else self.type.placeholder
+
+    @property
+    def syntax(self) -> str:
+        """How it is typed."""
+        return self.placeholder if self.positional else f"{self.name} {self.placeholder}".rstrip()
 
     @property
     def argument(self) -> str:
@@ -61,26 +87,35 @@ class Parameter:
         return f"{name}_" if iskeyword(name) else name
 
 
-def keyword(name: str, type: ValueType, help: str, *, required: bool = False) -> Parameter:
-    return Parameter(name, help, type, required=required)
+def keyword(
+    name: str,
+    type: ValueType,
+    help: str,
+    *,
+    required: bool = False,
+    default: Any = None,
+    bare: bool = False,
+    needs: Needs | None = None,
+) -> Parameter:
+    return Parameter(name, help, type, required=required, default=default, bare=bare, needs=needs)
 
 
 def positional(name: str, type: ValueType, help: str, *, required: bool = True, named: bool = False) -> Parameter:
     return Parameter(name, help, type, required=required, positional=True, named=named)
 
 
-def flag(name: str, help: str) -> Parameter:
-    return Parameter(name, help)
+def flag(name: str, help: str, *, needs: Needs | None = None) -> Parameter:
+    return Parameter(name, help, default=False, needs=needs)
 
 
 def secret(
-    name: str, type: ValueType, help: str, *, environment: str, new: bool = False, along_with: str = ""
+    name: str, type: ValueType, help: str, *, environment: str, new: bool = False, needs: Needs | None = None
 ) -> Parameter:
-    return Parameter(name, help, type, required=not along_with, environment=environment, new=new, along_with=along_with)
+    return Parameter(name, help, type, required=True, environment=environment, new=new, needs=needs)
 
 
 Handler = Callable[..., Reply]
-"""Takes the context, then each given parameter by its `argument`. A flag is True when given."""
+"""Takes the context, then by its `argument` each parameter that is given or has a default. A flag is a truth."""
 
 Confirmation = Callable[..., str | Question | None]
 """Takes what the handler takes and returns the question, or None where there is nothing to ask; or raises what the
@@ -118,12 +153,9 @@ class Command:
 
 
 def _syntax(parameter: Parameter) -> str:
-    if parameter.type is None:
-        return f"[{parameter.name}]"
-    value = parameter.type.placeholder
-    text = value if parameter.positional else f"{parameter.name} {value}"
     # A secret is better left out: it is asked for, where nobody else can see it.
-    return text if parameter.required and not parameter.is_secret else f"[{text}]"
+    is_needed = parameter.required and parameter.needs is None and not parameter.is_secret
+    return parameter.syntax if is_needed else f"[{parameter.syntax}]"
 
 
 @dataclass

@@ -19,8 +19,8 @@ from typing import Any
 
 from offsite.errors import BadParameter
 from offsite.escaping import shown
-from offsite.management.command_table import values
-from offsite.management.command_table.command import Command, Parameter, Table, flag, keyword, singular
+from offsite.management.command_table import value_parser, values
+from offsite.management.command_table.command import Command, Needs, Parameter, Table, flag, keyword, singular
 from offsite.return_codes import ReturnCode
 
 LINE_CHARACTERS_MAX = 65536
@@ -64,22 +64,58 @@ def split(line: str) -> list[str]:
 def parse(table: Table, words: Sequence[str]) -> Call:
     """The call that `words` stand for. Raises UsageError, or BadParameter from a value's own rule."""
     command, rest = find(table, words)
-    given = _assign(command, rest)
-    arguments: dict[str, Any] = {}
-    prompt: str | None = None
-    for parameter, text in given.items():
-        value: Any = True if parameter.type is None or text is None else _value(parameter, text)
-        if parameter is PROMPT:
-            prompt = value
-        elif parameter is NO_PROMPT:
-            prompt = "yes"
-        else:
-            arguments[parameter.argument] = value
-    for parameter in command.parameters:
-        if parameter.required and parameter not in given and not parameter.is_secret:
-            raise UsageError(f"{command.text}: {parameter.name} is missing; syntax: {command.syntax}")
+    given: dict[Parameter, Any] = {
+        parameter: True if parameter.type is None or text is None else _value(parameter, text)
+        for parameter, text in _assign(command, rest).items()
+    }
+    arguments = {parameter.argument: value for parameter, value in given.items() if parameter in command.parameters}
+    _check_places(command, given, arguments)
+    _complete(command, given, arguments)
     secrets = frozenset(parameter.name for parameter in given if parameter.is_secret)
-    return Call(command, arguments, secrets, prompt)
+    return Call(command, arguments, secrets, prompt="yes" if NO_PROMPT in given else given.get(PROMPT))
+
+
+def _check_places(command: Command, given: Mapping[Parameter, Any], arguments: Mapping[str, Any]) -> None:
+    """Raises BadParameter for a parameter without the other one that it goes with."""
+    for parameter in command.parameters:
+        if parameter in given and not goes_with(parameter, arguments):
+            raise BadParameter(_out_of_place(command, parameter, arguments))
+
+
+def _complete(command: Command, given: Mapping[Parameter, Any], arguments: dict[str, Any]) -> None:
+    """Adds defaults to `arguments`. Raises UsageError when something is missing."""
+    for parameter in command.parameters:
+        if parameter in given or not goes_with(parameter, arguments):
+            continue
+        if parameter.required and not parameter.is_secret:
+            raise UsageError(_missing(command, parameter))
+        if parameter.default is not None:
+            arguments[parameter.argument] = parameter.default
+
+
+def goes_with(parameter: Parameter, arguments: Mapping[str, Any]) -> bool:
+    """Whether what `parameter` goes together with is among `arguments`."""
+    needs = parameter.needs
+    if needs is None:
+        return True
+    value = arguments.get(needs.parameter.replace("-", "_"))
+    return value == needs.value if needs.value else value not in (None, False)
+
+
+def _out_of_place(command: Command, parameter: Parameter, arguments: Mapping[str, Any]) -> str:
+    needs = parameter.needs
+    assert needs is not None
+    chosen = arguments.get(needs.parameter.replace("-", "_"))
+    if not needs.value or chosen is None:
+        return f"{command.text}: {parameter.name} goes only with {needs}; give {needs.parameter} as well"
+    others = [each.name for each in command.parameters if each.needs == Needs(needs.parameter, str(chosen))]
+    return f"{command.text}: {needs.parameter} {chosen} has no {parameter.name}; it has {', '.join(others)}"
+
+
+def _missing(command: Command, parameter: Parameter) -> str:
+    if parameter.needs is not None:
+        return f"{command.text}: {parameter.needs} needs {parameter.name}; syntax: {command.syntax}"
+    return f"{command.text}: {parameter.name} is missing; syntax: {command.syntax}"
 
 
 def find(table: Table, words: Sequence[str]) -> tuple[Command, Sequence[str]]:
@@ -121,18 +157,30 @@ def _assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | Non
         word = words[position]
         position += 1
         parameter = keywords.get(singular(word))
-        last = position == len(words)
-        if parameter is not None and parameter not in given and not (last and not parameter.is_flag):
-            if parameter.is_flag:
+        following = words[position] if position < len(words) else None
+        if parameter is not None and parameter not in given and _may_stand_before(parameter, following):
+            if parameter.is_flag or not _is_value_of(parameter, following):
                 given[parameter] = None
             else:
-                given[parameter] = _unquoted(words[position])
+                given[parameter] = _unquoted(following or "")
                 position += 1
         elif place is not None and place not in given:
             given[place] = _unquoted(word)
         else:
             raise UsageError(_too_much(command, keywords, word, given))
     return given
+
+
+def _may_stand_before(parameter: Parameter, following: str | None) -> bool:
+    """A keyword that has no value after it, but needs one, is the positional value."""
+    return following is not None or parameter.is_flag or parameter.bare
+
+
+def _is_value_of(parameter: Parameter, following: str | None) -> bool:
+    """Whether the word after a keyword is its value. One that may be bare has only the words of its type."""
+    if following is None or not parameter.bare or parameter.type is None:
+        return following is not None
+    return following.lower() in parameter.type.words
 
 
 def _keywords(command: Command) -> dict[str, Parameter]:
@@ -165,7 +213,7 @@ def _too_much(
 def _value(parameter: Parameter, text: str) -> Any:
     assert parameter.type is not None
     try:
-        return parameter.type.parse(text)
+        return value_parser.parse(parameter.type, text)
     except BadParameter as error:
         if parameter.positional or parameter.name in str(error):
             raise

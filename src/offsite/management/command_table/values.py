@@ -1,133 +1,152 @@
-"""The types that parameters of commands have: how a value is written, and its limits.
+"""The types that parameters of commands have, as data: the kind of a value, its limits, its words.
 
-Each parser takes text from outside and returns a value, or raises BadParameter that names the value, the
-rule that it breaks, and what would be right.
+The parser, refusals, help, the reference page and completion are all made from these. `value_parser` takes text by
+them, `value_rules` tells them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
-from offsite.errors import BadParameter
-from offsite.escaping import shown
-from offsite.names import check_name
-from offsite.units import parse_size
+from offsite.names import NAME_BYTES_MAX
 
 TEXT_BYTES_MAX = 1024
 LIST_LENGTH_MAX = 1024
 
 
+class ValueKind(StrEnum):
+    """What a value is. The kinds from TIME on have a way of writing of their own, which `ValueType.parser` reads."""
+
+    TEXT = "text"
+    NAME = "name"  # of a new object
+    REFERENCE = "reference"  # an object that is there
+    SECRET = "secret"
+    CHOICE = "choice"
+    BOOLEAN = "boolean"  # two choices, the first of which is true
+    INTEGER = "integer"
+    PERCENT = "percent"
+    SIZE = "size"  # bytes
+    TIME = "time"
+    EVENT = "event"
+    RATE = "rate"  # bytes a second
+    CALENDAR = "calendar"
+    SCHEDULE = "schedule"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A word that a value may be; ME4's number for it, where it has one; other spellings."""
+
+    word: str
+    code: int | None = None
+    also: tuple[str, ...] = ()
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        return (self.word, *self.also)
+
+
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """`placeholder` stands for the value in a syntax; `choices` are all values there are, when they are few."""
+    """`minimum` and `maximum` are of a number, or of the bytes of a text. `choices` are all values of a CHOICE or a
+    BOOLEAN, and for other kinds words that may stand in place of a value. `objects` are the kinds of objects that a
+    REFERENCE may be to. With a `list_max` there may be so many, with commas between them. `form` tells how a value is
+    written, where the kind does not."""
 
-    placeholder: str
-    parse: Callable[[str], Any]
-    choices: tuple[str, ...] = ()
-    secret: bool = False
+    kind: ValueKind
+    noun: str = ""
+    minimum: int = 1
+    maximum: int = TEXT_BYTES_MAX
+    unit: str = ""
+    choices: tuple[Choice, ...] = ()
+    objects: tuple[str, ...] = ()
+    list_max: int = 0
+    forbidden: str = ""  # characters that no text of this type has, beside those that cannot be printed
+    form: str = ""
+    parser: Callable[[str], Any] | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(each.word for each in self.choices)
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for the value in a syntax."""
+        if self.kind in (ValueKind.CHOICE, ValueKind.BOOLEAN):
+            return "|".join(self.words)
+        value = "#" if self.kind is ValueKind.INTEGER else f"<{self.noun}{'s' if self.list_max else ''}>"
+        return "|".join((value, *self.words))
 
 
 def name(noun: str) -> ValueType:
     """The name of a new object: `offsite.names` has the rules."""
-    return ValueType(f"<{noun}>", lambda text: check_name(text, f"{noun} name"))
+    return ValueType(ValueKind.NAME, noun, maximum=NAME_BYTES_MAX)
 
 
-def names(noun: str, length_max: int = LIST_LENGTH_MAX) -> ValueType:
-    """Names of new objects, with commas between them."""
-    split = references(noun, length_max)
-
-    def parse(text: str) -> tuple[str, ...]:
-        return tuple(check_name(each, f"{noun} name") for each in split.parse(text))
-
-    return ValueType(f"<{noun}s>", parse)
+def names(noun: str, list_max: int = LIST_LENGTH_MAX) -> ValueType:
+    return replace(name(noun), list_max=list_max)
 
 
-def reference(noun: str) -> ValueType:
-    """An object that is there, by whatever identifies it."""
-    return ValueType(f"<{noun}>", lambda text: _text(text, noun, TEXT_BYTES_MAX))
+def reference(noun: str, *or_noun: str, or_all: bool = False) -> ValueType:
+    """An object that is there, by whatever identifies it. `or_noun` are other kinds of objects that it may be."""
+    every = (Choice("all"),) if or_all else ()
+    return ValueType(ValueKind.REFERENCE, noun, objects=(noun, *or_noun), choices=every)
 
 
-def references(noun: str, length_max: int = LIST_LENGTH_MAX) -> ValueType:
-    """Objects that are there, with commas between them, none twice."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        found = tuple(text.split(","))
-        if not all(found):
-            raise BadParameter(f"{noun}s {shown(text)} has an empty part; write A or A,B without spaces between")
-        if len(found) > length_max:
-            raise BadParameter(f"{len(found)} {noun}s are listed; at most {length_max} are allowed in one command")
-        for each in found:
-            if found.count(each) > 1:
-                raise BadParameter(f"{noun} {shown(each)} is listed twice in {shown(text)}; once is enough")
-        return tuple(_text(each, noun, TEXT_BYTES_MAX) for each in found)
-
-    return ValueType(f"<{noun}s>", parse)
+def references(noun: str, *or_noun: str, list_max: int = LIST_LENGTH_MAX, or_all: bool = False) -> ValueType:
+    """Objects that are there, none twice."""
+    return replace(reference(noun, *or_noun, or_all=or_all), list_max=list_max)
 
 
-def text(noun: str, bytes_max: int = TEXT_BYTES_MAX) -> ValueType:
-    return ValueType(f"<{noun}>", lambda value: _text(value, noun, bytes_max))
+def text(noun: str, maximum: int = TEXT_BYTES_MAX, *, forbidden: str = "") -> ValueType:
+    return ValueType(ValueKind.TEXT, noun, maximum=maximum, forbidden=forbidden)
 
 
 def secret(noun: str) -> ValueType:
     """A password. Its own rules are checked where it is used, so that no sentence repeats it."""
-    return ValueType(f"<{noun}>", lambda value: value, secret=True)
+    return ValueType(ValueKind.SECRET, noun)
 
 
-def choice(*values: str, **also: str) -> ValueType:
-    """One of `values`; `also` maps other spellings to them."""
-
-    def parse(text: str) -> str:
-        lower = text.lower()
-        if lower in values:
-            return lower
-        if lower in also:
-            return also[lower]
-        raise BadParameter(f"{shown(text)} is none of {', '.join(values)}")
-
-    return ValueType("|".join(values), parse, choices=(*values, *also))
+def choice(*choices: str | Choice) -> ValueType:
+    return ValueType(
+        ValueKind.CHOICE, choices=tuple(Choice(each) if isinstance(each, str) else each for each in choices)
+    )
 
 
-def boolean(true: str = "yes", false: str = "no") -> ValueType:
-    word = choice(true, false)
-    return ValueType(word.placeholder, lambda text: word.parse(text) == true, choices=word.choices)
+def boolean(true: str | Choice = "yes", false: str | Choice = "no") -> ValueType:
+    return replace(choice(true, false), kind=ValueKind.BOOLEAN)
 
 
-def integer(minimum: int, maximum: int) -> ValueType:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or len(text) > 18 or not minimum <= int(text) <= maximum:
-            raise BadParameter(f"{shown(text)} is not a whole number from {minimum} to {maximum}")
-        return int(text)
-
-    return ValueType("#", parse)
+def integer(minimum: int, maximum: int, unit: str = "") -> ValueType:
+    return ValueType(ValueKind.INTEGER, "number", minimum, maximum, unit)
 
 
 def percent() -> ValueType:
-    def parse(text: str) -> float:
-        digits = text.removesuffix("%")
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > 3 or not 1 <= int(digits) <= 100:
-            raise BadParameter(f"{shown(text)} is not a percentage from 1% to 100%")
-        return float(digits)
-
-    return ValueType("<percent>", parse)
+    return ValueType(ValueKind.PERCENT, "percent", 1, 100, "%")
 
 
 def size() -> ValueType:
     """Bytes. What a size may be is up to the pool that it is for."""
-    return ValueType("<size>", lambda value: parse_size(_text(value, "size", 64)))
+    return ValueType(ValueKind.SIZE, "size", 1, 64)
 
 
 def size_or_max() -> ValueType:
     """Bytes, or None for `max`."""
-    sizes = size()
-    return ValueType("<size>|max", lambda value: None if value.lower() == "max" else sizes.parse(value))
+    return replace(size(), choices=(Choice("max"),))
 
 
-def _text(value: str, noun: str, bytes_max: int) -> str:
-    length = len(value.encode(errors="surrogatepass"))
-    if not 1 <= length <= bytes_max:
-        raise BadParameter(f"{noun} {shown(value)} has {length} bytes; 1 to {bytes_max} are allowed")
-    if not value.isprintable():
-        raise BadParameter(f"{noun} {shown(value)} has characters that cannot be printed")
-    return value
+def special(
+    kind: ValueKind,
+    noun: str,
+    form: str = "",
+    parser: Callable[[str], Any] | None = None,
+    *,
+    maximum: int = TEXT_BYTES_MAX,
+    or_word: str = "",
+) -> ValueType:
+    """A value with a way of writing of its own, which `parser` reads; or the handler, where it takes more than text."""
+    words = (Choice(or_word),) if or_word else ()
+    return ValueType(kind, noun, maximum=maximum, choices=words, form=form, parser=parser)

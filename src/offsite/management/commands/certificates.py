@@ -64,17 +64,18 @@ CERTIFICATE = ObjectType[CertificateView](
     ),
 )
 REFERENCE = values.reference("initiator")
+SERIAL = values.reference("certificate serial")
 
 
 @COMMANDS.command(
     "create initiator-certificate",
     "Makes a certificate and a key with which a host reaches this system over TLS, as the initiator tls:NAME. They are "
     "shown once and not kept; the command line writes them to files that qemu and libnbd take as they are.",
-    keyword("days", values.integer(1, INITIATOR_DAYS_MAX), f"How long it is good; by default, {INITIATOR_DAYS} days."),
+    keyword("days", values.integer(1, INITIATOR_DAYS_MAX, "days"), "How long it is good.", default=INITIATOR_DAYS),
     positional("name", values.name("initiator"), "The host's name.", named=True),
     examples=("create initiator-certificate web1", "create initiator-certificate days 90 web1"),
 )
-def create_initiator_certificate(context: Context, name: str, days: int = INITIATOR_DAYS) -> Reply:
+def create_initiator_certificate(context: Context, name: str, days: int) -> Reply:
     system = context.system
     certificate, key = system.authority.issue(name, days)
     serial = system.certificates.add(certificate, system.clock.now()).serial
@@ -108,7 +109,7 @@ def _question(context: Context, serial: str | None = None, initiator: str | None
     "revoke initiator-certificate",
     "Ends a certificate, or all that an initiator has, for good. Who is connected with one is disconnected. A new one "
     "may be made after that. Give either the serial or the initiator.",
-    keyword("serial", values.reference("serial"), "The certificate, as `show initiator-certificates` lists it."),
+    keyword("serial", SERIAL, "The certificate, as `show initiator-certificates` lists it."),
     keyword("initiator", REFERENCE, "All certificates of this one, also those not on record: nickname or tls:NAME."),
     confirmation=_question,
     examples=("revoke initiator-certificate initiator tls:web1",),

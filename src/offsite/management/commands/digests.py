@@ -43,7 +43,7 @@ DIGEST = ObjectType[DigestView](
     "show digest",
     "Reads a volume or snapshot, as it is at this instant, and tells the digest of its content. Equal content has an "
     "equal digest, on any system.",
-    positional("name", values.reference("volume"), "The volume or snapshot."),
+    positional("name", values.reference("volume", "snapshot"), "The volume or snapshot."),
     role=Role.MONITOR,
     examples=("show digest Sales-Monday",),
 )

@@ -12,7 +12,7 @@ from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, flag, keyword
 from offsite.management.command_table.object_types import ObjectType, Property
 from offsite.management.command_table.reply import Reply
-from offsite.management.command_table.values import ValueType
+from offsite.management.command_table.values import ValueKind
 from offsite.management.commands.enumerations import CONTROLLER as CONTROLLER_CODES
 from offsite.management.commands.enumerations import SEVERITY
 from offsite.management.events import timestamps
@@ -66,8 +66,8 @@ def _parse_id(text: str) -> int:
     return int(match[1])
 
 
-EVENT_ID = ValueType("<event-ID>", _parse_id)
-TIMESTAMP = values.text("timestamp", 64)
+EVENT_ID = values.special(ValueKind.EVENT, "event-ID", parser=_parse_id)
+TIMESTAMP = values.special(ValueKind.TIME, "timestamp", "MMDDhhmmss, MMDDYYhhmmss or 'YYYY-MM-DD hh:mm:ss'", maximum=64)
 
 
 @COMMANDS.command(
@@ -78,8 +78,8 @@ TIMESTAMP = values.text("timestamp", 64)
     flag("both", "As on ME4, events of both controllers. Here all are shown."),
     flag("error", "Only warnings, errors and critical events."),
     flag("detail", "With the recommended actions."),
-    keyword("from", TIMESTAMP, "Only events since this time: MMDDhhmmss, MMDDYYhhmmss or 'YYYY-MM-DD hh:mm:ss'."),
-    keyword("to", TIMESTAMP, "Only events up to this time, written in the same ways."),
+    keyword("from", TIMESTAMP, "Only events since this time."),
+    keyword("to", TIMESTAMP, "Only events up to this time."),
     keyword("from-event", EVENT_ID, "Only this event and later ones."),
     keyword("to-event", EVENT_ID, "Only this event and earlier ones."),
     keyword(
@@ -92,16 +92,16 @@ TIMESTAMP = values.text("timestamp", 64)
 )
 def show_events(
     context: Context,
+    a: bool,
+    b: bool,
+    both: bool,
+    error: bool,
+    detail: bool,
     last: int | None = None,
     from_: str | None = None,
     to: str | None = None,
     from_event: int | None = None,
     to_event: int | None = None,
-    a: bool = False,
-    b: bool = False,
-    both: bool = False,
-    error: bool = False,
-    detail: bool = False,
 ) -> Reply:
     del a, b, both  # there is one system, not two controllers
     system = context.system

@@ -50,7 +50,7 @@ VOLUME_GROUP = ObjectType[GroupView](
         properties.text("serial-number", lambda view: view.group.uuid),
     ),
 )
-MEMBERS = values.references("volume", MEMBERS_MAX)
+MEMBERS = values.references("volume", "snapshot", list_max=MEMBERS_MAX)
 ALL = ("all",)
 
 
@@ -58,7 +58,7 @@ ALL = ("all",)
     "create volume-group",
     f"Makes a volume group: up to {MEMBERS_MAX} volumes and snapshots of one pool that are snapshotted at one instant, "
     "mapped and replicated together.",
-    keyword("volumes", MEMBERS, "Its first members, with commas between them; more can be added later."),
+    keyword("volumes", MEMBERS, "Its first members; more can be added later."),
     positional("name", values.name("volume group"), "Its name, which no volume or snapshot may have.", named=True),
     examples=("create volume-group volumes Sales,Accounts Books",),
 )
@@ -98,7 +98,7 @@ def set_volume_group(context: Context, name: str, group: str) -> Reply:
 @COMMANDS.command(
     "add volume-group-members",
     "Adds volumes to a group. Refused while the group is in a replication set.",
-    keyword("volumes", MEMBERS, "Volumes and snapshots that are in no group, with commas between.", required=True),
+    keyword("volumes", MEMBERS, "Volumes and snapshots that are in no group.", required=True),
     positional("group", values.reference("volume group"), "The group."),
     examples=("add volume-group-members volumes Taxes Books",),
 )
@@ -122,7 +122,7 @@ def _joining(system: System, names: Sequence[str]) -> list[Found]:
 @COMMANDS.command(
     "remove volume-group-members",
     "Takes volumes out of a group; they stay. Refused while the group is in a replication set.",
-    keyword("volumes", MEMBERS, "Members of the group, with commas between them.", required=True),
+    keyword("volumes", MEMBERS, "Members of the group.", required=True),
     positional("group", values.reference("volume group"), "The group."),
     examples=("remove volume-group-members volumes Taxes Books",),
 )
@@ -135,7 +135,7 @@ def remove_volume_group_members(context: Context, volumes: tuple[str, ...], grou
     return _changed(system, found, f"Volume group {found.name} is without {_listed(members)} now.")
 
 
-def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: bool = False) -> str:
+def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: bool) -> str:
     system = context.system
     found = _deletable(system, names, delete_volumes)
     listed = ", ".join(each.name for each in found)
@@ -152,12 +152,12 @@ def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: b
 @COMMANDS.command(
     "delete volume-groups",
     "Deletes volume groups, alone or with their volumes. Refused while a group is in a replication set.",
-    keyword("delete-volumes", values.boolean(), "Whether the volumes go as well; by default, they stay."),
-    positional("names", values.references("volume group"), "The groups, with commas between them, or all."),
+    keyword("delete-volumes", values.boolean(), "Whether the volumes go as well.", default=False),
+    positional("names", values.references("volume group", or_all=True), "The groups, or all."),
     confirmation=_delete_question,
     examples=("delete volume-groups Books", "delete volume-groups delete-volumes yes Books"),
 )
-def delete_volume_groups(context: Context, names: tuple[str, ...], delete_volumes: bool = False) -> Reply:
+def delete_volume_groups(context: Context, names: tuple[str, ...], delete_volumes: bool) -> Reply:
     system = context.system
     found = _deletable(system, names, delete_volumes)
     for each in found:

@@ -68,23 +68,24 @@ INITIATOR = ObjectType[InitiatorView](
     ),
 )
 EVERYONE = "all other initiators"  # ME4's words for the default map
-MAPPED = "Volumes, snapshots, and volume groups (all their members, by name), with commas between them."
+MAPPED = "Volumes, snapshots, and volume groups: all their members, by name."
+MAPPABLE = values.references("volume", "snapshot", "volume group")
 
 
 @COMMANDS.command(
     "map volume",
     "Lets initiators use volumes or snapshots. Without an initiator it is the default map, which serves everyone who "
     "has no map of their own.",
-    keyword("access", ACCESS, "What they may do with it; by default, read-write."),
-    keyword("initiator", values.references("initiator"), "Who: nicknames or ids, with commas between them."),
+    keyword("access", ACCESS, "What they may do with it.", default="read-write"),
+    keyword("initiator", values.references("initiator"), "Who: nicknames or ids."),
     keyword("lun", LUN, "Its number at the initiator; further volumes get the numbers after it."),
-    positional("names", values.references("volume"), MAPPED),
+    positional("names", MAPPABLE, MAPPED),
     examples=("map volume Sales", "map volume initiator tls:web1 access read-only lun 1 Sales-Monday"),
 )
 def map_volume(
     context: Context,
     names: tuple[str, ...],
-    access: str = "read-write",
+    access: str,
     initiator: tuple[str, ...] | None = None,
     lun: int | None = None,
 ) -> Reply:
@@ -105,8 +106,8 @@ def map_volume(
 @COMMANDS.command(
     "unmap volume",
     "Takes volumes away from initiators, which are disconnected. Without an initiator it is the default map that goes.",
-    keyword("initiator", values.references("initiator"), "From whom: nicknames or ids, with commas between them."),
-    positional("names", values.references("volume"), MAPPED),
+    keyword("initiator", values.references("initiator"), "From whom: nicknames or ids."),
+    positional("names", MAPPABLE, MAPPED),
     examples=("unmap volume Sales",),
 )
 def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str, ...] | None = None) -> Reply:
@@ -135,7 +136,7 @@ def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str,
 @COMMANDS.command(
     "show maps",
     "Lists which volume is mapped to whom.",
-    positional("names", values.references("volume"), "Only those of these: as for `map volume`.", required=False),
+    positional("names", MAPPABLE, "Only those of these: as for `map volume`.", required=False),
     role=Role.MONITOR,
 )
 def show_maps(context: Context, names: tuple[str, ...] | None = None) -> Reply:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from offsite.events import Severity
 from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional, secret
 from offsite.management.command_table.object_types import ObjectType
 from offsite.management.command_table.reply import Reply
+from offsite.management.command_table.values import Choice
 from offsite.management.commands.enumerations import NOTICE_SEVERITY
 from offsite.management.notices.notices import LEVELS, Level, NoticeInfo
 from offsite.management.system import Context
@@ -27,6 +29,7 @@ NOTICE = ObjectType[NoticeInfo](
         properties.time("creation-date-time", lambda notice: notice.created_at),
     ),
 )
+SEVERITY = values.choice(*(Choice(each, Severity[each.upper()].value) for each in LEVELS))
 REFERENCE = values.reference("notice")
 
 
@@ -34,7 +37,12 @@ REFERENCE = values.reference("notice")
     "create notice",
     "Has events from a severity on sent by mail, to a chat, or to a web hook. The URL is one of apprise "
     "(https://appriseit.com/services/); the secrets in it are kept in a file beside the keys, and never shown.",
-    keyword("severity", values.choice(*LEVELS), "The least severity that is sent.", required=True),
+    keyword(
+        "severity",
+        SEVERITY,
+        "The least severity that is sent.",
+        required=True,
+    ),
     secret("url", values.secret("URL"), "The URL that notices go to.", environment="OFFSITE_NOTICE_URL"),
     positional("name", values.name("notice"), "A name for the notice.", named=True),
     examples=("create notice severity warning operators",),

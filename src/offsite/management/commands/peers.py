@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from offsite.errors import BadParameter
 from offsite.management.command_table import properties, values
-from offsite.management.command_table.command import Role, Subject, flag, keyword, positional, secret
+from offsite.management.command_table.command import Needs, Role, Subject, flag, keyword, positional, secret
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Question, Reply
-from offsite.management.command_table.values import ValueType
+from offsite.management.command_table.value_parser import parse
+from offsite.management.command_table.values import ValueKind
 from offsite.management.commands.enumerations import CONNECTION_STATUS
 from offsite.management.system import Context, System
 from offsite.replication.bandwidth.calendar import (
@@ -164,7 +165,7 @@ def _is_it_the_same(context: Context, address: str, pinned: str | None) -> Quest
     "Connects this system with another one, so that volumes can be replicated either way. The password is used once, "
     "and not kept: the systems pin each other's certificates.",
     keyword("remote-port-address", ADDRESS, "The peer port of the other system: HOST or HOST:PORT.", required=True),
-    keyword("remote-username", values.reference("user"), "A user there, with the role manage.", required=True),
+    keyword("remote-username", values.text("user"), "A user there, with the role manage.", required=True),
     secret(
         "remote-password",
         values.secret("password"),
@@ -175,7 +176,8 @@ def _is_it_the_same(context: Context, address: str, pinned: str | None) -> Quest
     keyword(
         "secondary-sets",
         SECONDARY_SETS,
-        "Whether that system may make sets whose secondary is here, as for failing back. Enabled by default.",
+        "Whether that system may make sets whose secondary is here, as for failing back.",
+        default=True,
     ),
     positional("name", values.name("peer connection"), "A name for the connection.", named=True),
     confirmation=_first_contact,
@@ -188,8 +190,8 @@ def create_peer_connection(
     remote_username: str,
     remote_password: str,
     name: str,
+    secondary_sets: bool,
     fingerprint: str | None = None,
-    secondary_sets: bool = True,
 ) -> Reply:
     peers = context.system.replication.peers
     login = remote_username, remote_password, fingerprint
@@ -215,11 +217,15 @@ def _limit(text: str) -> int:
 
 
 def _size_limit(text: str) -> int:
-    return NO_LIMIT if text.lower() == "none" else int(values.size().parse(text)) or 1
+    return NO_LIMIT if text.lower() == "none" else int(parse(values.size(), text)) or 1
 
 
 def _calendar(text: str) -> BandwidthCalendar:
-    return parse_calendar(values.text("bandwidth calendar", CHARACTERS_MAX).parse(text))
+    return parse_calendar(parse(values.text("bandwidth calendar", CHARACTERS_MAX), text))
+
+
+CALENDAR_FORM = "Like Mon-Fri 08:00-18:00 10MB, Sat 00:00-24:00 none"
+CALENDAR = values.special(ValueKind.CALENDAR, "windows", CALENDAR_FORM, _calendar, or_word="none")
 
 
 def _change_question(context: Context, peer_connection: str, **given: object) -> str | Question | None:
@@ -251,24 +257,29 @@ def _change_question(context: Context, peer_connection: str, **given: object) ->
     "anew: for after one was lost.",
     keyword("name", values.name("peer connection"), "A new name for it."),
     keyword("remote-port-address", ADDRESS, "The new peer port of the other system: HOST or HOST:PORT."),
-    keyword("remote-username", values.reference("user"), "A user there, with the role manage."),
+    keyword("remote-username", values.text("user"), "A user there, with the role manage."),
     secret(
         "remote-password",
         values.secret("password"),
         "The password of that user on the other system.",
         environment="OFFSITE_REMOTE_PASSWORD",
-        along_with="remote-username",
+        needs=Needs("remote-username"),
     ),
-    keyword("fingerprint", values.text("fingerprint", 128), "The SHA-256 that its certificate must have."),
+    keyword(
+        "fingerprint",
+        values.text("fingerprint", 128),
+        "The SHA-256 that its certificate must have.",
+        needs=Needs("remote-username"),
+    ),
     keyword(
         "bandwidth-limit",
-        ValueType("<rate>|none", _limit),
-        "How much runs from here may send a second, together: like 10MB.",
+        values.special(ValueKind.RATE, "rate", "Like 10MB", _limit, or_word="none"),
+        "How much runs from here may send a second, together.",
     ),
     keyword(
         "bandwidth-calendar",
-        ValueType("<windows>|none", _calendar),
-        "Hours with another limit: like Mon-Fri 08:00-18:00 10MB, Sat 00:00-24:00 none.",
+        CALENDAR,
+        "Hours with another limit.",
     ),
     keyword(
         "accept-incarnation",
@@ -279,7 +290,7 @@ def _change_question(context: Context, peer_connection: str, **given: object) ->
     keyword("secondary-sets", SECONDARY_SETS, "Whether that system may make sets whose secondary is here."),
     keyword(
         "secondary-size-limit",
-        ValueType("<size>|none", _size_limit),
+        values.special(ValueKind.SIZE, "size", "Like 10GiB or 500GB", _size_limit, or_word="none"),
         "How large all volumes that it has made here may be together.",
     ),
     positional("peer-connection", values.reference("peer connection"), "The peer connection."),
@@ -335,7 +346,7 @@ def _login(username: str | None, password: str | None, fingerprint: str | None) 
     return None
 
 
-def _delete_question(context: Context, name: str, local_only: bool = False) -> str:
+def _delete_question(context: Context, name: str, local_only: bool) -> str:
     peer = context.system.replication.peers.get(name)
     where = "here alone" if local_only else f"here and on system {peer.system_name}"
     return f"Delete peer connection {peer.name} {where}?"
@@ -349,7 +360,7 @@ def _delete_question(context: Context, name: str, local_only: bool = False) -> s
     confirmation=_delete_question,
     long=True,
 )
-def delete_peer_connection(context: Context, name: str, local_only: bool = False) -> Reply:
+def delete_peer_connection(context: Context, name: str, local_only: bool) -> Reply:
     context.system.replication.peers.delete(name, local_only=local_only)
     return Reply(f"Peer connection {name} was deleted.")
 

@@ -9,9 +9,10 @@ from typing import Any
 from offsite.errors import BadParameter, InUse, LimitReached, NameInUse
 from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED, POOL_REMAINS
 from offsite.management.command_table import properties, values
-from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
+from offsite.management.command_table.command import Needs, Role, Subject, flag, keyword, positional
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Reply
+from offsite.management.command_table.values import Choice
 from offsite.management.commands.enumerations import HEALTH
 from offsite.management.system import Context, System
 from offsite.pools import registry
@@ -24,6 +25,7 @@ from offsite.pools.space import Thresholds
 COMMANDS = Subject("Pools")
 
 POOLS_MAX = 16
+OVERCOMMIT = values.boolean(Choice("enabled", 1), Choice("disabled", 0))
 _OF_SOME_BACKENDS = ("size", "device", "page-size", "overwrite")
 
 
@@ -58,7 +60,7 @@ POOL = ObjectType[PoolView](
 )
 
 
-def _overwrite_question(context: Context, name: str, backend: str = DEFAULT, **given: Any) -> str | None:
+def _overwrite_question(context: Context, name: str, backend: str, **given: Any) -> str | None:
     system = context.system
     kind, new = _checked_new(system, name, backend, given)
     found = kind.contents(system.database, new)
@@ -71,15 +73,19 @@ def _overwrite_question(context: Context, name: str, backend: str = DEFAULT, **g
     "Makes a pool, in a file of its own in the state directory, or on an empty block device.",
     keyword("size", values.size(), "How much it may hold; needed unless a device is given."),
     keyword("device", values.text("device"), "An empty block device, by its absolute path; the pool takes all of it."),
-    keyword("page-size", values.size(), "The unit of allocation, 4KiB to 1MiB; by default, 16KiB."),
-    flag("overwrite", "Takes the device though something is on it, which is then lost; never one that is in use."),
-    keyword("backend", values.text("backend"), "What the pool is made of; by default, local."),
+    keyword("page-size", values.size(), "The unit of allocation, 4KiB to 1MiB; of a local pool by default 16KiB."),
+    flag(
+        "overwrite",
+        "Takes the device though something is on it, which is then lost; never one that is in use.",
+        needs=Needs("device"),
+    ),
+    keyword("backend", values.text("backend"), "What the pool is made of.", default=DEFAULT),
     flag("no-overcommit", "Volumes may not be promised more space than the pool has."),
     positional("name", values.name("pool"), "Its name: letters, digits, _ and -, such as B.", named=True),
     examples=("create pool size 500GiB B", "create pool device /dev/sdb B"),
     confirmation=_overwrite_question,
 )
-def create_pool(context: Context, name: str, backend: str = DEFAULT, **given: Any) -> Reply:
+def create_pool(context: Context, name: str, backend: str, **given: Any) -> Reply:
     system = context.system
     kind, new = _checked_new(system, name, backend, given)
     where = kind.location(system.database, new)
@@ -119,7 +125,11 @@ def _checked_new(system: System, name: str, backend: str, given: dict[str, Any])
     keyword("low-threshold", values.percent(), "Percent in use at which the first event is told."),
     keyword("middle-threshold", values.percent(), "At which the second is told."),
     keyword("high-threshold", values.percent(), "At which the last is told, as an error."),
-    keyword("overcommit", values.boolean("enabled", "disabled"), "Whether more may be promised than is there."),
+    keyword(
+        "overcommit",
+        OVERCOMMIT,
+        "Whether more may be promised than is there.",
+    ),
     positional("pool", values.reference("pool"), "The pool."),
     examples=("set pool high-threshold 95% A",),
 )

@@ -124,7 +124,7 @@ HISTORY = ObjectType[HistoryView](
 )
 LAST_RUN = {"success": "Success", "failed": "Fail", "aborted": "Aborted"}
 _SET = positional("name", values.reference("replication set"), "The set.")
-_SETS = positional("names", values.references("replication set"), "The sets, with commas between them.")
+_SETS = positional("names", values.references("replication set"), "The sets.")
 _REQUESTED = {
     "running": "A run of replication set {} has started.",
     "queued": "A run of replication set {} is under way; this one is queued behind it.",

@@ -9,6 +9,7 @@ from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Reply
+from offsite.management.command_table.values import ValueKind
 from offsite.management.schedules.records import ScheduleRecord, TaskRecord
 from offsite.management.schedules.specification_parser import CHARACTERS_MAX
 from offsite.management.system import Context, System
@@ -52,12 +53,13 @@ SCHEDULE = ObjectType[ScheduleView](
     ),
 )
 ALL = "all"
-SPECIFICATION = values.text("specification", 4 * CHARACTERS_MAX)
-SPECIFICATION_HELP = (
-    "When, in the system's time zone: start yyyy-mm-dd hh:mm [AM|PM] [every # minutes|hours|days|weeks|months|years] "
+SPECIFICATION_HELP = "When, in the system's time zone."
+SPECIFICATION_FORM = (
+    "start yyyy-mm-dd hh:mm [AM|PM] [every # minutes|hours|days|weeks|months|years] "
     "[between hh:mm [AM|PM] and hh:mm [AM|PM]] [only any|first|second|third|fourth|fifth|last|#st "
-    "weekday|weekendday|Sunday|…|day of year|month|January|…] [count #] [expires yyyy-mm-dd hh:mm [AM|PM]]."
+    "weekday|weekendday|Sunday|…|day of year|month|January|…] [count #] [expires yyyy-mm-dd hh:mm [AM|PM]]"
 )
+SPECIFICATION = values.special(ValueKind.SCHEDULE, "specification", SPECIFICATION_FORM, maximum=4 * CHARACTERS_MAX)
 
 
 @COMMANDS.command(
@@ -109,7 +111,7 @@ def _delete_question(context: Context, name: str) -> str:
 @COMMANDS.command(
     "delete schedules",
     "Deletes a schedule, or all. Its task stays.",
-    positional("name", values.reference("schedule"), "The schedule, or all."),
+    positional("name", values.reference("schedule", or_all=True), "The schedule, or all."),
     confirmation=_delete_question,
     examples=("delete schedules Nightly", "delete schedules all"),
 )

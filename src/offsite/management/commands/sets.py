@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from offsite.errors import VolumeNotFound
@@ -11,6 +11,7 @@ from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Parameter, Role, Subject, flag, keyword, positional
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Reply
+from offsite.management.command_table.values import Choice, ValueKind
 from offsite.management.commands.enumerations import (
     IS_GROUP,
     LAST_RUN_STATUS,
@@ -21,8 +22,10 @@ from offsite.management.commands.enumerations import (
     SNAPSHOT_HISTORY,
 )
 from offsite.management.commands.runs import LAST_RUN
+from offsite.management.commands.volumes import RETENTION
 from offsite.management.schedules.records import ScheduleRecord
 from offsite.management.system import Context, System
+from offsite.replication.naming.snapshot_names import BASENAME_BYTES_MAX, GROUP_BASENAME_BYTES_MAX, NO_BASENAME
 from offsite.replication.points.snapshot_history import AGE_HOURS_MAX, COUNT_MAX, COUNT_MIN
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.set_records import SetRecord
@@ -112,40 +115,48 @@ SET = ObjectType[SetView](
     ),
     me4_basetype="cs-replication-set",
 )
+REPLICABLE = values.reference("volume", "snapshot", "volume group")
+HOOK = values.special(ValueKind.TEXT, "hook", maximum=255, or_word="none")
 _SETTINGS: tuple[Parameter, ...] = (
     keyword(
         "queue-policy",
-        values.choice("discard", "queue-latest"),
-        "What becomes of a request while a run is under way: by default the latest is queued.",
+        values.choice(Choice("discard", 1), Choice("queue-latest", 2)),
+        "What becomes of a request while a run is under way: it is discarded, or the latest one is queued.",
+        default="queue-latest",
     ),
     keyword(
         "snapshot-history",
-        values.choice("disabled", "secondary", "both", off="disabled"),
+        values.choice(Choice("disabled", 0, also=("off",)), Choice("secondary", 1), Choice("both", 2)),
         "Whether each run leaves a snapshot on the secondary, or on both.",
+        default="disabled",
     ),
     keyword(
         "snapshot-basename",
-        values.text("basename", 64),
-        "What their names begin with: 1 to 26 bytes, for a group 1 to 22.",
+        values.text("snapshot basename", BASENAME_BYTES_MAX, forbidden=NO_BASENAME),
+        f"What their names begin with. For a volume group, at most {GROUP_BASENAME_BYTES_MAX} bytes.",
     ),
     keyword("snapshot-count", values.integer(COUNT_MIN, COUNT_MAX), "How many of them are kept on each side."),
     keyword(
         "snapshot-retention-priority",
-        values.choice("never-delete", "low", "medium", "high"),
+        RETENTION,
         "In which order they may be deleted should space for snapshots be short. Nothing is deleted for this yet.",
+        default="never-delete",
     ),
     keyword(
         "before-snapshot",
-        values.text("hook", 255),
-        "A file in the directory hooks/ of the state directory that runs before the snapshot of each run, or none.",
+        HOOK,
+        "A file in the directory hooks/ of the state directory that runs before the snapshot of each run.",
+        default="none",
     ),
-    keyword("after-snapshot", values.text("hook", 255), "One that runs after it, or none."),
+    keyword("after-snapshot", HOOK, "One that runs after it.", default="none"),
     keyword(
         "hook-timeout",
-        values.integer(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX),
-        "How many seconds each of them may take; by default 60.",
+        values.integer(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX, "seconds"),
+        "How long each of them may take.",
+        default=60,
     ),
 )
+_CHANGES = tuple(replace(each, default=None) for each in _SETTINGS)  # what is not given stays as it is
 
 
 def _settings(given: dict[str, Any]) -> ChosenSettings:
@@ -166,8 +177,8 @@ def _settings(given: dict[str, Any]) -> ChosenSettings:
     "Makes a set that replicates a volume, snapshot or volume group to another system, where it makes the secondary. "
     "Nothing is sent before the first `replicate`.",
     keyword("peer-connection", values.reference("peer connection"), "To which system.", required=True),
-    keyword("primary-volume", values.reference("volume"), "The volume, snapshot or volume group here.", required=True),
-    keyword("secondary-pool", values.reference("pool"), "The pool there; by default, the one called as here."),
+    keyword("primary-volume", REPLICABLE, "The volume, snapshot or volume group here.", required=True),
+    keyword("secondary-pool", values.text("pool"), "The pool there; by default, the one called as here."),
     keyword(
         "secondary-volume-name",
         values.name("volume"),
@@ -212,7 +223,7 @@ def create_replication_set(
     "already for the snapshot that the secondary keeps of this run. Only on the primary's system, but for the "
     "minimums, which each system has for itself.",
     keyword("name", values.name("replication set"), "A new name."),
-    *_SETTINGS,
+    *_CHANGES,
     keyword(
         "minimum-snapshot-count",
         values.integer(COUNT_MIN, COUNT_MAX),
@@ -220,8 +231,8 @@ def create_replication_set(
     ),
     keyword(
         "minimum-snapshot-age",
-        values.integer(0, AGE_HOURS_MAX),
-        "For how many hours this system keeps each snapshot of the history at least, whatever the other one says.",
+        values.integer(0, AGE_HOURS_MAX, "hours"),
+        "For how long this system keeps each snapshot of the history at least, whatever the other one says.",
     ),
     positional("set", values.reference("replication set"), "The set, by its present name."),
     examples=(
@@ -247,7 +258,7 @@ def set_replication_set(
     return Reply(f"Replication set {changed.name} was changed.", _rows(context.system, [changed]))
 
 
-def _delete_question(context: Context, name: str, local_only: bool = False) -> str:
+def _delete_question(context: Context, name: str, local_only: bool) -> str:
     found = context.system.replication.sets.get(name)
     where = "here alone" if local_only else f"here and at {found.peer_name}"
     also = context.system.tasks_that_go(set_id=found.record.id)
@@ -265,7 +276,7 @@ def _delete_question(context: Context, name: str, local_only: bool = False) -> s
     confirmation=_delete_question,
     long=True,
 )
-def delete_replication_set(context: Context, name: str, local_only: bool = False) -> Reply:
+def delete_replication_set(context: Context, name: str, local_only: bool) -> Reply:
     context.system.replication.sets.delete(name, local_only=local_only)
     return Reply(f"Replication set {name} was deleted. {context.system.roster.look()}".rstrip())
 

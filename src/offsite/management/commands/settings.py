@@ -10,7 +10,6 @@ from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Reply
-from offsite.management.command_table.values import ValueType
 from offsite.management.system import Context, System
 from offsite.store.settings import ALL, TIME_ZONE, Setting
 
@@ -36,7 +35,7 @@ SETTING = ObjectType[SettingView](
 )
 _BY_NAME = {each.name: each for each in ALL}
 NAME = values.choice(*_BY_NAME)
-VALUE = ValueType("<value>", lambda text: text)  # what it may be is up to the setting
+VALUE = values.special(values.ValueKind.TEXT, "value", parser=str)  # what it may be is up to the setting
 
 
 @COMMANDS.command(

@@ -17,19 +17,20 @@ from offsite.management.images.changes import check_resettable, replace_content
 from offsite.management.system import Context, Found
 from offsite.names import check_name
 from offsite.pools.protocol import ImageInfo, Snapshot
-from offsite.pools.retention import set_priority
+from offsite.pools.retention import NEVER_DELETE, set_priority
 
 COMMANDS = Subject("Snapshots")
 
 SOURCES_MAX = 16  # as on ME4
+SOURCES = values.references("volume", "snapshot", "volume group", list_max=SOURCES_MAX)
 
 
 @COMMANDS.command(
     "create snapshots",
     "Takes snapshots of one or more volumes (or snapshots) of a pool, all at one instant. A snapshot may be mapped "
     "and written like a volume. A volume group stands for its members, in the order of their names.",
-    keyword("volumes", values.references("volume", SOURCES_MAX), "Volumes, snapshots or volume groups.", required=True),
-    keyword("snapshot-retention-priority", RETENTION, f"By default never-delete: {RETENTION_HELP}"),
+    keyword("volumes", SOURCES, "Volumes, snapshots or volume groups.", required=True),
+    keyword("snapshot-retention-priority", RETENTION, RETENTION_HELP, default=NEVER_DELETE),
     positional(
         "names",
         values.names("snapshot", SOURCES_MAX),
@@ -42,7 +43,7 @@ SOURCES_MAX = 16  # as on ME4
     ),
 )
 def create_snapshots(
-    context: Context, volumes: tuple[str, ...], names: tuple[str, ...], snapshot_retention_priority: str | None = None
+    context: Context, volumes: tuple[str, ...], names: tuple[str, ...], snapshot_retention_priority: str
 ) -> Reply:
     system = context.system
     sources = system.images_or_members(volumes)
@@ -95,7 +96,7 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
 @COMMANDS.command(
     "delete snapshot",
     "Deletes snapshots. Hosts that have one open are disconnected.",
-    positional("names", values.references("snapshot"), "The snapshots, with commas between them."),
+    positional("names", values.references("snapshot"), "The snapshots."),
     confirmation=_delete_question,
     examples=("delete snapshot Sales-Monday",),
 )
@@ -135,7 +136,7 @@ def _reset_pair(context: Context, snapshot: str) -> tuple[Found, Found]:
     "show snapshots",
     "Lists snapshots.",
     keyword("pool", values.reference("pool"), "Only those in this pool."),
-    keyword("volume", values.reference("volume"), "Only those of this volume or snapshot."),
+    keyword("volume", values.reference("volume", "snapshot"), "Only those of this volume or snapshot."),
     positional("names", values.references("snapshot"), "Only these.", required=False),
     role=Role.MONITOR,
 )

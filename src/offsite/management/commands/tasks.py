@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 from offsite.errors import BadParameter, NotAllowed, ObjectNotFound
-from offsite.escaping import shown
 from offsite.management.command_table import properties, values
-from offsite.management.command_table.command import Role, Subject, flag, keyword, positional
+from offsite.management.command_table.command import Needs, Parameter, Role, Subject, keyword, positional
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Reply
-from offsite.management.command_table.values import ValueType
 from offsite.management.commands.enumerations import RETENTION_PRIORITY
 from offsite.management.commands.volumes import RETENTION, RETENTION_HELP
 from offsite.management.schedules.records import ScheduleRecord, TaskRecord, TaskType
-from offsite.management.schedules.tasks import RETENTION_COUNT_MAX
+from offsite.management.schedules.tasks import NO_PREFIX, PREFIX_BYTES_MAX, RETENTION_COUNT_MAX
 from offsite.management.system import Context, System
 from offsite.pools.retention import NEVER_DELETE
 
@@ -69,43 +67,46 @@ TASK = ObjectType[TaskView](
     ),
 )
 ALL = "all"
-_TYPES: Mapping[str, TaskType] = {
-    "takesnapshot": "TakeSnapshot",
-    "resetsnapshot": "ResetSnapshot",
-    "replicate": "Replicate",
-}
-# Parameters of each type: those that it needs, and those that it may have.
-_NEEDED: Mapping[TaskType, tuple[str, ...]] = {
-    "TakeSnapshot": ("source-volume", "snapshot-prefix", "retention-count"),
-    "ResetSnapshot": ("snapshot-volume",),
-    "Replicate": ("replication-set",),
-}
-_POSSIBLE: Mapping[TaskType, tuple[str, ...]] = {
-    "TakeSnapshot": (*_NEEDED["TakeSnapshot"], "snapshot-retention-priority"),
-    "ResetSnapshot": _NEEDED["ResetSnapshot"],
-    "Replicate": (*_NEEDED["Replicate"], "last-snapshot"),
-}
-
-
-def _task_type(text: str) -> TaskType:
-    found = _TYPES.get(text.lower())
-    if found is None:
-        raise BadParameter(f"type {shown(text)} is none of {', '.join(_TYPES.values())}")
-    return found
-
-
-TYPE = ValueType("|".join(_TYPES.values()), _task_type, choices=tuple(_TYPES.values()))
+TYPE = values.choice(*get_args(TaskType))
 PREFIX = keyword(
     "snapshot-prefix",
-    values.text("snapshot prefix", 64),
-    "TakeSnapshot: what the names of its snapshots begin with, 1 to 26 bytes: PREFIX_S0001 and so on.",
+    values.text("snapshot prefix", PREFIX_BYTES_MAX, forbidden=NO_PREFIX),
+    "What the names of its snapshots begin with: PREFIX_S0001 and so on.",
 )
 COUNT = keyword(
     "retention-count",
     values.integer(1, RETENTION_COUNT_MAX),
-    "TakeSnapshot: how many of its snapshots are kept. The oldest are deleted, but not what is mapped or needed.",
+    "How many of its snapshots are kept. The oldest are deleted, but not what is mapped or needed.",
 )
-PRIORITY = keyword("snapshot-retention-priority", RETENTION, f"TakeSnapshot: {RETENTION_HELP}")
+PRIORITY = keyword("snapshot-retention-priority", RETENTION, RETENTION_HELP)
+LAST_SNAPSHOT = keyword(
+    "last-snapshot",
+    values.boolean("on", "off"),
+    "Whether it sends the newest snapshot of the primary volume that there is then, and not a new one. Not for groups.",
+    bare=True,
+)
+
+
+def _of(type: TaskType, *parameters: Parameter) -> tuple[Parameter, ...]:
+    """Parameters that only tasks of this type have."""
+    return tuple(replace(each, needs=Needs("type", type)) for each in parameters)
+
+
+_OF_TYPES = (
+    *_of(
+        "TakeSnapshot",
+        keyword("source-volume", values.reference("volume", "snapshot"), "The volume or snapshot.", required=True),
+        replace(PREFIX, required=True),
+        replace(COUNT, required=True),
+        replace(PRIORITY, default=NEVER_DELETE),
+    ),
+    *_of("ResetSnapshot", keyword("snapshot-volume", values.reference("snapshot"), "The snapshot.", required=True)),
+    *_of(
+        "Replicate",
+        keyword("replication-set", values.reference("replication set"), "The set.", required=True),
+        replace(LAST_SNAPSHOT, default=False),
+    ),
+)
 
 
 @COMMANDS.command(
@@ -113,16 +114,7 @@ PRIORITY = keyword("snapshot-retention-priority", RETENTION, f"TakeSnapshot: {RE
     "Makes a task, which schedules start: taking a snapshot of a volume, resetting a snapshot to what its volume "
     "holds, or replicating a set, on the system of its primary.",
     keyword("type", TYPE, "What it does.", required=True),
-    keyword("source-volume", values.reference("volume"), "TakeSnapshot: the volume or snapshot."),
-    PREFIX,
-    COUNT,
-    PRIORITY,
-    keyword("snapshot-volume", values.reference("snapshot"), "ResetSnapshot: the snapshot."),
-    keyword("replication-set", values.reference("replication set"), "Replicate: the set."),
-    flag(
-        "last-snapshot",
-        "Replicate: the newest snapshot of the primary volume that there is then, and not a new one. Not for groups.",
-    ),
+    *_OF_TYPES,
     positional("name", values.name("task"), "A name for the task.", named=True),
     examples=(
         "create task type Replicate replication-set SalesDR SalesNightly",
@@ -131,10 +123,6 @@ PRIORITY = keyword("snapshot-retention-priority", RETENTION, f"TakeSnapshot: {RE
     ),
 )
 def create_task(context: Context, type: TaskType, name: str, **given: Any) -> Reply:
-    _check_parameters(type, given)
-    for each in _NEEDED[type]:
-        if _argument(each) not in given:
-            raise BadParameter(f"a task of type {type} needs {each}")
     system = context.system
     record = TaskRecord(
         name,
@@ -183,11 +171,7 @@ def _check_last_snapshot(system: System, set_id: int | None, wanted: bool) -> No
     PREFIX,
     COUNT,
     PRIORITY,
-    keyword(
-        "last-snapshot",
-        values.boolean("on", "off"),
-        "Replicate: whether the newest snapshot that there is then is sent, and not a new one.",
-    ),
+    LAST_SNAPSHOT,
     positional("task", values.reference("task"), "The task."),
     examples=("set task last-snapshot on SalesNightly", "set task retention-count 14 SalesDaily"),
 )
@@ -205,16 +189,13 @@ def set_task(context: Context, task: str, **given: Any) -> Reply:
 
 
 def _check_parameters(type: TaskType, given: Mapping[str, Any]) -> None:
-    possible = {_argument(each) for each in _POSSIBLE[type]}
-    for argument in given:
-        if argument not in possible:
-            raise BadParameter(
-                f"a task of type {type} has no {argument.replace('_', '-')}; it has {', '.join(_POSSIBLE[type])}"
-            )
-
-
-def _argument(parameter: str) -> str:
-    return parameter.replace("-", "_")
+    """Of a task that is there, whose type is not among the words."""
+    possible = [each for each in _OF_TYPES if each.needs == Needs("type", type)]
+    for argument in set(given) - {each.argument for each in possible}:
+        raise BadParameter(
+            f"a task of type {type} has no {argument.replace('_', '-')}; it has "
+            f"{', '.join(each.name for each in possible)}"
+        )
 
 
 def _delete_question(context: Context, name: str) -> str:
@@ -227,7 +208,7 @@ def _delete_question(context: Context, name: str) -> str:
 @COMMANDS.command(
     "delete tasks",
     "Deletes a task and the schedules that start it, or all. Snapshots that it has taken stay.",
-    positional("name", values.reference("task"), "The task, or all."),
+    positional("name", values.reference("task", or_all=True), "The task, or all."),
     confirmation=_delete_question,
     examples=("delete tasks SalesNightly", "delete tasks all"),
 )

@@ -33,12 +33,12 @@ PASSWORD = secret(
 @COMMANDS.command(
     "create user",
     "Makes a user who may log in. The role monitor may look at everything, manage may change it.",
-    keyword("roles", ROLE, "The role; by default, monitor."),
+    keyword("roles", ROLE, "The role.", default="monitor"),
     PASSWORD,
     positional("name", values.name("user"), "The user's name.", named=True),
     examples=("create user roles manage anna",),
 )
-def create_user(context: Context, name: str, password: str, roles: str = "monitor") -> Reply:
+def create_user(context: Context, name: str, password: str, roles: str) -> Reply:
     users = context.system.users
     users.create(name, password, Role[roles.upper()])
     return Reply(f"User {name} was created.", (USER.row(users.get(name)),))

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from offsite.access.maps import LUN_MAX
 from offsite.errors import BadParameter, NotAllowed
 from offsite.escaping import shown
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
 from offsite.management.command_table.reply import Reply
+from offsite.management.command_table.values import Choice
 from offsite.management.commands.mapping import make_maps, resolve_initiators
 from offsite.management.commands.objects import volume_rows
 from offsite.management.images import import_copy
@@ -34,11 +36,13 @@ from offsite.units import format_size
 
 COMMANDS = Subject("Volumes")
 
-ACCESS = values.choice("read-write", "read-only", "no-access", rw="read-write", ro="read-only")
-LUN = values.integer(0, 1023)
-RETENTION = values.choice(*PRIORITIES)
+ACCESS = values.choice(
+    Choice("read-write", 3, also=("rw",)), Choice("read-only", 1, also=("ro",)), Choice("no-access", 0)
+)
+LUN = values.integer(0, LUN_MAX)
+RETENTION = values.choice(*(Choice(word, code) for code, word in enumerate(PRIORITIES)))  # the codes are ME4's
 RETENTION_HELP = (
-    "in which order snapshots may be deleted when space is short. It is kept and shown; nothing is deleted by it yet."
+    "In which order snapshots may be deleted when space is short. It is kept and shown; nothing is deleted by it yet."
 )
 
 
@@ -49,9 +53,9 @@ RETENTION_HELP = (
     keyword("initiator", values.references("initiator"), "Who gets it, by nickname or id; without it, everyone."),
     keyword("lun", LUN, "Its number at those hosts."),
     keyword("pool", values.reference("pool"), "The pool that it lives in.", required=True),
-    keyword("size", values.size(), "Its size: 10GiB, 500GB; without a unit, 512-byte blocks.", required=True),
+    keyword("size", values.size(), "Its size.", required=True),
     keyword("volume-group", values.name("volume group"), "The group that it joins, which is made if there is none."),
-    positional("name", values.name("volume"), "Its name: at most 32 bytes.", named=True),
+    positional("name", values.name("volume"), "Its name.", named=True),
     examples=("create volume pool A size 100GiB Sales",),
 )
 def create_volume(
@@ -106,7 +110,7 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
 @COMMANDS.command(
     "delete volumes",
     "Deletes volumes. Hosts that have one open are disconnected; snapshots of it stay.",
-    positional("names", values.references("volume"), "The volumes, with commas between them."),
+    positional("names", values.references("volume"), "The volumes."),
     confirmation=_delete_question,
     examples=("delete volumes Sales,Accounts",),
 )
@@ -159,8 +163,8 @@ def expand_volume(context: Context, name: str, size: int | None) -> Reply:
     "set volume",
     "Gives a volume or snapshot another name, or a snapshot another retention priority.",
     keyword("name", values.name("volume"), "The new name."),
-    keyword("snapshot-retention-priority", RETENTION, f"Only of a snapshot: {RETENTION_HELP}"),
-    positional("volume", values.reference("volume"), "The volume or snapshot, by its present name."),
+    keyword("snapshot-retention-priority", RETENTION, f"Of a snapshot. {RETENTION_HELP}"),
+    positional("volume", values.reference("volume", "snapshot"), "The volume or snapshot, by its present name."),
     examples=("set volume name Sales2026 Sales", "set volume snapshot-retention-priority low Sales-Monday"),
 )
 def set_volume(
@@ -204,7 +208,7 @@ def _change(system: System, found: Found, name: str | None, priority: str | None
     "what neither has changed, and is made at once.",
     keyword("destination-pool", values.reference("pool"), "The pool of the copy; by default, that of its source."),
     keyword("name", values.name("volume"), "The name of the copy.", required=True),
-    positional("source", values.reference("volume"), "The volume or snapshot to copy."),
+    positional("source", values.reference("volume", "snapshot"), "The volume or snapshot to copy."),
     long=True,
     examples=("copy volume name SalesTest Sales",),
 )
@@ -264,13 +268,11 @@ def _rollback_pair(system: System, snapshot: str, volume: str) -> tuple[Found, F
     "show volumes",
     "Lists volumes and snapshots.",
     keyword("pool", values.reference("pool"), "Only those of this pool."),
-    keyword("type", values.choice("base", "snapshot", "all"), "Only volumes, or only snapshots."),
-    positional("names", values.references("volume"), "Only these.", required=False),
+    keyword("type", values.choice("base", "snapshot", "all"), "Only volumes, or only snapshots.", default="all"),
+    positional("names", values.references("volume", "snapshot"), "Only these.", required=False),
     role=Role.MONITOR,
 )
-def show_volumes(
-    context: Context, names: tuple[str, ...] | None = None, pool: str | None = None, type: str = "all"
-) -> Reply:
+def show_volumes(context: Context, type: str, names: tuple[str, ...] | None = None, pool: str | None = None) -> Reply:
     system = context.system
     found = system.chosen(names)
     if pool is not None:

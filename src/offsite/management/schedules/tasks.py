@@ -21,7 +21,7 @@ from offsite.store.database import Database
 TASKS_MAX = 1024
 PREFIX_BYTES_MAX = 26  # as on ME4; `_S` and four digits make 32
 RETENTION_COUNT_MAX = 1024
-_PREFIX_FORBIDDEN = FORBIDDEN + "."
+NO_PREFIX = FORBIDDEN + "."  # characters that none has
 
 
 class Tasks:
@@ -110,7 +110,7 @@ def _check_prefix(prefix: str | None) -> None:
     size = len(prefix.encode())
     if not 1 <= size <= PREFIX_BYTES_MAX:
         raise BadParameter(f"snapshot prefix {shown(prefix)} has {size} bytes; 1 to {PREFIX_BYTES_MAX} are allowed")
-    bad = sorted({each for each in prefix if each in _PREFIX_FORBIDDEN or not each.isprintable()})
+    bad = sorted({each for each in prefix if each in NO_PREFIX or not each.isprintable()})
     if bad:
         raise BadParameter(
             f'snapshot prefix {shown(prefix)} has {" ".join(map(repr, bad))}; none of " , . < \\ is allowed'

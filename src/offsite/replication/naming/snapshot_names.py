@@ -9,7 +9,7 @@ from offsite.names import FORBIDDEN
 
 BASENAME_BYTES_MAX = 26
 GROUP_BASENAME_BYTES_MAX = 22  # the names of a group's snapshots also tell the member
-_FORBIDDEN = FORBIDDEN + "."
+NO_BASENAME = FORBIDDEN + "."  # characters that none has
 
 
 def check_basename(text: str, *, of_group: bool = False) -> str:
@@ -19,7 +19,7 @@ def check_basename(text: str, *, of_group: bool = False) -> str:
     if not text or size > most:
         whose = " for a volume group" if of_group else ""
         raise BadParameter(f"snapshot basename {text[:100]!r} has {size} bytes; 1 to {most} are allowed{whose}")
-    bad = sorted({c for c in text if c in _FORBIDDEN or not c.isprintable()})
+    bad = sorted({c for c in text if c in NO_BASENAME or not c.isprintable()})
     if bad:
         raise BadParameter(f'snapshot basename {text!r} has {" ".join(map(repr, bad))}; none of " , . < \\ is allowed')
     if text != text.lstrip():

@@ -25,7 +25,7 @@ from offsite.management.command_table.object_types import Row
 from offsite.management.command_table.parser import split
 from offsite.management.command_table.reply import Question, Reply
 from offsite.management.events.event_log import EventLog
-from offsite.management.execution import Request, execute
+from offsite.management.execution import Request
 from offsite.management.needs import needs_of_all_floors
 from offsite.management.notices.courier import Pace
 from offsite.management.notices.notices import Notices
@@ -43,6 +43,7 @@ from offsite.store.database import Database
 from offsite.store.settings import Settings
 from offsite.targets.common.counters import Counters
 from offsite.units import MIB
+from tests.management.declared_answers import execute
 
 POOL_BYTES = 64 * MIB
 PASSWORD = "open sesame"

@@ -27,8 +27,9 @@ from offsite.errors import (
 )
 from offsite.management.accounts.users import User
 from offsite.management.command_table.parser import UsageError, split
-from offsite.management.execution import Request, execute
+from offsite.management.execution import Request
 from offsite.units import KIB, MIB
+from tests.management.declared_answers import execute
 from tests.management.management_bench import MANAGE, PASSWORD, Bench, bench_in
 
 CODES: dict[type[OffsiteError], int] = {

@@ -9,7 +9,7 @@ from typing import Any
 from offsite.errors import BadParameter, NotAllowed
 from offsite.events import Source, acting_for
 from offsite.management.accounts.users import User
-from offsite.management.command_table.command import Command, Role
+from offsite.management.command_table.command import Command
 from offsite.management.command_table.parser import Call, goes_with, parse
 from offsite.management.command_table.reply import Question, Reply
 from offsite.management.commands import TABLE
@@ -106,7 +106,7 @@ def _run(command: Command, context: Context, arguments: Mapping[str, Any]) -> Re
 
 
 def _run_now(command: Command, context: Context, arguments: Mapping[str, Any]) -> Reply:
-    if command.role is Role.MONITOR or command.long:
+    if not command.alone:
         return command.handler(context, **arguments)
     with context.system.changing_alone():
         context.system.users.current(context.user)  # it may have waited long for its turn

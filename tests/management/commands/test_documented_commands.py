@@ -26,12 +26,13 @@ from offsite.interfaces.cli.options import parse_options
 from offsite.management.command_table.parser import UsageError, find, parse, split
 from offsite.management.command_table.reply import Question, Reply
 from offsite.management.commands import TABLE
-from offsite.management.execution import Request, execute
+from offsite.management.execution import Request
 from offsite.replication.peers import incarnation_records
 from offsite.replication.peers.incarnation import Start, Verdict
 from offsite.replication.peers.incarnation_records import RefusedStart
 from offsite.replication.sets.status import Status
 from offsite.units import MIB
+from tests.management.declared_answers import execute
 from tests.management.management_bench import MANAGE, PASSWORD, Bench, bench_in
 from tests.management.notice_receivers import web_hook
 from tests.systems import wait_until

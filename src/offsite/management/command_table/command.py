@@ -11,6 +11,8 @@ from enum import IntEnum
 from keyword import iskeyword
 from typing import Any, TypeVar
 
+from offsite.errors import OffsiteError
+from offsite.management.command_table.object_types import ObjectType
 from offsite.management.command_table.reply import Question, Reply
 from offsite.management.command_table.values import ValueKind, ValueType
 
@@ -133,7 +135,10 @@ class Command:
     parameters: tuple[Parameter, ...]
     handler: Handler
     confirmation: Confirmation | None = None  # of what cannot be undone
-    long: bool = False  # waits for another system or moves much data: does not hold up other commands
+    alone: bool = True  # it is done while no other such command is
+    slow: bool = False  # it may wait for another system, or moves much data
+    returns: tuple[ObjectType[Any], ...] = ()
+    own_errors: tuple[type[OffsiteError], ...] = ()
     examples: tuple[str, ...] = ()
 
     @property
@@ -172,10 +177,15 @@ class Subject:
         *parameters: Parameter,
         role: Role = Role.MANAGE,
         confirmation: Confirmation | None = None,
-        long: bool = False,
+        alone: bool = True,
+        slow: bool = False,
+        returns: tuple[ObjectType[Any], ...] = (),
+        errors: tuple[type[OffsiteError], ...] = (),
         examples: tuple[str, ...] = (),
     ) -> Callable[[H], H]:
-        """Declares the decorated function to be what the command `words` does."""
+        """Declares the decorated function to be what the command `words` does. What a monitor may do changes nothing,
+        and needs not be alone. `errors` are those that it may answer beyond what any command with its parameters
+        may."""
 
         def declare(handler: H) -> H:
             self.commands.append(
@@ -187,7 +197,10 @@ class Subject:
                     parameters=parameters,
                     handler=handler,
                     confirmation=confirmation,
-                    long=long,
+                    alone=alone and role is not Role.MONITOR,
+                    slow=slow,
+                    returns=returns,
+                    own_errors=errors,
                     examples=examples,
                 )
             )

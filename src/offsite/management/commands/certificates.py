@@ -74,6 +74,7 @@ SERIAL = values.reference("certificate serial")
     keyword("days", values.integer(1, INITIATOR_DAYS_MAX, "days"), "How long it is good.", default=INITIATOR_DAYS),
     positional("name", values.name("initiator"), "The host's name.", named=True),
     examples=("create initiator-certificate web1", "create initiator-certificate days 90 web1"),
+    returns=(ISSUED,),
 )
 def create_initiator_certificate(context: Context, name: str, days: int) -> Reply:
     system = context.system
@@ -90,6 +91,7 @@ def create_initiator_certificate(context: Context, name: str, days: int) -> Repl
     "Lists the certificates of initiators: those made here, and those of an older version that hosts have come with.",
     keyword("initiator", REFERENCE, "Only those of this one: its nickname or tls:NAME."),
     role=Role.MONITOR,
+    returns=(CERTIFICATE,),
 )
 def show_initiator_certificates(context: Context, initiator: str | None = None) -> Reply:
     system = context.system

@@ -46,6 +46,8 @@ DIGEST = ObjectType[DigestView](
     positional("name", values.reference("volume", "snapshot"), "The volume or snapshot."),
     role=Role.MONITOR,
     examples=("show digest Sales-Monday",),
+    slow=True,
+    returns=(DIGEST,),
 )
 def show_digest(context: Context, name: str) -> Reply:
     found = context.system.image(name)

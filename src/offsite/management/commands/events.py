@@ -89,6 +89,7 @@ TIMESTAMP = values.special(ValueKind.TIME, "timestamp", "MMDDhhmmss, MMDDYYhhmms
     ),
     role=Role.MONITOR,
     examples=("show events last 10", "show events error from 1122000000", "show events from-event A97311 detail"),
+    returns=(EVENT, DETAILED_EVENT),
 )
 def show_events(
     context: Context,

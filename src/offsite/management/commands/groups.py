@@ -61,6 +61,7 @@ ALL = ("all",)
     keyword("volumes", MEMBERS, "Its first members; more can be added later."),
     positional("name", values.name("volume group"), "Its name, which no volume or snapshot may have.", named=True),
     examples=("create volume-group volumes Sales,Accounts Books",),
+    returns=(VOLUME_GROUP,),
 )
 def create_volume_group(context: Context, name: str, volumes: tuple[str, ...] = ()) -> Reply:
     system = context.system
@@ -101,6 +102,7 @@ def set_volume_group(context: Context, name: str, group: str) -> Reply:
     keyword("volumes", MEMBERS, "Volumes and snapshots that are in no group.", required=True),
     positional("group", values.reference("volume group"), "The group."),
     examples=("add volume-group-members volumes Taxes Books",),
+    returns=(VOLUME_GROUP,),
 )
 def add_volume_group_members(context: Context, volumes: tuple[str, ...], group: str) -> Reply:
     system = context.system
@@ -125,6 +127,7 @@ def _joining(system: System, names: Sequence[str]) -> list[Found]:
     keyword("volumes", MEMBERS, "Members of the group.", required=True),
     positional("group", values.reference("volume group"), "The group."),
     examples=("remove volume-group-members volumes Taxes Books",),
+    returns=(VOLUME_GROUP,),
 )
 def remove_volume_group_members(context: Context, volumes: tuple[str, ...], group: str) -> Reply:
     system = context.system
@@ -198,6 +201,7 @@ def _delete_with_volumes(system: System, group: Group) -> None:
     "Lists volume groups and what is in them.",
     positional("names", values.references("volume group"), "Only these.", required=False),
     role=Role.MONITOR,
+    returns=(VOLUME_GROUP,),
 )
 def show_volume_groups(context: Context, names: tuple[str, ...] | None = None) -> Reply:
     groups = context.system.groups

@@ -81,6 +81,7 @@ MAPPABLE = values.references("volume", "snapshot", "volume group")
     keyword("lun", LUN, "Its number at the initiator; further volumes get the numbers after it."),
     positional("names", MAPPABLE, MAPPED),
     examples=("map volume Sales", "map volume initiator tls:web1 access read-only lun 1 Sales-Monday"),
+    returns=(VOLUME_VIEW,),
 )
 def map_volume(
     context: Context,
@@ -109,6 +110,7 @@ def map_volume(
     keyword("initiator", values.references("initiator"), "From whom: nicknames or ids."),
     positional("names", MAPPABLE, MAPPED),
     examples=("unmap volume Sales",),
+    errors=(MapNotFound,),
 )
 def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str, ...] | None = None) -> Reply:
     system = context.system
@@ -138,6 +140,7 @@ def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str,
     "Lists which volume is mapped to whom.",
     positional("names", MAPPABLE, "Only those of these: as for `map volume`.", required=False),
     role=Role.MONITOR,
+    returns=(VOLUME_VIEW,),
 )
 def show_maps(context: Context, names: tuple[str, ...] | None = None) -> Reply:
     system = context.system
@@ -157,6 +160,7 @@ def _view(system: System, found: Sequence[Found]) -> tuple[Row, ...]:
     "show initiators",
     "Lists the initiators that have been seen or have a nickname.",
     role=Role.MONITOR,
+    returns=(INITIATOR,),
 )
 def show_initiators(context: Context) -> Reply:
     maps = context.system.maps

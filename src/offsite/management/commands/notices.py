@@ -10,6 +10,7 @@ from offsite.management.command_table.reply import Reply
 from offsite.management.command_table.values import Choice
 from offsite.management.commands.enumerations import NOTICE_SEVERITY
 from offsite.management.notices.notices import LEVELS, Level, NoticeInfo
+from offsite.management.notices.urls import NoticeNotSent
 from offsite.management.system import Context
 
 COMMANDS = Subject("Notices")
@@ -46,6 +47,7 @@ REFERENCE = values.reference("notice")
     secret("url", values.secret("URL"), "The URL that notices go to.", environment="OFFSITE_NOTICE_URL"),
     positional("name", values.name("notice"), "A name for the notice.", named=True),
     examples=("create notice severity warning operators",),
+    returns=(NOTICE,),
 )
 def create_notice(context: Context, severity: Level, url: str, name: str) -> Reply:
     made = context.system.notices.create(name, severity, url)
@@ -67,7 +69,10 @@ def delete_notice(context: Context, name: str) -> Reply:
     "test notice",
     "Sends a message now, and says whether the service has taken it.",
     positional("name", REFERENCE, "The notice."),
-    long=True,
+    alone=False,
+    slow=True,
+    returns=(NOTICE,),
+    errors=(NoticeNotSent,),
 )
 def test_notice(context: Context, name: str) -> Reply:
     context.system.notices.test(name)
@@ -79,6 +84,7 @@ def test_notice(context: Context, name: str) -> Reply:
     "Lists the notices, and how sending went since the system was started.",
     positional("name", REFERENCE, "Only this one.", required=False),
     role=Role.MONITOR,
+    returns=(NOTICE,),
 )
 def show_notices(context: Context, name: str | None = None) -> Reply:
     notices = context.system.notices

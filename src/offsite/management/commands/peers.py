@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from offsite.errors import BadParameter
 from offsite.management.command_table import properties, values
+from offsite.management.command_table.answers import PEER_ERRORS
 from offsite.management.command_table.command import Needs, Role, Subject, flag, keyword, positional, secret
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Question, Reply
@@ -181,8 +182,11 @@ def _is_it_the_same(context: Context, address: str, pinned: str | None) -> Quest
     ),
     positional("name", values.name("peer connection"), "A name for the connection.", named=True),
     confirmation=_first_contact,
-    long=True,
     examples=("create peer-connection remote-port-address 192.0.2.2 remote-username manage Newark",),
+    alone=False,
+    slow=True,
+    returns=(PEER,),
+    errors=PEER_ERRORS,
 )
 def create_peer_connection(
     context: Context,
@@ -203,8 +207,11 @@ def create_peer_connection(
     "query peer-connection",
     "Asks the system at an address who it is.",
     positional("address", ADDRESS, "The peer port of the other system: HOST or HOST:PORT."),
-    long=True,
     examples=("query peer-connection 192.0.2.2",),
+    alone=False,
+    slow=True,
+    returns=(REMOTE_SYSTEM,),
+    errors=PEER_ERRORS,
 )
 def query_peer_connection(context: Context, address: str) -> Reply:
     found = context.system.replication.peers.query(address)
@@ -295,13 +302,16 @@ def _change_question(context: Context, peer_connection: str, **given: object) ->
     ),
     positional("peer-connection", values.reference("peer connection"), "The peer connection."),
     confirmation=_change_question,
-    long=True,
     examples=(
         "set peer-connection bandwidth-limit 10MB Newark",
         'set peer-connection bandwidth-calendar "Mon-Fri 08:00-18:00 2MB" Newark',
         "set peer-connection remote-username manage Newark",
         "set peer-connection secondary-sets disabled Newark",
     ),
+    alone=False,
+    slow=True,
+    returns=(PEER,),
+    errors=PEER_ERRORS,
 )
 def set_peer_connection(
     context: Context,
@@ -358,7 +368,9 @@ def _delete_question(context: Context, name: str, local_only: bool) -> str:
     flag("local-only", "Only here: for when the other system is gone."),
     positional("name", values.reference("peer connection"), "The peer connection."),
     confirmation=_delete_question,
-    long=True,
+    alone=False,
+    slow=True,
+    errors=PEER_ERRORS,
 )
 def delete_peer_connection(context: Context, name: str, local_only: bool) -> Reply:
     context.system.replication.peers.delete(name, local_only=local_only)
@@ -370,7 +382,7 @@ def delete_peer_connection(context: Context, name: str, local_only: bool) -> Rep
     "Lists the peer connections, and whether the other system answers.",
     positional("name", values.reference("peer connection"), "Only this one.", required=False),
     role=Role.MONITOR,
-    long=True,
+    returns=(PEER,),
 )
 def show_peer_connections(context: Context, name: str | None = None) -> Reply:
     peers = context.system.replication.peers

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offsite.errors import BadParameter, InUse, LimitReached, NameInUse
+from offsite.errors import BadParameter, DeviceNotEmpty, InUse, LimitReached, NameInUse
 from offsite.events import POOL_CHANGED, POOL_CREATED, POOL_DELETED, POOL_REMAINS
 from offsite.management.command_table import properties, values
 from offsite.management.command_table.command import Needs, Role, Subject, flag, keyword, positional
@@ -84,6 +84,8 @@ def _overwrite_question(context: Context, name: str, backend: str, **given: Any)
     positional("name", values.name("pool"), "Its name: letters, digits, _ and -, such as B.", named=True),
     examples=("create pool size 500GiB B", "create pool device /dev/sdb B"),
     confirmation=_overwrite_question,
+    returns=(POOL,),
+    errors=(DeviceNotEmpty,),
 )
 def create_pool(context: Context, name: str, backend: str, **given: Any) -> Reply:
     system = context.system
@@ -132,6 +134,7 @@ def _checked_new(system: System, name: str, backend: str, given: dict[str, Any])
     ),
     positional("pool", values.reference("pool"), "The pool."),
     examples=("set pool high-threshold 95% A",),
+    returns=(POOL,),
 )
 def set_pool(
     context: Context,
@@ -187,6 +190,7 @@ def _empty(system: System, pool: str) -> Pool:
     "Lists the pools, and how much of each is in use.",
     positional("pool", values.reference("pool"), "Only this one.", required=False),
     role=Role.MONITOR,
+    returns=(POOL,),
 )
 def show_pools(context: Context, pool: str | None = None) -> Reply:
     system = context.system

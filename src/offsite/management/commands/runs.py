@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offsite.errors import ErrorClass
+from offsite.errors import ErrorClass, SetDiverged
 from offsite.management.command_table import properties, values
+from offsite.management.command_table.answers import PEER_ERRORS
 from offsite.management.command_table.command import Role, Subject, keyword, positional
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Reply
@@ -16,6 +17,7 @@ from offsite.pools.retention import NEVER_DELETE, priorities
 from offsite.replication.peers.clock_skew import age
 from offsite.replication.points.snapshot_history import HeldSnapshot, history_of
 from offsite.replication.records.run_records import RunRecord
+from offsite.replication.runs.hooks import HookFailed
 from offsite.replication.sets.view import SetInfo
 from offsite.replication.transfer.progress import RunProgress
 
@@ -142,8 +144,11 @@ _REQUESTED = {
         "A snapshot of the primary volume whose data is sent instead. Not for volume groups.",
     ),
     _SET,
-    long=True,
     examples=("replicate SalesDR", "replicate SalesDR --wait", "replicate snapshot Monday SalesDR"),
+    alone=False,
+    slow=True,
+    returns=(RUN,),
+    errors=(HookFailed, SetDiverged),
 )
 def replicate(context: Context, name: str, snapshot: str | None = None) -> Reply:
     requested = context.system.replication.replicate(name, snapshot=snapshot)
@@ -155,7 +160,8 @@ def replicate(context: Context, name: str, snapshot: str | None = None) -> Reply
     "suspend replication-set",
     "Makes the run of a set stand still, and takes no new ones, until the set is resumed.",
     _SETS,
-    long=True,
+    alone=False,
+    slow=True,
 )
 def suspend_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
     context.system.replication.suspend(*names)
@@ -166,7 +172,8 @@ def suspend_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
     "resume replication-set",
     "Goes on with the run of a suspended set, and takes new ones. One that failed is tried again at once.",
     _SETS,
-    long=True,
+    alone=False,
+    slow=True,
 )
 def resume_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
     context.system.replication.resume(*names)
@@ -184,7 +191,9 @@ def _abort_question(context: Context, name: str) -> str:
     "it. A suspended set is resumed by it; a queued run comes next.",
     _SET,
     confirmation=_abort_question,
-    long=True,
+    alone=False,
+    slow=True,
+    errors=PEER_ERRORS,
 )
 def abort_replication(context: Context, name: str) -> Reply:
     settled = context.system.replication.abort(name)
@@ -192,7 +201,12 @@ def abort_replication(context: Context, name: str) -> Reply:
     return Reply(f"The run of replication set {name} was aborted.{later}")
 
 
-@COMMANDS.command("clear replication-queue", "Drops the queued run of a set.", _SET, long=True)
+@COMMANDS.command(
+    "clear replication-queue",
+    "Drops the queued run of a set.",
+    _SET,
+    alone=False,
+)
 def clear_replication_queue(context: Context, name: str) -> Reply:
     dropped = context.system.replication.clear_queue(name)
     return Reply(f"The queue of replication set {name} {'was cleared' if dropped else 'is empty'}.")
@@ -210,8 +224,10 @@ def _resolve_question(context: Context, use: str, name: str) -> str:
     keyword("use", values.choice("primary"), "Which system's content the set goes on with.", required=True),
     _SET,
     confirmation=_resolve_question,
-    long=True,
     examples=("resolve replication-set use primary SalesDR",),
+    alone=False,
+    slow=True,
+    errors=(*PEER_ERRORS, SetDiverged),
 )
 def resolve_replication_set(context: Context, use: str, name: str) -> Reply:
     del use
@@ -227,6 +243,7 @@ def resolve_replication_set(context: Context, use: str, name: str) -> Reply:
     "Lists the runs of a replication set, or of all, newest first.",
     positional("name", values.reference("replication set"), "Only those of this set.", required=False),
     role=Role.MONITOR,
+    returns=(RUN,),
 )
 def show_replication_runs(context: Context, name: str | None = None) -> Reply:
     sets = context.system.replication.sets
@@ -239,6 +256,7 @@ def show_replication_runs(context: Context, name: str | None = None) -> Reply:
     "Lists the snapshots on this system that runs of a set, or of all, have left behind, oldest first.",
     positional("name", values.reference("replication set"), "Only those of this set.", required=False),
     role=Role.MONITOR,
+    returns=(HISTORY,),
 )
 def show_replication_snapshot_history(context: Context, name: str | None = None) -> Reply:
     sets = context.system.replication.sets

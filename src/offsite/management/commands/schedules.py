@@ -74,6 +74,7 @@ SPECIFICATION = values.special(ValueKind.SCHEDULE, "specification", SPECIFICATIO
         'create schedule schedule-specification "start 2027-01-04 9:00 AM every 1 hours between 9:00 AM and 5:00 PM '
         'only any weekday of month" task-name SalesNightly OfficeHours',
     ),
+    returns=(SCHEDULE,),
 )
 def create_schedule(context: Context, schedule_specification: str, task_name: str, name: str) -> Reply:
     system = context.system
@@ -89,6 +90,7 @@ def create_schedule(context: Context, schedule_specification: str, task_name: st
     keyword("task-name", values.reference("task"), "Another task."),
     positional("schedule", values.reference("schedule"), "The schedule."),
     examples=('set schedule schedule-specification "start 2027-01-04 02:00 every 12 hours" Nightly',),
+    returns=(SCHEDULE,),
 )
 def set_schedule(
     context: Context, schedule: str, schedule_specification: str | None = None, task_name: str | None = None
@@ -133,6 +135,7 @@ def _chosen(system: System, name: str) -> list[str]:
     "Lists schedules and when each starts its task next.",
     positional("name", values.reference("schedule"), "Only this one.", required=False),
     role=Role.MONITOR,
+    returns=(SCHEDULE,),
 )
 def show_schedules(context: Context, name: str | None = None) -> Reply:
     schedules = context.system.schedules

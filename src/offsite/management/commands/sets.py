@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from offsite.errors import VolumeNotFound
+from offsite.errors import PeerLimitReached, VolumeNotFound
 from offsite.management.command_table import properties, values
+from offsite.management.command_table.answers import PEER_ERRORS
 from offsite.management.command_table.command import Parameter, Role, Subject, flag, keyword, positional
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Reply
@@ -186,12 +187,15 @@ def _settings(given: dict[str, Any]) -> ChosenSettings:
     ),
     *_SETTINGS,
     positional("name", values.name("replication set"), "A name for the set.", named=True),
-    long=True,
     examples=(
         "create replication-set peer-connection Newark primary-volume Sales SalesDR",
         "create replication-set peer-connection Newark primary-volume Sales snapshot-history both "
         "snapshot-basename SalesDR snapshot-count 7 SalesDR",
     ),
+    alone=False,
+    slow=True,
+    returns=(SET,),
+    errors=(*PEER_ERRORS, PeerLimitReached),
 )
 def create_replication_set(
     context: Context,
@@ -239,6 +243,7 @@ def create_replication_set(
         "set replication-set queue-policy discard SalesDR",
         "set replication-set minimum-snapshot-count 7 SalesDR",
     ),
+    returns=(SET,),
 )
 def set_replication_set(
     context: Context,
@@ -274,7 +279,9 @@ def _delete_question(context: Context, name: str, local_only: bool) -> str:
     flag("local-only", "Only here: for when the other system is gone. It ends a run, too."),
     positional("name", values.reference("replication set"), "The set."),
     confirmation=_delete_question,
-    long=True,
+    alone=False,
+    slow=True,
+    errors=PEER_ERRORS,
 )
 def delete_replication_set(context: Context, name: str, local_only: bool) -> Reply:
     context.system.replication.sets.delete(name, local_only=local_only)
@@ -286,6 +293,7 @@ def delete_replication_set(context: Context, name: str, local_only: bool) -> Rep
     "Lists the replication sets that this system is an end of. The lag is the age of what the secondary holds.",
     positional("names", values.references("replication set"), "Only these.", required=False),
     role=Role.MONITOR,
+    returns=(SET,),
 )
 def show_replication_sets(context: Context, names: tuple[str, ...] | None = None) -> Reply:
     sets = context.system.replication.sets

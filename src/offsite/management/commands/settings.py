@@ -44,6 +44,7 @@ VALUE = values.special(values.ValueKind.TEXT, "value", parser=str)  # what it ma
     keyword("name", NAME, "Which setting.", required=True),
     keyword("value", VALUE, "Its new value.", required=True),
     examples=("set setting name runs-at-a-time value 4",),
+    returns=(SETTING,),
 )
 def set_setting(context: Context, name: str, value: str) -> Reply:
     system, setting = context.system, _BY_NAME[name]
@@ -61,6 +62,7 @@ def set_setting(context: Context, name: str, value: str) -> Reply:
     "Lists what can be set for the system as a whole.",
     positional("name", NAME, "Only this one.", required=False),
     role=Role.MONITOR,
+    returns=(SETTING,),
 )
 def show_settings(context: Context, name: str | None = None) -> Reply:
     wanted = ALL if name is None else (_BY_NAME[name],)

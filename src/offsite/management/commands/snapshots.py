@@ -11,7 +11,7 @@ from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
 from offsite.management.command_table import values
 from offsite.management.command_table.command import Role, Subject, keyword, positional
 from offsite.management.command_table.reply import Reply
-from offsite.management.commands.objects import snapshot_rows
+from offsite.management.commands.objects import SNAPSHOT, snapshot_rows
 from offsite.management.commands.volumes import RETENTION, RETENTION_HELP, delete_images
 from offsite.management.images.changes import check_resettable, replace_content
 from offsite.management.system import Context, Found
@@ -41,6 +41,7 @@ SOURCES = values.references("volume", "snapshot", "volume group", list_max=SOURC
         "create snapshots volumes Sales,Accounts Sales-Monday,Accounts-Monday",
         "create snapshots volumes Books Monday",
     ),
+    returns=(SNAPSHOT,),
 )
 def create_snapshots(
     context: Context, volumes: tuple[str, ...], names: tuple[str, ...], snapshot_retention_priority: str
@@ -139,6 +140,7 @@ def _reset_pair(context: Context, snapshot: str) -> tuple[Found, Found]:
     keyword("volume", values.reference("volume", "snapshot"), "Only those of this volume or snapshot."),
     positional("names", values.references("snapshot"), "Only these.", required=False),
     role=Role.MONITOR,
+    returns=(SNAPSHOT,),
 )
 def show_snapshots(
     context: Context, names: tuple[str, ...] | None = None, pool: str | None = None, volume: str | None = None

@@ -60,17 +60,32 @@ LIMIT = ObjectType[tuple[str, str]](
 )
 
 
-@COMMANDS.command("show system", "Shows what this system is and where it listens.", role=Role.MONITOR)
+@COMMANDS.command(
+    "show system",
+    "Shows what this system is and where it listens.",
+    role=Role.MONITOR,
+    returns=(SYSTEM,),
+)
 def show_system(context: Context) -> Reply:
     return Reply(rows=(SYSTEM.row(context.system),))
 
 
-@COMMANDS.command("show versions", "Shows which version this system is.", role=Role.MONITOR)
+@COMMANDS.command(
+    "show versions",
+    "Shows which version this system is.",
+    role=Role.MONITOR,
+    returns=(VERSIONS,),
+)
 def show_versions(_context: Context) -> Reply:
     return Reply(rows=(VERSIONS.row(None),))
 
 
-@COMMANDS.command("show limits", "Lists what this system allows at most.", role=Role.MONITOR)
+@COMMANDS.command(
+    "show limits",
+    "Lists what this system allows at most.",
+    role=Role.MONITOR,
+    returns=(LIMIT,),
+)
 def show_limits(_context: Context) -> Reply:
     limits = {
         "bytes of a name": str(NAME_BYTES_MAX),

@@ -121,6 +121,7 @@ _OF_TYPES = (
         "create task type TakeSnapshot source-volume Sales snapshot-prefix Sales retention-count 7 SalesDaily",
         "create task type ResetSnapshot snapshot-volume Sales-test SalesTestAnew",
     ),
+    returns=(TASK,),
 )
 def create_task(context: Context, type: TaskType, name: str, **given: Any) -> Reply:
     system = context.system
@@ -174,6 +175,7 @@ def _check_last_snapshot(system: System, set_id: int | None, wanted: bool) -> No
     LAST_SNAPSHOT,
     positional("task", values.reference("task"), "The task."),
     examples=("set task last-snapshot on SalesNightly", "set task retention-count 14 SalesDaily"),
+    returns=(TASK,),
 )
 def set_task(context: Context, task: str, **given: Any) -> Reply:
     system = context.system
@@ -231,6 +233,7 @@ def _chosen(system: System, name: str) -> list[str]:
     keyword("type", TYPE, "Only those of this type."),
     positional("name", values.reference("task"), "Only this one.", required=False),
     role=Role.MONITOR,
+    returns=(TASK,),
 )
 def show_tasks(context: Context, name: str | None = None, type: TaskType | None = None) -> Reply:
     tasks = context.system.tasks

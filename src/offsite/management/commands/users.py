@@ -37,6 +37,7 @@ PASSWORD = secret(
     PASSWORD,
     positional("name", values.name("user"), "The user's name.", named=True),
     examples=("create user roles manage anna",),
+    returns=(USER,),
 )
 def create_user(context: Context, name: str, password: str, roles: str) -> Reply:
     users = context.system.users
@@ -62,6 +63,7 @@ def set_password(context: Context, name: str, password: str) -> Reply:
     "Gives a user another role. At least one user with the role manage has to remain.",
     keyword("roles", ROLE, "The role.", required=True),
     positional("name", values.reference("user"), "The user."),
+    returns=(USER,),
 )
 def set_user(context: Context, name: str, roles: str) -> Reply:
     users = context.system.users
@@ -88,6 +90,7 @@ def delete_user(context: Context, name: str) -> Reply:
     "Lists the users.",
     positional("name", values.reference("user"), "Only this one.", required=False),
     role=Role.MONITOR,
+    returns=(USER,),
 )
 def show_users(context: Context, name: str | None = None) -> Reply:
     users = context.system.users

@@ -16,7 +16,7 @@ from offsite.management.command_table.command import Role, Subject, keyword, pos
 from offsite.management.command_table.reply import Reply
 from offsite.management.command_table.values import Choice
 from offsite.management.commands.mapping import make_maps, resolve_initiators
-from offsite.management.commands.objects import volume_rows
+from offsite.management.commands.objects import VOLUME, volume_rows
 from offsite.management.images import import_copy
 from offsite.management.images.changes import delete_from_pool, replace_content
 from offsite.management.system import SIZE_STEP_BYTES, Context, Found, System, check_size
@@ -57,6 +57,7 @@ RETENTION_HELP = (
     keyword("volume-group", values.name("volume group"), "The group that it joins, which is made if there is none."),
     positional("name", values.name("volume"), "Its name.", named=True),
     examples=("create volume pool A size 100GiB Sales",),
+    returns=(VOLUME,),
 )
 def create_volume(
     context: Context,
@@ -138,6 +139,7 @@ def delete_images(system: System, found: list[Found], noun: str) -> Reply:
     keyword("size", values.size_or_max(), "How much is added.", required=True),
     positional("name", values.reference("volume"), "The volume."),
     examples=("expand volume size 50GiB Sales",),
+    returns=(VOLUME,),
 )
 def expand_volume(context: Context, name: str, size: int | None) -> Reply:
     system = context.system
@@ -209,8 +211,10 @@ def _change(system: System, found: Found, name: str | None, priority: str | None
     keyword("destination-pool", values.reference("pool"), "The pool of the copy; by default, that of its source."),
     keyword("name", values.name("volume"), "The name of the copy.", required=True),
     positional("source", values.reference("volume", "snapshot"), "The volume or snapshot to copy."),
-    long=True,
     examples=("copy volume name SalesTest Sales",),
+    alone=False,
+    slow=True,
+    returns=(VOLUME,),
 )
 def copy_volume(context: Context, name: str, source: str, destination_pool: str | None = None) -> Reply:
     system = context.system
@@ -271,6 +275,7 @@ def _rollback_pair(system: System, snapshot: str, volume: str) -> tuple[Found, F
     keyword("type", values.choice("base", "snapshot", "all"), "Only volumes, or only snapshots.", default="all"),
     positional("names", values.references("volume", "snapshot"), "Only these.", required=False),
     role=Role.MONITOR,
+    returns=(VOLUME,),
 )
 def show_volumes(context: Context, type: str, names: tuple[str, ...] | None = None, pool: str | None = None) -> Reply:
     system = context.system

@@ -15,7 +15,7 @@ help:
 	@echo "make soak       the simulator, seed after seed on all cores, until stopped or one fails (SOAK='--from 5000')"
 	@echo "make check      ruff, mypy --strict, import-linter"
 	@echo "make bench      Offsite beside its peers, one table, in benchmarks/RESULTS.md"
-	@echo "make docs       docs/commands.md and docs/return-codes.md, from what is declared"
+	@echo "make docs       docs/commands.md, docs/return-codes.md and cli/commands.json, from what is declared"
 
 # The virtual environment is made anew when what it holds is to change.
 $(VENV)/.run: pyproject.toml constraints.txt
@@ -46,6 +46,7 @@ check: $(VENV)/.develop
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.run
+	$(BIN)/python -m offsite.interfaces.cli.declared
 	$(BIN)/python -m offsite.interfaces.cli.reference > docs/commands.md
 	$(BIN)/python -m offsite.interfaces.cli.return_codes > docs/return-codes.md
 

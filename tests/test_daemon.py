@@ -25,10 +25,11 @@ from offsite import daemon
 from offsite.daemon import Daemon, StartOptions, StartStopped
 from offsite.errors import BadParameter, InUse, StateDirectoryError
 from offsite.interfaces.cli import client
-from offsite.interfaces.cli.options import OptionError, parse_options
+from offsite.interfaces.cli.options import parse_options
 from offsite.interfaces.control_socket import short
 from offsite.interfaces.encoding.reply_json import for_programs
 from offsite.management.accounts.users import Users
+from offsite.management.command_table.parser import UsageError
 from offsite.management.command_table.reply import Reply
 from offsite.management.startup import first_password
 from offsite.serve import settings_of
@@ -287,9 +288,13 @@ def test_keys_that_were_lost_are_made_anew_only_when_that_is_asked_for(place: Pa
 @pytest.mark.parametrize(
     ("words", "error", "rule"),
     [
-        (["serve"], OptionError, "serve takes 1 words"),
-        (["serve", "x", "y"], OptionError, "serve takes 1 words"),
-        (["serve", "x", "--api-port", "65536"], BadParameter, "'65536' is not a number from 0 to 65535"),
+        (["serve"], UsageError, "serve: directory is missing; syntax: serve <state directory>"),
+        (["serve", "x", "y"], UsageError, "serve does not know 'y'"),
+        (
+            ["serve", "x", "--api-port", "65536"],
+            BadParameter,
+            "--api-port: '65536' is not a whole number from 0 to 65535",
+        ),
         (["serve", "x", "--nbd-port", "http"], BadParameter, "'http'"),
         (["serve", "x", "--pool-size", "lots"], BadParameter, "'lots'"),
     ],

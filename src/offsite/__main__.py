@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from offsite.interfaces.cli.command_line import run
-from offsite.interfaces.cli.options import CommandLine, only_words
+from offsite.interfaces.cli.options import CommandLine
 
 
 def main() -> int:
@@ -20,8 +20,10 @@ def _serve(line: CommandLine) -> int:
 
 def _demo(line: CommandLine) -> int:
     from offsite.demo.story import main as demo
+    from offsite.interfaces.cli import declared
+    from offsite.management.command_table.parser import parse
 
-    only_words(line, "demo", 0)
+    parse(declared.commands(), line.words)
     return demo()
 
 

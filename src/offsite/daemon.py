@@ -41,6 +41,7 @@ from offsite.events import (
     EventKind,
 )
 from offsite.interfaces import control_socket
+from offsite.interfaces.cli.defaults import API_PORT, LISTEN, NBD_PORT, PEER_PORT
 from offsite.interfaces.http.api import local_application, remote_application
 from offsite.interfaces.http.protocols import control, places_of_api, places_of_control, tls
 from offsite.interfaces.http.server import HttpServer, Listener
@@ -77,7 +78,6 @@ from offsite.targets.common.server import TargetServer
 from offsite.targets.nbd.connection import NbdConnection
 from offsite.ticker import Ticker
 
-API_PORT, NBD_PORT, PEER_PORT = 8443, 10809, 7443
 NBD_SOCKET = "nbd.sock"
 HOOKS_DIRECTORY = "hooks"
 START_SECONDS = 30.0
@@ -94,7 +94,7 @@ class StartOptions:
 
     state_directory: Path
     name: str | None = None
-    listen: str = "127.0.0.1"
+    listen: str = LISTEN
     api_port: int = API_PORT
     nbd_port: int = NBD_PORT
     peer_port: int = PEER_PORT

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import structlog
 
-from offsite.daemon import API_PORT, NBD_PORT, PEER_PORT, Daemon, StartOptions, StartStopped
-from offsite.errors import BadParameter
-from offsite.interfaces.cli.options import CommandLine, only_words
+from offsite.daemon import Daemon, StartOptions, StartStopped
+from offsite.interfaces.cli import declared
+from offsite.interfaces.cli.defaults import API_PORT, LISTEN, NBD_PORT, PEER_PORT
+from offsite.interfaces.cli.options import CommandLine
 from offsite.interfaces.service import logs, readiness
-from offsite.units import parse_size
+from offsite.management.command_table.parser import parse
 
 STOP_ALL_SECONDS = 30.0
 PASSWORD_VARIABLE = "OFFSITE_MANAGE_PASSWORD"
@@ -68,25 +69,17 @@ def _ready(daemon: Daemon) -> str:
 
 
 def settings_of(line: CommandLine, password: str | None) -> StartOptions:
-    """Raises BadParameter or OptionError for an option outside its rule."""
-    (directory,) = only_words(line, "serve STATE_DIR", 1)
+    """Raises UsageError."""
+    arguments = parse(declared.commands(), line.words).arguments
     options = line.options
     return StartOptions(
-        state_directory=Path(directory),
+        state_directory=Path(arguments["directory"]),
         name=options.get("name"),
-        listen=options.get("listen", "127.0.0.1"),
-        api_port=_port(options.get("api-port"), API_PORT),
-        nbd_port=_port(options.get("nbd-port"), NBD_PORT),
-        peer_port=_port(options.get("peer-port"), PEER_PORT),
-        pool_bytes=parse_size(options["pool-size"]) if "pool-size" in options else None,
+        listen=options.get("listen", LISTEN),
+        api_port=options.get("api-port", API_PORT),
+        nbd_port=options.get("nbd-port", NBD_PORT),
+        peer_port=options.get("peer-port", PEER_PORT),
+        pool_bytes=options.get("pool-size"),
         password=password,
         new_keys="new-keys" in options,
     )
-
-
-def _port(text: str | None, default: int) -> int:
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
-        raise BadParameter(f"port {text[:16]!r} is not a number from 0 to 65535")
-    return int(text)

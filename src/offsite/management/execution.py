@@ -53,6 +53,7 @@ def execute(system: System, request: Request, user: User) -> Reply | Question:
 
 
 def _check_role(command: Command, user: User) -> None:
+    assert command.role is not None, "a system is asked for it"
     if user.role < command.role:
         raise NotAllowed(
             f"`{command.text}` needs the role {command.role.word}; user {user.name} has the role {user.role.word}"

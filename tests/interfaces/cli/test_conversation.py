@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from offsite.errors import BadParameter, OffsiteError, ProtocolError
-from offsite.interfaces.cli.conversation import ASKED_BY, NEEDED_WITH, VARIABLES, Conversation, Declined
+from offsite.interfaces.cli.conversation import Conversation, Declined, needed_secret
 from offsite.management.command_table.reply import Question, Reply
 from offsite.management.commands import TABLE
 
@@ -32,14 +32,28 @@ class Hostile:
         return self._question if len(self.given) <= self._times else Reply(f"asks: {asks}")
 
 
-def test_the_command_line_knows_the_secrets_of_the_table_and_which_command_needs_them() -> None:
-    """Two lists, since a command line that loaded the table would be slow; they are the same."""
-    secrets = [(command.text, each) for command in TABLE for each in command.parameters if each.is_secret]
-    assert {each.name: each.environment for _, each in secrets} == VARIABLES
-    assert {name: set(commands) for name, commands in ASKED_BY.items()} == {
-        each.name: {text for text, other in secrets if other.name == each.name} for _, each in secrets
-    }
-    assert {(text, each.name): each.needs.parameter for text, each in secrets if each.needs} == NEEDED_WITH
+def test_the_command_line_knows_the_secrets_of_each_command_and_no_other() -> None:
+    """What it sends is up to its own table, in which each secret has a variable of its own."""
+    for command in TABLE:
+        others = dict.fromkeys(each.needs.parameter for each in command.parameters if each.needs is not None)
+        words = [*command.words, *(word for each in others for word in (each, "x"))]
+        own = {each.name: each.environment for each in command.parameters if each.is_secret}
+        for name in ("password", "remote-password", "url", "size", "name", ""):
+            found = needed_secret(words, name)
+            assert (found.environment if found else None) == own.get(name), (command.text, name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["set", "peer-connection", "name", "remote-username", "Newark"],
+        ["set", "peer-connection", '"remote-username"'],
+        ["set", "peer-connection", "remote-username"],
+        ["set", "peer-connections", "fingerprint", "remote-username", "Newark"],
+    ],
+)
+def test_a_value_that_looks_like_a_keyword_makes_no_command_need_a_secret(words: list[str]) -> None:
+    assert needed_secret(words, "remote-password") is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offsite.errors import BadParameter
+from offsite.interfaces.cli import declared
 from offsite.interfaces.cli.options import OPTIONS, OptionError, parse_options
+from offsite.management.command_table.command import Option
 
 
 def test_options_stand_anywhere_and_words_keep_their_order() -> None:
@@ -48,6 +51,21 @@ def test_an_option_of_a_command_goes_with_its_words_in_the_plural_too() -> None:
     assert line.options == {"directory": "x"}
 
 
+def test_an_option_has_one_meaning_wherever_it_stands() -> None:
+    """It is read before the command is known."""
+    found: dict[str, Option] = {each.name: each for each in OPTIONS}
+    for command in declared.commands():
+        for option in command.options:
+            assert found.setdefault(option.name, option) == option, option.name
+
+
+def test_the_value_of_an_option_is_read_by_its_type() -> None:
+    line = parse_options(["serve", "d", "--api-port", "0", "--pool-size=1GiB", "--new-keys"])
+    assert line.options == {"api-port": 0, "pool-size": 1 << 30, "new-keys": ""}
+    with pytest.raises(BadParameter, match=r"^--api-port: '65536' is not a whole number from 0 to 65535$"):
+        parse_options(["serve", "d", "--api-port", "65536"])
+
+
 NAMES = st.sampled_from([f"--{option.name}" for option in OPTIONS] + ["--", "-h", "serve", "replicate", "x", "--a=b"])
 
 
@@ -55,7 +73,7 @@ NAMES = st.sampled_from([f"--{option.name}" for option in OPTIONS] + ["--", "-h"
 def test_any_arguments_are_taken_or_refused(arguments: list[str]) -> None:
     try:
         line = parse_options(arguments)
-    except OptionError as error:
+    except BadParameter as error:
         assert str(error)
         return
     assert len(line.words) + len(line.options) <= len(arguments)

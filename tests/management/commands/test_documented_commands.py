@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from offsite.errors import OffsiteError
-from offsite.interfaces.cli import reference, replicate_wait
-from offsite.interfaces.cli.help import VERBS
+from offsite.interfaces.cli import declared, reference, replicate_wait, verbs
 from offsite.interfaces.cli.options import parse_options
+from offsite.management.command_table.as_data import to_data
 from offsite.management.command_table.parser import UsageError, find, parse, split
 from offsite.management.command_table.reply import Question, Reply
 from offsite.management.commands import TABLE
@@ -44,7 +44,7 @@ WRITTEN_AT = 1_795_600_000.0  # 2026-11-25: what the pages show as the future st
 _FENCED = re.compile(r"^( *)```[a-z]*\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 _NUMBERS = re.compile(r"[\d.,]+( (B|KiB|MiB|GiB|TiB|s|min|h))?")
-_VERBS = {each.name for each in VERBS}
+_VERBS = {each.text for each in verbs.COMMANDS.commands}
 DEADLINE_SECONDS = 60.0
 
 
@@ -119,6 +119,12 @@ def test_a_command_that_is_mentioned_can_be_typed_so(page: str, text: str) -> No
 def test_the_reference_page_is_as_the_declarations_are() -> None:
     """`make docs` makes it anew."""
     assert REFERENCE.read_text() == reference.page(TABLE)
+
+
+def test_the_file_of_declarations_is_as_the_declarations_are() -> None:
+    """The command line knows commands by it; `make docs` makes it anew."""
+    assert declared.FILE.read_text() == declared.file_of(TABLE)
+    assert to_data(each for each in declared.commands() if each.text not in _VERBS) == to_data(TABLE)
 
 
 def test_each_example_can_be_typed_so() -> None:

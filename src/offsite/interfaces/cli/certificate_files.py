@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 from offsite.errors import BadParameter, ProtocolError
+from offsite.interfaces.cli import declared
 from offsite.interfaces.cli.options import CommandLine
+from offsite.management.command_table.parser import parse
 from offsite.management.command_table.reply import Reply
 
 FILES = {"ca-certificate": "ca-cert.pem", "certificate": "client-cert.pem", "private-key": "client-key.pem"}
@@ -43,10 +45,7 @@ def _directory(line: CommandLine) -> Path:
     given = line.options.get("directory")
     if given:
         return Path(given)
-    from offsite.management.command_table.parser import parse
-    from offsite.management.commands import TABLE
-
-    name = str(parse(TABLE, line.words).arguments["name"])
+    name = str(parse(declared.commands(), line.words).arguments["name"])
     if name in (".", ".."):
         raise BadParameter(f"initiator name {name!r} is no name for a directory; give one with --directory")
     return Path(name.replace("/", "_"))

@@ -17,12 +17,12 @@ from urllib.parse import urlencode, urlsplit
 
 from offsite.errors import BadParameter, ErrorClass, OffsiteError, ProtocolError
 from offsite.interfaces import control_socket
+from offsite.interfaces.cli.defaults import API_PORT
 from offsite.interfaces.cli.known_systems import Trust
 from offsite.interfaces.encoding.reply_json import decode, decode_answer
 from offsite.management.command_table.reply import Question, Reply
 from offsite.return_codes import ReturnCode
 
-API_PORT = 8443
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 3600.0  # a digest of a large volume takes its time
 KEEPALIVE_SECONDS = 30  # a system that is gone is noticed after some of these

@@ -1,7 +1,7 @@
 """The local command line: `offsite COMMAND…`.
 
-It knows nothing of most commands: it sends their words to a system, answers its questions, and shows what comes
-back. So the table of commands is loaded only for help.
+It does nothing about most commands: it sends their words to a system, answers its questions, and shows what comes
+back. What it knows of them is their declarations.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from offsite.errors import OffsiteError
 from offsite.escaping import escaped, escaped_lines
 from offsite.interfaces.cli.conversation import Conversation, is_terminal
 from offsite.interfaces.cli.exit_status import DONE, DROPPED, INTERRUPTED, REFUSED, WRONG_USAGE, status_of
-from offsite.interfaces.cli.options import CommandLine, OptionError, parse_options
+from offsite.interfaces.cli.options import CommandLine, OptionError, command_of, parse_options
 from offsite.management.command_table.reply import Reply
+
+if TYPE_CHECKING:
+    from offsite.interfaces.cli.client import Client
 
 PIPE_COLUMNS = 100
 
@@ -65,28 +68,23 @@ def _run(line: CommandLine, verbs: Mapping[str, Verb]) -> int:
 
 
 def _help(line: CommandLine) -> int:
-    from offsite.interfaces.cli import help
+    from offsite.interfaces.cli import declared, help
     from offsite.management.command_table.parser import UsageError, find
-    from offsite.management.commands import TABLE
 
     width = _width(sys.stdout)
     words = line.words[1:] if line.verb == "help" else line.words
-    if not words:
-        text = help.overview(TABLE, width)
-        if line.words or line.options:
-            print(text)
-            return DONE
-        print(text, file=sys.stderr)
-        return WRONG_USAGE
-    verb = next((each for each in help.VERBS if each.name == words[0].lower()), None)
-    if verb is not None:
-        print(help.of_verb(verb, width))
+    if words:
+        try:
+            print(help.of_command(find(declared.commands(), words)[0], width))
+        except UsageError as error:
+            return _fail(error, WRONG_USAGE)
         return DONE
-    try:
-        print(help.of_command(find(TABLE, words)[0], width))
-    except UsageError as error:
-        return _fail(error, WRONG_USAGE)
-    return DONE
+    text = help.overview(declared.commands(), width)
+    if line.words or line.options:
+        print(text)
+        return DONE
+    print(text, file=sys.stderr)
+    return WRONG_USAGE
 
 
 def _width(output: TextIO) -> int:
@@ -95,36 +93,66 @@ def _width(output: TextIO) -> int:
 
 
 def _ask_system(line: CommandLine) -> int:
-    from offsite.interfaces.cli import certificate_files
     from offsite.interfaces.cli.system_choice import connected
 
-    wants_files = line.begins_with("create initiator-certificate") and "json" not in line.options
-    if wants_files:
-        certificate_files.check(line)
+    own_way = _own_way(line)
     with connected(line.options, os.environ) as client:
         asked = Conversation(client.command, asks=is_terminal() and "yes" not in line.options)
-        if line.verb in ("import", "export"):
-            from offsite.interfaces.cli import image_files
-
-            move = image_files.import_image if line.verb == "import" else image_files.export_image
-            reply = move(client, line)
-        elif "wait" in line.options:
-            from offsite.interfaces.cli import replicate_wait
-
-            reply = replicate_wait.replicate(asked, line)
-            if "json" not in line.options:
-                reply = Reply(reply.message)
-        else:
-            reply = asked.command(line.words)
-        if wants_files:
-            reply = certificate_files.write(reply, line)
+        reply = own_way(client, asked, line) if own_way is not None else asked.command(line.words)
     show(reply, line)
-    return DROPPED if _is_dropped(reply, line) else DONE
+    return DROPPED if own_way is _replicate and _is_dropped(reply) else DONE
 
 
-def _is_dropped(reply: Reply, line: CommandLine) -> bool:
+def _import(client: Client, _asked: Conversation, line: CommandLine) -> Reply:
+    from offsite.interfaces.cli import image_files
+
+    return image_files.import_image(client, line)
+
+
+def _export(client: Client, _asked: Conversation, line: CommandLine) -> Reply:
+    from offsite.interfaces.cli import image_files
+
+    return image_files.export_image(client, line)
+
+
+def _replicate(_client: Client, asked: Conversation, line: CommandLine) -> Reply:
+    if "wait" not in line.options:
+        return asked.command(line.words)
+    from offsite.interfaces.cli import replicate_wait
+
+    reply = replicate_wait.replicate(asked, line)
+    return reply if "json" in line.options else Reply(reply.message)
+
+
+def _create_certificate(_client: Client, asked: Conversation, line: CommandLine) -> Reply:
+    if "json" in line.options:
+        return asked.command(line.words)
+    from offsite.interfaces.cli import certificate_files
+
+    certificate_files.check(line)
+    return certificate_files.write(asked.command(line.words), line)
+
+
+_OWN_WAYS = {
+    "import": _import,
+    "export": _export,
+    "replicate": _replicate,
+    "create initiator-certificate": _create_certificate,
+}
+"""Commands with which this program does more than to send the words and show the answer."""
+
+
+def _own_way(line: CommandLine) -> Callable[[Client, Conversation, CommandLine], Reply] | None:
+    """The declarations are looked up only where it matters, as a command is to be done at once."""
+    if not any(each.startswith(line.verb) for each in _OWN_WAYS):
+        return None
+    command = command_of(line.words)
+    return _OWN_WAYS.get(command.text) if command is not None else None
+
+
+def _is_dropped(reply: Reply) -> bool:
     """A request that the queue policy dropped was answered, not done: a script must be able to tell."""
-    return line.verb == "replicate" and any(row.get("state") == "dropped" for row in reply.rows)
+    return any(row.get("state") == "dropped" for row in reply.rows)
 
 
 def show(reply: Reply, line: CommandLine) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from offsite.errors import BadParameter, OffsiteError, ProtocolError
 from offsite.escaping import escaped, escaped_lines
-from offsite.interfaces.cli.options import CommandLine
-from offsite.management.command_table.command import singular
+from offsite.management.command_table.command import Parameter
 from offsite.management.command_table.reply import Question, Reply
 from offsite.return_codes import ReturnCode
 
@@ -19,24 +18,6 @@ class Declined(OffsiteError):
     """The answer to a question was no."""
 
     code = ReturnCode.DECLINED
-
-
-VARIABLES = {
-    "password": "OFFSITE_NEW_PASSWORD",
-    "remote-password": "OFFSITE_REMOTE_PASSWORD",
-    "url": "OFFSITE_NOTICE_URL",
-}
-"""Where each secret may come from. Fixed here, and not by the system that asks: it could name any variable."""
-
-ASKED_BY = {
-    "password": ("create user", "set password"),
-    "remote-password": ("create peer-connection", "set peer-connection"),
-    "url": ("create notice",),
-}
-"""The commands that need it: a system that asks for a password of another command is not what it should be."""
-
-NEEDED_WITH = {("set peer-connection", "remote-password"): "remote-username"}
-"""Commands that need a secret only when this keyword is among their words."""
 
 
 class Conversation:
@@ -55,32 +36,42 @@ class Conversation:
 
     def command(self, words: Sequence[str]) -> Reply:
         """Raises Declined when a question was answered with no."""
-        given, asks, secrets = CommandLine(tuple(words), {}), self._asks, dict[str, str]()
+        typed, asks, secrets = tuple(words), self._asks, dict[str, str]()
         while isinstance(answer := self._send(words, secrets, asks=asks), Question):
             if answer.secret in secrets:
                 raise ProtocolError(f"the system asks for {escaped(answer.secret)} again and again")
             if answer.secret:
-                secrets[answer.secret] = self._secret(given, answer)
+                secrets[answer.secret] = self._secret(typed, answer)
             elif not asks or not yes_or_no(answer.text):
                 raise Declined("answered with no; nothing was changed")
             else:
                 words, asks = [*words, *answer.adds], False
         return answer
 
-    def _secret(self, given: CommandLine, question: Question) -> str:
-        """`given` are the words as they were typed: a system that asks can have words of its own added to them."""
-        if not any(_needs(given, each, question.secret) for each in ASKED_BY.get(question.secret, ())):
+    def _secret(self, typed: Sequence[str], question: Question) -> str:
+        """`typed` are the words as they were typed: a system that asks can have words of its own added to them."""
+        parameter = needed_secret(typed, question.secret)
+        if parameter is None:
             raise ProtocolError(
                 f"the system asks for {escaped(question.secret)[:64]!r}, a secret that this command does not need; "
                 "nothing was sent"
             )
-        return secret(escaped_lines(question.text), VARIABLES[question.secret], self._environment, new=question.new)
+        return secret(escaped_lines(question.text), parameter.environment, self._environment, new=question.new)
 
 
-def _needs(given: CommandLine, command: str, secret: str) -> bool:
-    keyword = NEEDED_WITH.get((command, secret))
-    typed = {singular(word) for word in given.words[len(command.split()) :]}
-    return given.begins_with(command) and (keyword is None or keyword in typed)
+def needed_secret(typed: Sequence[str], name: str) -> Parameter | None:
+    """The secret of this name that the command needs: by what this program knows of the command, and not by what the
+    system says, which could name any secret and any variable of the environment."""
+    from offsite.interfaces.cli import declared
+    from offsite.management.command_table.parser import UsageError, assign, find
+
+    try:
+        command, rest = find(declared.commands(), typed)
+        given = {each.name for each in assign(command, rest)}
+    except UsageError:
+        return None
+    secrets = (each for each in command.parameters if each.is_secret and each.name == name)
+    return next((each for each in secrets if each.needs is None or each.needs.parameter in given), None)
 
 
 def secret(text: str, variable: str, environment: Mapping[str, str], *, new: bool = False) -> str:

@@ -4,36 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from offsite.interfaces.cli.options import OPTIONS, Option
-from offsite.management.command_table.command import Command, Parameter, Table
+from offsite.interfaces.cli.options import OPTIONS
+from offsite.management.command_table.command import Command, Option, Parameter, Table
 from offsite.management.command_table.value_rules import rules, written
 
 LEFT_MAX = 34
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """A command that the command line does by itself."""
-
-    name: str
-    syntax: str
-    help: str
-
-
-VERBS = (
-    Verb(
-        "serve",
-        "serve STATE_DIR",
-        "Runs a system in the foreground. At its first start it makes the directory, pool A, and the user manage, "
-        "whose password is $OFFSITE_MANAGE_PASSWORD, or is made up and shown, or without a terminal put in a file.",
-    ),
-    Verb("import", "import NAME FILE", "Makes a volume of an image file: raw, or what qemu-img reads. Sparse."),
-    Verb("export", "export NAME FILE", "Writes a volume or snapshot, as it is at this instant, to a file. Sparse."),
-    Verb("demo", "demo", "Shows two systems, and a volume that replicates itself from one to the other."),
-    Verb("help", "help [COMMAND…]", "Explains a command; without one, lists them all."),
-)  # fmt: skip
 
 
 def overview(table: Table, width: int) -> str:
@@ -44,16 +20,13 @@ def overview(table: Table, width: int) -> str:
         *_wrapped(
             "A command has words, then parameters in any order. `offsite COMMAND --help` explains one.", width, 0
         ),
-        "",
-        "On this machine",
-        *_columns([(verb.syntax, verb.help) for verb in VERBS], width),
     ]
     subjects: dict[str, list[Command]] = {}
     for command in table:
         subjects.setdefault(command.subject, []).append(command)
     for subject, commands in subjects.items():
         lines += ["", subject, *_columns([(command.text, _first(command.help)) for command in commands], width)]
-    everywhere = [(option.syntax, option.help) for option in OPTIONS if not option.verbs]
+    everywhere = [described_option(each) for each in OPTIONS]
     lines += ["", "Options", *_columns(everywhere, width), ""]
     lines += _wrapped(
         "Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 replicate: the request was dropped.", width, 0
@@ -65,20 +38,13 @@ def of_command(command: Command, width: int) -> str:
     lines = [*_wrapped(f"offsite {command.syntax}", width, 0, 4), "", *_wrapped(command.help, width, 0)]
     if command.parameters:
         lines += ["", "Parameters", *_columns([described(each) for each in command.parameters], width)]
-    lines += _options(command.text, width)
+    if command.options:
+        lines += ["", "Options", *_columns([described_option(each) for each in command.options], width)]
     if command.examples:
         lines += ["", "For example", *(f"  offsite {each}" for each in command.examples)]  # whole, to be copied
-    lines += ["", f"Needs the role {command.role.word}."]
+    if command.role is not None:
+        lines += ["", f"Needs the role {command.role.word}."]
     return "\n".join(lines)
-
-
-def of_verb(verb: Verb, width: int) -> str:
-    return "\n".join([f"offsite {verb.syntax}", "", *_wrapped(verb.help, width, 0), *_options(verb.name, width)])
-
-
-def _options(command: str, width: int) -> list[str]:
-    own: list[Option] = [option for option in OPTIONS if command in option.verbs]
-    return ["", "Options", *_columns([(option.syntax, option.help) for option in own], width)] if own else []
 
 
 def described(parameter: Parameter) -> tuple[str, str]:
@@ -95,6 +61,17 @@ def described(parameter: Parameter) -> tuple[str, str]:
     elif parameter.required and not parameter.is_secret:
         sentences.append("Required.")
     return f"[{parameter.name}]" if parameter.is_secret else parameter.syntax, " ".join(sentences)
+
+
+def described_option(option: Option) -> tuple[str, str]:
+    sentences = [option.help]
+    if option.type is not None:
+        if option.type.choices:
+            sentences.append(f"One of {', '.join(option.type.words)}.")
+        sentences += rules(option.type)
+        if option.default is not None:
+            sentences.append(f"Default: {written(option.type, option.default)}.")
+    return option.syntax, " ".join(sentences)
 
 
 def _columns(pairs: Sequence[tuple[str, str]], width: int) -> list[str]:

@@ -7,13 +7,16 @@ import os
 from pathlib import Path
 
 from offsite.errors import BadParameter, ProtocolError
-from offsite.interfaces.cli import qemu_img
+from offsite.interfaces.cli import declared, qemu_img
 from offsite.interfaces.cli.client import Client
-from offsite.interfaces.cli.options import CommandLine, only_words, path
-from offsite.interfaces.cli.other_formats import RAW, as_raw, format_of, replacing
+from offsite.interfaces.cli.defaults import POOL
+from offsite.interfaces.cli.image_formats import RAW
+from offsite.interfaces.cli.options import CommandLine
+from offsite.interfaces.cli.other_formats import as_raw, format_of, replacing
 from offsite.interfaces.cli.progress_bar import bar
 from offsite.interfaces.cli.sparse_files import data_extents, opened, read_frames, write_frames
 from offsite.interfaces.encoding import frames
+from offsite.management.command_table.parser import parse
 from offsite.management.command_table.reply import Reply
 from offsite.units import format_size
 
@@ -22,20 +25,19 @@ SIZE_BYTES_MAX = 2**63 - 1  # off_t of the kernel
 
 
 def import_image(client: Client, line: CommandLine) -> Reply:
-    name, file = only_words(line, "import NAME FILE", 2)
-    source = path(file)
+    name, source = _name_and_file(line)
     with as_raw(source, format_of(line, source)) as raw, opened(raw) as descriptor:
         size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
         rounded = -(-size_bytes // SIZE_STEP_BYTES) * SIZE_STEP_BYTES
-        query = {"name": name, "pool": line.options.get("pool", "A"), "size": str(rounded)}
+        query = {"name": name, "pool": line.options.get("pool", POOL), "size": str(rounded)}
         extents = list(data_extents(descriptor, size_bytes))
         with bar(f"Importing {name}", sum(length for _, length in extents)) as advance:
             return client.send("/offsite/v1/import", query, read_frames(descriptor, extents, rounded, advance))
 
 
 def export_image(client: Client, line: CommandLine) -> Reply:
-    name, file = only_words(line, "export NAME FILE", 2)
-    target = path(file).resolve()
+    name, file = _name_and_file(line)
+    target = file.resolve()
     format = format_of(line, target)
     _check_target(target, format, overwrite="overwrite" in line.options)
     with client.receive("/offsite/v1/export", {"name": name}) as response:
@@ -48,6 +50,12 @@ def export_image(client: Client, line: CommandLine) -> Reply:
                 os.fsync(descriptor)
     sizes = f"{format_size(size_bytes)}, {format_size(data_bytes)} of it data"
     return Reply(f"{name} was exported to {target}: {sizes}.")
+
+
+def _name_and_file(line: CommandLine) -> tuple[str, Path]:
+    """Raises UsageError."""
+    arguments = parse(declared.commands(), line.words).arguments
+    return arguments["name"], Path(arguments["file"]).expanduser()
 
 
 def _check_target(target: Path, format: str, *, overwrite: bool) -> None:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 
 from offsite.errors import OffsiteError
-from offsite.interfaces.cli.help import VERBS, described
-from offsite.interfaces.cli.options import OPTIONS
+from offsite.interfaces.cli import verbs
+from offsite.interfaces.cli.help import described, described_option
 from offsite.management.command_table.answers import OF_ANY_COMMAND, errors_of
 from offsite.management.command_table.command import Command, Table
 
@@ -23,10 +23,9 @@ Any command may refuse with %s.
 
 def page(table: Table) -> str:
     """The page, in Markdown."""
-    parts = [_HEAD % ", ".join(map(_code, OF_ANY_COMMAND)), "## On this machine\n"]
-    parts += [_section(verb.name, verb.syntax, verb.help, _options(verb.name)) for verb in VERBS]
+    parts = [_HEAD % ", ".join(map(_code, OF_ANY_COMMAND))]
     subjects: dict[str, list[Command]] = {}
-    for command in table:
+    for command in (*verbs.COMMANDS.commands, *table):
         subjects.setdefault(command.subject, []).append(command)
     for subject, commands in subjects.items():
         parts += [f"## {subject}\n", *map(_command, commands)]
@@ -34,11 +33,12 @@ def page(table: Table) -> str:
 
 
 def _command(command: Command) -> str:
-    rows = [*map(described, command.parameters), *_options(command.text)]
-    text = _section(command.text, command.syntax, f"{command.help} Needs the role {command.role.word}.", rows)
-    text = f"{text}\n{_answers(command)}\n"
+    rows = [*map(described, command.parameters), *map(described_option, command.options)]
+    if command.role is None or command in verbs.COMMANDS.commands:
+        return _section(command, command.help, rows)
+    text = _section(command, f"{command.help} Needs the role {command.role.word}.", rows)
     examples = "".join(f"offsite {each}\n" for each in command.examples)
-    return f"{text}\n```\n{examples}```\n" if examples else text
+    return f"{text}\n{_answers(command)}\n" + (f"\n```\n{examples}```\n" if examples else "")
 
 
 def _answers(command: Command) -> str:
@@ -59,14 +59,10 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=.)([A-Z])", r" \1", name).lower()
 
 
-def _section(title: str, syntax: str, help: str, rows: Iterable[tuple[str, str]]) -> str:
+def _section(command: Command, help: str, rows: Iterable[tuple[str, str]]) -> str:
     table = "".join(f"| {_cell(f'`{name}`')} | {_cell(text)} |\n" for name, text in rows)
-    text = f"### {title}\n\n`offsite {syntax}`\n\n{help}\n"
+    text = f"### {command.text}\n\n`offsite {command.syntax}`\n\n{help}\n"
     return f"{text}\n| | |\n|---|---|\n{table}" if table else text
-
-
-def _options(command: str) -> list[tuple[str, str]]:
-    return [(option.syntax, option.help) for option in OPTIONS if command in option.verbs]
 
 
 def _cell(text: str) -> str:

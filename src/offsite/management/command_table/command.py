@@ -116,6 +116,20 @@ def secret(
     return Parameter(name, help, type, required=True, environment=environment, new=new, needs=needs)
 
 
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What the command line takes besides the words of a command, as `--name VALUE`; without a type, no value."""
+
+    name: str
+    help: str
+    type: ValueType | None = None
+    default: Any = None
+
+    @property
+    def syntax(self) -> str:
+        return f"--{self.name} {self.type.noun.upper() if self.type else ''}".rstrip()
+
+
 Handler = Callable[..., Reply]
 """Takes the context, then by its `argument` each parameter that is given or has a default. A flag is a truth."""
 
@@ -130,10 +144,11 @@ H = TypeVar("H", bound=Handler)
 class Command:
     words: tuple[str, ...]
     help: str
-    role: Role
+    role: Role | None  # None: no system is asked
     subject: str
     parameters: tuple[Parameter, ...]
     handler: Handler
+    options: tuple[Option, ...] = ()
     confirmation: Confirmation | None = None  # of what cannot be undone
     alone: bool = True  # it is done while no other such command is
     slow: bool = False  # it may wait for another system, or moves much data
@@ -146,8 +161,8 @@ class Command:
         return " ".join(self.words)
 
     @property
-    def positional(self) -> Parameter | None:
-        return next((each for each in self.parameters if each.positional), None)
+    def positionals(self) -> tuple[Parameter, ...]:
+        return tuple(each for each in self.parameters if each.positional)
 
     @property
     def syntax(self) -> str:
@@ -175,7 +190,8 @@ class Subject:
         words: str,
         help: str,
         *parameters: Parameter,
-        role: Role = Role.MANAGE,
+        role: Role | None = Role.MANAGE,
+        options: tuple[Option, ...] = (),
         confirmation: Confirmation | None = None,
         alone: bool = True,
         slow: bool = False,
@@ -196,6 +212,7 @@ class Subject:
                     subject=self.title,
                     parameters=parameters,
                     handler=handler,
+                    options=options,
                     confirmation=confirmation,
                     alone=alone and role is not Role.MONITOR,
                     slow=slow,

@@ -66,7 +66,7 @@ def parse(table: Table, words: Sequence[str]) -> Call:
     command, rest = find(table, words)
     given: dict[Parameter, Any] = {
         parameter: True if parameter.type is None or text is None else _value(parameter, text)
-        for parameter, text in _assign(command, rest).items()
+        for parameter, text in assign(command, rest).items()
     }
     arguments = {parameter.argument: value for parameter, value in given.items() if parameter in command.parameters}
     _check_places(command, given, arguments)
@@ -147,16 +147,16 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | None]:
-    """Which parameter each word belongs to."""
+def assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | None]:
+    """Which parameter each of the words after those of the command belongs to. Raises UsageError for one too many."""
     keywords = _keywords(command)
-    place = command.positional
     given: dict[Parameter, str | None] = {}
     position = 0
     while position < len(words):
         word = words[position]
         position += 1
         parameter = keywords.get(singular(word))
+        place = next((each for each in command.positionals if each not in given), None)
         following = words[position] if position < len(words) else None
         if parameter is not None and parameter not in given and _may_stand_before(parameter, following):
             if parameter.is_flag or not _is_value_of(parameter, following):
@@ -164,7 +164,7 @@ def _assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | Non
             else:
                 given[parameter] = _unquoted(following or "")
                 position += 1
-        elif place is not None and place not in given:
+        elif place is not None:
             given[place] = _unquoted(word)
         else:
             raise UsageError(_too_much(command, keywords, word, given))

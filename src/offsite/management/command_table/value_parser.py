@@ -63,7 +63,7 @@ def _name(type: ValueType, text: str) -> str:
     return check_name(text, f"{type.noun} name")
 
 
-def _secret(_type: ValueType, text: str) -> str:
+def _as_it_is(_type: ValueType, text: str) -> str:
     return text
 
 
@@ -109,7 +109,8 @@ def _word(type: ValueType, text: str) -> str | None:
 
 _PARSERS: Mapping[ValueKind, Callable[[ValueType, str], Any]] = {
     ValueKind.NAME: _name,
-    ValueKind.SECRET: _secret,
+    ValueKind.SECRET: _as_it_is,
+    ValueKind.PATH: _as_it_is,
     ValueKind.CHOICE: _choice,
     ValueKind.BOOLEAN: _boolean,
     ValueKind.INTEGER: _integer,

@@ -21,6 +21,7 @@ class ValueKind(StrEnum):
     """What a value is. The kinds from TIME on have a way of writing of their own, which `ValueType.parser` reads."""
 
     TEXT = "text"
+    PATH = "path"  # of this machine
     NAME = "name"  # of a new object
     REFERENCE = "reference"  # an object that is there
     SECRET = "secret"
@@ -110,9 +111,14 @@ def secret(noun: str) -> ValueType:
     return ValueType(ValueKind.SECRET, noun)
 
 
-def choice(*choices: str | Choice) -> ValueType:
+def path(noun: str) -> ValueType:
+    """A file or directory of the machine on which the command is typed."""
+    return ValueType(ValueKind.PATH, noun)
+
+
+def choice(*choices: str | Choice, noun: str = "") -> ValueType:
     return ValueType(
-        ValueKind.CHOICE, choices=tuple(Choice(each) if isinstance(each, str) else each for each in choices)
+        ValueKind.CHOICE, noun, choices=tuple(Choice(each) if isinstance(each, str) else each for each in choices)
     )
 
 
@@ -120,8 +126,8 @@ def boolean(true: str | Choice = "yes", false: str | Choice = "no") -> ValueType
     return replace(choice(true, false), kind=ValueKind.BOOLEAN)
 
 
-def integer(minimum: int, maximum: int, unit: str = "") -> ValueType:
-    return ValueType(ValueKind.INTEGER, "number", minimum, maximum, unit)
+def integer(minimum: int, maximum: int, unit: str = "", *, noun: str = "number") -> ValueType:
+    return ValueType(ValueKind.INTEGER, noun, minimum, maximum, unit)
 
 
 def percent() -> ValueType:

@@ -10,7 +10,7 @@ from offsite.errors import BadParameter
 from offsite.escaping import shown
 from offsite.events import INITIATOR_CERTIFICATE_ISSUED, INITIATOR_CERTIFICATE_REVOKED
 from offsite.management.command_table import properties, values
-from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.command import Option, Role, Subject, keyword, positional
 from offsite.management.command_table.object_types import ObjectType
 from offsite.management.command_table.reply import Reply
 from offsite.management.commands.mapping import resolve_initiators
@@ -64,6 +64,9 @@ CERTIFICATE = ObjectType[CertificateView](
     ),
 )
 REFERENCE = values.reference("initiator")
+DIRECTORY = Option(
+    "directory", "Where the files go; by default, a directory of the initiator's name.", values.path("dir")
+)
 SERIAL = values.reference("certificate serial")
 
 
@@ -73,6 +76,9 @@ SERIAL = values.reference("certificate serial")
     "shown once and not kept; the command line writes them to files that qemu and libnbd take as they are.",
     keyword("days", values.integer(1, INITIATOR_DAYS_MAX, "days"), "How long it is good.", default=INITIATOR_DAYS),
     positional("name", values.name("initiator"), "The host's name.", named=True),
+    options=(
+        Option("directory", "Where the files go; by default, a directory of the initiator's name.", values.path("dir")),
+    ),
     examples=("create initiator-certificate web1", "create initiator-certificate days 90 web1"),
     returns=(ISSUED,),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from offsite.errors import ErrorClass, SetDiverged
 from offsite.management.command_table import properties, values
 from offsite.management.command_table.answers import PEER_ERRORS
-from offsite.management.command_table.command import Role, Subject, keyword, positional
+from offsite.management.command_table.command import Option, Role, Subject, keyword, positional
 from offsite.management.command_table.object_types import ObjectType, Row
 from offsite.management.command_table.reply import Reply
 from offsite.management.commands.enumerations import RETENTION_PRIORITY
@@ -144,6 +144,7 @@ _REQUESTED = {
         "A snapshot of the primary volume whose data is sent instead. Not for volume groups.",
     ),
     _SET,
+    options=(Option("wait", "Shows the run until it has ended."),),
     examples=("replicate SalesDR", "replicate SalesDR --wait", "replicate snapshot Monday SalesDR"),
     alone=False,
     slow=True,

@@ -62,6 +62,10 @@ def _run(line: CommandLine, verbs: Mapping[str, Verb]) -> int:
         return DONE
     if "help" in line.options or line.verb == "help" or not line.words:
         return _help(line)
+    if line.verb in ("complete", "completion"):
+        from offsite.interfaces.cli import completing
+
+        return completing.complete(line) if line.verb == "complete" else completing.completion(line)
     if line.verb in verbs:
         return verbs[line.verb](line)
     return _ask_system(line)

@@ -14,15 +14,21 @@ from offsite.interfaces.cli.options import OptionError
 if TYPE_CHECKING:
     from offsite.interfaces.cli.known_systems import Trust
 
+PASSWORD_VARIABLE = "OFFSITE_PASSWORD"
+
 
 @contextmanager
-def connected(options: Mapping[str, str], environment: Mapping[str, str]) -> Iterator[clients.Client]:
-    """A client of that system, logged in and, at the end, logged out. Raises OptionError when none is chosen."""
+def connected(
+    options: Mapping[str, str], environment: Mapping[str, str], *, asks: bool = True
+) -> Iterator[clients.Client]:
+    """A client of that system, logged in and, at the end, logged out. Raises OptionError when none is chosen.
+
+    Where nobody is to be asked, what is not known already is refused."""
     state, url = _choice(options, environment)
     if state is not None:
         yield clients.local(Path(state).expanduser())
         return
-    client = _remote(url, options, environment)
+    client = _remote(url, options, environment, asks=asks)
     client.log_in()
     try:
         yield client
@@ -46,7 +52,7 @@ def _choice(options: Mapping[str, str], environment: Mapping[str, str]) -> tuple
     )
 
 
-def _remote(url: str, options: Mapping[str, str], environment: Mapping[str, str]) -> clients.Client:
+def _remote(url: str, options: Mapping[str, str], environment: Mapping[str, str], *, asks: bool) -> clients.Client:
     from offsite.interfaces.cli.known_systems import TrustFile, TrustKnown, default_path
 
     user, host, port = clients.parse_system(url)
@@ -55,6 +61,10 @@ def _remote(url: str, options: Mapping[str, str], environment: Mapping[str, str]
         trust: Trust = TrustFile(Path(certificate))
     else:
         # --yes answers questions about commands; who gets the password is for somebody who has compared.
-        trust = TrustKnown(default_path(environment), options.get("fingerprint"), yes_or_no if is_terminal() else None)
-    password = secret(f"Logging in as {user} to {host}.", "OFFSITE_PASSWORD", environment)
+        trust = TrustKnown(
+            default_path(environment), options.get("fingerprint"), yes_or_no if asks and is_terminal() else None
+        )
+    if not asks and PASSWORD_VARIABLE not in environment:
+        raise OptionError(f"the password is not asked for here; set {PASSWORD_VARIABLE}")
+    password = secret(f"Logging in as {user} to {host}.", PASSWORD_VARIABLE, environment)
     return clients.remote(host, port, user, password, trust)

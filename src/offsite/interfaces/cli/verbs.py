@@ -66,3 +66,20 @@ COMMANDS.command(
     positional("command", values.text("command"), "The words of a command.", required=False),
     role=None,
 )(_done_elsewhere)
+
+COMMANDS.command(
+    "completion",
+    "Prints the script with which a shell completes words of commands, keywords, choices, and names of objects of the "
+    "system that the command is for.",
+    positional("shell", values.choice("bash", "zsh", "fish"), "Which shell."),
+    role=None,
+    examples=("completion bash",),
+)(_done_elsewhere)
+
+COMMANDS.command(
+    "complete",
+    "Prints what may stand next in a command that is being typed: shells ask it.",
+    positional("words", values.text("words"), "The words after `offsite`, the last one perhaps empty, behind a --."),
+    role=None,
+    options=(Option("bash", "There is one word, a whole line of bash up to the cursor."),),
+)(_done_elsewhere)

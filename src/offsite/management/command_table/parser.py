@@ -149,13 +149,13 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 def assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | None]:
     """Which parameter each of the words after those of the command belongs to. Raises UsageError for one too many."""
-    keywords = _keywords(command)
+    by_word = keywords(command)
     given: dict[Parameter, str | None] = {}
     position = 0
     while position < len(words):
         word = words[position]
         position += 1
-        parameter = keywords.get(singular(word))
+        parameter = by_word.get(singular(word))
         place = next((each for each in command.positionals if each not in given), None)
         following = words[position] if position < len(words) else None
         if parameter is not None and parameter not in given and _may_stand_before(parameter, following):
@@ -167,7 +167,7 @@ def assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | None
         elif place is not None:
             given[place] = _unquoted(word)
         else:
-            raise UsageError(_too_much(command, keywords, word, given))
+            raise UsageError(_too_much(command, by_word, word, given))
     return given
 
 
@@ -183,7 +183,8 @@ def _is_value_of(parameter: Parameter, following: str | None) -> bool:
     return following.lower() in parameter.type.words
 
 
-def _keywords(command: Command) -> dict[str, Parameter]:
+def keywords(command: Command) -> dict[str, Parameter]:
+    """The parameters that have a keyword, by its singular; also the answers to the question that is asked."""
     found = {
         singular(parameter.name): parameter
         for parameter in command.parameters
@@ -195,18 +196,18 @@ def _keywords(command: Command) -> dict[str, Parameter]:
 
 
 def _too_much(
-    command: Command, keywords: Mapping[str, Parameter], word: str, given: Mapping[Parameter, str | None]
+    command: Command, by_word: Mapping[str, Parameter], word: str, given: Mapping[Parameter, str | None]
 ) -> str:
     syntax = f"syntax: {command.syntax}"
-    parameter = keywords.get(singular(word))
+    parameter = by_word.get(singular(word))
     # A keyword that came a second time was taken for the positional value; the word after it is then too much.
     taken = next((text for each, text in given.items() if each.positional and text), "")
-    again = parameter if parameter in given else keywords.get(singular(taken))
+    again = parameter if parameter in given else by_word.get(singular(taken))
     if again is not None and again in given:
         return f"{command.text}: {again.name} is given twice; {syntax}"
     if parameter is not None:
         return f"{command.text}: {parameter.name} has no value after it; {syntax}"
-    near = _nearest(word.lower(), [each.name for each in keywords.values()])
+    near = _nearest(word.lower(), [each.name for each in by_word.values()])
     return f"{command.text} does not know {shown(word)}{near}; {syntax}"
 
 

@@ -82,6 +82,7 @@ def completed(line: str) -> list[str]:
         ("--state d show po", ["pools"]),
         ("--state ", ["FILES"]),
         ("import New ", ["FILES"]),
+        ("import New disk.raw ", []),
         ("export ", ["Monday", "Sales", "Sales Archive"]),
         ("completion ", ["bash", "fish", "zsh"]),
     ],

@@ -101,7 +101,8 @@ def _parameters(command: Command, rest: Sequence[str]) -> Expected:
             given[parameter] = ""
             awaited = None if parameter.is_flag else parameter
         else:
-            given |= {each: word for each in command.positionals[:1] if each not in given}
+            place = next((each for each in command.positionals if each not in given), None)
+            given |= {place: word} if place is not None else {}
     if awaited is not None and awaited.type is not None and not awaited.bare:
         return _values(awaited.type)
     own = _values(awaited.type) if awaited is not None and awaited.type is not None else Expected()

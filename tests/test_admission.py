@@ -112,7 +112,7 @@ def test_a_newcomer_takes_the_place_of_the_oldest_where_there_are_most(listener:
 def test_nobody_is_displaced_before_having_had_a_moment(listener: Listener) -> None:
     for _ in range(3):
         listener.arrive("10.0.0.1")
-    with pytest.raises(NoPlace, match="have not said who they are, over NBD"):
+    with pytest.raises(NoPlace, match="too many unauthenticated connections over NBD"):
         listener.arrive("10.0.0.1")
     assert listener.ended == []
     assert listener.admission.counts() == (3, 0)
@@ -136,10 +136,10 @@ def test_strangers_from_the_network_take_no_place_of_the_unix_socket(listener: L
 @pytest.mark.parametrize("greedy", ["tls:db", LOCAL])
 def test_no_holder_takes_all_places(listener: Listener, greedy: str) -> None:
     assert len(listener.settle(greedy, 48)) == 48
-    with pytest.raises(NoPlace, match=r"has 48 of 48 connections over NBD; the last ones are kept for others"):
+    with pytest.raises(NoPlace, match=r"has 48 of 48 connections over NBD; the rest are reserved for others"):
         listener.settle(greedy)
     assert len(listener.settle("tls:web", 4)) == 4
-    with pytest.raises(NoPlace, match="kept for others"):
+    with pytest.raises(NoPlace, match="reserved for others"):
         listener.settle("tls:web")
     assert len(listener.settle("tls:mail", 4)) == 4
 
@@ -149,14 +149,14 @@ def test_of_few_places_the_last_ones_are_kept_for_others_too(listener: Listener,
     """A sixteenth of them, or a quarter, is less than one."""
     listener.known_max = known_max
     listener.settle("tls:db", most)
-    with pytest.raises(NoPlace, match="kept for others"):
+    with pytest.raises(NoPlace, match="reserved for others"):
         listener.settle("tls:db")
     assert listener.settle("tls:web")
 
 
 def test_the_very_last_places_are_the_unix_sockets(listener: Listener) -> None:
     held = [place for number in range(15) for place in listener.settle(f"tls:{number}", 4)]
-    with pytest.raises(NoPlace, match="there are 60 connections over NBD, as many as may be"):
+    with pytest.raises(NoPlace, match="the maximum of connections over NBD is reached: 60"):
         listener.settle("tls:late")
     assert len(listener.settle(LOCAL, 4)) == 4
     with pytest.raises(NoPlace):
@@ -170,21 +170,21 @@ def test_a_port_without_a_unix_socket_keeps_no_places_for_one() -> None:
     listener = Listener("port")
     for number in range(16):
         listener.settle(f"user {number}", 4)
-    with pytest.raises(NoPlace, match="there are 64 connections"):
+    with pytest.raises(NoPlace, match="is reached: 64"):
         listener.settle("user late")
 
 
 def test_a_port_without_a_unix_socket_keeps_places_for_others() -> None:
     listener = Listener("port")
     listener.settle("user greedy", 48)
-    with pytest.raises(NoPlace, match="kept for others"):
+    with pytest.raises(NoPlace, match="reserved for others"):
         listener.settle("user greedy")
 
 
 def test_a_unix_socket_alone_gives_all_its_places() -> None:
     listener = Listener("Unix socket")
     listener.settle(LOCAL, 64)
-    with pytest.raises(NoPlace, match="there are 64 connections over NBD, as many as may be"):
+    with pytest.raises(NoPlace, match="the maximum of connections over NBD is reached: 64"):
         listener.settle(LOCAL)
 
 
@@ -210,8 +210,8 @@ def test_refusals_are_logged_once_a_second_and_told_once_in_a_while(listener: Li
         listener.arrive("10.0.0.1")
     assert [line["count"] for line in lines] == [1, 50]
     assert len(listener.events) == 2
-    assert listener.events[0].startswith("A connection of 10.0.0.1 was refused: there are too many connections")
-    assert "(50 since the last such event)" in listener.events[1]
+    assert listener.events[0].startswith("A connection from 10.0.0.1 was refused: too many unauthenticated connections")
+    assert "(50 refusals since the last such event)" in listener.events[1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 11), st.integers(0, 5)), max_size=200))

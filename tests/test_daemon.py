@@ -223,7 +223,7 @@ def test_a_state_directory_with_a_long_path_does_without_the_nbd_socket(tmp_path
     place = tmp_path / ("d" * 100)
     shutil.copytree(template, place / "state")
     with structlog.testing.capture_logs() as lines, here(place / "state"):
-        assert any("NBD has no Unix socket" in line["event"] for line in lines)
+        assert any("NBD does not listen on its Unix socket" in line["event"] for line in lines)
         assert ask(place / "state", "show", "pools")["pools"]
 
 
@@ -276,7 +276,7 @@ def test_keys_that_were_lost_are_made_anew_only_when_that_is_asked_for(place: Pa
         pass
     for _ in range(2):  # the second time nothing is lost, and nothing is made
         with here(state, new_keys=True):
-            told = [each for each in ask(state, "show", "events")["events"] if "made anew" in each["message"]]
+            told = [each for each in ask(state, "show", "events")["events"] if "created again" in each["message"]]
             assert len(told) == 1
     after = {path.name: path.read_bytes() for path in (state / "keys").iterdir()}
     assert after["ca.pem"] == before["ca.pem"]
@@ -352,7 +352,7 @@ def test_a_signal_stops_it_cleanly_and_in_time(system: LiveSystem, number: int) 
     assert time.monotonic() - begun < 10
     names = {path.name for path in system.state.iterdir()}
     assert names == {"keys", "lock", "pool-A.data", "reserve", "state.db"}, "no socket and no journal is left"
-    assert "is being stopped" in system.logged()
+    assert "is stopping" in system.logged()
 
 
 def test_connections_that_stay_open_do_not_hold_up_a_stop(place: Path) -> None:
@@ -372,7 +372,7 @@ def test_connections_that_stay_open_do_not_hold_up_a_stop(place: Path) -> None:
 def test_a_stop_is_an_event_that_is_kept(place: Path) -> None:
     with here(place / "state"):
         messages = [each["message"] for each in ask(place / "state", "show", "events", "last", "2")["events"]]
-        assert messages == ["System London was started.", "System London is being stopped."]
+        assert messages == ["System London was started.", "System London is stopping."]
 
 
 @pytest.mark.slow

@@ -95,11 +95,14 @@ class Admission:
             if displaced is not place:
                 self._strangers.setdefault(place.network, []).append(place)
         if displaced is place:
-            reason = f"there are too many connections that have not said who they are, {self._what}"
+            reason = f"too many unauthenticated connections {self._what}"
             self._refusals.tell(address, reason)
             raise NoPlace(reason)
         if displaced is not None:
-            self._refusals.tell(displaced.network, f"it was a stranger for longest, {self._what}, and a newer one came")
+            self._refusals.tell(
+                displaced.network,
+                f"it was the oldest unauthenticated connection {self._what}, and a new one needed its place",
+            )
             displaced.displace()
         return place
 
@@ -154,11 +157,11 @@ class Admission:
         has, taken = len(self._held.get(holder, ())), sum(map(len, self._held.values()))
         reserve = known_max // 16 if self._listens == "port and Unix socket" and holder != LOCAL else 0
         if taken >= known_max - reserve:
-            return f"there are {taken} connections {self._what}, as many as may be"
+            return f"the maximum of connections {self._what} is reached: {taken}"
         if self._listens == "Unix socket":
             return ""
         if has >= max(1, known_max // 16) and taken >= known_max - max(1, known_max // 4):
-            return f"{holder} has {has} of {taken} connections {self._what}; the last ones are kept for others"
+            return f"{holder} has {has} of {taken} connections {self._what}; the rest are reserved for others"
         return ""
 
     def _forget_stranger(self, place: Place) -> None:
@@ -193,8 +196,8 @@ class _Refusals:
         if logged:
             _log.warning("connection refused", client=who, reason=reason, count=logged)
         if reported:
-            more = f" ({reported} since the last such event)" if reported > 1 else ""
-            self._report(CONNECTIONS_REFUSED, f"A connection of {who} was refused{more}: {reason}.")
+            more = f" ({reported} refusals since the last such event)" if reported > 1 else ""
+            self._report(CONNECTIONS_REFUSED, f"A connection from {who} was refused{more}: {reason}.")
 
 
 def network_of(address: str) -> str:

@@ -216,7 +216,7 @@ class Daemon:
         self._start_certificate_watch(self.system)
         self._serve_http(self.system, authority, directory.path)
         events.report(SYSTEM_STARTED, f"System {identity.name} was started.")
-        self._parts.callback(events.report, SYSTEM_STOPPED, f"System {identity.name} is being stopped.")
+        self._parts.callback(events.report, SYSTEM_STOPPED, f"System {identity.name} is stopping.")
 
     def _identity(
         self, database: Database, users: Users, directory: StateDirectory, events: EventLog
@@ -249,8 +249,8 @@ class Daemon:
             return
         path = first_password.keep(self._settings.state_directory, password)
         _log.warning(
-            f"the password of user {FIRST_USER} is in a file that only its owner can read; `offsite set password "
-            f"{FIRST_USER}` changes it, and removes the file",
+            f"the password of user {FIRST_USER} is in this file, which only its owner can read; `offsite set password "
+            f"{FIRST_USER}` changes it and removes the file",
             file=str(path),
         )
 
@@ -339,7 +339,7 @@ class Daemon:
         if len(os.fsencode(path)) <= control_socket.PATH_BYTES_MAX:
             addresses.append(path)
         else:
-            _log.warning("NBD has no Unix socket: its path is too long", path=str(path))
+            _log.warning("NBD does not listen on its Unix socket: the path is too long", path=str(path))
         return addresses
 
     def _start_schedules(self, system: System) -> None:
@@ -376,7 +376,7 @@ class Daemon:
 
     def _check_stop(self) -> None:
         if self._is_told_to_stop():
-            raise StartStopped("told to stop while starting")
+            raise StartStopped("stopped while starting")
 
     def _is_told_to_stop(self) -> bool:
         return not self._told_to_stop.empty()
@@ -385,10 +385,10 @@ class Daemon:
 def reserve_event(directory: Path, is_kept: bool) -> tuple[EventKind, str]:
     """What becomes of the space that is kept for what frees space."""
     if is_kept:
-        return RESERVE_KEPT_AGAIN, f"The reserve on the file system at {mount_point(directory)} is kept again."
+        return RESERVE_KEPT_AGAIN, f"Space is reserved again on the file system at {mount_point(directory)}."
     return RESERVE_GIVEN_UP, (
-        f"The file system at {mount_point(directory)} is full: the reserve on it was given up, so that the database "
-        "can still be written."
+        f"The file system at {mount_point(directory)} is full: the space reserved there was released, so that the "
+        "database can still be written."
     )
 
 

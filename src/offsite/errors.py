@@ -131,7 +131,7 @@ class PoolFailed(OffsiteError):
     error_class = ErrorClass.OPERATOR
 
 
-RESTORE_WHOLE = "restore the whole state directory from one copy, never a single file of it"
+RESTORE_WHOLE = "restore the whole state directory from one copy, not single files"
 
 
 class StateDirectoryError(OffsiteError):

@@ -18,7 +18,9 @@ def check_name(name: str, what: str) -> str:
         raise BadParameter(f"{what} {name!r} has {size} bytes; 1 to {NAME_BYTES_MAX} are allowed")
     bad = sorted({c for c in name if c in FORBIDDEN or not c.isprintable()})
     if bad:
-        raise BadParameter(f'{what} {name!r} has {" ".join(map(repr, bad))}; none of " , < \\ is allowed')
+        raise BadParameter(
+            f'{what} {name!r} contains {" ".join(map(repr, bad))}; " , < \\ and unprintable characters are not allowed'
+        )
     if name != name.strip():
-        raise BadParameter(f"{what} {name!r} begins or ends with a space; neither is allowed")
+        raise BadParameter(f"{what} {name!r} begins or ends with a space, which is not allowed")
     return name

@@ -55,7 +55,7 @@ def serve(line: CommandLine) -> int:
 
 
 def _exit_at_once() -> None:
-    _log.error("the system did not stop in time; it ends as it is", seconds=STOP_ALL_SECONDS)
+    _log.error("the system did not stop in time and is killed", seconds=STOP_ALL_SECONDS)
     os._exit(1)
 
 

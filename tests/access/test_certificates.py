@@ -151,7 +151,7 @@ def test_a_key_of_another_system_is_refused(tmp_path: Path, authority: Authority
 def test_keys_of_another_kind_or_encrypted_are_refused(tmp_path: Path, authority: Authority) -> None:
     key = rsa.generate_private_key(65537, 2048)
     authority.key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    with pytest.raises(StateDirectoryError, match="foreign key"):
+    with pytest.raises(StateDirectoryError, match="holds a key of another kind"):
         Authority(tmp_path / "keys", "London", [])
     subprocess.run(
         ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", tmp_path / "plain"],

@@ -57,9 +57,9 @@ def test_one_of_two_certificates_of_an_initiator_is_revoked_and_stays_so_after_a
     place.record = InitiatorCertificates(place.database)
     assert not place.is_good(first)
     assert place.is_good(second)
-    with pytest.raises(BadParameter, match="is revoked already"):
+    with pytest.raises(BadParameter, match="is already revoked"):
         place.record.revoke(serial, 10.0)
-    with pytest.raises(ObjectNotFound, match="'00ff' is not on record"):
+    with pytest.raises(ObjectNotFound, match="'00ff' does not exist"):
         place.record.revoke("00ff", 10.0)
 
 
@@ -93,7 +93,7 @@ def test_all_of_an_initiator_are_revoked_also_those_not_on_record_and_a_new_one_
 def test_the_record_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CERTIFICATES_MAX", 1)
     place.issue("web1")
-    with pytest.raises(InUse, match="1 certificates of initiators are on record"):
+    with pytest.raises(InUse, match="1 certificates of initiators are kept"):
         place.issue("web2")
 
 
@@ -108,7 +108,7 @@ def test_a_full_record_lets_go_of_what_it_can_do_without(place: Place, monkeypat
     monkeypatch.setattr(module, "CERTIFICATES_MAX", 3)
     assert place.issue("new")
     assert [each.name for each in place.record.all()] == ["alone", "ended", "new"]
-    with pytest.raises(InUse, match="revoke all those of an initiator"):
+    with pytest.raises(InUse, match="revoke all certificates of an initiator"):
         place.issue("late", end + module.ENDED_LONG_SECONDS)
     place.issue("late", end + module.ENDED_LONG_SECONDS + 60)
     assert [each.name for each in place.record.all()] == ["alone", "late"]
@@ -124,7 +124,7 @@ def test_a_database_that_cannot_be_written_keeps_no_host_out(place: Place, monke
     monkeypatch.setattr(place.database, "transaction", full)
     with capture_logs() as lines:
         assert place.is_good(der(place.authority.issue("old")[0]))
-    assert [line["event"] for line in lines] == ["a certificate could not be put on record"]
+    assert [line["event"] for line in lines] == ["cannot record a certificate"]
 
 
 @pytest.mark.parametrize("how", ["all of its initiator", "by its serial"])

@@ -1,4 +1,4 @@
-"""What is put aside when keys were lost, so that the authority makes just that anew."""
+"""What is put aside when keys were lost, so that the authority makes just that again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_when_the_system_lost_its_own_the_authority_stays(keys: Path, lost: set[
 
 
 @pytest.mark.parametrize("lost", [{"ca.pem"}, {"ca-key.pem"}, {"ca.pem", "system.pem"}, AUTHORITY | SYSTEM])
-def test_without_its_authority_the_systems_certificate_is_made_anew_as_well(keys: Path, lost: set[str]) -> None:
+def test_without_its_authority_the_systems_certificate_is_made_again_as_well(keys: Path, lost: set[str]) -> None:
     """Who trusts the new authority would not trust it."""
     before = contents(keys)
     for name in lost:
@@ -63,6 +63,6 @@ def test_a_directory_that_is_gone_has_lost_all(tmp_path: Path) -> None:
 
 
 def test_the_operator_is_told_what_follows() -> None:
-    assert "hosts need certificates" in sentence("London", ("ca-key.pem", "ca.pem"), "ab")
+    assert "hosts need new certificates" in sentence("London", ("ca-key.pem", "ca.pem"), "ab")
     told = sentence("London", ("system-key.pem", "system.pem"), "ab")
-    assert "system-key.pem, system.pem" in told and "fingerprint ab now" in told and "hosts" not in told
+    assert "system-key.pem, system.pem" in told and "now has the fingerprint ab" in told and "hosts" not in told

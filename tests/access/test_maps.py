@@ -86,7 +86,7 @@ def test_unmap_removes_one_map_and_refuses_to_remove_none(maps: Maps) -> None:
     maps.map(1, "tls:db", "read-write")
     maps.unmap(1, None)
     assert maps.maps() == [Map(1, "tls:db", "read-write", None)]
-    with pytest.raises(MapNotFound, match="volume 1 has no map for everyone"):
+    with pytest.raises(MapNotFound, match="volume 1 has no map for all initiators"):
         maps.unmap(1, None)
     with pytest.raises(MapNotFound, match="volume 2 has no map for initiator 'tls:db'"):
         maps.unmap(2, "tls:db")
@@ -101,10 +101,10 @@ def test_maps_go_with_their_image(maps: Maps, database: Database) -> None:
 
 def test_a_lun_is_given_once_to_each_initiator(maps: Maps) -> None:
     maps.map(1, "tls:db", "read-write", lun=1)
-    with pytest.raises(InUse, match="LUN 1 of initiator 'tls:db' is taken by volume 1"):
+    with pytest.raises(InUse, match="LUN 1 of initiator 'tls:db' is already used by volume 1"):
         maps.map(2, "tls:db", "read-write", lun=1)
     maps.map(2, None, "read-write", lun=1)
-    with pytest.raises(InUse, match="LUN 1 of the default map is taken by volume 2"):
+    with pytest.raises(InUse, match="LUN 1 of the default map is already used by volume 2"):
         maps.map(3, None, "read-write", lun=1)
     maps.map(1, "tls:db", "read-only", lun=1)
     assert len(maps.maps()) == 2
@@ -114,11 +114,11 @@ def test_a_lun_is_given_once_to_each_initiator(maps: Maps) -> None:
     ("initiator", "access", "lun", "sentence"),
     [
         ("", "read-write", None, "initiator ''"),
-        ("x" * 257, "read-write", None, "is not 1 to 256"),
-        ("tls:a\nb", "read-write", None, "is not 1 to 256 printable"),
+        ("x" * 257, "read-write", None, "does not have 1 to 256"),
+        ("tls:a\nb", "read-write", None, "does not have 1 to 256 printable"),
         ("tls:db", "read-write", -1, "LUN -1 is outside 0 to 1023"),
         ("tls:db", "read-write", 1024, "LUN 1024 is outside 0 to 1023"),
-        ("tls:db", "everything", None, "access 'everything' is none of"),
+        ("tls:db", "everything", None, "access 'everything' is not one of"),
     ],
 )
 def test_map_refuses_values_outside_their_rules(

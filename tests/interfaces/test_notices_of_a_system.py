@@ -30,7 +30,7 @@ def test_events_reach_a_web_hook_up_to_the_stop_and_after_the_next_start(tmp_pat
             wait_until("its creation arrives", lambda: "Notice ops" in told(hook))
             live.do("create", "volume", "pool", "A", "size", "1MiB", "Sales")
         assert "Volume Sales of 1 MiB was created" in told(hook), "a stop does not wait for the interval to pass"
-        assert "System London is being stopped." in told(hook)
+        assert "System London is stopping." in told(hook)
         with running(tmp_path) as live:
             wait_until("the start arrives", lambda: "System London was started." in told(hook))
             assert SECRET not in live.logged()

@@ -187,7 +187,7 @@ def test_a_lost_certificate_is_repaired_and_the_sets_go_on(
     assert again.returncode == 1
     assert "keys/ca.pem is missing" in again.stderr and "start once with --new-keys" in again.stderr
     lost.start("--new-keys")
-    assert len(events_of(lost, "were lost and made anew")) == 1
+    assert len(events_of(lost, "were lost and created again")) == 1
     london.ask("replicate", "SalesDR")
     wait_until("the run finds a stranger", lambda: "certificate" in london.last_run("SalesDR")["error"])
 

@@ -87,7 +87,7 @@ def test_a_foreign_database_is_refused(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE theirs (a)")
     connection.close()
-    assert "not one of Offsite" in refused(path)
+    assert "not of Offsite" in refused(path)
 
 
 def test_damaged_pages_are_refused(path: Path) -> None:

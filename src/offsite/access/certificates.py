@@ -79,7 +79,9 @@ class Authority:
         """
         check_name(initiator_name, "initiator name")
         if not 1 <= valid_days <= INITIATOR_DAYS_MAX:
-            raise BadParameter(f"{valid_days} days are not within 1 to {INITIATOR_DAYS_MAX}")
+            raise BadParameter(
+                f"a certificate cannot be valid for {valid_days} days; 1 to {INITIATOR_DAYS_MAX} are allowed"
+            )
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._leaf(initiator_name, key, valid_days).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
@@ -194,7 +196,7 @@ def _load_or_make_key(path: Path, certificate_path: Path) -> ec.EllipticCurvePri
     if not path.exists():
         if certificate_path.exists():
             raise StateDirectoryError(
-                f"{path} is missing, but {certificate_path.name} is there; restore the key from a copy"
+                f"{path} is missing, but {certificate_path.name} exists; restore the key from a copy"
             )
         write_atomically(path, _key_pem(ec.generate_private_key(ec.SECP256R1())))
     try:
@@ -202,7 +204,7 @@ def _load_or_make_key(path: Path, certificate_path: Path) -> ec.EllipticCurvePri
     except (ValueError, TypeError) as error:  # TypeError: it is encrypted
         raise StateDirectoryError(f"{path} is damaged: not a private key; restore it from a copy") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise StateDirectoryError(f"{path} holds a foreign key, not one of P-256; restore it from a copy")
+        raise StateDirectoryError(f"{path} holds a key of another kind than P-256; restore it from a copy")
     return key
 
 

@@ -68,8 +68,8 @@ class InitiatorCertificates:
                 _let_go(connection, issued_at)
             if _is_full(connection):
                 raise LimitReached(
-                    f"{CERTIFICATES_MAX} certificates of initiators are on record, and no more may be; revoke all "
-                    "those of an initiator that is gone"
+                    f"{CERTIFICATES_MAX} certificates of initiators are kept, which is the maximum; revoke all "
+                    "certificates of an initiator that no longer exists"
                 )
             _insert(connection, found)
         return found
@@ -96,10 +96,10 @@ class InitiatorCertificates:
             row = connection.execute(select(table).where(table.c.serial == serial)).mappings().first()
             if row is None:
                 raise ObjectNotFound(
-                    f"certificate {serial[:64]!r} is not on record; `show initiator-certificates` lists those that are"
+                    f"certificate {serial[:64]!r} does not exist; `show initiator-certificates` lists all certificates"
                 )
             if row["revoked_at"] is not None:
-                raise BadParameter(f"certificate {serial} of initiator tls:{row['name']} is revoked already")
+                raise BadParameter(f"certificate {serial} of initiator tls:{row['name']} is already revoked")
             connection.execute(update(table).where(table.c.serial == serial).values(revoked_at=now))
             return InitiatorCertificate(**{**row, "revoked_at": now})
 
@@ -118,7 +118,7 @@ class InitiatorCertificates:
                 if not _check(connection, found):
                     _insert(connection, found)
         except StateDirectoryError as error:  # hosts get in on a full disk, too; it is noted another time
-            _log.warning("a certificate could not be put on record", initiator=found.name, reason=str(error))
+            _log.warning("cannot record a certificate", initiator=found.name, reason=str(error))
 
 
 def _check(connection: Connection, found: InitiatorCertificate) -> bool:

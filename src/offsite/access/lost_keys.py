@@ -31,10 +31,10 @@ def set_aside(keys_directory: Path) -> tuple[str, ...]:
 
 def sentence(system_name: str, lost: tuple[str, ...], fingerprint: str) -> str:
     """For the operator."""
-    hosts = "; hosts need certificates and the authority's certificate anew" if _AUTHORITY[0] in lost else ""
+    hosts = "; hosts need new certificates, and the new certificate of the authority" if _AUTHORITY[0] in lost else ""
     return (
-        f"Keys of system {system_name} were lost and made anew ({', '.join(lost)}): its certificate has the "
-        f"fingerprint {fingerprint} now{hosts}."
+        f"Keys of system {system_name} were lost and created again ({', '.join(lost)}): its certificate now has the "
+        f"fingerprint {fingerprint}{hosts}."
     )
 
 

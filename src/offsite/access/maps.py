@@ -80,7 +80,7 @@ class Maps:
         where = (tables.maps.c.image_id == image_id) & (tables.maps.c.initiator == key)
         with self._database.transaction() as connection:
             if connection.execute(delete(tables.maps).where(where)).rowcount == 0:
-                whose = f"for initiator {initiator!r}" if initiator is not None else "for everyone"
+                whose = f"for initiator {initiator!r}" if initiator is not None else "for all initiators"
                 raise MapNotFound(f"volume {image_id} has no map {whose}; there is nothing to unmap")
 
     def access(self, image_id: int, initiator: str) -> Granted | None:
@@ -121,7 +121,7 @@ class Maps:
         try:
             self._note(initiator, now)
         except StateDirectoryError as error:  # hosts get in on a full or read-only disk, too
-            _log.warning("when an initiator was here could not be noted", initiator=initiator, reason=str(error))
+            _log.warning("cannot record when an initiator connected", initiator=initiator, reason=str(error))
 
     def _note(self, initiator: str, now: float) -> None:
         table = tables.initiators
@@ -145,14 +145,14 @@ def find_mapped(connection: Connection, image_ids: Sequence[int]) -> Iterator[tu
 
 def _check(initiator: str | None, access: str, lun: int | None) -> None:
     if access not in ("read-write", "read-only", "no-access"):
-        raise BadParameter(f"access {access!r} is none of read-write, read-only, no-access")
+        raise BadParameter(f"access {access!r} is not one of read-write, read-only, no-access")
     if lun is not None and not 0 <= lun <= LUN_MAX:
         raise BadParameter(f"LUN {lun} is outside 0 to {LUN_MAX}")
     if initiator is None:
         return
     if not initiator.isprintable() or not 1 <= len(initiator.encode()) <= INITIATOR_BYTES_MAX:
         raise BadParameter(
-            f"initiator {initiator[:INITIATOR_BYTES_MAX]!r} is not 1 to {INITIATOR_BYTES_MAX} printable bytes"
+            f"initiator {initiator[:INITIATOR_BYTES_MAX]!r} does not have 1 to {INITIATOR_BYTES_MAX} printable bytes"
         )
 
 
@@ -169,4 +169,4 @@ def _check_lun(connection: Connection, image_id: int, initiator: str, lun: int) 
     taken = connection.execute(others).first()
     if taken is not None:
         whose = f"initiator {initiator!r}" if initiator else "the default map"
-        raise LunInUse(f"LUN {lun} of {whose} is taken by volume {taken.image_id}; choose another LUN")
+        raise LunInUse(f"LUN {lun} of {whose} is already used by volume {taken.image_id}; choose another LUN")

@@ -21,10 +21,10 @@ def set_nickname(database: Database, initiator: str, nickname: str) -> None:
         )
         other = connection.execute(taken).scalar()
         if other is not None:
-            raise NameInUse(f"the nickname {shown(nickname)} is in use by initiator {other}; choose another one")
+            raise NameInUse(f"the nickname {shown(nickname)} is already used by initiator {other}; choose another one")
         count = select(func.count()).select_from(table).where(table.c.nickname.is_not(None))
         if connection.execute(count).scalar_one() >= NICKNAMES_MAX:
-            raise LimitReached(f"{NICKNAMES_MAX} initiators have a nickname, and no more may; delete one first")
+            raise LimitReached(f"{NICKNAMES_MAX} initiators have a nickname, which is the maximum; delete a nickname first")
         statement = upsert(table).values(id=initiator, nickname=nickname)
         connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"nickname": nickname}))
 
@@ -34,5 +34,5 @@ def delete_nickname(database: Database, nickname: str) -> None:
         gone = connection.execute(update(table).where(table.c.nickname == nickname).values(nickname=None))
         if gone.rowcount == 0:
             raise InitiatorNotFound(
-                f"no initiator has the nickname {shown(nickname)}; `show initiators` lists those there are"
+                f"no initiator has the nickname {shown(nickname)}; `show initiators` lists all initiators"
             )

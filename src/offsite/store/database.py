@@ -170,7 +170,7 @@ class Database:
             raise StateDirectoryError(
                 f"{self.path} is damaged: {cause}; {RESTORE_WHOLE}"
                 if damaged
-                else f"{self.path} cannot be used: {cause}; nothing was changed; check the disk that it is on"
+                else f"{self.path} cannot be used: {cause}; nothing was changed; check its disk"
             ) from error
 
     def _is_full(self, cause: object) -> bool:
@@ -199,9 +199,9 @@ def _refuse_foreign(path: Path) -> None:
     if not head:
         return  # power failed when it had just been made
     if not head.startswith(b"SQLite format 3\0"):
-        raise StateDirectoryError(f"{path} is not a SQLite database; it is damaged, or not Offsite's")
+        raise StateDirectoryError(f"{path} is not a SQLite database; it is damaged, or another program's")
     if head[_APPLICATION_ID_AT] != APPLICATION_ID.to_bytes(4, "big"):
-        raise StateDirectoryError(f"{path} is a SQLite database, but not one of Offsite")
+        raise StateDirectoryError(f"{path} is a SQLite database of another program, not of Offsite")
 
 
 def _make_private(path: Path) -> None:
@@ -212,7 +212,7 @@ def _make_private(path: Path) -> None:
             if each.exists() and stat.S_IMODE(each.stat().st_mode) != 0o600:
                 each.chmod(0o600)
     except OSError as error:
-        raise StateDirectoryError(f"{path} cannot be made private: {error.strerror}") from error
+        raise StateDirectoryError(f"the mode of {path} cannot be changed to 0600: {error.strerror}") from error
 
 
 def _engine(path: Path) -> Engine:
@@ -251,7 +251,7 @@ def check_revision(revision: str, path: Path) -> None:
     """Raises StateDirectoryError for one that this version does not know."""
     if revision not in {each.revision for each in ScriptDirectory.from_config(_config()).walk_revisions()}:
         raise StateDirectoryError(
-            f"{path} is of a newer version of Offsite (revision {revision}); use that version or a newer one"
+            f"{path} is of a newer version of Offsite (revision {revision}); start that version or a newer one"
         )
 
 

@@ -56,7 +56,7 @@ def check_log(path: Path) -> None:
     if with_log is not None and (alone[0] if alone else None) in with_log:
         return  # (a file without rounds belongs to a log that has brought them: nothing was written back since)
     raise DoNotBelongTogether(
-        f"{path} and its log {path.name}-wal do not belong together: one of them is from another time, or of another "
+        f"{path} and its log {path.name}-wal do not belong together: one of them is from another time or another "
         f"system; {RESTORE_WHOLE}; nothing was changed"
     )
 

@@ -66,8 +66,8 @@ def time_zone(text: str) -> str:
     """The IANA name of a time zone, or nothing."""
     if text and not _is_time_zone(text):
         raise BadParameter(
-            f"time zone {text[:100]!r} is not one that this machine knows; write a name of the IANA database, such as "
-            "Europe/London or UTC, or nothing for the zone of the machine"
+            f"time zone {text[:100]!r} is unknown to this machine; use a name of the IANA database, such as "
+            "Europe/London or UTC, or an empty value for the machine's own time zone"
         )
     return text
 
@@ -84,69 +84,72 @@ def _is_time_zone(text: str) -> bool:
 
 
 RUNS_AT_A_TIME = Setting(
-    "runs-at-a-time", "2", whole_number("number of runs at a time", 1, 64), "How many runs send at the same time."
+    "runs-at-a-time",
+    "2",
+    whole_number("number of runs at a time", 1, 64),
+    "Maximum number of runs that send at the same time.",
 )
 RETRY_CADENCE = Setting(
     "retry-cadence",
     "offsite",
     one_of("retry cadence", "offsite", "me4"),
-    "When a run that failed is tried again. offsite: after 1 s, doubling to 10 min; me4: six times after 10 min, "
-    "then every hour. As soon as a peer that was gone is back it is tried in any case.",
+    "When a failed run is retried. offsite: after 1 s, doubling to 10 min; me4: six times after 10 min, then every "
+    "hour. In both cases also as soon as an unreachable peer is reachable again.",
 )
 MAXIMUM_REPLICATION_SETS = Setting(
     "maximum-replication-sets",
     "32",
     whole_number("maximum of replication sets", 1, 1024),
-    "How many replication sets there may be, primary and secondary ones together. ME4 has 32 at most.",
+    "Maximum number of replication sets, primary and secondary ones together. ME4 allows 32.",
 )
 MAXIMUM_PEER_CONNECTIONS = Setting(
     "maximum-peer-connections",
     "4",
     whole_number("maximum of peer connections", 1, 64),
-    "How many peer connections there may be. ME4 has 4 at most.",
+    "Maximum number of peer connections. ME4 allows 4.",
 )
 MAXIMUM_NBD_CONNECTIONS = Setting(
     "maximum-nbd-connections",
     "256",
     whole_number("maximum of NBD connections", 16, 4096),
-    "How many NBD connections hosts may have together. No host can take the last quarter of them.",
+    "Maximum number of NBD connections of all hosts together. No single host gets the last quarter of them.",
 )
 MAXIMUM_IMAGES_PER_PEER = Setting(
     "maximum-images-per-peer",
     "2048",
     whole_number("maximum of images per peer", 1, 16_384),
-    "How many volumes and snapshots one peer may have made here, with those that its deleted sets left.",
+    "Maximum number of volumes and snapshots that one peer may create here, with those that its deleted sets left.",
 )
 MINIMUM_SCHEDULE_INTERVAL = Setting(
     "minimum-schedule-interval",
     "60",
     whole_number("minimum schedule interval", 1, 525_600),
-    "The shortest interval between starts, in minutes, that a new schedule may have.",
+    "Shortest interval between starts, in minutes, that a new schedule may have.",
 )
 TIME_ZONE = Setting(
     "time-zone",
     "",
     time_zone,
-    "The time zone of schedules and bandwidth calendars, by its IANA name (Europe/London); empty: that of the machine.",
+    "Time zone of schedules and bandwidth calendars, by its IANA name (Europe/London); empty: that of the machine.",
 )
 NOTICE_INTERVAL = Setting(
     "notice-interval",
     "60",
     whole_number("notice interval", 1, 86400),
-    "Seconds between two messages of one notice; the events of that time are joined into one message.",
+    "Seconds between two messages of one notice. One message holds all events of that time.",
 )
 
 PEER_GONE_AFTER = Setting(
     "peer-gone-after",
     "300",
-    whole_number("time after which a peer is told as gone", 1, 86400),
-    "Seconds for which a peer has to be unreachable until an event tells so.",
+    whole_number("time after which a peer is reported as unreachable", 1, 86400),
+    "Seconds for which a peer is unreachable before an event reports it.",
 )
 CLOCK_SKEW_WARNING = Setting(
     "clock-skew-warning",
     "5",
-    whole_number("clock skew to be told", 1, 86400),
-    "Seconds by which the clock of a peer has to differ from this system's until an event tells so.",
+    whole_number("clock skew to report", 1, 86400),
+    "Difference between the clocks of a peer and of this system, in seconds, from which an event reports it.",
 )
 
 ALL: tuple[Setting[Any], ...] = (

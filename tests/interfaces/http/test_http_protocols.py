@@ -357,5 +357,5 @@ def test_as_many_connections_to_the_api_and_the_control_socket_may_be_as_is_docu
     ):
         for holder in holders:
             admission.arrive(holder, lambda: None).settle(holder)
-        with pytest.raises(NoPlace, match="as many as may be"):
+        with pytest.raises(NoPlace, match="is reached"):
             admission.arrive("late", lambda: None).settle("late")

@@ -81,7 +81,7 @@ def test_bad_nicknames_are_refused(volumes: Bench, monkeypatch: pytest.MonkeyPat
     volumes.refused("set initiator id somewhere nickname web8", InitiatorNotFound, "'somewhere'")
     volumes.refused("delete initiator-nickname web8", InitiatorNotFound, "'web8'")
     monkeypatch.setattr(nicknames, "NICKNAMES_MAX", 1)
-    volumes.refused("set initiator id nbd:192.0.2.8 nickname web8", InUse, "no more may")
+    volumes.refused("set initiator id nbd:192.0.2.8 nickname web8", InUse, "which is the maximum")
 
 
 @pytest.mark.parametrize("name", ["nobody", "tls:", "nbd:", "web1"])

@@ -25,7 +25,7 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     (f"create volume pool A size 1MiB {'x' * 33}", BadParameter, ["33 bytes", "1 to 32"]),
     ('create volume pool A size 1MiB "a,b"', BadParameter, ["'a,b'", "','"]),
     ("create volume pool A size 1MiB a<b", BadParameter, ["'a<b'", "'<'"]),
-    ("create volume pool A size 1MiB a\\b", BadParameter, ["none of"]),
+    ("create volume pool A size 1MiB a\\b", BadParameter, ["are not allowed"]),
     ('create volume pool A size 1MiB " a"', BadParameter, ["begins or ends with a space"]),
     ("create volume pool A size 16383B X", BadParameter, ["16383", "16 KiB", "128 TiB"]),
     ("create volume pool A size 0 X", BadParameter, ["0 B"]),

@@ -452,7 +452,7 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     (f"{TAKE} {'x' * 33}", BadParameter, ["33 bytes", "1 to 32"]),
     (f'{TAKE} "a,b"', BadParameter, ["','"]),
     (f"{TAKE} a<b", BadParameter, ["'<'"]),
-    (f"{TAKE} a\\b", BadParameter, ["none of"]),
+    (f"{TAKE} a\\b", BadParameter, ["are not allowed"]),
     (f"{TAKE} snapshot-volume Test New", BadParameter, ["TakeSnapshot has no snapshot-volume", "retention-count"]),
     (f"{TAKE} last-snapshot New", BadParameter, ["TakeSnapshot has no last-snapshot"]),
     ("create task type TakeSnapshot source-volume Sales New", BadParameter, ["TakeSnapshot needs snapshot-prefix"]),

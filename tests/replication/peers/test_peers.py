@@ -331,7 +331,7 @@ def test_a_peer_for_which_there_is_no_place_is_told_so(
 ) -> None:
     pair(london, newark)
     monkeypatch.setattr("offsite.replication.service.SESSIONS_MAX", 0)
-    with pytest.raises(NoPlace, match="Newark: there are 0 connections to the peer port, as many as may be"):
+    with pytest.raises(NoPlace, match="Newark: the maximum of connections to the peer port is reached: 0"):
         pings(london, newark)
 
 

@@ -27,7 +27,7 @@ def test_the_demo_runs_from_nothing_to_its_last_check(short_directory: Path) -> 
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "All of it worked" in done.stdout
+    assert "Everything worked" in done.stdout
     assert "byte for byte" in done.stdout
     for shown in ("Shop_0002-2", "run of replication set ShopDR was aborted", "Schedule EveryHour was created"):
         assert shown in done.stdout

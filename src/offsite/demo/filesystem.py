@@ -21,9 +21,7 @@ def find_programs() -> dict[str, str]:
     found = {name: shutil.which(name, path=path) for name in _PROGRAMS}
     missing = [name for name, where in found.items() if where is None]
     if missing:
-        raise MissingProgram(
-            f"{', '.join(missing)} cannot be found; install e2fsprogs (sudo apt-get install e2fsprogs)"
-        )
+        raise MissingProgram(f"{', '.join(missing)} not found; install e2fsprogs (sudo apt-get install e2fsprogs)")
     return {name: where for name, where in found.items() if where is not None}
 
 

@@ -39,7 +39,7 @@ class GroupStory:
         self._schedule()
 
     def _make_group(self) -> None:
-        self._narrator.title("A volume group: two volumes that are replicated as of one instant, with a history")
+        self._narrator.title("A volume group: two volumes, replicated as of one instant, with a snapshot history")
         for name in VOLUMES:
             self._london.run("create", "volume", "pool", "A", "size", f"{VOLUME_BYTES // MIB}MiB", name)
             self._london.run("map", "volume", "access", "rw", "initiator", "nbd:unix", name)
@@ -53,7 +53,7 @@ class GroupStory:
         for booked in range(1, RUNS + 1):
             self._book(booked)
             self._london.run("replicate", SET, "--wait")
-        self._narrator.say("Each run has left a snapshot of both volumes on each side:")
+        self._narrator.say("Each run left a snapshot of both volumes on each system:")
         self._newark.run("show", "replication-snapshot-history", SET)
         kept = self._newark.ask("show", "replication-snapshot-history", SET)["snapshot-history"]
         for number in range(RUNS):
@@ -62,11 +62,14 @@ class GroupStory:
             if orders != [number + 1] * len(VOLUMES):
                 raise DemoFailed(f"{names} on Newark hold {orders}, not {number + 1} orders each")
         self._narrator.say(
-            f"Read on Newark, the snapshots of run 0000 to {RUNS - 1:04} hold 1 to {RUNS} orders, both alike."
+            f"Read on Newark, the snapshots of runs 0000 to {RUNS - 1:04} hold 1 to {RUNS} orders, the same in both "
+            "volumes."
         )
 
     def _abort(self) -> None:
-        self._narrator.title("A run is aborted: nothing of it is left, and the copy is as it was")
+        self._narrator.title(
+            "A run is aborted: it leaves nothing behind, and the secondary keeps its last recovery point"
+        )
         self._london.run("set", "peer-connection", "bandwidth-limit", "1MB", "Newark")
         with Disk(self._london.directory / "nbd.sock", "Orders") as disk:
             for at in range(16, 32):
@@ -97,7 +100,7 @@ class GroupStory:
         self._narrator.say(f"On Newark the volume is {newest}: {digests[0][:16]}…, both.")
 
     def _schedule(self) -> None:
-        self._narrator.title("A schedule: from now on by itself")
+        self._narrator.title("A schedule starts all further runs")
         first = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + FIRST_START_SECONDS))
         self._london.run("create", "task", "type", "Replicate", "replication-set", SET, "ShopHourly")
         self._london.run(
@@ -114,7 +117,7 @@ class GroupStory:
                 disk.write(0, number.to_bytes(4, "big").ljust(BLOCK_BYTES, b"\0"))
                 disk.write(number * MIB, os.urandom(MIB))
                 disk.flush()
-        self._narrator.say(f"The host booked order {number} in both: {format_size(2 * MIB)} of new data.")
+        self._narrator.say(f"The host wrote order {number} to both volumes: {format_size(2 * MIB)} of new data.")
 
     def _orders_in(self, name: str) -> int:
         """How many orders a volume or snapshot on Newark holds."""

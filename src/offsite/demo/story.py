@@ -29,7 +29,7 @@ def main() -> int:
     try:
         find_programs()
     except MissingProgram as error:
-        console.print(f"The demo makes a real ext4 file system. {error}")
+        console.print(f"The demo creates an ext4 file system. {error}")
         return 1
     with tempfile.TemporaryDirectory(prefix="offsite-demo-") as directory:
         demo = Demo(Path(directory), console)
@@ -62,23 +62,23 @@ class Demo:
         self._start_both()
         self._make_volume()
         self._connect()
-        first = self._replicate("The first run: everything that was ever written, and no more")
+        first = self._replicate("The first run sends only what was ever written")
         self._change_files()
-        second = self._replicate("The second run: only what changed")
+        second = self._replicate("The second run sends only what changed")
         self._compare_runs(first, second)
         self._prove()
         self._read_back()
         GroupStory(self._london, self._newark, self._narrator, self._directory).tell()
-        self._console.rule("[bold green]All of it worked")
+        self._console.rule("[bold green]Everything worked")
 
     def _start_both(self) -> None:
-        self._narrator.title("Two systems, each a process with a state directory of its own")
+        self._narrator.title("Two systems, each with its own process and state directory")
         for system in (self._london, self._newark):
             self._started.append(system)
             system.start()
 
     def _make_volume(self) -> None:
-        self._narrator.title("A volume on London, with an ext4 file system and real files in it")
+        self._narrator.title("A volume on London, with an ext4 file system and files in it")
         self._london.run("create", "volume", "pool", "A", "size", f"{VOLUME_BYTES // MIB}MiB", VOLUME)
         self._london.run("map", "volume", "access", "rw", "initiator", "nbd:unix", VOLUME)
         files = self._directory / "files"
@@ -93,7 +93,7 @@ class Demo:
         self._london.run("show", "volumes", VOLUME)
 
     def _connect(self) -> None:
-        self._narrator.title("London meets Newark: the password is used once, certificates are pinned")
+        self._narrator.title("London connects to Newark: the password is used once, both systems pin certificates")
         (newark,) = self._newark.ask("show", "system")["system"]
         self._london.run(
             "create", "peer-connection", "remote-port-address", self._newark.peer_address,
@@ -127,7 +127,7 @@ class Demo:
             raise DemoFailed("the second run sent more than a tenth of the first")
 
     def _prove(self) -> None:
-        self._narrator.title("Proof: both sides, read whole, have the same digest")
+        self._narrator.title("Proof: the volumes on both systems, read in full, have the same digest")
         self._london.run("show", "digest", VOLUME)
         self._newark.run("show", "digest", VOLUME)
         digests = {system.ask("show", "digest", VOLUME)["digests"][0]["digest"] for system in self._started}
@@ -136,7 +136,7 @@ class Demo:
         self._narrator.say("They are equal.")
 
     def _read_back(self) -> None:
-        self._narrator.title("A file, read on Newark out of a snapshot of the secondary volume")
+        self._narrator.title("A file, read on Newark from a snapshot of the secondary volume")
         self._newark.run("create", "snapshots", "volumes", VOLUME, CHECK)
         exported = self._directory / "check.ext4"
         self._newark.run("export", CHECK, str(exported))
@@ -145,8 +145,10 @@ class Demo:
         self._narrator.say(f"news.txt: {copy.read('news.txt').decode().strip()}")
         for name in self._disk_image.names():
             if copy.read(name) != self._disk_image.read(name):
-                raise DemoFailed(f"{name} on Newark is not what it is on London")
-        self._narrator.say(f"All {len(self._disk_image.names())} files are, byte for byte, what they are on London.")
+                raise DemoFailed(f"{name} on Newark differs from London")
+        self._narrator.say(
+            f"All {len(self._disk_image.names())} files are identical to those on London, byte for byte."
+        )
 
     def _write(self, before: Path | None) -> int:
         with Disk(self._london.directory / "nbd.sock", VOLUME) as disk:
@@ -157,7 +159,7 @@ class Demo:
         return runs[0]
 
     def stay(self) -> None:
-        self._narrator.title("Both systems stay up. Look around from another terminal:")
+        self._narrator.title("Both systems keep running. Commands to try in another terminal:")
         for command in (
             f"--state {self._london.directory} show replication-sets",
             f"--state {self._newark.directory} show volumes",
@@ -165,7 +167,7 @@ class Demo:
             f"--state {self._london.directory} --help",
         ):
             self._console.print(f"    .venv/bin/offsite {command}", soft_wrap=True)
-        self._console.print("Ctrl-C stops both and removes what the demo made.")
+        self._console.print("Ctrl-C stops both and deletes what the demo created.")
         signal.pause()
 
     def stop(self) -> None:

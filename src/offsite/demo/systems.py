@@ -66,7 +66,7 @@ class DemoSystem:
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise DemoFailed(f"{self.name} did not start; its log says:\n{self.log.read_text()}")
+                raise DemoFailed(f"{self.name} did not start; its log:\n{self.log.read_text()}")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -122,4 +122,4 @@ def _free_port(address: str, wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise DemoFailed(f"no port is free on {address}")
+    raise DemoFailed(f"no free port on {address}")

@@ -66,7 +66,7 @@ def test_a_run_that_was_missed_while_the_system_was_down_is_made_up_for_once(sho
         wait_until("it is told", lambda: len(told(london, STARTED)) == 1)
         (missed,) = told(london, MISSED)
         assert re.match("[34] starts of schedule Hourly were missed, the first at ", missed)
-        assert "Task Nightly is started once now." in missed
+        assert "Task Nightly is now started once." in missed
         assert next_start(london) > time.time()
 
         london.kill()

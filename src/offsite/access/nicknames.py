@@ -24,7 +24,9 @@ def set_nickname(database: Database, initiator: str, nickname: str) -> None:
             raise NameInUse(f"the nickname {shown(nickname)} is already used by initiator {other}; choose another one")
         count = select(func.count()).select_from(table).where(table.c.nickname.is_not(None))
         if connection.execute(count).scalar_one() >= NICKNAMES_MAX:
-            raise LimitReached(f"{NICKNAMES_MAX} initiators have a nickname, which is the maximum; delete a nickname first")
+            raise LimitReached(
+                f"{NICKNAMES_MAX} initiators have a nickname, which is the maximum; delete a nickname first"
+            )
         statement = upsert(table).values(id=initiator, nickname=nickname)
         connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"nickname": nickname}))
 

@@ -48,8 +48,8 @@ def certificates_in_use(system: System) -> Iterator[Ending]:
     yield Ending(
         f"The certificate of the authority of system {name}",
         system.authority.authority_ends_at,
-        "stop the system, remove keys/ca.pem and keys/ca-key.pem, start it with --new-keys, log in to each peer again, "
-        "and make the certificates of initiators anew",
+        "stop the system, remove keys/ca.pem and keys/ca-key.pem, start it with --new-keys, log in to each peer "
+        "again, and create the certificates of initiators again",
     )
     newest: dict[str, InitiatorCertificate] = {}
     for each in system.certificates.all():
@@ -61,7 +61,7 @@ def certificates_in_use(system: System) -> Iterator[Ending]:
         yield Ending(
             f"Certificate {each.serial} of initiator tls:{each.name}",
             each.ends_at,
-            f"make another with `create initiator-certificate {each.name}`, and give it to the host",
+            f"create a new one with `create initiator-certificate {each.name}`, and install it on the host",
         )
 
 
@@ -79,7 +79,7 @@ class CertificateWatch:
         try:
             self._tell(list(self._look()))
         except OffsiteError as error:  # the database cannot be read just now: another part tells of that
-            _log.error("certificates could not be looked at", reason=str(error))
+            _log.error("cannot check the certificates", reason=str(error))
         return self._clock.monotonic() + LOOK_SECONDS
 
     def _tell(self, found: list[Ending]) -> None:
@@ -92,6 +92,6 @@ class CertificateWatch:
                 continue
             told[each] = due[-1]
             if self._told.get(each) != due[-1]:
-                when = f"ends in {left_days:.0f} days" if due[-1] else "has ended"
+                when = f"expires in {left_days:.0f} days" if due[-1] else "has expired"
                 self._report(CERTIFICATE_ENDS, f"{each.what} {when}: {each.renewal}.")
         self._told = told

@@ -107,13 +107,16 @@ class System:
     def check_stopping(self) -> None:
         """For long work: raises NotAllowed once the system is being stopped."""
         if self.stopping.is_set():
-            raise NotAllowed("the system is being stopped; ask again once it has started")
+            raise NotAllowed("the system is stopping; try again after it has started")
 
     @contextmanager
     def changing_alone(self) -> Iterator[None]:
         """For whatever changes things: one after another. Raises Busy when another does not end."""
         if not self.changing.acquire(timeout=CHANGING_WAIT_SECONDS):
-            raise Busy("another command has been changing this system for a minute; wait until it is done")
+            raise Busy(
+                "timeout: another command has been changing this system for {CHANGING_WAIT_SECONDS:.0f} s; try again "
+                "when it has ended"
+            )
         try:
             yield
         finally:
@@ -140,7 +143,7 @@ class System:
         """The volume or snapshot of this name or serial number. Raises VolumeNotFound."""
         found = self._find(name)
         if found is None:
-            raise VolumeNotFound(f"volume {shown(name)} does not exist; `show volumes` lists those there are")
+            raise VolumeNotFound(f"volume {shown(name)} does not exist; `show volumes` lists all volumes")
         return found
 
     def snapshot(self, name: str) -> Found:
@@ -148,7 +151,7 @@ class System:
         found = self._find(name)
         if found is None or found.image.kind != "snapshot":
             what = "does not exist" if found is None else "is a volume, not a snapshot"
-            raise SnapshotNotFound(f"snapshot {shown(name)} {what}; `show snapshots` lists those there are")
+            raise SnapshotNotFound(f"snapshot {shown(name)} {what}; `show snapshots` lists all snapshots")
         return found
 
     def base_volume(self, name: str) -> Found:
@@ -179,7 +182,7 @@ class System:
             for each in self._image_or_members(name):
                 if found.setdefault(each.image.id, each) is not each:
                     raise BadParameter(
-                        f"volume {each.image.name} is named twice, by itself or with its group; once is enough"
+                        f"volume {each.image.name} is named twice, by itself or with its group; name it once"
                     )
         return list(found.values())
 
@@ -190,11 +193,11 @@ class System:
         group = self.groups.find(name) or self.groups.find(name.removesuffix(".*"))
         if group is None:
             raise VolumeNotFound(
-                f"volume {shown(name)} does not exist, nor a volume group of this name; `show volumes` and "
-                "`show volume-groups` list those there are"
+                f"no volume or volume group has the name {shown(name)}; `show volumes` and `show volume-groups` list "
+                "all of them"
             )
         if not group.image_ids:
-            raise VolumeNotFound(f"volume group {group.name} has no members; `add volume-group-members` adds some")
+            raise VolumeNotFound(f"volume group {group.name} has no members; add some with `add volume-group-members`")
         return self.members(group)
 
     def check_not_open(self, found: Found) -> None:
@@ -203,8 +206,7 @@ class System:
             for initiator, image_id in target.connections():
                 if image_id == found.image.id:
                     raise InUse(
-                        f"volume {found.image.name} is open at initiator {initiator}; unmount and disconnect it there "
-                        "first"
+                        f"volume {name} is in use by initiator {initiator}; unmount and disconnect it there first"
                     )
 
     def replication_roles(self) -> dict[int, tuple[str, str]]:
@@ -224,8 +226,8 @@ class System:
         if found is not None:
             role, set_name = found
             raise InUse(
-                f"volume group {group.name} is the {role} volume group of replication set {set_name}: its members "
-                "cannot change, nor can it be deleted; delete the set first"
+                f"volume group {group.name} is the {role} volume group of replication set {set_name}: neither can its "
+                "members change, nor can it be deleted; delete the set first"
             )
 
     def tasks_that_go(self, image_ids: Iterable[int] = (), set_id: int | None = None) -> str:
@@ -234,7 +236,7 @@ class System:
         schedules = [each.name for each in self.schedules.all() if each.task_name in names]
         parts = [f"task {', '.join(names)}"] if names else []
         parts += [f"schedule {', '.join(schedules)}"] if schedules else []
-        return f" With it goes {' and '.join(parts)}." if parts else ""
+        return f" This also deletes {' and '.join(parts)}." if parts else ""
 
     def check_deletable(self, found: Found) -> None:
         """Raises ImageNeeded when something needs the image that even a user may not delete."""
@@ -254,10 +256,11 @@ class System:
         for pool in list(self.pools.values()):
             if any(image.name == name for image in pool.images()):
                 raise NameInUse(
-                    f"the name {shown(name)} is in use in pool {pool.name}; choose one that no volume or snapshot has"
+                    f"the name {shown(name)} is in use in pool {pool.name}; choose a name that no volume or snapshot "
+                    "has"
                 )
         if any(group.name == name for group in self.groups.all()):
-            raise NameInUse(f"the name {shown(name)} is in use by a volume group; choose one that no group has")
+            raise NameInUse(f"the name {shown(name)} is in use by a volume group; choose another name")
 
     def _find(self, name: str) -> Found | None:
         images = self.images()
@@ -278,7 +281,7 @@ def check_size(size_bytes: int, pool: Pool) -> int:
     unit_bytes = pool.capacity().allocation_bytes
     if not unit_bytes <= size_bytes <= SIZE_BYTES_MAX:
         raise BadParameter(
-            f"size {format_size(size_bytes)} ({size_bytes} bytes) is not within {format_size(unit_bytes)} "
-            f"(a page of pool {pool.name}) to {format_size(SIZE_BYTES_MAX)}"
+            f"size {format_size(size_bytes)} ({size_bytes} bytes) is outside {format_size(unit_bytes)} (a page of pool "
+            f"{pool.name}) to {format_size(SIZE_BYTES_MAX)}"
         )
     return -(-size_bytes // SIZE_STEP_BYTES) * SIZE_STEP_BYTES

@@ -41,7 +41,7 @@ class StillNeeded(ImageNeeded):
     """Something has come to need the images since they were chosen to go."""
 
     def __init__(self, needs: FoundNeeds) -> None:
-        super().__init__("something needs what was to be deleted")
+        super().__init__("an image that was to be deleted is in use")
         self.needs = needs
 
 
@@ -116,4 +116,4 @@ def find_children(connection: Connection, image_ids: Sequence[int]) -> Iterator[
     chosen = select(images.c.parent_id, images.c.name).where(images.c.kind == "snapshot")
     chosen = chosen.where(images.c.parent_id.in_(image_ids), images.c.id.not_in(image_ids)).order_by(images.c.id)
     for row in connection.execute(chosen):
-        yield row.parent_id, Need(f"snapshot {row.name} was taken of it")
+        yield row.parent_id, Need(f"it is the parent of snapshot {row.name}")

@@ -93,7 +93,7 @@ def test_what_was_compared_with_kept_logins_counts_also_unchecked(
     logins.user("manage", PASSWORD, "here")
 
     def busy(*_: object) -> None:
-        raise TooManyLogins("too many logins are being checked just now; try again")
+        raise TooManyLogins("too many logins are being checked; try again in a moment")
 
     monkeypatch.setattr(Users, "_check", busy)
     for _ in range(PAIR_MAX):

@@ -241,7 +241,7 @@ def test_who_waits_too_long_for_a_check_is_turned_away(place: Place, monkeypatch
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
     for _ in range(module.VERIFICATIONS_AT_ONCE):
         place.users._verifications[False].acquire()
-    with pytest.raises(TooManyLogins, match="are being checked just now"):
+    with pytest.raises(TooManyLogins, match="are being checked; try again"):
         place.users.authenticate("anna", PASSWORD, "here")
     assert not any(each.failed or each.pending for each in place.users._throttle._counts.values())
 
@@ -272,7 +272,7 @@ def test_a_user_who_is_changed_while_their_password_is_checked_does_not_get_in(p
 
 def test_the_name_of_whoever_uses_the_control_socket_is_no_name_of_a_user(place: Place) -> None:
     """An event that says so must not be about someone else."""
-    with pytest.raises(BadParameter, match="'local' stands for whoever uses the control socket"):
+    with pytest.raises(BadParameter, match="'local' is reserved for users of the control socket"):
         place.users.create("local", PASSWORD, Role.MONITOR)
 
 
@@ -301,8 +301,8 @@ def test_a_right_password_of_who_may_not_manage_counts_as_a_wrong_one(place: Pla
         ("x" * 33, PASSWORD, "33 bytes"),
         ("berta", "short", "5 bytes; 8 to 256"),
         ("berta", "x" * 257, "257 bytes; 8 to 256"),
-        ("berta", "tab\tin password", "cannot be printed"),
-        ("berta", "bytes \udcff in it", "cannot be printed"),
+        ("berta", "tab\tin password", "unprintable characters"),
+        ("berta", "bytes \udcff in it", "unprintable characters"),
     ],
 )
 def test_a_bad_name_or_password_is_refused(place: Place, name: str, password: str, rule: str) -> None:

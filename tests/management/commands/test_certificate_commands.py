@@ -73,7 +73,7 @@ def test_a_revocation_is_asked_about_and_needs_one_of_two(bench: Bench) -> None:
     with pytest.raises(BadParameter, match="give either"):
         bench.answer("revoke initiator-certificate", asks=True)
     bench.refused("revoke initiator-certificate serial 1f initiator tls:web1", BadParameter, "give either")
-    bench.refused("revoke initiator-certificate serial 1f", ObjectNotFound, "'1f' is not on record")
+    bench.refused("revoke initiator-certificate serial 1f", ObjectNotFound, "'1f' does not exist")
     bench.refused("revoke initiator-certificate initiator nobody", InitiatorNotFound, "'nobody'")
     bench.refused("revoke initiator-certificate initiator nbd:192.0.2.7", BadParameter, "has no certificates")
 
@@ -107,7 +107,7 @@ class OwnedClock:
 
 def test_the_end_of_a_certificate_is_told_a_month_and_a_week_before_and_when_it_has_come() -> None:
     clock, told = OwnedClock(), list[tuple[float, str]]()
-    soon = Ending("The certificate of web1", 100 * DAY_SECONDS, "make another")
+    soon = Ending("The certificate of web1", 100 * DAY_SECONDS, "create a new one")
 
     def report(kind: EventKind, message: str) -> None:
         assert kind is CERTIFICATE_ENDS
@@ -119,9 +119,9 @@ def test_the_end_of_a_certificate_is_told_a_month_and_a_week_before_and_when_it_
         assert watch.step() == clock.seconds + LOOK_SECONDS
         clock.seconds += LOOK_SECONDS
     assert told == [
-        (70, "The certificate of web1 ends in 30 days: make another."),
-        (93, "The certificate of web1 ends in 7 days: make another."),
-        (100, "The certificate of web1 has ended: make another."),
+        (70, "The certificate of web1 expires in 30 days: create a new one."),
+        (93, "The certificate of web1 expires in 7 days: create a new one."),
+        (100, "The certificate of web1 has expired: create a new one."),
     ]
     in_use.clear()
     watch.step()
@@ -157,4 +157,4 @@ def test_a_database_that_cannot_be_read_does_not_end_the_watch(
     with bench.system.database.transaction() as connection:
         connection.exec_driver_sql("ALTER TABLE initiator_certificates RENAME TO elsewhere")
     CertificateWatch(lambda: certificates_in_use(bench.system), bench.system.events.report, bench.system.clock).step()
-    assert "certificates could not be looked at" in capsys.readouterr().out
+    assert "cannot check the certificates" in capsys.readouterr().out

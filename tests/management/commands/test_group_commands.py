@@ -179,7 +179,7 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str], int]] = [
     ("set volume Sales", BadParameter, ["give a name"], -10058),
     ("set volume snapshot-retention-priority low Sales", SnapshotNotFound, ["'Sales' is a volume"], -10050),
     ("set volume snapshot-retention-priority low name Books Monday", NameInUse, ["'Books'"], -10186),
-    ("map volume Nope.*", VolumeNotFound, ["'Nope.*'", "nor a volume group"], -10075),
+    ("map volume Nope.*", VolumeNotFound, ["'Nope.*'", "no volume or volume group"], -10075),
     ("map volume Sales,Books", BadParameter, ["Sales is named twice"], -10058),
     ("map volume lun 1023 Books", BadParameter, ["1023"], -10058),
     ("unmap volume Books", MapNotFound, ["Sales is not mapped"], -10074),

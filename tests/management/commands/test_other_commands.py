@@ -114,7 +114,7 @@ def test_the_first_password_goes_with_its_user_and_when_it_cannot_that_is_told(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", fails)
         reply = bench.do("set password manage", secrets=NEW)
-    assert reply.message.endswith("cannot be removed (Read-only file system): remove it.")
+    assert reply.message.endswith("cannot be removed (Read-only file system); remove it.")
     assert bench.do("delete user manage").message == f"User manage was deleted. {path} was removed."
     assert not path.exists()
 
@@ -193,4 +193,4 @@ def test_names_are_given_once_however_many_ask_at_once(bench: Bench) -> None:
 
 def test_nothing_is_begun_while_the_system_stops(bench: Bench) -> None:
     bench.system.stopping.set()
-    bench.refused("create volume pool A size 1MiB Sales", NotAllowed, "being stopped")
+    bench.refused("create volume pool A size 1MiB Sales", NotAllowed, "is stopping")

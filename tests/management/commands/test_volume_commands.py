@@ -192,7 +192,7 @@ def test_what_a_host_has_open_is_not_replaced_under_it(bench: Bench, line: str) 
     bench.do("create snapshots volumes Sales Monday")
     ids = {each.image.name: each.image.id for each in bench.system.images()}
     bench.target.open = [("tls:web1", ids["Sales"]), ("tls:web2", ids["Monday"])]
-    bench.refused(line, InUse, "is open at initiator tls:web")
+    bench.refused(line, InUse, "is in use by initiator tls:web")
 
 
 def test_a_snapshot_is_renamed_like_a_volume(bench: Bench) -> None:

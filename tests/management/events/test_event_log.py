@@ -178,7 +178,7 @@ def test_events_that_cannot_be_kept_are_shown_and_kept_later(
     assert log.newest(10) == shown, "with the ids under which they were shown"
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar() == 2
-    assert capsys.readouterr().out.count("events could not be kept") == 1, "not once more at each try"
+    assert capsys.readouterr().out.count("cannot store events") == 1, "not once more at each try"
 
 
 @pytest.mark.usefixtures("unwritable")

@@ -85,7 +85,7 @@ def test_long_work_can_be_stopped(bench: Bench) -> None:
     bench.do("create volume pool A size 8MiB Sales")
     bench.write("Sales", 0, os.urandom(2 * MIB))
     bench.system.stopping.set()
-    with pytest.raises(OffsiteError, match="being stopped"):
+    with pytest.raises(OffsiteError, match="is stopping"):
         bench.do("show digest Sales")
 
 

@@ -91,7 +91,7 @@ def test_a_copy_that_is_stopped_leaves_nothing(bench: Bench) -> None:
         bench.system.stopping.set()
 
     bench.system.check_stopping = stop_at_the_second_call  # type: ignore[method-assign]
-    with pytest.raises(NotAllowed, match="being stopped"):
+    with pytest.raises(NotAllowed, match="is stopping"):
         bench.do("copy volume destination-pool B name Other Sales")
     assert bench.state() == before
 

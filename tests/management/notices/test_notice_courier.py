@@ -41,7 +41,7 @@ class FakeService:
             self.hang.wait(SECONDS)
         if self.failures_left:
             self.failures_left -= 1
-            raise NoticeNotSent("the message was not taken: no room")
+            raise NoticeNotSent("the service did not accept the message: no room")
         self.messages.append((title, body, severity))
 
     @property
@@ -159,11 +159,11 @@ def test_it_gives_up_after_some_tries_says_so_once_and_says_when_it_goes_again(p
     assert here.service.tries == 4
     here.tell("lost too")
     wait_until("it was given up again", lambda: here.courier.deliveries().failed == 2)
-    assert here.changes == ["the message was not taken: no room"]
+    assert here.changes == ["the service did not accept the message: no room"]
     here.tell("kept")
     wait_until("it is sent", lambda: here.courier.deliveries().sent == 1)
     assert here.service.told == ["kept"]
-    assert here.changes == ["the message was not taken: no room", None]
+    assert here.changes == ["the service did not accept the message: no room", None]
 
 
 def test_a_service_that_does_not_answer_is_a_failure_and_gets_no_second_message_meanwhile(post: MakePost) -> None:
@@ -172,8 +172,8 @@ def test_a_service_that_does_not_answer_is_a_failure_and_gets_no_second_message_
     here.tell("one")
     wait_until("it was given up", lambda: here.courier.deliveries().failed == 1)
     assert here.service.tries == 1, "one thread waits for the service, not one for each try"
-    assert here.courier.deliveries().error == "an earlier message is still under way"
-    with pytest.raises(NoticeNotSent, match="still under way"):
+    assert here.courier.deliveries().error == "an earlier message is still being sent"
+    with pytest.raises(NoticeNotSent, match="still being sent"):
         here.courier.send_now(Told(0.0, 640, Severity.INFORMATIONAL, "test", ""))
     here.service.hang.set()
     here.service.hang = None
@@ -184,7 +184,7 @@ def test_a_service_that_does_not_answer_is_a_failure_and_gets_no_second_message_
 def test_no_answer_is_told_with_the_time_it_was_waited_for(post: MakePost) -> None:
     here = post(pace=Pace(deadline_seconds=0.1))
     here.service.hang = threading.Event()
-    with pytest.raises(NoticeNotSent, match=r"did not answer within 0\.1 seconds"):
+    with pytest.raises(NoticeNotSent, match=r"no answer from the service within 0\.1 seconds"):
         here.courier.send_now(Told(0.0, 640, Severity.INFORMATIONAL, "test", ""))
     here.service.hang.set()
 
@@ -194,12 +194,12 @@ def test_a_url_that_is_not_known_any_more_is_a_failure(post: MakePost) -> None:
     here = post()
 
     def unknown() -> FakeService:
-        raise BadParameter("the URL is not one that json:// takes")
+        raise BadParameter("invalid json:// URL")
 
     here.courier._open_service = unknown
     here.tell("one")
     wait_until("it was given up", lambda: here.courier.deliveries().failed == 1)
-    assert here.changes == ["the URL is not one that json:// takes"]
+    assert here.changes == ["invalid json:// URL"]
 
 
 def test_a_stop_has_what_waits_sent_at_once(post: MakePost) -> None:

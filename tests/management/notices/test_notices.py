@@ -74,11 +74,11 @@ def test_what_is_shown_told_and_stored_elsewhere_has_no_secret(
     bench.system.events.report(kinds.RUN_FAILED, "A run failed.")
     wait_until("it was given up", lambda: bench.rows("show notices")[0]["messages-failed"] == 1)
     everything = str(bench.rows("show notices")) + str(bench.rows("show events last 100"))
-    assert "Notice operators cannot be sent: the message was not taken" in everything
+    assert "Notice operators cannot be sent: the service did not accept the message" in everything
     output = capsys.readouterr()
     for text in (everything, output.out, output.err):
         assert SECRET not in text
-    assert "a notice was not sent" in output.out
+    assert "cannot send a notice" in output.out
     for path in bench.system.state_directory.rglob("state.db*"):
         assert SECRET.encode() not in path.read_bytes()
 
@@ -159,7 +159,10 @@ def test_when_it_goes_again_an_event_says_so(bench: Bench, hook: WebHook) -> Non
     hook.status = 200
     bench.do("test notice operators")
     (event,) = bench.rows("show events last 1")
-    assert (event["message"], event["severity"]) == ("Notice operators is being sent again.", "RESOLVED")
+    assert (event["message"], event["severity"]) == (
+        "Notice operators recovered: its messages are sent again.",
+        "RESOLVED",
+    )
 
 
 def test_wrong_notices_are_refused_with_nothing_changed(bench: Bench, hook: WebHook) -> None:
@@ -171,7 +174,7 @@ def test_wrong_notices_are_refused_with_nothing_changed(bench: Bench, hook: WebH
         ("create notice severity warning operators", url, NameInUse, "'operators'"),
         ("create notice severity resolved other", url, BadParameter, "informational, warning, error, critical"),
         ("create notice severity warning a,b", url, BadParameter, "','"),
-        ("create notice severity warning other", {"url": "syslog://"}, BadParameter, "schemes"),
+        ("create notice severity warning other", {"url": "syslog://"}, BadParameter, "supported scheme"),
         ("create notice other", url, BadParameter, "severity is missing"),
         ("create notice severity warning other url json://h", {}, NotAllowed, "does not belong among the words"),
         ("delete notice other", {}, ObjectNotFound, "'other'"),
@@ -295,4 +298,4 @@ def test_a_database_that_fails_does_not_keep_notices_from_being_sent(
     notices.tell(Told(0.0, 569, Severity.CRITICAL, "The disk failed.", ""))
     wait_until("it arrives", lambda: hook.received != [])
     notices.stop(5)
-    assert "a setting could not be read; its default holds" in capsys.readouterr().out
+    assert "cannot read a setting; its default is used" in capsys.readouterr().out

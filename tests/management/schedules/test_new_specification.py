@@ -27,12 +27,12 @@ def test_the_first_start_is_told() -> None:
 
 
 REFUSED = [
-    ("start 2027-01-04 10:04", ["start 2027-01-04 10:04", "5 minutes ahead", "2027-01-04 10:00 now"]),
-    ("start 2020-01-01 00:00 every 1 hours", ["start 2020-01-01 00:00", "5 minutes ahead"]),
-    ("start 2027-03-28 01:30", ["start 2027-03-28 01:30", "daylight saving leaves out"]),
+    ("start 2027-01-04 10:04", ["start 2027-01-04 10:04", "5 minutes in the future", "it is now 2027-01-04 10:00"]),
+    ("start 2020-01-01 00:00 every 1 hours", ["start 2020-01-01 00:00", "5 minutes in the future"]),
+    ("start 2027-03-28 01:30", ["start 2027-03-28 01:30", "daylight saving skips"]),
     ("start 2027-01-05 10:00 expires 2027-03-28 01:00", ["expires 2027-03-28 01:00", "daylight saving"]),
     ("start 2027-01-05 10:00 every 59 minutes", ["59 minutes", "60 minutes", "minimum-schedule-interval"]),
-    ("start 2027-01-05 10:00 every 1 days only 30th day of February", ["never starts", "in 50 years"]),
+    ("start 2027-01-05 10:00 every 1 days only 30th day of February", ["never starts", "in the next 50 years"]),
     ("start 2027-01-05 10:00 every 7 days only any Monday of year", ["never starts"]),
     ("start 2027-01-05 10:00 every 24 hours between 11:30 and 12:00", ["never starts"]),
     ("start 2027-01-05 10:00 every 1 days only last day of month expires 2027-01-30 10:00", ["before it expires"]),

@@ -109,7 +109,7 @@ def test_a_start_waits_for_the_one_before_it_of_the_same_schedule(office: Office
     office.run_until(utc(2027, 1, 4, 13, 32))
     office.held_up.pop("start-Hourly")()
     assert messages(office, START_MISSED.code) == [
-        "2 starts of schedule Hourly were missed, the first at 2027-01-04 12:00. Task Take is started once now."
+        "2 starts of schedule Hourly were missed, the first at 2027-01-04 12:00. Task Take is now started once."
     ]
 
 
@@ -166,7 +166,7 @@ def test_starts_that_were_missed_while_the_system_was_down_are_made_up_for_once(
     office.run_until(utc(2027, 1, 4, 16, 30))
     assert office.starts() == ["04 11:00", "04 15:10", "04 16:00"]
     assert messages(office, START_MISSED.code) == [
-        "4 starts of schedule Hourly were missed, the first at 2027-01-04 12:00. Task Take is started once now."
+        "4 starts of schedule Hourly were missed, the first at 2027-01-04 12:00. Task Take is now started once."
     ]
 
 
@@ -176,7 +176,7 @@ def test_a_start_that_is_due_just_now_makes_up_for_the_missed_ones(office: Offic
     office.run_until(utc(2027, 1, 4, 12, 59))
     assert office.starts() == ["04 12:00"]
     assert messages(office, START_MISSED.code) == [
-        "A start of schedule Hourly was missed, at 2027-01-04 11:00. Task Take is started once now."
+        "A start of schedule Hourly was missed, at 2027-01-04 11:00. Task Take is now started once."
     ]
 
 
@@ -204,8 +204,8 @@ def test_after_its_end_nothing_is_made_up_for_and_that_is_told(office: Office) -
     office.run_until(utc(2027, 1, 5))
     assert office.starts() == []
     assert messages(office, START_MISSED.code) == [
-        "2 starts of schedule Hourly were missed, the first at 2027-01-04 11:00. It has expired: nothing is made up "
-        "for."
+        "2 starts of schedule Hourly were missed, the first at 2027-01-04 11:00. The schedule has expired: missed "
+        "starts are not repeated."
     ]
     assert len(office.told(SCHEDULE_EXPIRED.code)) == 1
     assert office.bench.rows("show schedules")[0]["status"] == "Expired"
@@ -354,7 +354,7 @@ def test_a_start_that_a_crash_has_kept_from_its_work_is_made_up_for(
     assert office.starts() == ["04 11:20"]
     assert office.bench.names("show snapshots") == ["Sales_S0001"]
     assert messages(office, START_MISSED.code) == [
-        "A start of schedule Hourly was missed, at 2027-01-04 11:00. Task Take is started once now."
+        "A start of schedule Hourly was missed, at 2027-01-04 11:00. Task Take is now started once."
     ]
     assert office.bench.rows("show schedules")[0]["starts"] == 1
     assert office.bench.rows("show tasks")[0]["state"] == "Idle"
@@ -394,11 +394,11 @@ def test_a_start_that_fails_is_told_and_kept_and_the_schedule_goes_on(office: Of
     office.bench.target.open.append(("nbd:unix", office.bench.system.image("Test").image.id))
     office.run_until(utc(2027, 1, 4, 11, 30))
     (failed,) = messages(office, TASK_FAILED.code)
-    assert failed.startswith("Task Reset, started by schedule Hourly, has failed: volume Test is open at initiator")
+    assert failed.startswith("Task Reset, started by schedule Hourly, failed: volume Test is in use by initiator")
     (row,) = office.bench.rows("show tasks Reset")
     assert (row["status"], row["last-run-time"]) == ("Error", utc(2027, 1, 4, 11))
-    assert "open at initiator" in str(row["error-message"])
-    assert "open at initiator" in str(office.bench.rows("show schedules")[0]["error-message"])
+    assert "in use by initiator" in str(row["error-message"])
+    assert "in use by initiator" in str(office.bench.rows("show schedules")[0]["error-message"])
     office.bench.target.open.clear()
     office.run_until(utc(2027, 1, 4, 12, 30))
     assert office.starts() == ["04 12:00"]
@@ -416,7 +416,7 @@ def test_a_specification_that_cannot_be_read_any_more_is_told_and_holds_up_no_ot
     office.bench.do("set setting name time-zone value Europe/London")
     office.run_until(utc(2027, 1, 4, 11, 30))
     assert office.starts() == ["04 11:00"]
-    assert "Schedule Broken cannot start task Take any more: 'when'" in messages(office, TASK_FAILED.code)[0]
+    assert "Schedule Broken can no longer start task Take: 'when'" in messages(office, TASK_FAILED.code)[0]
     (row,) = office.bench.rows("show schedules Broken")
     assert (row["status"], row["next-time"]) == ("Invalid", None)
     assert "'when'" in str(row["error-message"])

@@ -129,10 +129,10 @@ def test_snapshots_that_something_needs_are_spared_and_let_go_later(offices: tup
     assert bench.names("show snapshots") == [*needed, "s_S0005"]
     kept = [message.split(": ")[1] for message in (told for _, told in london.told(660))]
     assert kept == [
-        "s_S0001 ought to go, and it is mapped to all initiators.",
-        "s_S0002 ought to go, and it is in volume group Group.",
-        "s_S0003 ought to go, and task Reset is of it.",
-        "s_S0004 ought to go, and it is the primary volume of replication set DR.",
+        "s_S0001 cannot be deleted, because it is mapped to all initiators.",
+        "s_S0002 cannot be deleted, because it is in volume group Group.",
+        "s_S0003 cannot be deleted, because task Reset uses it.",
+        "s_S0004 cannot be deleted, because it is the primary volume of replication set DR.",
     ], "each once"
     bench.do("unmap volume s_S0001")
     bench.do("delete volume-group Group")
@@ -192,7 +192,7 @@ def test_a_task_resets_a_snapshot(office: Office) -> None:
     office.run_until(utc(2027, 1, 4, 11))
     assert office.bench.read("Test", 0, 3) == b"new"
     assert messages(office, TASK_STARTED.code) == [
-        "Task Reset was started by schedule Hourly: snapshot Test was reset to what volume Sales holds."
+        "Task Reset was started by schedule Hourly: snapshot Test was reset to the current content of volume Sales."
     ]
 
 
@@ -282,7 +282,7 @@ def test_during_a_run_the_queue_policy_decides(offices: tuple[Office, Office]) -
     london.bench.do("clear replication-queue SalesDR")
     london.bench.do("set replication-set queue-policy discard SalesDR")
     london.run_until(utc(2027, 1, 4, 13, 30))
-    ends = ("was started.", "was queued behind the one that is under way.", "its queue policy dropped the request.")
+    ends = ("was started.", "was queued; another run is in progress.", "dropped the request; a run is in progress.")
     told = messages(london, TASK_STARTED.code)
     assert len(told) == 3
     assert all(message.endswith(end) for message, end in zip(told, ends, strict=True)), told
@@ -327,7 +327,9 @@ def test_with_a_set_go_its_tasks_and_schedules_and_that_is_told(offices: tuple[O
     london, _ = replicated(offices)
     london.bench.do("create task type Replicate replication-set SalesDR Nightly")
     schedule(london, "Nightly")
-    assert "With it goes task Nightly and schedule Hourly." in question(london.bench, "delete replication-set SalesDR")
+    assert "This also deletes task Nightly and schedule Hourly." in question(
+        london.bench, "delete replication-set SalesDR"
+    )
     reply = london.bench.do("delete replication-set SalesDR")
     assert reply.message == (
         "Replication set SalesDR was deleted. Task Nightly was deleted. Schedule Hourly of task Nightly was deleted."
@@ -352,7 +354,7 @@ def test_with_a_volume_go_its_tasks(office: Office, line: str) -> None:
     office.bench.do("create volume-group volumes Sales Group")
     office.bench.do("create task type TakeSnapshot source-volume Sales snapshot-prefix s retention-count 1 Take")
     schedule(office, "Take")
-    assert "With it goes task Take and schedule Hourly." in question(office.bench, line)
+    assert "This also deletes task Take and schedule Hourly." in question(office.bench, line)
     assert office.bench.do(line).message.endswith("Task Take was deleted. Schedule Hourly of task Take was deleted.")
 
 
@@ -363,7 +365,7 @@ def test_with_a_snapshot_goes_the_task_that_resets_it_and_its_own_snapshots_stay
     office.bench.do("create task type TakeSnapshot source-volume Sales snapshot-prefix s retention-count 1 Take")
     schedule(office, "Take")
     office.run_until(utc(2027, 1, 4, 11))
-    assert "With it goes task Reset." in question(office.bench, "delete snapshot Test")
+    assert "This also deletes task Reset." in question(office.bench, "delete snapshot Test")
     assert office.bench.do("delete snapshot Test").message == "Snapshot Test deleted. Task Reset was deleted."
     office.bench.do("delete task Take")
     assert office.bench.names("show snapshots") == ["s_S0001"]
@@ -482,7 +484,7 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     (f"{CREATE} {'x' * 33}", BadParameter, ["33 bytes"]),
     (f"{CREATE} a<b", BadParameter, ["'<'"]),
     (f'create schedule schedule-specification "{HOURLY}" task-name Nope New', ObjectNotFound, ["task 'Nope'"]),
-    (CREATE.replace("11:00", "10:04") + " New", BadParameter, ["5 minutes ahead"]),
+    (CREATE.replace("11:00", "10:04") + " New", BadParameter, ["5 minutes in the future"]),
     (CREATE.replace("01-04", "02-29") + " New", BadParameter, ["February 2027"]),
     (CREATE.replace("1 hours", "59 minutes") + " New", BadParameter, ["59 minutes"]),
     (CREATE.replace("1 hours", "1 hours please") + " New", BadParameter, ["'please'"]),
@@ -490,7 +492,7 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     ("set schedule Nope", ObjectNotFound, ["'Nope'"]),
     ("set schedule task-name Take Nope", ObjectNotFound, ["'Nope'"]),
     ("set schedule task-name Nope Hourly", ObjectNotFound, ["task 'Nope'"]),
-    ('set schedule schedule-specification "start 2027-01-04 10:04" Hourly', BadParameter, ["5 minutes ahead"]),
+    ('set schedule schedule-specification "start 2027-01-04 10:04" Hourly', BadParameter, ["5 minutes in the future"]),
     ("delete schedule Nope", ObjectNotFound, ["'Nope'", "show schedules"]),
     ("show schedules Nope", ObjectNotFound, ["'Nope'"]),
 ]
@@ -536,7 +538,7 @@ def test_a_task_is_not_made_of_what_was_deleted_meanwhile(office: Office) -> Non
         TaskRecord("Take", "TakeSnapshot", 0.0, image_id=77, snapshot_prefix="s", retention_count=1),
         TaskRecord("Nightly", "Replicate", 0.0, set_id=77),
     ):
-        with pytest.raises(ObjectNotFound, match="was deleted just now"):
+        with pytest.raises(ObjectNotFound, match="was just deleted"):
             office.bench.system.tasks.create(record)
     assert office.bench.rows("show tasks") == ()
 
@@ -549,5 +551,5 @@ def test_a_task_is_not_made_of_what_was_deleted_meanwhile(office: Office) -> Non
     ],
 )
 def test_a_start_whose_object_was_deleted_meanwhile_fails(office: Office, record: TaskRecord, expected: str) -> None:
-    with pytest.raises(ObjectNotFound, match=f"{expected}.* was deleted just now"):
+    with pytest.raises(ObjectNotFound, match=f"{expected}.* was just deleted"):
         task_work.TaskWork(office.bench.system).do(record, lambda _: None)

@@ -162,7 +162,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     _without_database: "has no state.db",
     _empty_database: "state.db is not a SQLite database",
     _not_a_database: "state.db is not a SQLite database",
-    _foreign_database: "not one of Offsite",
+    _foreign_database: "not of Offsite",
     _cut_database: "state.db is damaged",
     _overwritten_database: "state.db is damaged",
     _without_data: "pool-A.data, the data of pool A, is missing",
@@ -256,7 +256,7 @@ def test_a_log_whose_database_is_gone_is_not_thrown_away(state: Path) -> None:
         if path.name not in ("state.db-wal", "lock"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     before = files(state)
-    with pytest.raises(StateDirectoryError, match=r"state.db is missing or empty, and its log state.db-wal is there"):
+    with pytest.raises(StateDirectoryError, match=r"state.db is missing or empty, but its log state.db-wal exists"):
         state_directory.take(state)
     assert files(state) == before
 

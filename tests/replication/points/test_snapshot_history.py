@@ -123,7 +123,7 @@ def test_the_oldest_beyond_the_count_go_and_that_is_told(site: Quiet) -> None:
     assert kept(site) == [2, 3, 4]
     assert sorted(i.name for i in site.pool.images() if i.kind == "snapshot") == ["h_0002", "h_0003", "h_0004"]
     assert told == [
-        (612, f"Snapshot h_000{n} was deleted from pool A: of the history of replication set S the newest 3 are kept.")
+        (612, f"Snapshot h_000{n} was deleted from pool A: the history of replication set S keeps the newest 3.")
         for n in range(2)
     ]
 
@@ -198,12 +198,12 @@ def need_group(site: Quiet, image_id: int) -> str:
 def need_task(site: Quiet, image_id: int) -> str:
     values = {"name": "T", "type": "ResetSnapshot", "image_id": image_id, "created_at": 0.0}
     insert_row(site, tasks, **values, last_snapshot=False, next_snapshot_number=1)
-    return "task T is of it"
+    return "task T uses it"
 
 
 def need_child(site: Quiet, image_id: int) -> str:
     site.pool.apply([Snapshot(image_id, "Drill")])
-    return "snapshot Drill was taken of it"
+    return "it is the parent of snapshot Drill"
 
 
 def need_set(site: Quiet, image_id: int) -> str:
@@ -219,7 +219,7 @@ def need_run(site: Quiet, image_id: int) -> str:
     of = site.replication.sets.record("S")
     with site.database.transaction() as connection:
         change_run(connection, of.id, "run", RunEvent.PREPARE, 0.0, source=site.pool.image(image_id).name)
-    return "a run of replication set S is to send it"
+    return "a run of replication set S sends it"
 
 
 def insert_row(site: Quiet, table: Table, **values: object) -> None:

@@ -102,9 +102,9 @@ class Users:
         password_hash = self._hasher.hash(password)
         with self._database.transaction() as connection:
             if _find(connection, name) is not None:
-                raise NameInUse(f"user {name!r} exists already; choose another name")
+                raise NameInUse(f"user {name!r} already exists; choose another name")
             if connection.execute(select(func.count()).select_from(table)).scalar_one() >= USERS_MAX:
-                raise LimitReached(f"there are {USERS_MAX} users, and no more are allowed; delete one first")
+                raise LimitReached(f"there are {USERS_MAX} users, which is the maximum; delete one first")
             connection.execute(
                 insert(table).values(
                     name=name,
@@ -124,7 +124,7 @@ class Users:
     def set_role(self, name: str, role: Role) -> None:
         """Raises InUse when no user with the role manage would remain."""
         self._change(name, role=role.word)
-        self._report(USER_CHANGED, f"User {name} has the role {role.word} now.")
+        self._report(USER_CHANGED, f"User {name} now has the role {role.word}.")
 
     def delete(self, name: str) -> None:
         """Raises ObjectNotFound, or InUse when no user with the role manage would remain."""
@@ -213,7 +213,7 @@ class Users:
         """With `_settled` held: until another attempt has ended. Raises TooManyLogins."""
         left = until - monotonic()
         if self._waiting[known] >= WAITING_MAX[known] or left <= 0:
-            raise TooManyLogins("too many logins are being checked just now; try again")
+            raise TooManyLogins("too many logins are being checked; try again in a moment")
         self._waiting[known] += 1
         try:
             self._settled.wait(left)
@@ -224,8 +224,8 @@ class Users:
         if refusal.is_first:
             self._report(
                 LOGINS_LIMITED,
-                f"Too many logins {refusal.whose} failed within a minute, the last one as {shown(name)}: more of them "
-                "are refused without a check, and users get in from where they have logged in before.",
+                f"Too many logins {refusal.whose} failed within a minute, the last one as {shown(name)}: further ones "
+                "are refused without a check. Users can still log in from addresses from which they logged in before.",
             )
 
     def _check(self, name: str, password: str, is_known: bool) -> User | None:
@@ -271,21 +271,21 @@ def check_password(password: str) -> None:
     if not PASSWORD_BYTES_MIN <= length <= PASSWORD_BYTES_MAX:
         raise BadParameter(f"the password has {length} bytes; {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} are allowed")
     if not password.isprintable():
-        raise BadParameter("the password has characters that cannot be printed; none of those is allowed")
+        raise BadParameter("the password contains unprintable characters, which are not allowed")
 
 
 def _check_user_name(name: str) -> None:
     check_name(name, "user name")
     if ":" in name:  # RFC 7617 section 2: it ends the user name of HTTP Basic authentication
-        raise BadParameter(f"user name {name!r} has ':', which is not allowed")
+        raise BadParameter(f"user name {name!r} contains ':', which is not allowed")
     if name == LOCAL_USER.name:
-        raise BadParameter(f"user name {name!r} stands for whoever uses the control socket; choose another name")
+        raise BadParameter(f"user name {name!r} is reserved for users of the control socket; choose another name")
 
 
 def _check_one_manages(connection: Connection, name: str) -> None:
     manage = select(func.count()).select_from(table).where(table.c.role == Role.MANAGE.word)
     if connection.execute(manage).scalar_one() == 0:
-        raise InUse(f"user {name!r} is the last one with the role manage; one has to remain")
+        raise InUse(f"user {name!r} is the last one with the role manage; one such user is required")
 
 
 def _find(connection: Connection, name: str) -> User | None:
@@ -302,4 +302,4 @@ def _new_generation() -> str:
 
 
 def _unknown(name: str) -> ObjectNotFound:
-    return ObjectNotFound(f"user {shown(name)} does not exist; `show users` lists those there are")
+    return ObjectNotFound(f"user {shown(name)} does not exist; `show users` lists all users")

@@ -191,7 +191,10 @@ class EventLog:
                 self._write(told)
             except OffsiteError as error:  # a full or failed disk must not silence the log as well
                 if not self._cannot_write:
-                    _log.error("events could not be kept; they are shown until they can be", error=str(error))
+                    _log.error(
+                        "cannot store events; they stay in memory, are shown, and will be stored later",
+                        error=str(error),
+                    )
                 if not self._wait_to_retry():
                     return
                 continue

@@ -42,7 +42,9 @@ def instant_after(text: str, zone: tzinfo, now: float) -> float:
 def _local(text: str, zone: tzinfo, now: float) -> datetime:
     match = next((found for each in _PATTERNS if (found := each.fullmatch(text))), None)
     if match is None:
-        raise BadParameter(f"timestamp {shown(text)} is none of MMDDhhmmss, MMDDYYhhmmss and 'YYYY-MM-DD hh:mm:ss'")
+        raise BadParameter(
+            f"timestamp {shown(text)} is not of the form MMDDhhmmss, MMDDYYhhmmss or 'YYYY-MM-DD hh:mm:ss'"
+        )
     part = {name: int(digits) for name, digits in match.groupdict().items()}
     _check("month", part["month"], 1, 12, text)
     _check("hour", part["hour"], 0, 23, text)
@@ -57,8 +59,8 @@ def _local(text: str, zone: tzinfo, now: float) -> datetime:
         named = _last(part, text, zone, now)
     if not datetime_exists(named):
         raise BadParameter(
-            f"timestamp {shown(text)} is in the hour that daylight saving left out on {named:%Y-%m-%d}; give one "
-            "before or after it"
+            f"timestamp {shown(text)} does not exist: daylight saving skipped that hour on {named:%Y-%m-%d}; give a "
+            "time before or after it"
         )
     return named
 

@@ -44,5 +44,5 @@ def check_resettable(system: System, snapshot: Found) -> Found:
     system.check_not_secondary(snapshot, "reset")
     system.check_not_open(snapshot)
     if snapshot.image.parent_id is None:
-        raise NotAllowed(f"snapshot {snapshot.image.name} cannot be reset: the volume that it was taken of is deleted")
+        raise NotAllowed(f"snapshot {snapshot.image.name} cannot be reset: its parent volume is deleted")
     return Found(snapshot.pool, snapshot.pool.image(snapshot.image.parent_id))

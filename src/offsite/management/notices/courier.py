@@ -170,7 +170,7 @@ class Courier:
                 self._try(events, left_out)
             except NoticeNotSent as error:
                 last = retry_seconds is None or self._stopping
-                _log.warning("a notice was not sent", notice=self._name, reason=str(error), given_up=last)
+                _log.warning("cannot send a notice", notice=self._name, reason=str(error), given_up=last)
                 self._note(error=str(error), given_up=last)
                 if not last:
                     with self._changed:
@@ -214,7 +214,7 @@ class Courier:
         """One try, in a thread that is left alone when its time is over: no call into a library can be cut off.
         Until that thread ends there is no other. Raises NoticeNotSent."""
         if not self._sending.acquire(timeout=self._pace.deadline_seconds):
-            raise NoticeNotSent("an earlier message is still under way")
+            raise NoticeNotSent("an earlier message is still being sent")
         outcome: list[OffsiteError | None] = []
         thread = threading.Thread(
             target=self._send, args=(events, left_out, outcome), name=f"send-{self._name}", daemon=True
@@ -222,7 +222,7 @@ class Courier:
         thread.start()
         thread.join(self._pace.deadline_seconds)
         if not outcome:
-            raise NoticeNotSent(f"the service did not answer within {self._pace.deadline_seconds:g} seconds")
+            raise NoticeNotSent(f"timeout: no answer from the service within {self._pace.deadline_seconds:g} seconds")
         if outcome[0] is not None:
             raise NoticeNotSent(str(outcome[0]))
 

@@ -114,12 +114,12 @@ class Notices:
         record = NoticeRecord(name, severity, url, self._clock.now())
         with self._lock:
             if name in self._couriers:
-                raise NameInUse(f"there is already a notice {shown(name)}; delete it first, or choose another name")
+                raise NameInUse(f"notice {shown(name)} already exists; delete it first, or choose another name")
             if len(self._couriers) >= NOTICES_MAX:
-                raise LimitReached(f"there are {NOTICES_MAX} notices, and no more are allowed; delete one first")
+                raise LimitReached(f"there are {NOTICES_MAX} notices, which is the maximum; delete one first")
             self._save([*(each for each, _ in self._couriers.values()), record])
             self._couriers = {**self._couriers, name: (record, self._courier(record))}
-        self._report(NOTICE_CHANGED, f"Notice {name} of events from severity {severity} on was created.")
+        self._report(NOTICE_CHANGED, f"Notice {name} of events of severity {severity} and above was created.")
         return self.get(name)
 
     def delete(self, name: str) -> None:
@@ -161,7 +161,7 @@ class Notices:
     def _courier(self, record: NoticeRecord, *, check_first: bool = False) -> Courier:
         def changed(error: str | None) -> None:
             if error is None:
-                self._report(NOTICE_DELIVERED, f"Notice {record.name} is being sent again.")
+                self._report(NOTICE_DELIVERED, f"Notice {record.name} recovered: its messages are sent again.")
             else:
                 self._report(NOTICE_FAILED, f"Notice {record.name} cannot be sent: {error}")
 
@@ -181,13 +181,13 @@ class Notices:
         try:
             return self._settings.get(setting)
         except OffsiteError as error:  # a failed disk is just what notices have to tell of
-            _log.error("a setting could not be read; its default holds", setting=setting.name, error=str(error))
+            _log.error("cannot read a setting; its default is used", setting=setting.name, error=str(error))
             return setting.parse(setting.default)
 
     def _find(self, name: str) -> tuple[NoticeRecord, Courier]:
         found = self._couriers.get(name)
         if found is None:
-            raise ObjectNotFound(f"notice {shown(name)} does not exist; `show notices` lists those there are")
+            raise ObjectNotFound(f"notice {shown(name)} does not exist; `show notices` lists all notices")
         return found
 
     def _save(self, records: list[NoticeRecord]) -> None:
@@ -216,5 +216,6 @@ def _load(path: Path) -> list[NoticeRecord]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         # What is wrong with it is left out: that might repeat a part of a URL.
         raise StateDirectoryError(
-            f"{path} is damaged: not a file of notices; restore it from a copy, or remove it and make them anew"
+            f"{path} is damaged: not a file of notices; restore it from a copy, or remove it and create the notices "
+            "again"
         ) from None

@@ -63,12 +63,12 @@ def check_parameters(parsed: Mapping[str, Any]) -> None:
     allowed = _OF_ALL | set(words.split())
     for name, value in parsed["qsd"].items():
         if not f"{name}{value}".isprintable():
-            raise BadParameter("the URL has parameters with characters that cannot be printed")
+            raise BadParameter("the URL has parameters with unprintable characters")
         if name.lower().strip() not in allowed and not name.startswith(prefixes):
             taken = ", ".join([*sorted(allowed), *(f"{prefix}NAME" for prefix in prefixes)])
             raise BadParameter(
-                f"the URL has the parameter {name[:32]!r}, which is not taken for {schema}://; leave it out. What is "
-                f"taken: {taken}"
+                f"the URL has the parameter {name[:32]!r}, which {schema}:// does not accept; leave it out. Accepted "
+                f"parameters: {taken}"
             )
 
 

@@ -58,14 +58,10 @@ class NoticeNotSent(OffsiteError):
 def check_url(url: str) -> None:
     """Raises BadParameter for a URL that no notice can be sent to; its sentence has nothing secret in it."""
     if not 1 <= len(url.encode(errors="surrogatepass")) <= URL_BYTES_MAX or not url.isprintable() or " " in url:
-        raise BadParameter(
-            f"the URL has to have 1 to {URL_BYTES_MAX} bytes, with nothing in it that cannot be printed and no space"
-        )
+        raise BadParameter(f"the URL must have 1 to {URL_BYTES_MAX} bytes, without spaces and unprintable characters")
     scheme = _scheme(url)
     if scheme not in SCHEMES:
-        raise BadParameter(
-            f"the URL does not begin with one of the schemes that notices can go to: {', '.join(sorted(SCHEMES))}"
-        )
+        raise BadParameter(f"the URL does not begin with a supported scheme: {', '.join(sorted(SCHEMES))}")
     Service(url)
 
 
@@ -91,8 +87,8 @@ class Service:
             service = _instantiate(url)
         if service is None or not SCHEMES & _schemes(service):
             raise BadParameter(
-                f"the URL is not one that {_scheme(url)}:// takes{_reason(reasons, self._secrets)}; see "
-                "https://appriseit.com/services/ for how it is written"
+                f"invalid {_scheme(url)}:// URL{_reason(reasons, self._secrets)}; see https://appriseit.com/services/ "
+                "for its syntax"
             )
         self._service = service
 
@@ -118,9 +114,9 @@ class Service:
                 done = self._service.notify(title=title, body=body, notify_type=types.get(severity, NotifyType.FAILURE))
             except Exception as error:  # noqa: BLE001 - a plugin of apprise may raise anything
                 # Its own words are left out, as nobody knows what they repeat.
-                raise NoticeNotSent(f"sending failed with {type(error).__name__}") from None
+                raise NoticeNotSent(f"cannot send: {type(error).__name__}") from None
         if not done:
-            raise NoticeNotSent(f"the message was not taken{_reason(reasons, self._secrets)}")
+            raise NoticeNotSent(f"the service did not accept the message{_reason(reasons, self._secrets)}")
 
 
 def _instantiate(url: str) -> NotifyBase | None:

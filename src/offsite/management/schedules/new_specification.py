@@ -16,14 +16,14 @@ def check_new(found: Specification, now: float, zone: tzinfo, interval_minutes_m
     for what, local in (("start", found.start), ("expires", found.expires)):
         if local is not None and not exists(local, zone):
             raise BadParameter(
-                f"{what} {local:%Y-%m-%d %H:%M} is in the hour that daylight saving leaves out on that day; give a "
+                f"{what} {local:%Y-%m-%d %H:%M} does not exist: daylight saving skips that hour on that day; give a "
                 "time before or after it"
             )
     start = instant_of(found.start, zone)
     if start < now + LEAD_MINUTES * 60:
         raise BadParameter(
-            f"start {found.start:%Y-%m-%d %H:%M} is not at least {LEAD_MINUTES} minutes ahead: it is "
-            f"{local_time(now, zone):%Y-%m-%d %H:%M} now"
+            f"start {found.start:%Y-%m-%d %H:%M} is not at least {LEAD_MINUTES} minutes in the future: it is now "
+            f"{local_time(now, zone):%Y-%m-%d %H:%M}"
         )
     if found.every is not None and found.every.minutes < interval_minutes_min:
         raise BadParameter(
@@ -32,6 +32,10 @@ def check_new(found: Specification, now: float, zone: tzinfo, interval_minutes_m
         )
     first = next_start(found, start, zone)
     if first is None:
-        until = f"before it expires at {found.expires:%Y-%m-%d %H:%M}" if found.expires else f"in {HORIZON_YEARS} years"
-        raise BadParameter(f"the schedule never starts: no instant that {str(found)!r} gives comes {until}")
+        until = (
+            f"before it expires at {found.expires:%Y-%m-%d %H:%M}"
+            if found.expires
+            else (f"in the next {HORIZON_YEARS} years")
+        )
+        raise BadParameter(f"the schedule never starts: {str(found)!r} matches no time {until}")
     return first

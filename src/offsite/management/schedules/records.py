@@ -88,7 +88,7 @@ def find_tasks_of(connection: Connection, image_ids: Sequence[int]) -> Iterator[
     """What needs images to stay: the tasks that are of them."""
     chosen = select(tasks.c.image_id, tasks.c.name).where(tasks.c.image_id.in_(image_ids)).order_by(tasks.c.name)
     for row in connection.execute(chosen):
-        yield row.image_id, Need(f"task {row.name} is of it")
+        yield row.image_id, Need(f"task {row.name} uses it")
 
 
 def note_kept(connection: Connection, image_id: int) -> bool:

@@ -99,7 +99,7 @@ class Scheduler:
         try:
             sleep_seconds = self._step(self._clock.now())
         except OffsiteError as error:
-            _log.error("schedules cannot be looked at", reason=str(error))
+            _log.error("cannot read the schedules", reason=str(error))
             sleep_seconds = LOOK_SECONDS
         return self._clock.monotonic() + sleep_seconds
 
@@ -176,7 +176,7 @@ class Scheduler:
         try:
             self._do_task(due)
         except OffsiteError as error:
-            _log.error("what a start has come to cannot be recorded", schedule=due.name, reason=str(error))
+            _log.error("cannot record the result of a start", schedule=due.name, reason=str(error))
         finally:
             with self._changed:
                 self._under_way.discard(due.name)
@@ -198,7 +198,7 @@ class Scheduler:
         except (OffsiteError, OSError) as error:
             with self._database.transaction() as connection:
                 done(connection, str(error))
-            self._report(TASK_FAILED, f"Task {task.name}, started by schedule {due.name}, has failed: {error}")
+            self._report(TASK_FAILED, f"Task {task.name}, started by schedule {due.name}, failed: {error}")
         else:
             self._report(TASK_STARTED, f"Task {task.name} was started by schedule {due.name}: {told}.")
 
@@ -207,7 +207,7 @@ class Scheduler:
     def _tell_invalid(self, due: ScheduleRecord, sentence: str) -> None:
         with self._database.transaction() as connection:
             records.update_schedule(connection, due.name, next_at=None, error=sentence)
-        self._report(TASK_FAILED, f"Schedule {due.name} cannot start task {due.task_name} any more: {sentence}")
+        self._report(TASK_FAILED, f"Schedule {due.name} can no longer start task {due.task_name}: {sentence}")
 
     def _tell_missed(
         self, due: ScheduleRecord, found: Specification, due_at: float, now: float, zone: tzinfo, *, made_up: bool
@@ -219,5 +219,9 @@ class Scheduler:
             f"{'At least ' if count == COUNTED_MAX else ''}{count} starts of schedule {due.name} were missed, the first"
         )
         what = many if count > 1 else f"A start of schedule {due.name} was missed,"
-        then = f"Task {due.task_name} is started once now." if made_up else "It has expired: nothing is made up for."
+        then = (
+            f"Task {due.task_name} is now started once."
+            if made_up
+            else ("The schedule has expired: missed starts are not repeated.")
+        )
         self._report(START_MISSED, f"{what} at {local_time(due_at, zone):%Y-%m-%d %H:%M}. {then}")

@@ -49,9 +49,9 @@ class Schedules:
         record = ScheduleRecord(name, text, task_name, now, first)
         with self._database.transaction() as connection:
             if records.find_schedule(connection, name) is not None:
-                raise NameInUse(f"there is already a schedule {shown(name)}; choose another name")
+                raise NameInUse(f"schedule {shown(name)} already exists; choose another name")
             if records.count_schedules(connection) >= SCHEDULES_MAX:
-                raise LimitReached(f"there are {SCHEDULES_MAX} schedules, and no more are allowed; delete one first")
+                raise LimitReached(f"there are {SCHEDULES_MAX} schedules, which is the maximum; delete one first")
             _check_task(connection, task_name)
             records.insert_schedule(connection, record)
         self._roster.look()
@@ -152,10 +152,10 @@ def _next_of(record: ScheduleRecord, now: float, zone: tzinfo) -> ScheduleRecord
 def _find(connection: Connection, name: str) -> ScheduleRecord:
     found = records.find_schedule(connection, name)
     if found is None:
-        raise ObjectNotFound(f"schedule {shown(name)} does not exist; `show schedules` lists those there are")
+        raise ObjectNotFound(f"schedule {shown(name)} does not exist; `show schedules` lists all schedules")
     return found
 
 
 def _check_task(connection: Connection, name: str) -> None:
     if records.find_task(connection, name) is None:
-        raise ObjectNotFound(f"task {shown(name)} does not exist; `show tasks` lists those there are")
+        raise ObjectNotFound(f"task {shown(name)} does not exist; `show tasks` lists all tasks")

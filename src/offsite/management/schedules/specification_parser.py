@@ -56,11 +56,11 @@ def parse(text: str) -> Specification:
         read = _CLAUSES.get(clause.lower())
         if read is None:
             raise BadParameter(
-                f"{shown(clause)} after {words.before()} is no part of a schedule specification; after the start there "
-                f"may be {', '.join(_CLAUSES)}"
+                f"{shown(clause)} after {words.before()} is not part of a schedule specification; after the start, "
+                f"these are allowed: {', '.join(_CLAUSES)}"
             )
         if clause.lower() in found:
-            raise BadParameter(f"the schedule specification has {clause.lower()} twice; once is enough")
+            raise BadParameter(f"the schedule specification has {clause.lower()} twice; give it once")
         found[clause.lower()] = read(words)
     specification = Specification(**found)
     _check(specification)
@@ -71,11 +71,11 @@ def _check(found: Specification) -> None:
     if found.every is None:
         for name in ("between", "only", "count"):
             if getattr(found, name) is not None:
-                raise BadParameter(f"{name} needs every: without that there is one start only, at {found.start}")
+                raise BadParameter(f"{name} requires every: without it the only start is at {found.start}")
     if found.expires is not None and found.expires < found.start:
         raise BadParameter(
-            f"expires {found.expires:%Y-%m-%d %H:%M} is before the start {found.start:%Y-%m-%d %H:%M}; it has to be "
-            "at it or after it"
+            f"expires {found.expires:%Y-%m-%d %H:%M} is before the start {found.start:%Y-%m-%d %H:%M}; it must be at "
+            "the start or later"
         )
 
 
@@ -89,7 +89,7 @@ class _Words:
     def take(self, what: str) -> str:
         word = self.peek()
         if word is None:
-            raise BadParameter(f"the schedule specification ends where {what} should be, after {self.before()}")
+            raise BadParameter(f"the schedule specification is incomplete: {what} is required after {self.before()}")
         self._position += 1
         return word
 
@@ -99,7 +99,7 @@ class _Words:
     def expect(self, keyword: str, of: str) -> None:
         word = self.take(repr(keyword))
         if word.lower() != keyword:
-            raise BadParameter(f"{shown(word)} is not what {of} has after {self.before(1)}: {keyword!r}")
+            raise BadParameter(f"{of} requires {keyword!r} after {self.before(1)}, not {shown(word)}")
 
     def next_clause(self) -> str | None:
         """The word that begins the next clause, after a comma or not."""
@@ -121,12 +121,12 @@ def _date_and_time(words: _Words, what: str) -> datetime:
         raise BadParameter(f"{shown(text)} is not the date of {what}; write it yyyy-mm-dd, as 2027-01-31")
     year, month, day = (int(each) for each in match.groups())
     if not YEAR_MIN <= year <= YEAR_MAX:
-        raise BadParameter(f"{what} {text} is of the year {year}; {YEAR_MIN} to {YEAR_MAX} are allowed")
+        raise BadParameter(f"{what} {text} has the year {year}; {YEAR_MIN} to {YEAR_MAX} are allowed")
     if not 1 <= month <= 12:
-        raise BadParameter(f"{what} {text} has {month} as the month; 1 to 12 are allowed")
+        raise BadParameter(f"{what} {text} has the month {month}; 1 to 12 are allowed")
     days = calendar.monthrange(year, month)[1]
     if not 1 <= day <= days:
-        raise BadParameter(f"{what} {text} is no day: {MONTHS[month - 1]} {year} has the days 1 to {days}")
+        raise BadParameter(f"{what} {text} does not exist: {MONTHS[month - 1]} {year} has the days 1 to {days}")
     minute = _time(words, what)
     return datetime(year, month, day, minute // 60, minute % 60)
 
@@ -143,11 +143,11 @@ def _time(words: _Words, what: str) -> int:
         words.take("AM or PM")
         if not 1 <= hour <= 12:
             raise BadParameter(
-                f"{what} {text} {half.upper()} has the hour {hour}; with {half.upper()} there are 1 to 12"
+                f"{what} {text} {half.upper()} has the hour {hour}; with {half.upper()}, 1 to 12 are allowed"
             )
         hour = hour % 12 + (12 if half == "pm" else 0)
     if hour > 23 or minute > 59:
-        raise BadParameter(f"{what} {text} is no time of the day; 00:00 to 23:59 are")
+        raise BadParameter(f"{what} {text} is not a time of day; 00:00 to 23:59 are allowed")
     return hour * 60 + minute
 
 
@@ -156,10 +156,10 @@ def _every(words: _Words) -> Every:
     word = words.take("a unit")
     unit = _UNITS.get(word.lower())
     if unit is None:
-        raise BadParameter(f"every {number} {shown(word)} has no unit that is known: {', '.join(MINUTES)}")
+        raise BadParameter(f"every {number} {shown(word)} has an unknown unit; use one of {', '.join(MINUTES)}")
     found = Every(number, unit)
     if found.minutes > INTERVAL_YEARS_MAX * MINUTES["years"]:
-        raise BadParameter(f"{found} is longer than {INTERVAL_YEARS_MAX} years, the longest interval there may be")
+        raise BadParameter(f"{found} is longer than {INTERVAL_YEARS_MAX} years, the longest interval allowed")
     return found
 
 
@@ -169,15 +169,15 @@ def _between(words: _Words) -> Between:
     last = _time(words, "between … and")
     found = Between(first, last)
     if first == last:
-        raise BadParameter(f"{found} is empty; give two times that differ, or leave it out for the whole day")
+        raise BadParameter(f"{found} is empty; give two different times, or leave it out for the whole day")
     return found
 
 
 def _only(words: _Words) -> Only:
-    ordinal = _ordinal(words.take("any, first, second, last or the like"))
+    ordinal = _ordinal(words.take("any, first, second, last or a number"))
     days = _one_of(words, "only", "a kind of day", _DAYS)
     words.expect("of", "only")
-    return Only(ordinal, days, _one_of(words, "only", "year, month, or the name of one", _PERIODS))
+    return Only(ordinal, days, _one_of(words, "only", "year, month, or the name of a month", _PERIODS))
 
 
 def _ordinal(word: str) -> int:
@@ -186,12 +186,12 @@ def _ordinal(word: str) -> int:
         return found
     match = _NUMERAL.fullmatch(word)
     if match is None:
-        raise BadParameter(f"only {shown(word)} is none of {', '.join(ORDINALS)}, nor a number as 1st, 2nd, 21st")
+        raise BadParameter(f"only {shown(word)} is neither one of {', '.join(ORDINALS)} nor a number as 1st, 2nd, 21st")
     number = int(match[1])
     if not 1 <= number <= 366:
-        raise BadParameter(f"only {shown(word)} is not within 1st to 366th")
+        raise BadParameter(f"only {shown(word)} is outside 1st to 366th")
     if word.lower() != numeral(number):
-        raise BadParameter(f"only {shown(word)} is not how the number is written: {numeral(number)}")
+        raise BadParameter(f"only {shown(word)} is misspelled; write {numeral(number)}")
     return number
 
 
@@ -199,7 +199,7 @@ def _one_of(words: _Words, clause: str, what: str, known: dict[str, str]) -> str
     word = words.take(what)
     found = known.get(word.lower())
     if found is None:
-        raise BadParameter(f"{clause} … {shown(word)} is not {what}; there are {', '.join(known.values())}")
+        raise BadParameter(f"{clause} … {shown(word)} is not {what}; use one of {', '.join(known.values())}")
     return found
 
 

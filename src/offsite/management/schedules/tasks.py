@@ -38,9 +38,9 @@ class Tasks:
         _check_prefix(record.snapshot_prefix)
         with self._database.transaction() as connection:
             if records.find_task(connection, record.name) is not None:
-                raise NameInUse(f"there is already a task {shown(record.name)}; choose another name")
+                raise NameInUse(f"task {shown(record.name)} already exists; choose another name")
             if records.count_tasks(connection) >= TASKS_MAX:
-                raise LimitReached(f"there are {TASKS_MAX} tasks, and no more are allowed; delete one first")
+                raise LimitReached(f"there are {TASKS_MAX} tasks, which is the maximum; delete one first")
             _check_object(connection, record)
             records.insert_task(connection, record)
         self._roster.look()
@@ -90,7 +90,7 @@ class Tasks:
 def _find(connection: Connection, name: str) -> TaskRecord:
     found = records.find_task(connection, name)
     if found is None:
-        raise ObjectNotFound(f"task {shown(name)} does not exist; `show tasks` lists those there are")
+        raise ObjectNotFound(f"task {shown(name)} does not exist; `show tasks` lists all tasks")
     return found
 
 
@@ -101,7 +101,7 @@ def _check_object(connection: Connection, record: TaskRecord) -> None:
     else:
         there = record.image_id is not None and has_image(connection, record.image_id)
     if not there:
-        raise ObjectNotFound(f"what task {record.name} was to be of was deleted just now")
+        raise ObjectNotFound(f"the volume, snapshot or replication set of task {record.name} was just deleted")
 
 
 def _check_prefix(prefix: str | None) -> None:
@@ -113,7 +113,10 @@ def _check_prefix(prefix: str | None) -> None:
     bad = sorted({each for each in prefix if each in NO_PREFIX or not each.isprintable()})
     if bad:
         raise BadParameter(
-            f'snapshot prefix {shown(prefix)} has {" ".join(map(repr, bad))}; none of " , . < \\ is allowed'
+            f'snapshot prefix {shown(prefix)} contains {" ".join(map(repr, bad))}; " , . < \\ and unprintable '
+            "characters are not allowed"
         )
     if prefix != prefix.lstrip():
-        raise BadParameter(f"snapshot prefix {shown(prefix)} begins with a space; a snapshot's name may not")
+        raise BadParameter(
+            f"snapshot prefix {shown(prefix)} begins with a space, which is not allowed in a snapshot's name"
+        )

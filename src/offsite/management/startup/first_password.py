@@ -32,5 +32,5 @@ def forget(state_directory: Path, user_name: str) -> str:
     try:
         path.unlink()
     except OSError as error:
-        return f" {path}, which holds the old one, cannot be removed ({error.strerror or error}): remove it."
+        return f" {path}, which holds the old password, cannot be removed ({error.strerror or error}); remove it."
     return f" {path} was removed."

@@ -83,5 +83,5 @@ def _make_pool(database: Database, pool_bytes: int | None) -> None:
     backend = registry.backend()
     size_bytes = backend.first_size_bytes(database.path.parent) if pool_bytes is None else pool_bytes
     if not POOL_BYTES_MIN <= size_bytes <= POOL_BYTES_MAX:
-        raise BadParameter(f"pool size {size_bytes} bytes is not within 1 MiB to 32 TiB")
+        raise BadParameter(f"pool size {size_bytes} bytes is outside 1 MiB to 32 TiB")
     backend.create(database, NewPool(FIRST_POOL, size_bytes)).close()

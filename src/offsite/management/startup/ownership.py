@@ -19,8 +19,8 @@ def check_owner(path: Path, directory: Path) -> None:
     owner, own = path.stat().st_uid, os.geteuid()
     if owner != own:
         raise StateDirectoryError(
-            f"{path} belongs to {_user(owner)}, and Offsite runs as {_user(own)}; run it as that user, or, if the "
-            f"directory is to be this one's: chown -R {own} {shlex.quote(str(directory))}"
+            f"{path} belongs to {_user(owner)}, and Offsite runs as {_user(own)}; run Offsite as that user, or give "
+            f"the directory to this one: chown -R {own} {shlex.quote(str(directory))}"
         )
 
 
@@ -30,8 +30,8 @@ def check_alone(path: Path, directory: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise StateDirectoryError(
-            f"{path} has the mode {mode:04o}: others may use it, and it must be for its owner alone; "
-            f"chmod -R go= {shlex.quote(str(directory))}"
+            f"{path} has the mode {mode:04o}: other users have access, but only its owner may; chmod -R go= "
+            f"{shlex.quote(str(directory))}"
         )
 
 

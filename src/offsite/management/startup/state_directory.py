@@ -83,13 +83,13 @@ def _is_new(path: Path) -> bool:
     if not path.exists():
         return True
     if not path.is_dir():
-        raise StateDirectoryError(f"{path} is not a directory; give one that is empty, or that does not exist yet")
+        raise StateDirectoryError(f"{path} is not a directory; give an empty directory, or one that does not exist yet")
     names = {entry.name for entry in path.iterdir()}
     database = path / DATABASE
     is_begun = database.exists() and database.stat().st_size > 0
     if not is_begun and has_log(database):
         raise StateDirectoryError(
-            f"{database} is missing or empty, and its log {DATABASE}-wal is there; {RESTORE_WHOLE}; nothing was changed"
+            f"{database} is missing or empty, but its log {DATABASE}-wal exists; {RESTORE_WHOLE}; nothing was changed"
         )
     if names <= _BEFORE_FIRST_COMMIT and not is_begun:
         return True
@@ -118,7 +118,7 @@ def _lock(path: Path) -> tuple[int, ...]:
         if not isinstance(error, BlockingIOError):
             raise
         raise StateDirectoryError(
-            f"{path.parent} is in use by process {holder or 'unknown'}; stop that one first"
+            f"{path.parent} is in use by process {holder or 'unknown'}; stop that process first"
         ) from error
     return tuple(locks)
 
@@ -129,9 +129,11 @@ def _check(directory: StateDirectory, keys_may_be_missing: bool) -> None:
     with path.open("rb") as file:
         head = file.read(100)
     if not head.startswith(b"SQLite format 3\0"):
-        raise StateDirectoryError(f"{path} is not a SQLite database: it is damaged, or not Offsite's; {RESTORE_WHOLE}")
+        raise StateDirectoryError(
+            f"{path} is not a SQLite database: it is damaged, or another program's; {RESTORE_WHOLE}"
+        )
     if head[68:72] != APPLICATION_ID.to_bytes(4, "big"):
-        raise StateDirectoryError(f"{path} is a SQLite database, but not one of Offsite")
+        raise StateDirectoryError(f"{path} is a SQLite database of another program, not of Offsite")
     check_log(path)
     try:
         with reading(path, with_log=has_log(path)) as connection:
@@ -185,6 +187,6 @@ def check_keys(directory: Path) -> None:
         path = directory / KEYS / name
         if not path.is_file():
             raise StateDirectoryError(
-                f"{path} is missing; peers and hosts know the system by it; restore it from a copy, or start once with "
-                "--new-keys and make it known to them again"
+                f"{path} is missing; peers and hosts identify the system by it; restore it from a copy, or start once "
+                "with --new-keys and then log in to peers and set up hosts again"
             )

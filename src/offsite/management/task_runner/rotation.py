@@ -38,6 +38,6 @@ def _tell_kept(system: System, task: TaskRecord, found: Found, need: Need) -> No
     if is_new:
         system.events.report(
             SNAPSHOT_KEPT,
-            f"Task {task.name} keeps more than its {task.retention_count} snapshots: {found.image.name} ought to go, "
-            f"and {need.sentence}.",
+            f"Task {task.name} keeps more than its {task.retention_count} snapshots: {found.image.name} cannot be "
+            f"deleted, because {need.sentence}.",
         )

@@ -22,8 +22,8 @@ from offsite.replication.records.set_records import set_name
 NUMBERS = 9999  # 0001 to 9999, then from 0001 again
 _TOLD = {
     "running": "a run of replication set {} was started",
-    "queued": "a run of replication set {} was queued behind the one that is under way",
-    "dropped": "a run of replication set {} is under way, and its queue policy dropped the request",
+    "queued": "a run of replication set {} was queued; another run is in progress",
+    "dropped": "the queue policy of replication set {} dropped the request; a run is in progress",
 }
 
 
@@ -78,7 +78,9 @@ class TaskWork:
             name = f"{task.snapshot_prefix}_S{number:04}"
             if name not in taken:
                 return number, name
-        raise NameInUse(f"all names from {task.snapshot_prefix}_S0001 to _S{NUMBERS} are in use; delete some of these")
+        raise NameInUse(
+            f"all names from {task.snapshot_prefix}_S0001 to _S{NUMBERS} are in use; delete some of these snapshots"
+        )
 
     def _reset_snapshot(self, task: TaskRecord, done: Callable[[Connection], None]) -> str:
         system = self._system
@@ -86,8 +88,8 @@ class TaskWork:
             found = self._image(task)
             parent = check_resettable(system, found)
             replace_content(found, parent, lambda connection, _: done(connection))
-        message = f"snapshot {found.image.name} was reset to what volume {parent.image.name} holds"
-        system.events.report(VOLUME_CHANGED, f"S{message[1:]} now.")
+        message = f"snapshot {found.image.name} was reset to the current content of volume {parent.image.name}"
+        system.events.report(VOLUME_CHANGED, f"S{message[1:]}.")
         return message
 
     def _replicate(self, task: TaskRecord, done: Callable[[Connection], None]) -> str:
@@ -95,7 +97,7 @@ class TaskWork:
         with system.database.read() as connection:
             name = set_name(connection, task.set_id)
         if name is None:
-            raise ObjectNotFound(f"the replication set of task {task.name} was deleted just now")
+            raise ObjectNotFound(f"the replication set of task {task.name} was just deleted")
         requested = system.replication.replicate(name, last_snapshot=task.last_snapshot)
         with system.database.transaction() as connection:
             done(connection)
@@ -105,7 +107,7 @@ class TaskWork:
         for each in self._system.images():
             if each.image.id == task.image_id:
                 return each
-        raise ObjectNotFound(f"the volume or snapshot of task {task.name} was deleted just now")
+        raise ObjectNotFound(f"the volume or snapshot of task {task.name} was just deleted")
 
 
 def scheduler_of(system: System, begin: Begin = in_a_thread) -> Scheduler:

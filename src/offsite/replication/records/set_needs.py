@@ -22,7 +22,7 @@ def find_points(connection: Connection, image_ids: Sequence[int]) -> Iterator[tu
     chosen = select(point_images.c.image_id, replication_sets.c.name)
     chosen = chosen.where(point_images.c.point_id == points.c.id, points.c.set_id == replication_sets.c.id)
     for row in connection.execute(chosen.where(point_images.c.image_id.in_(image_ids))):
-        yield row.image_id, Need(f"replication set {row.name} needs it", "delete the set first")
+        yield row.image_id, Need(f"replication set {row.name} uses it", "delete the set first")
 
 
 def find_sources(connection: Connection, image_ids: Sequence[int]) -> Iterator[tuple[int, Need]]:
@@ -30,5 +30,5 @@ def find_sources(connection: Connection, image_ids: Sequence[int]) -> Iterator[t
     ids = {name: image_id for image_id, name in catalog.image_names(connection, image_ids).items()}
     chosen = select(runs.c.source, replication_sets.c.name).where(replication_sets.c.id == runs.c.set_id)
     for row in connection.execute(chosen.where(runs.c.state == "preparing", runs.c.source.in_(ids))):
-        sentence = f"a run of replication set {row.name} is to send it"
-        yield ids[row.source], Need(sentence, "wait until the run has begun")
+        sentence = f"a run of replication set {row.name} sends it"
+        yield ids[row.source], Need(sentence, "wait until the run has started")

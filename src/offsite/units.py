@@ -23,8 +23,8 @@ def parse_size(text: str) -> int:
     factor = _FACTORS.get(match[2].lower()) if match else None
     if match is None or factor is None:
         raise BadParameter(
-            f"size {text!r} is not a number with one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB, "
-            "or a number of 512-byte blocks"
+            f"invalid size {text!r}; use a number with B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, as 10GiB, or a number "
+            "of 512-byte blocks"
         )
     whole, _, fraction = match[1].partition(".")
     return int(whole) * factor + (int(fraction) * factor // 10 ** len(fraction) if fraction else 0)

@@ -80,7 +80,7 @@ def test_a_primary_put_back_never_overwrites_the_newer_copy_and_the_way_out_keep
     pair.write("Sales", 2)
     for more in ((), ("--wait",)):
         refused = london.refused("replicate", *more, "SalesDR")
-        assert "has never had" in refused and "resolve replication-set use primary SalesDR" in refused
+        assert "which this system never had" in refused and "resolve replication-set use primary SalesDR" in refused
     assert newark.digest("Sales") == newer, "the newest copy is untouched"
 
     # What the operator of Newark sees, and is refused.

@@ -125,7 +125,7 @@ def test_the_members_of_a_group_in_a_set_are_fixed_on_both_systems(pair: Replica
     sentence = pair.london.refused(
         "create", "replication-set", "peer-connection", "Newark", "primary-volume", "m03", "OneDR"
     )
-    assert "m03 is in volume group Books, which is in replication set BooksDR already" in sentence
+    assert "m03 is in volume group Books, which is already in replication set BooksDR" in sentence
 
 
 def calls_its_primary(pair: Replicated, name: str, system: System) -> bool:

@@ -67,7 +67,7 @@ def test_hooks_stand_around_the_snapshot_of_each_run(pair: Replicated, hooked: H
     ("then", "told"),
     [
         ("echo the database is busy >&2; exit 3", "ended with status 3: the database is busy"),
-        ("sleep 600", "had not ended after 1 s, and was killed"),
+        ("sleep 600", "did not end within 1 s and was killed"),
     ],
     ids=["fails", "hangs"],
 )

@@ -129,7 +129,7 @@ def test_a_new_name_disturbs_no_run_and_a_new_address_waits_for_its_end(
         wait_until("it sends", lambda: wire_bytes(london) > BATCH_BYTES)
         london.ask("set", "peer-connection", "name", "East", "Newark")
         sentence = london.refused("set", "peer-connection", "remote-port-address", proxy.address, "East")
-        assert "SalesDR" in sentence and "while a run uses it" in sentence
+        assert "SalesDR" in sentence and "while runs use it" in sentence
         last = await_end(london)
         assert (last["state"], last["run"], last["error"]) == ("success", run, "")
 
@@ -197,7 +197,7 @@ def test_a_lost_certificate_is_repaired_and_the_sets_go_on(
     assert {name for name in before if before[name] != after[name]} == {loser}
     assert len(events_of(london, after[loser])) >= 1
     if loser == "London":
-        assert len(events_of(newark, f"its fingerprint was {before[loser]}, and is {after[loser]} now")) == 1
+        assert len(events_of(newark, f"its fingerprint was {before[loser]} and is now {after[loser]}")) == 1
     assert await_end(london)["state"] == "success", "the run that waited goes on by itself"
     run = replicate_to_end(london)
     assert (run["state"], run["error"]) == ("success", "")

@@ -158,7 +158,7 @@ def test_a_set_is_renamed_and_its_basename_changed_during_a_run(pair: Replicated
     assert pair.history("Renamed", pair.london) == ["old_0000"]
     wait_until("it has one", lambda: pair.history("Renamed", pair.newark) == ["new_0000"])
     assert pair.same("old_0000", "new_0000")
-    assert "there is no replication set 'NDR'" in pair.newark.refused("show", "replication-sets", "NDR")
+    assert "replication set 'NDR' does not exist" in pair.newark.refused("show", "replication-sets", "NDR")
 
 
 def test_a_snapshot_is_sent_instead_of_what_the_volume_holds(pair: Replicated) -> None:

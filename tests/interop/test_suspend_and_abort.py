@@ -154,11 +154,11 @@ def test_a_running_set_is_deleted_only_after_suspend_and_abort(pair: ThroughProx
         )
         assert "abort it" in pair.newark.refused("delete", "replication-set", "-y", "RDR")
         pair.london.ask("suspend", "replication-set", "RDR")
-        assert "has a run under way" in pair.london.refused("delete", "replication-set", "-y", "RDR")
+        assert "has a run in progress" in pair.london.refused("delete", "replication-set", "-y", "RDR")
         pair.london.ask("abort", "replication", "RDR")
         pair.london.ask("delete", "replication-set", "RDR")
     for system in (pair.london, pair.newark):
-        assert "there is no replication set 'RDR'" in system.refused("show", "replication-sets", "RDR")
+        assert "replication set 'RDR' does not exist" in system.refused("show", "replication-sets", "RDR")
         assert events(system, 577, "RDR")
         system.map("R")
         system.ask("delete", "volumes", "R")

@@ -28,7 +28,7 @@ def test_a_peer_that_is_killed_in_a_run_suspends_the_set_until_it_is_back(pair: 
     pair.await_status("KDR", "Suspended")
     (told,) = events(pair.london, 584, "KDR")
     assert (told["severity"], told["recommended-action"] != "") == ("ERROR", True)
-    assert "tried again" in told["message"]
+    assert "is retried" in told["message"]
     assert pair.show("KDR")["error"] != ""
     assert (
         pair.london.ask("show", "peer-connections", "Newark")["peer-connections"][0]["connection-status"] == "Offline"

@@ -130,7 +130,7 @@ def test_one_run_at_a_time(london: Site, newark: Site, link: Proxy) -> None:
     run = london.replication.replicate("SalesDR").run
     second = london.replication.replicate("SalesDR")
     assert second.state == "queued"
-    with pytest.raises(InUse, match="has a run under way; suspend the set and abort the run first"):
+    with pytest.raises(InUse, match="has a run in progress; suspend the set and abort the run first"):
         london.replication.sets.delete("SalesDR")
     link.stalled.clear()
     assert london.await_end("SalesDR", second.run).state == "success"
@@ -293,8 +293,8 @@ def test_a_full_secondary_fails_the_run_and_keeps_its_volume(london: Site, newar
 
     failed = london.run_to_trouble("SalesDR")
     assert failed.error == (
-        "Newark: pool A is full: no free page is left; the secondary volume is whole, and the run goes on from here "
-        "once there is space"
+        "Newark: pool A is full: no free page is left; the secondary volume is unchanged, and the run continues from "
+        "here once there is space"
     )
     assert newark.content("Sales") == before
     for site in (london, newark):
@@ -326,7 +326,7 @@ def test_a_disk_that_stores_something_else_is_found_out(london: Site, newark: Si
     wrap(newark, flip_a_bit)
     london.write(volume, 4 * MIB, random_bytes(3 * MIB, 9))
     failed = london.run_to_trouble("SalesDR")
-    assert failed.error == f"Newark: member 0 at offset {5 * MIB + 123}: what is stored there is not what was sent"
+    assert failed.error == f"Newark: member 0 at offset {5 * MIB + 123}: the stored data differ from the sent data"
     assert newark.content("Sales") == before
     assert newark.runs("SalesDR")[0].state == "running"
 
@@ -470,7 +470,7 @@ def test_a_set_deleted_over_there_while_it_is_filled(london: Site, newark: Site,
     deleting.start()
     go.set()
     deleting.join(10)
-    london.await_trouble("SalesDR", "no such replication set here (any more)")
+    london.await_trouble("SalesDR", "the replication set does not exist here")
     assert newark.internal_names() == []
     assert newark.content("Sales") == bytes(16 * MIB)
     assert volume
@@ -491,7 +491,7 @@ def test_a_connection_that_was_overtaken_stores_nothing_more(london: Site, newar
         assert ready.watermark == START
         new.channel.ask(new.asking, ask, Holds)
         batch = Batch(sequence=0, position=Position(1, 0), extents=0, data_bytes=0, compression=0, digest=bytes(16))
-        with pytest.raises(InUse, match="a newer connection has taken over"):
+        with pytest.raises(InUse, match="a newer connection continues"):
             old.channel.ask(old.asking, batch, Ack)
     assert volume
     assert newark.internal_names() == ["<" + "r" * 36 + " 0>"], "what was begun is there to be gone on with"
@@ -500,12 +500,12 @@ def test_a_connection_that_was_overtaken_stores_nothing_more(london: Site, newar
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
-        (Ask(set_uuid="x" * 36, generation=1), "no such replication set here"),
+        (Ask(set_uuid="x" * 36, generation=1), "the replication set does not exist here"),
         (
             Begin(generation=1, run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1]),
-            "not expected here",
+            "unexpected",
         ),
-        (Batch(sequence=0, position=START, extents=0, data_bytes=0, compression=0, digest=bytes(16)), "not expected"),
+        (Batch(sequence=0, position=START, extents=0, data_bytes=0, compression=0, digest=bytes(16)), "unexpected"),
     ],
     ids=["unknown set", "Begin before Ask", "Batch before Ask"],
 )
@@ -528,7 +528,7 @@ def test_messages_out_of_order_are_refused(
     [
         (
             Begin(generation=1, run=OTHER_RUN, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1]),
-            "is not one of replication set",
+            "does not belong to replication set",
         ),
         (
             Begin(generation=1, run="r" * 36, point="p" * 36, base=None, taken_at=0.0, sizes_bytes=[1, 1]),
@@ -563,7 +563,7 @@ def test_a_point_that_is_there_already_is_not_begun_again(london: Site, newark: 
     begin = Begin(generation=1, run=run, point=run, base=None, taken_at=0.0, sizes_bytes=[16 * MIB])
     with peers.connect(peers.record("Newark")) as connection:
         connection.channel.ask(connection.asking, Ask(set_uuid=of.uuid, generation=1), Holds)
-        with pytest.raises(PeerRefused, match=f"holds point {run} already"):
+        with pytest.raises(PeerRefused, match=f"already holds point {run}"):
             connection.channel.ask(connection.asking, begin, Ready)
     assert equal(london, newark)
     check_clean(london, newark)
@@ -579,7 +579,7 @@ def test_a_point_that_was_begun_and_given_up_makes_room_for_another(london: Site
     assert london.run_to_end("SalesDR").state == "success"
     check_clean(london, newark)
     (given_up,) = [run for run in newark.runs("SalesDR") if run.uuid == "r" * 36]
-    assert (given_up.state, given_up.error) == ("failed", "the primary gave it up")
+    assert (given_up.state, given_up.error) == ("failed", "the primary ended it")
     assert volume
 
 
@@ -589,7 +589,7 @@ def test_a_set_of_another_generation_is_refused(london: Site, newark: Site, volu
         connection.exec_driver_sql("UPDATE replication_sets SET generation = 2")
     failed = london.run_to_trouble("SalesDR")
     assert failed.error == (
-        "Newark: replication set SalesDR is of generation 2 here, of 1 there: its roles have changed"
+        "Newark: replication set SalesDR has generation 2 here, but 1 there: its roles have changed"
     )
     assert volume
 
@@ -598,7 +598,7 @@ def test_a_set_that_thinks_it_is_primary_on_both_systems_does_not_run(london: Si
     with newark.database.transaction() as connection:
         connection.exec_driver_sql("UPDATE replication_sets SET role = 'primary'")
     failed = london.run_to_trouble("SalesDR")
-    assert failed.error == "Newark: replication set SalesDR is primary here, too"
+    assert failed.error == "Newark: replication set SalesDR is also primary here"
     assert volume
 
 

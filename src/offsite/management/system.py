@@ -206,7 +206,8 @@ class System:
             for initiator, image_id in target.connections():
                 if image_id == found.image.id:
                     raise InUse(
-                        f"volume {name} is in use by initiator {initiator}; unmount and disconnect it there first"
+                        f"volume {found.image.name} is in use by initiator {initiator}; unmount and disconnect it "
+                        "there first"
                     )
 
     def replication_roles(self) -> dict[int, tuple[str, str]]:

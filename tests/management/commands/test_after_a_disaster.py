@@ -105,7 +105,7 @@ def test_where_both_are_to_stay_the_peer_connection_is_renamed_as_the_sentence_s
     london.do("set peer-connection remote-username manage Newark", secrets=SECRETS)
     visit(london)
     deadline = time.monotonic() + SECONDS
-    while "Peer connection Newark: it knows this system again." not in messages(london):
+    while "Peer connection Newark recovered: the peer accepts this system again." not in messages(london):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert wait_for_status(london, "Not Ready") == "", "the other half of the set is gone all the same"

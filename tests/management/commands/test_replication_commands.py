@@ -149,7 +149,7 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     ("delete replication-set Nope", ObjectNotFound, ["'Nope'"]),
     ("delete peer-connection Nope", ObjectNotFound, ["'Nope'"]),
     ("set peer-connection name X Nope", ObjectNotFound, ["'Nope'"]),
-    ("set peer-connection Newark", BadParameter, ["nothing is given", "Newark"]),
+    ("set peer-connection Newark", BadParameter, ["no change specified", "Newark"]),
     ("set peer-connection name a,b Newark", BadParameter, ["'a,b'"]),
     ("set peer-connection remote-port-address :0 Newark", BadParameter, ["':0'"]),
     ("set peer-connection remote-port-address 127.0.0.1:1 Newark", PeerUnreachable, [":1"]),
@@ -158,7 +158,11 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     ("set peer-connection bandwidth-limit 10 Newark", BadParameter, ["'10' has no unit"]),
     ("set peer-connection bandwidth-limit 50KB Newark", BadParameter, ["'50KB'", "100KB to 1TB"]),
     ("set peer-connection bandwidth-limit 2TB Newark", BadParameter, ["'2TB'", "100KB to 1TB"]),
-    ('set peer-connection bandwidth-calendar "Mon 08:00 1MB" Newark', BadParameter, ["'Mon 08:00 1MB'", "no window"]),
+    (
+        'set peer-connection bandwidth-calendar "Mon 08:00 1MB" Newark',
+        BadParameter,
+        ["'Mon 08:00 1MB'", "not a window"],
+    ),
     (
         'set peer-connection bandwidth-calendar "Mon 08:00-10:00 1MB, Mon 09:00-11:00 2MB" Newark',
         BadParameter,

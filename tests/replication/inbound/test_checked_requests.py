@@ -71,8 +71,8 @@ HISTORY: dict[str, Any] = {"snapshot_history": "secondary", "snapshot_count": 3}
     ("changed", "sentence"),
     [
         ({"members": members(2)}, "2 volumes in a set without a group"),
-        ({"primary_group": "G"}, "a set of a group has one on both systems"),
-        ({"secondary_group": "G"}, "a set of a group has one on both systems"),
+        ({"primary_group": "G"}, "requires a group on both systems"),
+        ({"secondary_group": "G"}, "requires a group on both systems"),
         ({"members": members(1, 4097)}, "sizes are multiples of 4096"),
         ({"members": members(1) * 2} | GROUPS, "'V0'"),
         ({"settings": SetSettings(name="S", **HISTORY)}, "snapshot-basename is missing"),

@@ -122,7 +122,7 @@ def test_what_is_refused_before_anyone_is_asked(london: Site, newark: Site, tmp_
     pair(london, paris)
     paris.stop()
     for values, error, match in (
-        ({}, BadParameter, "nothing is given"),
+        ({}, BadParameter, "no change specified"),
         ({"name": "a,b"}, BadParameter, "peer connection name 'a,b'"),
         ({"name": "Paris"}, NameInUse, "'Paris'"),
         ({"name": "Paris", "bandwidth_limit": 10**6}, NameInUse, "'Paris'"),
@@ -220,7 +220,7 @@ def test_a_peer_that_is_deleted_while_the_new_address_is_tried_stays_so(
         london.replication.peers.delete("Newark", local_only=True)
 
     monkeypatch.setattr("offsite.replication.peers.modification.ping", delete)
-    with pytest.raises(ObjectNotFound, match="was deleted meanwhile"):
+    with pytest.raises(ObjectNotFound, match="was just deleted"):
         change(london, "Newark", address=proxy.address)
     assert london.replication.peers.all() == []
 
@@ -338,7 +338,7 @@ def test_the_certificate_of_another_peer_is_taken_for_no_one_else(london: Site, 
     newark.authority = paris.authority
     newark.open()
     newark.start()
-    with refused(london, newark, error=InUse, match="peer connection Paris has the same certificate"):
+    with refused(london, newark, error=InUse, match="peer connection Paris already has this certificate"):
         change(london, "Newark", login=LOGIN)
     paris.database.close()
 
@@ -347,7 +347,7 @@ def test_nor_over_there(london: Site, newark: Site, tmp_path: Path) -> None:
     paris = paired_with_third(london, newark, tmp_path)
     identity = SystemIdentity(newark.identity.uuid, "Newark")
     with (
-        refused(london, newark, error=InUse, match="London: peer connection Paris has the same certificate"),
+        refused(london, newark, error=InUse, match="London: peer connection Paris already has this certificate"),
         Dialer(paris.authority, Unintroduced(identity), SystemClock()).dial(london.address) as connection,
     ):
         ask_to_pair(connection, LOGIN, paris.authority.certificate_der, ("", 1), replace=True)

@@ -139,9 +139,9 @@ def test_an_older_copy_is_refused_both_ways_and_both_sides_are_told_once(
     go_away(london)
     start_copy(older, copies, london.port)  # where London was: so Newark finds it, too
     for _ in range(3):
-        with pytest.raises(IncarnationRefused, match=f"Newark takes this system .* for an older copy.*start {newest}"):
+        with pytest.raises(IncarnationRefused, match=f"Newark regards this system .* as an older copy.*start {newest}"):
             speak(older, "Newark")
-        with pytest.raises(IncarnationRefused, match=f"it is an older copy of it, and is refused.*{start_of(older)}"):
+        with pytest.raises(IncarnationRefused, match=f"it is an older copy of it and is refused.*{start_of(older)}"):
             speak(newark, "London")
     (here,) = told(newark, events.PEER_IS_A_COPY)
     (there,) = told(older, events.SYSTEM_IS_A_COPY)
@@ -197,7 +197,7 @@ def test_a_copy_beside_the_original_is_taken_as_long_as_it_looks_like_a_move_and
     newark.replication.peers.accept("London", start_of(london))
     speak(london, "Newark")
     for _ in range(2):  # however often it is started
-        with pytest.raises(IncarnationRefused, match="the copy that was given up there"):
+        with pytest.raises(IncarnationRefused, match="a copy that was rejected there"):
             speak(twin, "Newark")
         twin.restart()
     assert told(twin, events.SYSTEM_IS_A_COPY)
@@ -235,7 +235,7 @@ def test_a_copy_of_the_secondary_is_not_replicated_to(london: Site, newark: Site
     go_away(newark)
     start_copy(older, copies, newark.port)
     run = london.replication.replicate("SalesDR").run
-    london.await_trouble("SalesDR", "it is an older copy of it, and is refused")
+    london.await_trouble("SalesDR", "it is an older copy of it and is refused")
     wait_until("the copy knows", lambda: bool(told(older, events.SYSTEM_IS_A_COPY)))
     london.replication.peers.accept("Newark", start_of(older))
     london.await_end("SalesDR", run)  # tried again by itself
@@ -260,7 +260,7 @@ def test_who_does_not_tell_its_start_any_more_is_refused(london: Site, newark: S
     dialer = Dialer(london.authority, Unintroduced(london.identity), SystemClock())
     with (
         dialer.dial(newark.address, newark.authority.certificate_der) as connection,
-        pytest.raises(IncarnationRefused, match="does not tell which start"),
+        pytest.raises(IncarnationRefused, match="does not identify its start"),
     ):
         connection.channel.ask(connection.asking, Ping(), Done)
 
@@ -303,7 +303,7 @@ def test_a_peer_connection_that_is_deleted_while_the_peer_says_who_it_is_is_no_f
         return found
 
     monkeypatch.setattr(of, "_find", find_and_delete)
-    with pytest.raises(NotPaired, match="peer connection London was deleted"):
+    with pytest.raises(NotPaired, match="peer connection London was just deleted"):
         of.meet(peer.certificate, hello, 0.0)
 
 
@@ -359,7 +359,7 @@ def test_nothing_is_done_any_more_for_a_start_that_is_given_up(london: Site, new
     with peers.connect(peers.record("Newark")) as connection:
         connection.channel.ask(connection.asking, ListSets(), SetsHeld)
         newark.replication.peers.accept("London", chosen)
-        with pytest.raises(IncarnationRefused, match="is not the one that is taken"):
+        with pytest.raises(IncarnationRefused, match="is from another start"):
             connection.channel.ask(connection.asking, message, Done)
     assert newark.replication.peers.record("London")
 

@@ -75,7 +75,7 @@ def test_it_keeps_its_name_where_another_would_take_something_away(
     following = follow(site, 5)
     assert (following.renames, following.keeps_names) == ((), True)
     assert history(site) == [(name, 1)]
-    assert "keeps its name" in following.sentence("S")
+    assert "keep their names" in following.sentence("S")
     assert site.runs("S")[0].snapshot_number == 5, "the run has the number all the same"
 
 

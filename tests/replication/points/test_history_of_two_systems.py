@@ -99,8 +99,8 @@ def test_a_count_that_the_primary_lowers_comes_true_by_one_a_run_and_is_told(
         run(london, volume, byte)
     lower(london, 1)
     assert told(newark, 663) == [
-        "The primary of replication set DR wants only 1 snapshots of its history to be kept; until now it was 4. With "
-        "each run one more goes, down to 1."
+        "The primary of replication set DR now asks to keep only 1 snapshots of its history, instead of 4. Each run "
+        "deletes one more snapshot, down to 1."
     ]
     left = []
     for _ in range(4):
@@ -121,8 +121,8 @@ def test_a_history_that_the_primary_ends_is_told_and_stays(london: Site, newark:
     run(london, volume, 1)
     lower(london, None)
     assert told(newark, 663) == [
-        "The primary of replication set DR wants no snapshots any more to be taken for its history; until now 4 were "
-        "kept. Those that are there stay."
+        "The primary of replication set DR now asks for no snapshots in its history, instead of 4. Existing snapshots "
+        "stay."
     ]
     assert history(newark) == ["h_0000"]
 
@@ -148,7 +148,7 @@ def test_a_history_is_not_filled_without_end(london: Site, newark: Site, monkeyp
         commit_nothing(london, number=0, count=1)
     assert history(newark) == ["h_0000", "h_0001", "h_0002"]
     (message,) = told(newark, 660)
-    assert "leaves no snapshot" in message and "minimum-snapshot-age 1" in message
+    assert "kept no snapshot" in message and "minimum-snapshot-age 1" in message
 
 
 def test_a_name_in_use_on_the_secondary_is_told_on_both_and_the_next_number_is_taken_by_both(
@@ -161,11 +161,11 @@ def test_a_name_in_use_on_the_secondary_is_told_on_both_and_the_next_number_is_t
         assert history(site) == ["h_0000", "h_0002", "h_0003"]
         assert site.content("h_0002")[:1] == b"\1" and site.content("h_0003")[:1] == b"\2"
     assert told(newark, 661) == [
-        "A run of replication set name: DR, was to leave the snapshot h_0001; that name is in use here, and it left "
-        "h_0002."
+        "A run of replication set name: DR, should have kept the snapshot h_0001; that name is in use here, so it "
+        "kept h_0002."
     ]
     (message,) = told(london, 661)
-    assert "number 1; on the secondary it has number 2" in message and "is called h_0002 now" in message
+    assert "number 1; on the secondary it has number 2" in message and "were renamed to h_0002" in message
 
 
 def test_a_name_in_use_on_the_primary_is_told_and_the_secondary_follows(
@@ -175,8 +175,8 @@ def test_a_name_in_use_on_the_primary_is_told_and_the_secondary_follows(
     run(london, volume, 1)
     assert history(london) == history(newark) == ["h_0001"]
     assert told(london, 661) == [
-        "A run of replication set name: DR, was to leave the snapshot h_0000; that name is in use here, and it left "
-        "h_0001."
+        "A run of replication set name: DR, should have kept the snapshot h_0000; that name is in use here, so it "
+        "kept h_0001."
     ]
 
 

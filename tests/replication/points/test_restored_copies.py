@@ -221,7 +221,7 @@ def test_one_that_was_restored_to_before_the_first_run_has_nothing_to_lose(world
     world.secondary.put_back(saved)
     replicate(world, 2)
     assert told(world.primary) == [events.SECONDARY_IS_OLDER.code]
-    assert "no complete copy any more" in world.primary.events[0][1]
+    assert "no complete copy" in world.primary.events[0][1]
 
 
 def test_both_restored_to_one_point_go_on_and_the_older_of_two_gives_way(world: World) -> None:
@@ -321,7 +321,7 @@ def test_a_secondary_gives_up_its_copy_only_to_who_names_it(
         return [Send(primary.pending[-1], None, START, replaces)]
 
     monkeypatch.setattr(machine, "plan", from_nothing)
-    with pytest.raises(NotReplaced, match="It was left as it is"):
+    with pytest.raises(NotReplaced, match="The copy was not changed"):
         world.attempt(world.request())
     assert (world.secondary_content(), world.secondary.pool.images()) == (content, images)
     assert told(world.secondary)[-1] == events.COPY_PROTECTED.code
@@ -335,7 +335,7 @@ def test_another_generation_is_refused_whenever_it_shows(world: World, generatio
     content = world.secondary_content()
     link = _ChangingLink(world.secondary, moment, lambda: _set_generation(world.secondary, generation))
     run = world.request()
-    with pytest.raises(NotAllowed, match=f"of generation {generation} here, of 1 there"):
+    with pytest.raises(NotAllowed, match=f"has generation {generation} here, but 1 there"):
         _drive(world, run, link)
     assert world.secondary_content() == content
 
@@ -350,7 +350,7 @@ def test_so_is_a_run_whose_set_is_no_secondary_any_more(world: World, moment: st
             connection.execute(update(replication_sets).values(role="primary"))
 
     link = _ChangingLink(world.secondary, moment, become_primary)
-    with pytest.raises(ObjectNotFound, match="no secondary here any more"):
+    with pytest.raises(ObjectNotFound, match="no longer secondary here"):
         _drive(world, world.request(), link)
     assert world.secondary_content() == content
 
@@ -439,7 +439,7 @@ def test_the_secondary_shows_that_an_operator_has_decided(world: World, word: st
         with pytest.raises(errors.PeerUnreachable):
             world.attempt(run)
     visited.found(of, Relation.DIVERGED, None, None)
-    assert shown(secondary) == "an operator of peer has decided that what is here is kept as a snapshot and replaced"
+    assert shown(secondary) == "an operator of peer decided to keep the copy here as a snapshot and to replace it"
 
 
 def shown(end: End) -> str:

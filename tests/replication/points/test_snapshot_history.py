@@ -242,8 +242,8 @@ def test_what_something_needs_stays_which_is_told_once(site: Quiet, need: Callab
     assert kept(site) == [0, 2], "no-access is no map"
     kinds = {code: message for code, message in told}
     assert kinds[660] == (
-        "The history of replication set S keeps more than its 1 snapshots, for something needs what ought to go: "
-        f"h_0000: {sentence}."
+        "The history of replication set S keeps more than its 1 snapshots, because some cannot be deleted: h_0000: "
+        f"{sentence}."
     )
     assert rotated(site, HistoryTerms(1)) == []
 

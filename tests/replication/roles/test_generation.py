@@ -95,7 +95,7 @@ def test_what_is_said_of_an_older_generation_changes_nothing(london: Site, newar
         with newark.database.transaction() as transaction:
             transaction.exec_driver_sql("UPDATE replication_sets SET generation = 2")
         then = held(newark)
-        with pytest.raises(NotAllowed, match="is of generation 2 here, of 1 there: its roles have changed"):
+        with pytest.raises(NotAllowed, match="has generation 2 here, but 1 there: its roles have changed"):
             connection.channel.ask(connection.asking, late, Done)
     assert held(newark) == then
 

@@ -275,7 +275,7 @@ def test_a_suspended_run_is_stopped_and_takes_no_new_requests(london: Quiet) -> 
     assert london.attempts == []
     with pytest.raises(NotAllowed, match="is suspended; resume it first"):
         london.replication.replicate("A")
-    with pytest.raises(NotAllowed, match="suspended already"):
+    with pytest.raises(NotAllowed, match="already suspended"):
         london.replication.suspend("A")
     london.replication.resume("A")
     london.step()
@@ -342,7 +342,7 @@ def test_a_fault_in_the_program_does_not_pass_for_a_success(london: Quiet, monke
     with pytest.raises(KeyError):
         attempt.work()
     (run,) = london.runs("A")
-    assert run.state == "running" and run.error == "a fault in the program ended it; the log tells where"
+    assert run.state == "running" and run.error == "a defect of Offsite ended it; the log of the system says more"
     assert issubclass(ProgramFault, Exception)
 
 

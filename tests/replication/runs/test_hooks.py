@@ -53,7 +53,7 @@ def test_a_hook_says_much_and_the_end_of_it_is_told(tmp_path: Path, hooks: HookD
 def test_a_hook_that_does_not_end_is_killed_with_its_children(tmp_path: Path, hooks: HookDirectory) -> None:
     write(tmp_path, "freeze", "sleep 60 & echo $! > child; wait")
     begun = time.monotonic()
-    with pytest.raises(HookFailed, match="had not ended after 1 s, and was killed"):
+    with pytest.raises(HookFailed, match="did not end within 1 s and was killed"):
         hooks.run("freeze", 1, {}, Cut())
     assert time.monotonic() - begun < 5
     wait_until("the child of the hook is dead", lambda: is_dead(tmp_path / "hooks" / "child"))

@@ -130,10 +130,10 @@ def test_a_name_that_another_set_has_there_leaves_the_old_one(london: Site, newa
 def test_only_the_primary_may_change_a_set(london: Site, newark: Site) -> None:
     with pytest.raises(NotAllowed, match="cannot be changed; do it on system London"):
         newark.replication.sets.modify("SalesDR", ChosenSettings(queue_policy="discard"))
-    with pytest.raises(NotAllowed, match="queue cleared; do it on system London"):
+    with pytest.raises(NotAllowed, match="cleared of queued runs; do it on system London"):
         newark.replication.clear_queue("SalesDR")
     peers, of = newark.replication.peers, newark.replication.sets.record("SalesDR")
-    with peers.connect(peers.record("London")) as connection, pytest.raises(NotAllowed, match="is primary here, too"):
+    with peers.connect(peers.record("London")) as connection, pytest.raises(NotAllowed, match="is also primary here"):
         change = ChangeSet(generation=1, set_uuid=of.uuid, settings=SetSettings(name="Hijacked"))
         connection.channel.ask(connection.asking, change, Done)
     assert london.replication.sets.record("SalesDR").role == "primary"
@@ -145,7 +145,7 @@ def test_a_half_that_is_left_over_is_told_and_can_be_deleted(london: Site, newar
     gone.replication.sets.delete("SalesDR", local_only=True)
     wait_until("it is found", lambda: left.replication.sets.get("SalesDR").status is Status.NOT_READY)
     told = [message for kind, message in left.events if kind is events.SET_HALF_MISSING]
-    assert told == [f"Replication set name: SalesDR, has no other half on system {gone.name} (any more)."]
+    assert told == [f"Replication set name: SalesDR, does not exist on system {gone.name}."]
     left.replication.sets.delete("SalesDR")
     assert left.replication.sets.all() == []
     assert len(told) == 1
@@ -201,7 +201,7 @@ def test_a_set_whose_primary_is_busy_cannot_be_deleted_from_the_other_side(
     begun: list[Attempt] = []
     monkeypatch.setattr(london.replication.dispatcher, "_start", begun.append)
     london.replication.replicate("SalesDR")
-    with pytest.raises(InUse, match=r"London: .*has a run under way or queued here"):
+    with pytest.raises(InUse, match=r"London: .*has a run in progress or queued here"):
         newark.replication.sets.delete("SalesDR")
     assert newark.replication.sets.record("SalesDR").role == "secondary"
     wait_until("its attempt has begun", lambda: begun != [])

@@ -94,14 +94,14 @@ def test_what_exists_on_the_remote_is_refused_by_name(london: Site, newark: Site
 def test_a_set_of_that_name_on_the_remote_alone(london: Site, newark: Site, volume: int) -> None:
     newark.create_set("DR", newark.create_volume("Own", MIB), "London")
     london.replication.sets.delete("DR", local_only=True)
-    with pytest.raises(NameInUse, match="Newark: there is already a replication set 'DR'"):
+    with pytest.raises(NameInUse, match="Newark: replication set 'DR' already exists"):
         london.create_set("DR", volume, "Newark")
     assert not london.replication.sets.all()
 
 
 def test_what_is_refused_changes_nothing(london: Site, newark: Site, volume: int) -> None:
     create = london.create_set
-    with pytest.raises(ObjectNotFound, match=r"Newark: there is no pool 'C'; there are: A"):
+    with pytest.raises(ObjectNotFound, match=r"Newark: pool 'C' does not exist; pools of this system: A"):
         create("SalesDR", volume, "Newark", "C")
     with pytest.raises(BadParameter, match="replication set name"):
         create('bad"name', volume, "Newark")
@@ -119,13 +119,13 @@ def test_an_image_can_be_in_one_set_alone(london: Site, newark: Site, volume: in
     create("SalesDR", volume, "Newark")
     with pytest.raises(NameInUse, match="'SalesDR'"):
         create("SalesDR", london.create_volume("Other", MIB), "Newark")
-    with pytest.raises(InUse, match="Sales is in replication set SalesDR already"):
+    with pytest.raises(InUse, match="Sales is already in replication set SalesDR"):
         create("Second", volume, "Newark", None, "Second")
     london.run_to_end("SalesDR")
     (base,) = [image for image in london.pools["A"].images() if image.kind == "internal"]
-    with pytest.raises(NotAllowed, match="belongs to replication itself"):
+    with pytest.raises(NotAllowed, match="is internal to replication"):
         create("Inner", base.id, "Newark", None, "Inner")
-    with pytest.raises(InUse, match="Sales is in replication set SalesDR already"):
+    with pytest.raises(InUse, match="Sales is already in replication set SalesDR"):
         newark.create_set("Chain", newark.image_id("Sales"), "London", None, "Chain")
 
 
@@ -158,7 +158,7 @@ def test_a_volume_that_is_deleted_while_the_peer_is_reached_is_told(
         return connect(peer)
 
     monkeypatch.setattr(london.replication.peers, "connect", delete_and_connect)
-    with pytest.raises(VolumeNotFound, match="Sales was deleted just now"):
+    with pytest.raises(VolumeNotFound, match="Sales was just deleted"):
         london.create_set("SalesDR", volume, "Newark")
     assert untouched(london, newark)
 
@@ -175,7 +175,7 @@ def test_a_group_that_changes_while_the_peer_is_reached_is_told(
         return connect(peer)
 
     monkeypatch.setattr(london.replication.peers, "connect", add_and_connect)
-    with pytest.raises(InUse, match="members of volume group Office were changed just now"):
+    with pytest.raises(InUse, match="members of volume group Office were just changed"):
         london.replication.sets.create(NewSet("SalesDR", "Newark", (volume,), group))
     assert untouched(london, newark)
 
@@ -186,7 +186,7 @@ def test_who_makes_a_set_does_not_wait_for_ever_for_who_makes_another(
     """Its peer may not answer."""
     monkeypatch.setattr("offsite.replication.sets.creation.CREATING_SECONDS", 0.05)
     creation = london.replication.sets._creation
-    with creation._creating, pytest.raises(InUse, match="another replication set is being made"):
+    with creation._creating, pytest.raises(InUse, match="another replication set is being created"):
         london.create_set("SalesDR", volume, "Newark")
     assert untouched(london, newark)
     london.create_set("SalesDR", volume, "Newark")
@@ -197,13 +197,13 @@ def test_an_answer_that_got_lost_leaves_a_set_that_can_be_made_again(
 ) -> None:
     """Newark has made its half; London never heard."""
     monkeypatch.setattr("offsite.replication.inbound.peer_api.PeerApi.create_set", cutting(proxied))
-    with pytest.raises(PeerUnreachable, match="whether Newark made its half of set SalesDR is not known"):
+    with pytest.raises(PeerUnreachable, match="it is unknown whether Newark created its part of set SalesDR"):
         london.create_set("SalesDR", volume, "Newark")
     assert london.replication.sets.get("SalesDR").status is Status.NOT_READY
     assert names(newark) == ["Sales"]
     with pytest.raises(NotAllowed, match="Not Ready"):
         london.replication.replicate("SalesDR")
-    with pytest.raises(NotAllowed, match="begun with other parameters"):
+    with pytest.raises(NotAllowed, match="created with other parameters"):
         london.create_set("SalesDR", volume, "Newark", None, "Elsewhere")
 
     monkeypatch.undo()
@@ -262,7 +262,7 @@ def test_deleting_here_alone_and_then_over_there(london: Site, newark: Site, vol
 def test_deleting_needs_the_peer_unless_local(london: Site, newark: Site, volume: int) -> None:
     london.create_set("SalesDR", volume, "Newark")
     newark.replication.stop()
-    with pytest.raises(PeerUnreachable, match=r"SalesDR cannot be deleted on both.*here alone, with local-only"):
+    with pytest.raises(PeerUnreachable, match=r"SalesDR cannot be deleted on both.*only here, with local-only"):
         london.replication.sets.delete("SalesDR")
     assert london.replication.sets.get("SalesDR").status is Status.UNSYNCHRONIZED
     london.replication.sets.delete("SalesDR", local_only=True)
@@ -276,7 +276,9 @@ def test_a_run_of_a_set_that_is_gone_over_there_fails_with_what_to_do(london: Si
     london.create_set("SalesDR", volume, "Newark")
     newark.replication.sets.delete("SalesDR", local_only=True)
     ended = london.run_to_trouble("SalesDR")
-    assert ended.error == ("Newark: there is no such replication set here (any more); delete it with local-only")
+    assert ended.error == (
+        "Newark: the replication set does not exist here; delete it on the other system with local-only"
+    )
     assert london.replication.sets.get("SalesDR").current_run.error == ended.error  # type: ignore[union-attr]
     assert london.replication.abort("SalesDR") is False, "there is no other half to settle it with"
     london.replication.sets.delete("SalesDR")
@@ -294,7 +296,7 @@ def test_the_images_of_a_set_are_guarded(london: Site, newark: Site, volume: int
     guarded(london, volume, "primary volume of replication set SalesDR")
     guarded(newark, newark.image_id("Sales"), "secondary volume of replication set SalesDR")
     (base,) = [image for image in london.pools["A"].images() if image.kind == "internal"]
-    guarded(london, base.id, "replication set SalesDR needs it")
+    guarded(london, base.id, "replication set SalesDR uses it")
     assert newark.replication.is_secondary(newark.image_id("Sales"))
     assert not london.replication.is_secondary(volume)
     london.needs.check_deletable([london.pool.image(london.create_volume("Other", MIB))])

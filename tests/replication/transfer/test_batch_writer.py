@@ -104,7 +104,7 @@ def test_a_flipped_bit_is_found_at_its_place(images: list[OpenImage]) -> None:
         return memoryview(damaged)
 
     store = BatchWriter([images[0], faulty(images[1], flip)])
-    with pytest.raises(DigestMismatch, match=f"member 1 at offset {65536 + 77}: what is stored there"):
+    with pytest.raises(DigestMismatch, match=f"member 1 at offset {65536 + 77}: the stored data differ"):
         store.store(
             arrived(
                 (0, 4096, 0, DATA),
@@ -127,7 +127,7 @@ def test_zeros_that_did_not_get_there_are_found(
 
 
 def test_a_batch_damaged_on_its_way_is_told_from_a_damaged_disk(images: list[OpenImage]) -> None:
-    with pytest.raises(DigestMismatch, match="batch 3 arrived with another digest"):
+    with pytest.raises(DigestMismatch, match="batch 3 does not match the digest"):
         BatchWriter(images).store(arrived((0, 4096, 0, DATA), data=random_bytes(4096), digest=bytes(16)))
 
 
@@ -143,7 +143,9 @@ def test_what_was_stored_is_compared_later(images: list[OpenImage]) -> None:
         store.compare(later)
     store.store(stored)
     images[1].write(65536 + 4095, memoryview(bytes([data[-1] ^ 1])))
-    with pytest.raises(DigestMismatch, match=f"member 1 between offset 4096 and {65536 + 4096}: what is stored there"):
+    with pytest.raises(
+        DigestMismatch, match=f"member 1 between offset 4096 and {65536 + 4096}: the stored data differ"
+    ):
         store.compare(later)
 
 

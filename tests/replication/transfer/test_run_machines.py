@@ -120,7 +120,7 @@ def test_a_lost_committed_is_made_up_for_by_the_next_ask() -> None:
 def test_an_answer_out_of_turn_is_refused(answer: AnyMessage) -> None:
     primary = Primary().to_sending()
     primary.sent(0)
-    with pytest.raises(ProtocolError, match="an Ack of 0 was due"):
+    with pytest.raises(ProtocolError, match="instead of an Ack of 0"):
         primary.tell(answer)
 
 
@@ -138,7 +138,7 @@ def test_a_secondary_that_is_ready_beyond_the_end_is_refused(watermark: Position
 def test_an_ack_of_nothing_is_refused() -> None:
     primary = Primary().to_sending()
     assert isinstance(primary.tell(None), Poll), "there was nothing to send"
-    with pytest.raises(ProtocolError, match="nothing was due"):
+    with pytest.raises(ProtocolError, match="instead of nothing"):
         primary.tell(ack(0))
 
 
@@ -149,7 +149,7 @@ def test_a_secondary_that_acknowledges_nothing_is_given_up_although_we_could_sen
     assert primary.tell(None) == SendNext(1)
     primary.sent(1)
     primary.clock.time += 2
-    with pytest.raises(PeerUnreachable, match="silent for 30 s"):
+    with pytest.raises(PeerUnreachable, match="received nothing from Newark for 30 s"):
         primary.tell(None)
 
 
@@ -266,8 +266,8 @@ def test_what_lies_below_the_watermark_is_compared_before_the_commit() -> None:
 @pytest.mark.parametrize(
     ("messages", "sentence"),
     [
-        ([batch(0, END), commit(1)], "all before .*offset=0.* was compared; .*offset=8192.* is due"),
-        ([batch(0, END), comparison(1, 4096), commit(2)], "all before .*offset=4096"),
+        ([batch(0, END), commit(1)], "the data before .*offset=0.* instead of .*offset=8192.* were compared"),
+        ([batch(0, END), comparison(1, 4096), commit(2)], "the data before .*offset=4096"),
         ([batch(0, END), comparison(1, 8193)], "compares up to .*8193"),
         ([batch(0, END), comparison(1, 4096), comparison(2, 0)], "compares up to .*offset=0.*4096"),
     ],
@@ -300,16 +300,16 @@ def after(*messages: Begin | Batch | Commit) -> ReceiverMachine:
     ("run", "message", "error", "sentence"),
     [
         (after(), batch(0, START), ProtocolError, "before a Begin"),
-        (after(BEGIN), batch(1, START), ProtocolError, "batch 1 came instead of 0"),
-        (after(BEGIN, batch(0, END)), batch(0, END), ProtocolError, "batch 0 came instead of 1"),
+        (after(BEGIN), batch(1, START), ProtocolError, "received batch 1 instead of 0"),
+        (after(BEGIN, batch(0, END)), batch(0, END), ProtocolError, "received batch 0 instead of 1"),
         (after(BEGIN, batch(0, END)), batch(1, START), ProtocolError, "goes back"),
         (after(BEGIN), batch(0, Position(1, 4096)), ProtocolError, "beyond the end"),
         (after(BEGIN), batch(0, Position(0, (1 << 20) + 4096)), ProtocolError, "beyond the end"),
-        (after(), commit(0), ProtocolError, "was not begun"),
-        (after(BEGIN, batch(0, END)), commit(1, "q" * 36), ProtocolError, "was not begun"),
-        (after(BEGIN, batch(0, Position(0, 4096))), commit(1), ProtocolError, "is the end"),
-        (after(BEGIN, batch(0, END)), commit(2), DigestMismatch, "the batches stored and compared have the digest"),
-        (after(BEGIN, batch(0, END), commit(1)), commit(1), ProtocolError, "was not begun"),
+        (after(), commit(0), ProtocolError, "without its Begin"),
+        (after(BEGIN, batch(0, END)), commit(1, "q" * 36), ProtocolError, "without its Begin"),
+        (after(BEGIN, batch(0, Position(0, 4096))), commit(1), ProtocolError, "instead of the end"),
+        (after(BEGIN, batch(0, END)), commit(2), DigestMismatch, "the stored batches have the digest"),
+        (after(BEGIN, batch(0, END), commit(1)), commit(1), ProtocolError, "without its Begin"),
     ],
 )
 def test_what_is_out_of_order_is_refused(

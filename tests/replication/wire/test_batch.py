@@ -58,7 +58,7 @@ def test_compressed_data_comes_back() -> None:
         ((MIB + 1, 4096, 0, DATA), "past its member's end"),
         ((2**64 - 1, 4096, 0, DATA), "past its member's end"),
         ((0, 0, 0, ZERO), "empty"),
-        ((0, 8192, 0, DATA), "the extents hold 8192"),
+        ((0, 8192, 0, DATA), "the extents have 8192"),
     ],
 )
 def test_an_extent_outside_of_its_member_is_refused(row: tuple[int, int, int, int], rule: str) -> None:
@@ -73,7 +73,7 @@ def test_a_hole_too_long_for_one_step_is_refused() -> None:
 
 def test_a_payload_shorter_than_its_table_is_refused() -> None:
     batch, payload = packed(table((0, 4096, 0, ZERO)), b"")
-    with pytest.raises(ProtocolError, match="hold no 1 extents"):
+    with pytest.raises(ProtocolError, match="are too short for 1 extents"):
         unpack(batch, payload[:15], [MIB])
 
 
@@ -142,5 +142,5 @@ def test_a_comparison_has_no_data() -> None:
     )
     payload = memoryview(extents.tobytes())
     assert len(unpack(batch, payload, [8192]).data) == 0
-    with pytest.raises(ProtocolError, match="is to be compared, and has 4 bytes of data"):
+    with pytest.raises(ProtocolError, match="is only for comparison, but has 4 bytes of data"):
         unpack(batch, memoryview(bytes(payload) + b"data"), [8192])

@@ -117,7 +117,7 @@ def test_names_are_checked_as_a_users(field: str, value: str) -> None:
 @pytest.mark.parametrize("host", ["a b", "a/b", "u@h", "[::1", "<x>", "a;b", "h\n"])
 def test_hosts_are_checked_the_same_from_a_user_and_from_a_peer(host: str) -> None:
     pair = {"type": "Pair", "username": "u", "password": "p", "certificate": b"x", "host": host, "port": 1}
-    with pytest.raises(ProtocolError, match="is neither a name nor an IP address"):
+    with pytest.raises(ProtocolError, match="is neither a host name nor an IP address"):
         frames.decode_message(msgspec.msgpack.encode(pair))
     if host.strip() == host:
         with pytest.raises(BadParameter, match="is not HOST"):

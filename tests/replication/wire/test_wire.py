@@ -142,7 +142,7 @@ def test_a_head_with_lengths_over_the_bounds_is_refused() -> None:
         frames.decode_head(head(65537, 0), payload_allowed=True)
     with pytest.raises(ProtocolError, match="payload of"):
         frames.decode_head(head(10, frames.PAYLOAD_BYTES_MAX + 1), payload_allowed=True)
-    with pytest.raises(ProtocolError, match="payload of 1 bytes is announced; 0"):
+    with pytest.raises(ProtocolError, match="payload of 1 bytes was announced; at most 0"):
         frames.decode_head(head(10, 1), payload_allowed=False)
 
 
@@ -171,12 +171,12 @@ def test_fields_of_a_newer_version_are_passed_over() -> None:
     ],
 )
 def test_fields_that_are_missing_or_out_of_bounds_are_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ProtocolError, match="cannot be understood"):
+    with pytest.raises(ProtocolError, match="cannot decode a message"):
         frames.decode_message(msgspec.msgpack.encode(fields))
 
 
 def test_only_a_batch_may_have_a_payload() -> None:
-    with pytest.raises(ProtocolError, match="it has none"):
+    with pytest.raises(ProtocolError, match="none is allowed"):
         frames.decode_message(frames.encode(Ping())[frames.HEAD_BYTES :], payload_bytes=5)
 
 

@@ -32,7 +32,7 @@ _DAY_MINUTES = 24 * 60
 _WEEK_MINUTES = 7 * _DAY_MINUTES
 _WINDOW = re.compile(r"([a-z]{3})(?:-([a-z]{3}))?\s+(\d\d):(\d\d)-(\d\d):(\d\d)\s+(\S+)", re.ASCII | re.IGNORECASE)
 _DAY_NUMBERS = {day.lower(): number for number, day in enumerate(DAYS)}
-_SYNTAX = "a window is like 'Mon-Fri 08:00-18:00 10MB' or 'Sat 00:00-24:00 none', with commas between windows"
+_SYNTAX = "write windows as 'Mon-Fri 08:00-18:00 10MB' or 'Sat 00:00-24:00 none', with commas between them"
 
 
 def parse_rate(text: str) -> int | None:
@@ -45,12 +45,12 @@ def parse_rate(text: str) -> int | None:
         return None
     size = word.removesuffix("/s")
     if not size[-1:].isalpha():
-        raise BadParameter(f"rate {text[:64]!r} has no unit; write it like 10MB or 1.5MiB, meant a second, or none")
+        raise BadParameter(f"rate {text[:64]!r} has no unit; a unit is required: 10MB or 1.5MiB (per second), or none")
     rate = parse_size(size[:64])
     if not RATE_MIN <= rate <= RATE_MAX:
         raise BadParameter(
-            f"rate {text[:64]!r} is not within 100KB to 1TB a second; a batch of 1 MiB goes as a whole, and with less "
-            "the other system would take the silence in between for a failure"
+            f"rate {text[:64]!r} is outside 100KB to 1TB per second; below that, the pause between two batches of 1 "
+            "MiB would be a timeout"
         )
     return rate
 
@@ -134,28 +134,28 @@ def parse_calendar(text: str) -> BandwidthCalendar:
 def _parse_window(text: str) -> Window:
     match = _WINDOW.fullmatch(text)
     if match is None:
-        raise BadParameter(f"{text[:64]!r} is no window of a bandwidth calendar; {_SYNTAX}")
+        raise BadParameter(f"{text[:64]!r} is not a window of a bandwidth calendar; {_SYNTAX}")
     first = _parse_day(match[1], text)
     last = _parse_day(match[2], text) if match[2] else first
     begin, end = _parse_minute(match[3], match[4], text), _parse_minute(match[5], match[6], text)
     if begin == _DAY_MINUTES:
         raise BadParameter(f"{text[:64]!r} begins at 24:00; write 00:00 of the next day")
     if begin == end:
-        raise BadParameter(f"{text[:64]!r} ends when it begins; a whole day is 00:00-24:00")
+        raise BadParameter(f"{text[:64]!r} is empty; a whole day is 00:00-24:00")
     return Window(first, last, begin, end, parse_rate(match[7]))
 
 
 def _parse_day(word: str, text: str) -> int:
     day = _DAY_NUMBERS.get(word.lower())
     if day is None:
-        raise BadParameter(f"{word!r} in {text[:64]!r} is no day; there are {', '.join(DAYS)}")
+        raise BadParameter(f"{word!r} in {text[:64]!r} is not a day; use one of {', '.join(DAYS)}")
     return day
 
 
 def _parse_minute(hour: str, minute: str, text: str) -> int:
     found = int(hour) * 60 + int(minute)
     if int(minute) > 59 or found > _DAY_MINUTES:
-        raise BadParameter(f"{hour}:{minute} in {text[:64]!r} is no time of the day; 00:00 to 24:00 are")
+        raise BadParameter(f"{hour}:{minute} in {text[:64]!r} is not a time of day; 00:00 to 24:00 are allowed")
     return found
 
 
@@ -163,7 +163,7 @@ def _check_overlaps(windows: tuple[Window, ...]) -> None:
     for position, window in enumerate(windows):
         for other in windows[:position]:
             if any(_overlap(one, two) for one in window.spans() for two in other.spans()):
-                raise BadParameter(f"windows {str(other)!r} and {str(window)!r} overlap; a minute has one limit")
+                raise BadParameter(f"windows {str(other)!r} and {str(window)!r} overlap; give each time one limit")
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -29,7 +29,9 @@ class CommonSets:
         """In whatever role and generation. Raises ObjectNotFound."""
         replication_set = self.find(peer, uuid)
         if replication_set is None:
-            raise ObjectNotFound("there is no such replication set here (any more); delete it with local-only")
+            raise ObjectNotFound(
+                "the replication set does not exist here; delete it on the other system with local-only"
+            )
         return replication_set
 
     def secondary(self, peer: PeerRecord, uuid: str, generation: int) -> SetRecord:
@@ -42,7 +44,7 @@ class CommonSets:
         """The secondary half that a repeated CreateSet has made already. Raises InUse for a uuid that is taken."""
         replication_set = next((each for each in self._sets() if each.uuid == uuid), None)
         if replication_set is not None and (replication_set.peer_id != peer.id or replication_set.role != "secondary"):
-            raise InUse(f"the uuid {uuid} cannot be that of a new replication set here; make the set anew")
+            raise InUse(f"the uuid {uuid} is not allowed for a new replication set here; create the set again")
         return replication_set
 
     def _sets(self) -> list[SetRecord]:

@@ -51,7 +51,7 @@ class PeerListener:
     @property
     def port(self) -> int:
         """Of the socket: with a port of 0 asked for, the one that was given."""
-        assert self._listener is not None, "it was not started"
+        assert self._listener is not None, "the listener was not started"
         return int(self._listener.getsockname()[1])
 
     def stop(self, timeout_seconds: float) -> None:
@@ -77,7 +77,7 @@ class PeerListener:
             except OSError as error:
                 if self._stopping:
                     return
-                _log.warning("a peer could not be accepted", reason=str(error))
+                _log.warning("cannot accept a peer", reason=str(error))
                 time.sleep(0.1)  # out of descriptors, most likely: not all of a core for asking again
                 continue
             self._take_in(raw, str(address[0]))

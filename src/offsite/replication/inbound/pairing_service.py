@@ -55,7 +55,9 @@ class PairingService:
         self._log_in(pair, host)
         check_pinnable(pair.certificate, f"system {hello.system_name}")
         if hello.system_uuid == self._system.uuid:
-            raise BadParameter(f"system {hello.system_name} has the uuid of {self._system.name}; it is a copy of it")
+            raise BadParameter(
+                f"system {hello.system_name} has the same uuid as {self._system.name}; it is a copy of it"
+            )
         address = format_address(pair.host or host, pair.port)
         same = next((peer for peer in self._peers() if peer.system_uuid == hello.system_uuid), None)
         if same is None:
@@ -98,37 +100,37 @@ class PairingService:
             self._report(
                 events.PEER_CERTIFICATE_REPLACED,
                 f"The certificate of system {peer.system_name} (peer connection {peer.name}) was replaced from {host} "
-                f"with the password of user {pair.username}: its fingerprint was {fingerprint_of(peer.certificate)}, "
-                f"and is {fingerprint_of(pair.certificate)} now.",
+                f"with the password of user {pair.username}: its fingerprint was {fingerprint_of(peer.certificate)} "
+                f"and is now {fingerprint_of(pair.certificate)}.",
             )
 
     def _log_in(self, pair: Pair, host: str) -> None:
         if self._authenticate(pair.username, pair.password, host):
             return
         raise AuthenticationFailed(
-            f"user {pair.username!r} does not exist, has another password, or has not the role manage"
+            f"user {pair.username!r} does not exist, has another password, or does not have the role manage"
         )
 
     def _check_new_peer(self, name: str, certificate: bytes) -> None:
         for peer in self._peers():
             if peer.name == name:
                 raise NameInUse(
-                    f"the peer connection {name!r} there is to another system of the same name. If that one took this "
-                    "system's place, end what is left here: `delete replication-set local-only SET`, then "
-                    "`delete peer-connection local-only NAME`. If both are to stay, rename the peer connection there: "
-                    f"`set peer-connection name NEW {name}`"
+                    f"the peer connection {name!r} there is to another system of the same name. If that one replaced "
+                    "this system, delete what is left here: `delete replication-set local-only SET`, then `delete "
+                    "peer-connection local-only NAME`. To keep both, rename the peer connection there: `set "
+                    f"peer-connection name NEW {name}`"
                 )
         self._check_certificate_of_no_other(certificate)
 
     def _check_certificate_of_no_other(self, certificate: bytes, own: PeerRecord | None = None) -> None:
         for peer in self._peers():
             if peer.certificate == certificate and (own is None or peer.id != own.id):
-                raise InUse(f"peer connection {peer.name} has the same certificate")
+                raise InUse(f"peer connection {peer.name} already has this certificate")
 
     def unpair(self, peer: PeerRecord) -> None:
         needed = [each.name for each in self._common.all(peer)]
         if needed:
-            raise InUse(f"replication sets {', '.join(needed)} need the peer connection; delete those first")
+            raise InUse(f"replication sets {', '.join(needed)} use the peer connection; delete those first")
         with self._database.transaction() as transaction:
             peer_records.delete_peer(transaction, peer.id)
         self._report(events.PEER_DELETED, f"Peer connection {peer.name} was deleted by system {peer.system_name}.")

@@ -87,8 +87,7 @@ class PeerApi:
         peer, newest = found
         if newest is not None and (told is None or Start(told.number, told.id) != newest):
             raise IncarnationRefused(
-                f"the start of system {peer.system_name} that has opened this connection is not the one that is taken, "
-                f"which is {newest}"
+                f"this connection is from another start of system {peer.system_name} than the accepted one, {newest}"
             )
         return peer
 

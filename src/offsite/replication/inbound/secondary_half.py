@@ -79,7 +79,7 @@ class SecondaryHalves:
         pool = self._pools.get(request.secondary_pool)
         if pool is None:
             there = ", ".join(sorted(self._pools)) or "none"
-            raise ObjectNotFound(f"there is no pool {request.secondary_pool!r}; there are: {there}")
+            raise ObjectNotFound(f"pool {request.secondary_pool!r} does not exist; pools of this system: {there}")
         names = [member.secondary_name for member in request.members]
         values = {
             **_values_of(request.settings),
@@ -113,15 +113,15 @@ class SecondaryHalves:
             pool.apply([Create(n, m.size_bytes) for n, m in zip(names, request.members, strict=True)], write)
         except NameInUse as error:
             raise NameInUse(
-                f"{error}; choose another secondary volume name than {', '.join(map(repr, names))}"
+                f"{error}; choose a secondary volume name other than {', '.join(map(repr, names))}"
             ) from error
         except PeerLimitReached as error:
             self._tell_limit(peer, request, error)
             raise
         self._report(
             events.SET_CREATED,
-            f"Replication set {name} was created by system {peer.system_name}: {', '.join(names)} in pool "
-            f"{pool.name} is its secondary volume.",
+            f"Replication set {name} was created by system {peer.system_name}: {', '.join(names)} in pool {pool.name} "
+            "is the secondary.",
         )
 
     def _check_may_create(self, peer: PeerRecord, request: CreateSet) -> None:
@@ -129,7 +129,7 @@ class SecondaryHalves:
             peer_share.check_may_create(peer, self._system.name)
         except SecondarySetsDisabled:
             asked = _asked(peer, request)
-            self._report(events.PEER_SET_REFUSED, f"{asked}, which peer connection {peer.name} does not allow.")
+            self._report(events.PEER_SET_REFUSED, f"{asked}, but peer connection {peer.name} does not allow it.")
             raise
         try:
             with self._database.read() as view:
@@ -143,7 +143,7 @@ class SecondaryHalves:
 
     def _check_place(self, connection: Connection, name: str) -> None:
         if any(each.name == name for each in set_records.all_sets(connection)):
-            raise NameInUse(f"there is already a replication set {name!r}")
+            raise NameInUse(f"replication set {name!r} already exists")
         self._limits.check_new_set(connection)
 
     def change(self, peer: PeerRecord, request: ChangeSet) -> None:
@@ -155,7 +155,7 @@ class SecondaryHalves:
             len(replication_set.members),
             replication_set.remote_group is None,
         ):
-            raise ProtocolError(f"the names are not those of the {len(replication_set.members)} members of the set")
+            raise ProtocolError(f"the names do not match the {len(replication_set.members)} members of the set")
         with self._database.transaction() as transaction:
             names = {each.name for each in set_records.all_sets(transaction) if each.uuid != replication_set.uuid}
             if values["name"] in names:
@@ -168,7 +168,7 @@ class SecondaryHalves:
         if values["name"] != replication_set.name:
             self._report(
                 events.SET_MODIFIED,
-                f"Replication set name: {replication_set.name}, is called {values['name']} now, as on its primary.",
+                f"Replication set name: {replication_set.name}, was renamed to {values['name']}, as on its primary.",
             )
 
     def _tell_lowered(self, replication_set: SetRecord, wanted: SetSettings) -> None:
@@ -176,15 +176,17 @@ class SecondaryHalves:
         count = 0 if wanted.snapshot_history == "disabled" else wanted.snapshot_count or 1
         before = 0 if replication_set.snapshot_history == "disabled" else replication_set.snapshot_count or 1
         if count < before:
-            wants = f"only {count} snapshots" if count else "no snapshots any more"
+            wants = f"only {count} snapshots" if count else "no snapshots"
             self._report(
                 events.HISTORY_LOWERED,
-                f"The primary of replication set {replication_set.name} wants {wants} of its history to be kept; until "
-                f"now it was {before}. With each run one more goes, down to "
+                f"The primary of replication set {replication_set.name} now asks to keep {wants} of its history, "
+                f"instead of {before}. Each run deletes one more snapshot, down to "
                 f"{max(count, replication_set.minimum_snapshot_count)}."
                 if count
-                else f"The primary of replication set {replication_set.name} wants {wants} to be taken for its "
-                f"history; until now {before} were kept. Those that are there stay.",
+                else (
+                    f"The primary of replication set {replication_set.name} now asks for {wants} in its history, "
+                    f"instead of {before}. Existing snapshots stay."
+                ),
             )
 
     def delete(self, peer: PeerRecord, request: DeleteSet) -> None:
@@ -204,12 +206,13 @@ class SecondaryHalves:
             unfinished = [run for run in run_records.unfinished_runs(transaction) if run.set_id == replication_set.id]
         if replication_set.role == "primary" and unfinished:
             raise InUse(
-                f"replication set {replication_set.name} has a run under way or queued here; abort it, clear its queue"
+                f"replication set {replication_set.name} has a run in progress or queued here; abort it, or clear its "
+                "queue"
             )
 
 
 def _asked(peer: PeerRecord, request: CreateSet) -> str:
-    return f"System {peer.system_name} asked to make replication set {request.settings.name} here"
+    return f"System {peer.system_name} asked to create replication set {request.settings.name} here"
 
 
 def _check_share(connection: Connection, peer: PeerRecord, request: CreateSet, system_name: str) -> None:
@@ -240,7 +243,9 @@ _SETTINGS = {each.name for each in dataclasses.fields(ChosenSettings)}
 def _check_new_set(request: CreateSet) -> None:
     _check_set_settings(request.settings, of_group=request.secondary_group is not None)
     if (request.primary_group is None) != (request.secondary_group is None):
-        raise ProtocolError("a set of a group has one on both systems")
+        raise ProtocolError("a set of a volume group requires a group on both systems")
     if request.secondary_group is None and len(request.members) != 1:
-        raise ProtocolError(f"{len(request.members)} volumes in a set without a group; a single one is replicated so")
+        raise ProtocolError(
+            f"{len(request.members)} volumes in a set without a group; without a group, a set has one volume"
+        )
     check_sizes([member.size_bytes for member in request.members])

@@ -157,21 +157,21 @@ class Session:
         except OSError as error:
             channel.linger(1.0)  # so that the alert, which tells the other side why, gets there
             sock.close()
-            raise PeerUnreachable(f"no TLS: {error}") from error
+            raise PeerUnreachable(f"the TLS handshake failed: {error}") from error
         self._certificate = sock.getpeercert(binary_form=True)
         return channel
 
     def _converse(self, channel: PeerChannel) -> None:
         hello = self._receive(channel, STRANGER_SECONDS)[0]
         if not isinstance(hello, Hello):
-            raise ProtocolError(f"a {type(hello).__name__} came instead of a Hello")
+            raise ProtocolError(f"received a {type(hello).__name__} instead of a Hello")
         channel.remote = hello.system_name
         peer = self._requests.find_peer(self._certificate) if self._certificate else None
         pinned = None if peer is None else peer.certificate
         refusal = _other_identity(peer, hello) or self._meet(pinned, hello)
         channel.send(self._introductions.hello(pinned))  # also when it is refused: by this it knows why
         if hello.version < VERSION_OLDEST:
-            raise PeerRefused(f"version {hello.version} is too old; {VERSION_OLDEST} or newer is needed")
+            raise PeerRefused(f"version {hello.version} is too old; {VERSION_OLDEST} or newer is required")
         if refusal is not None:
             raise refusal
         if peer is None:
@@ -196,10 +196,10 @@ class Session:
 
     def _serve_stranger(self, channel: PeerChannel, hello: Hello) -> None:
         if self._certificate:
-            raise NotPaired(f"no peer has the certificate {fingerprint_of(self._certificate)} (any more)")
+            raise NotPaired(f"no peer connection has the certificate {fingerprint_of(self._certificate)}")
         message, _ = self._receive(channel, STRANGER_SECONDS)
         if not isinstance(message, Pair):
-            raise PeerRefused(f"a {type(message).__name__} needs a certificate that is pinned here")
+            raise PeerRefused(f"a {type(message).__name__} requires a certificate that is pinned here")
         channel.deadline = None
         self._requests.pair(message, hello, self._host)
         channel.send(Done())
@@ -212,7 +212,7 @@ class Session:
     def _receive(self, channel: PeerChannel, timeout_seconds: float) -> tuple[AnyMessage, memoryview]:
         received = channel.receive(timeout_seconds)
         if received is None:
-            raise PeerUnreachable(f"{channel.remote} has been silent for too long")
+            raise PeerUnreachable(f"timeout: received nothing from {channel.remote} for {timeout_seconds:.0f} s")
         return received
 
     def _answer(self, channel: PeerChannel, peer: PeerRecord, message: AnyMessage, payload: memoryview) -> AnyMessage:
@@ -250,7 +250,7 @@ class Session:
             case Unpair():
                 self._requests.unpair(peer)
             case _:
-                raise ProtocolError(f"a {type(message).__name__} was not expected here")
+                raise ProtocolError(f"unexpected {type(message).__name__}")
         return Done()
 
     def _tell(self, error: OffsiteError) -> None:
@@ -268,9 +268,9 @@ class Session:
         if self._side is not None:
             leaving = self._worker.submit(self._side.leave, self._ended_by)
             if not wait([leaving], ANSWER_SECONDS).done:
-                _log.error("the disk does not end a flush", seconds=ANSWER_SECONDS)
+                _log.error("timeout: a flush of the disk has not ended", seconds=ANSWER_SECONDS)
             elif leaving.exception() is not None:
-                _log.warning("the last watermark of a run was not kept", reason=str(leaving.exception()))
+                _log.warning("cannot store the last watermark of a run", reason=str(leaving.exception()))
         self._close_run()
         self._worker.shutdown(wait=False)
         if self._channel is not None:

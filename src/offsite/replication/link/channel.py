@@ -74,7 +74,7 @@ class PeerChannel:
         Raises PeerUnreachable when the connection ends or stalls within a frame, and ProtocolError.
         """
         if self.deadline is not None and time.monotonic() >= self.deadline:  # also when there are bytes
-            raise PeerUnreachable(f"{self.remote} does not come to an end")
+            raise PeerUnreachable(f"timeout: {self.remote} did not finish in time")
         try:
             until = self._until(timeout_seconds)
             if not self._fill(self._head[:1], until):
@@ -144,7 +144,7 @@ class PeerChannel:
 
     def _fill_all(self, buffer: memoryview, until: float) -> None:
         if len(buffer) and not self._fill(buffer, until):
-            raise PeerUnreachable(f"{self.remote} stopped in the middle of a message")
+            raise PeerUnreachable(f"timeout: {self.remote} stopped in the middle of a message")
 
     def _fill(self, buffer: memoryview, until: float) -> bool:
         """Reads until `buffer` is full; False if the time was over before that."""
@@ -168,16 +168,16 @@ class PeerChannel:
     def _failed(self, error: OSError) -> OffsiteError:
         if isinstance(error, ssl.SSLError) and "UNKNOWN_CA" in (error.reason or ""):
             return NotPaired(
-                f"{self.remote} does not know this system's certificate (any more). If one of the two lost its own, "
-                "log in again: `set peer-connection remote-username USER NAME`. If the peer connection was deleted "
-                "there on purpose, end what is left here: `delete replication-set local-only SET`, then "
-                "`delete peer-connection local-only NAME`"
+                f"{self.remote} does not know this system's certificate. If one of the two systems lost its "
+                "certificate, log in again: `set peer-connection remote-username USER NAME`. If the peer connection "
+                "was deleted there on purpose, delete what is left here: `delete replication-set local-only SET`, "
+                "then `delete peer-connection local-only NAME`"
             )
         if isinstance(error, ssl.SSLError) and "CERTIFICATE_EXPIRED" in (error.reason or ""):  # a version that looks
             return PeerUnreachable(
-                f"{self.remote} takes this system's certificate for one whose time is over or has not come: one of the "
-                "two clocks is wrong; compare them"
+                f"{self.remote} refuses this system's certificate as expired or not yet valid: one of the two clocks "
+                "is wrong; compare them"
             )
         if isinstance(error, TimeoutError):
-            return PeerUnreachable(f"{self.remote} has taken nothing for {SEND_SECONDS:.0f} s")
+            return PeerUnreachable(f"timeout: {self.remote} has accepted no data for {SEND_SECONDS:.0f} s")
         return PeerUnreachable(f"the connection to {self.remote} failed: {error}")

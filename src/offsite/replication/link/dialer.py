@@ -90,7 +90,7 @@ class Dialer:
             hello = channel.ask(asking, self._introductions.hello(pinned), Hello)
             waited_seconds = self._clock.monotonic() - asked_at
             if hello.version < VERSION_OLDEST:
-                raise PeerRefused(f"{address} speaks version {hello.version}; {VERSION_OLDEST} or newer is needed")
+                raise PeerRefused(f"{address} speaks version {hello.version}; {VERSION_OLDEST} or newer is required")
             self._introductions.meet(pinned, hello, waited_seconds)
             channel.remote = hello.system_name
             asking = Asking(hello.system_name, self._clock, silence_seconds, answer_seconds)
@@ -105,7 +105,9 @@ class Dialer:
                 return self._anonymous.wrap_socket(raw)
             return self._known.wrap_socket(raw, server_hostname=self._known_as)
         except OSError as error:
-            raise PeerUnreachable(f"cannot reach {address}: it does not speak TLS as a peer does: {error}") from error
+            raise PeerUnreachable(
+                f"cannot reach {address}: the TLS handshake failed(another program may listen there): {error}"
+            ) from error
 
 
 def _connect(host: str, port: int, connect_seconds: float) -> socket.socket:
@@ -115,7 +117,7 @@ def _connect(host: str, port: int, connect_seconds: float) -> socket.socket:
         reason = error.strerror or str(error)
         raise PeerUnreachable(f"cannot reach {format_address(host, port)}: {reason}") from error
     except UnicodeError as error:  # a part of the name is longer than DNS allows
-        raise PeerUnreachable(f"cannot reach {format_address(host, port)}: it is no name of a host: {error}") from error
+        raise PeerUnreachable(f"cannot reach {format_address(host, port)}: invalid host name: {error}") from error
     prepare_socket(raw)
     return raw
 

@@ -38,11 +38,11 @@ def check_pinnable(certificate_der: bytes, whose: str) -> None:
         may_sign = certificate.version is not x509.Version.v3 or _may_sign(certificate.extensions)
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=certificate_der)
     except _NOT_ONE as error:
-        raise ProtocolError(f"what {whose} sent as its certificate is none: {error}") from error
+        raise ProtocolError(f"invalid certificate of {whose}: {error}") from error
     if may_sign:
         raise BadParameter(
-            f"the certificate of {whose}, with the fingerprint {fingerprint_of(certificate_der)}, is that of an "
-            "authority, which signs others; a system shows one that signs nothing. Nothing was changed"
+            f"the certificate of {whose}, with the fingerprint {fingerprint_of(certificate_der)}, is the certificate "
+            "of an authority; a system's certificate is required. Nothing was changed"
         )
 
 

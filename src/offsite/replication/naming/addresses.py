@@ -14,7 +14,7 @@ def check_host(host: str) -> str:
     bad = sorted({each for each in host if each in _NOT_IN_HOSTS or each.isspace() or not each.isprintable()})
     if not 1 <= len(host) <= HOST_CHARACTERS_MAX or bad:
         raise BadParameter(
-            f"host {host[:100]!r} is neither a name nor an IP address of at most {HOST_CHARACTERS_MAX} characters"
+            f"host {host[:100]!r} is neither a host name nor an IP address of at most {HOST_CHARACTERS_MAX} characters"
         )
     return host
 
@@ -32,7 +32,7 @@ def parse_address(text: str) -> tuple[str, int]:
     try:
         check_host(host)
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-            raise BadParameter(f"port {port[:100]!r} is not within 1 to 65535")
+            raise BadParameter(f"port {port[:100]!r} is outside 1 to 65535")
     except BadParameter as error:
         raise BadParameter(
             f"address {text[:300]!r} is not HOST, HOST:PORT or [IPv6]:PORT with a port of 1 to 65535: {error}"

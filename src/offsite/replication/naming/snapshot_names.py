@@ -21,9 +21,12 @@ def check_basename(text: str, *, of_group: bool = False) -> str:
         raise BadParameter(f"snapshot basename {text[:100]!r} has {size} bytes; 1 to {most} are allowed{whose}")
     bad = sorted({c for c in text if c in NO_BASENAME or not c.isprintable()})
     if bad:
-        raise BadParameter(f'snapshot basename {text!r} has {" ".join(map(repr, bad))}; none of " , . < \\ is allowed')
+        raise BadParameter(
+            f'snapshot basename {text!r} contains {" ".join(map(repr, bad))}; " , . < \\ and unprintable characters '
+            "are not allowed"
+        )
     if text != text.lstrip():
-        raise BadParameter(f"snapshot basename {text!r} begins with a space; a volume's name may not")
+        raise BadParameter(f"snapshot basename {text!r} begins with a space, which is not allowed in a volume's name")
     return text
 
 

@@ -113,7 +113,7 @@ class Contacts:
             contact_records.put_contact(transaction, peer.id, gone_since=since)
         self._report(
             events.PEER_GONE,
-            f"System {peer.system_name} (peer connection {peer.name}) has not been reachable since "
+            f"System {peer.system_name} (peer connection {peer.name}) has been unreachable since "
             f"{format_instant(since)}: {reason}",
         )
 
@@ -137,7 +137,7 @@ class Contacts:
             contact_records.put_contact(transaction, peer.id, gone_since=None)
         self._report(
             events.PEER_BACK,
-            f"System {peer.system_name} (peer connection {peer.name}) is reachable again; it was not since "
+            f"System {peer.system_name} (peer connection {peer.name}) is reachable again; it was unreachable since "
             f"{format_instant(since)}.",
         )
 
@@ -174,7 +174,8 @@ class Contacts:
         if begins:
             self._report(
                 events.CLOCKS_DIFFER,
-                f"The clock of system {peer.system_name} (peer connection {peer.name}) is {skew} of this system's.",
+                f"The clock of system {peer.system_name} (peer connection {peer.name}) differs from this system's: it "
+                f"is {skew}.",
             )
         elif is_over:
             self._report(

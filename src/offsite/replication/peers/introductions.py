@@ -42,12 +42,12 @@ NOTED_SECONDS = 60.0  # how old the record of when a refused system came last ma
 _WHAT = {
     Verdict.OLDER: "an older copy of it",
     Verdict.TWIN: "a second copy of it",
-    Verdict.DENIED: "the copy that was given up",
+    Verdict.DENIED: "a copy that was rejected",
 }
 _WHAT_WE_ARE = {
     Verdict.OLDER: "an older copy of itself",
     Verdict.TWIN: "a second copy of itself",
-    Verdict.DENIED: "the copy that was given up there",
+    Verdict.DENIED: "a copy that was rejected there",
 }
 
 
@@ -115,11 +115,11 @@ class Introductions:
             about = incarnation_records.peer_incarnation(transaction, peer.id)
             refused, newest = about.refused, about.known.newest
             if refused is None or newest is None:
-                raise BadParameter(f"no copy of system {peer.system_name} was refused: there is nothing to choose")
+                raise BadParameter(f"no copy of system {peer.system_name} was refused; there is nothing to choose")
             chosen = next((start for start in (newest, refused.start) if wanted in (str(start), start.id)), None)
             if chosen is None:
                 raise BadParameter(
-                    f"start {wanted[:100]!r} of system {peer.system_name} is neither {newest}, which is taken, nor "
+                    f"start {wanted[:100]!r} of system {peer.system_name} is neither {newest}, which is accepted, nor "
                     f"{refused.start}, which is refused"
                 )
             if chosen == refused.start:
@@ -129,8 +129,8 @@ class Introductions:
         other = newest if chosen == refused.start else refused.start
         self._report(
             events.COPY_SETTLED,
-            f"Of system {peer.system_name} (peer connection {peer.name}), start {chosen} was chosen: it is taken from "
-            f"now on, and start {other} is refused.",
+            f"Of system {peer.system_name} (peer connection {peer.name}), start {chosen} was chosen: it is accepted "
+            f"from now on, and start {other} is refused.",
         )
         return about
 
@@ -141,8 +141,8 @@ class Introductions:
             if about.known.newest is None:
                 return  # of a version that does not know of incarnations
             raise IncarnationRefused(
-                f"system {peer.system_name} does not tell which start of it this is, and it did so before: it is of an "
-                "older version; use the version there that was in use before"
+                f"system {peer.system_name} runs an older version, which does not identify its start as it did before; "
+                "use the previous version there again"
             )
         verdict = judge(about.known, told)
         if verdict is Verdict.SAME:
@@ -190,8 +190,8 @@ class Introductions:
                 self._taken(peer, known.newest)
             return
         sentence = (
-            f"system {peer.system_name} takes this system (start {lineage.current}) for {_WHAT_WE_ARE[verdict]}: it "
-            f"has met start {known.newest}. If this one is to live, choose it there: set peer-connection "
+            f"system {peer.system_name} regards this system (start {lineage.current}) as {_WHAT_WE_ARE[verdict]}: it "
+            f"knows start {known.newest}. To continue with this one, choose it there: set peer-connection "
             f"accept-incarnation {lineage.current} {self._system.name}"
         )
         if self._note_own_refusal(peer, OwnRefusal(verdict, self._clock.now(), str(known.newest))):
@@ -217,8 +217,8 @@ class Introductions:
         if about.own_refusal is not None:
             self._report(
                 events.COPY_SETTLED,
-                f"System {peer.system_name} (peer connection {peer.name}) takes this system for the one that it knows "
-                "again.",
+                f"System {peer.system_name} (peer connection {peer.name}) again accepts this system as the one that it "
+                "knows.",
             )
 
     def _lineage(self, about: PeerIncarnation) -> Lineage:
@@ -233,16 +233,17 @@ class Introductions:
 def _check_still_there(transaction: Connection, peer: PeerRecord) -> None:
     """Raises NotPaired: nothing is put on record of a peer that was deleted since it was looked up."""
     if not peer_records.has_peer(transaction, peer.id):
-        raise NotPaired(f"peer connection {peer.name} was deleted here just now")
+        raise NotPaired(f"peer connection {peer.name} was just deleted here")
 
 
 def _refusal(peer: PeerRecord, about: PeerIncarnation, told: Start, started_at: float, verdict: Verdict) -> str:
     newest, met_at = about.known.newest, about.met_at
-    known = f"start {newest}" + (f", met {format_instant(met_at)}" if met_at is not None else "")
+    known = f"start {newest}" + (f", seen {format_instant(met_at)}" if met_at is not None else "")
     return (
-        f"system {peer.system_name} (peer connection {peer.name}) shows start {told} of {format_instant(started_at)}, "
-        f"and the one that is known is {known}: it is {_WHAT[verdict]}, and is refused. Stop the one that is not to "
-        f"live; if that is the known one, choose the other: set peer-connection accept-incarnation {told} {peer.name}"
+        f"system {peer.system_name} (peer connection {peer.name}) connected with start {told} of "
+        f"{format_instant(started_at)}, but this system knows {known}: it is {_WHAT[verdict]} and is refused. Stop the "
+        f"wrong one; if that is the known one, choose the other: set peer-connection accept-incarnation {told} "
+        f"{peer.name}"
     )
 
 

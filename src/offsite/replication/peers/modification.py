@@ -70,7 +70,7 @@ class PeerChanges:
         """Raises BadParameter, NameInUse, InUse while a run uses the address that is to change, PeerUnreachable,
         CertificateChanged, AuthenticationFailed, or what else the other system says."""
         if change == PeerChange():
-            raise BadParameter(f"nothing is given that peer connection {peer.name} should have")
+            raise BadParameter(f"no change specified for peer connection {peer.name}")
         with self._database.read() as transaction:
             self._check(transaction, peer, change)
         reached = None
@@ -86,11 +86,11 @@ class PeerChanges:
     def _check(self, transaction: Transaction, peer: PeerRecord, change: PeerChange) -> None:
         there = peer_records.all_peers(transaction)
         if not any(each.id == peer.id for each in there):
-            raise ObjectNotFound(f"peer connection {peer.name} was deleted meanwhile")
+            raise ObjectNotFound(f"peer connection {peer.name} was just deleted")
         if change.name is not None:
             check_name(change.name, "peer connection name")
             if any(each.name == change.name and each.id != peer.id for each in there):
-                raise NameInUse(f"there is already a peer connection {change.name!r}; choose another name")
+                raise NameInUse(f"peer connection {change.name!r} already exists; choose another name")
         if change.address is not None and format_address(*parse_address(change.address)) != peer.address:
             _check_no_run(transaction, peer)
 
@@ -107,8 +107,8 @@ class PeerChanges:
             if hello.system_uuid != peer.system_uuid:
                 raise BadParameter(
                     f"{address} is system {hello.system_name} with the serial number {hello.system_uuid}, and peer "
-                    f"connection {peer.name} is to {peer.system_name} with {peer.system_uuid}: that is another "
-                    "system; create a peer connection of its own for it. The password was not sent"
+                    f"connection {peer.name} is to {peer.system_name} with {peer.system_uuid}: that is another system; "
+                    "create a separate peer connection for it. The password was not sent"
                 )
             check_pinnable(connection.certificate, f"the system at {address}")
             check_fingerprint(connection, address, login)
@@ -124,7 +124,7 @@ class PeerChanges:
         with self._database.read() as transaction:
             for other in peer_records.all_peers(transaction):
                 if other.id != peer.id and other.certificate == certificate:
-                    raise InUse(f"peer connection {other.name} has the same certificate")
+                    raise InUse(f"peer connection {other.name} already has this certificate")
 
     def _knows_us(self, address: str, certificate: bytes) -> bool:
         try:
@@ -144,12 +144,12 @@ class PeerChanges:
             self._report(
                 events.PEER_CERTIFICATE_REPLACED,
                 f"The certificate of system {peer.system_name} was replaced: the fingerprint pinned here was "
-                f"{fingerprint_of(peer.certificate)}, and is {fingerprint_of(reached.certificate)} now.",
+                f"{fingerprint_of(peer.certificate)} and is now {fingerprint_of(reached.certificate)}.",
             )
         if not reached.knew_us:
             self._report(
                 events.PEER_CERTIFICATE_REPLACED,
-                f"System {peer.system_name} did not know this system's certificate; it has pinned it now: its "
+                f"System {peer.system_name} did not know this system's certificate and has now pinned it: its "
                 f"fingerprint is {fingerprint_of(self._certificates.certificate_der)}.",
             )
 
@@ -159,7 +159,7 @@ def _check_no_run(transaction: Transaction, peer: PeerRecord) -> None:
     busy = set_records.busy_sets(transaction, peer.id)
     if busy:
         raise InUse(
-            f"the address of peer connection {peer.name} cannot change while a run uses it: replication sets "
+            f"the address of peer connection {peer.name} cannot change while runs use it: replication sets "
             f"{', '.join(busy)} are replicating; wait for the runs to end, or suspend the sets"
         )
 
@@ -204,7 +204,7 @@ def _sentences(peer: PeerRecord, change: PeerChange, reached: _Reached | None) -
     if change.bandwidth_calendar is not None:
         said.append(f"its bandwidth calendar is {str(change.bandwidth_calendar) or 'none'}")
     if change.secondary_sets is not None:
-        said.append(f"it {'may' if change.secondary_sets else 'may not'} make replication sets here")
+        said.append(f"it {'may' if change.secondary_sets else 'may not'} create replication sets here")
     if change.secondary_size_limit is not None:
         limit = format_size(change.secondary_size_limit) if change.secondary_size_limit else "none"
         said.append(f"the size limit of its volumes here is {limit}")

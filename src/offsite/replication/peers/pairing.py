@@ -26,7 +26,7 @@ def check_fingerprint(connection: DialedConnection, address: str, login: Login) 
     shown = fingerprint_of(connection.certificate)
     if login.fingerprint is not None and not same_fingerprint(login.fingerprint, shown):
         raise CertificateChanged(
-            f"{address} shows a certificate with the fingerprint {shown}, but {login.fingerprint} was expected; the "
+            f"{address} shows a certificate with the fingerprint {shown}, but {login.fingerprint} is expected; the "
             "password was not sent"
         )
 

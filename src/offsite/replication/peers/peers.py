@@ -173,7 +173,7 @@ class Peers:
 
     def _check_new_name(self, name: str) -> None:
         if any(peer.name == name for peer in self._records()):
-            raise NameInUse(f"there is already a peer connection {name!r}; delete it first, or choose another name")
+            raise NameInUse(f"peer connection {name!r} already exists; delete it first, or choose another name")
 
     def _check_stranger(self, connection: DialedConnection, address: str, login: Login) -> None:
         if connection.hello.system_uuid == self._system.uuid:
@@ -182,7 +182,7 @@ class Peers:
         check_fingerprint(connection, address, login)
         for peer in self._records():
             if peer.system_uuid == connection.hello.system_uuid:
-                raise InUse(f"system {peer.system_name} is connected already, as peer connection {peer.name}")
+                raise InUse(f"system {peer.system_name} is already connected as peer connection {peer.name}")
 
     def all(self) -> list[Peer]:
         return [self._shown(peer) for peer in self._records()]
@@ -194,7 +194,7 @@ class Peers:
         """Raises ObjectNotFound."""
         peer = next((peer for peer in self._records() if peer.name == name), None)
         if peer is None:
-            raise ObjectNotFound(f"there is no peer connection {name!r}")
+            raise ObjectNotFound(f"peer connection {name!r} does not exist")
         return peer
 
     def record_of(self, peer_id: int) -> PeerRecord:
@@ -227,7 +227,7 @@ class Peers:
         with self._database.read() as transaction:
             needed = [each.name for each in set_records.all_sets(transaction) if each.peer_id == peer.id]
         if needed:
-            raise InUse(f"peer connection {name} is needed by replication sets {', '.join(needed)}; delete those first")
+            raise InUse(f"peer connection {name} is used by replication sets {', '.join(needed)}; delete those first")
         if not local_only:
             self._unpair(peer)
         with self._database.transaction() as transaction:

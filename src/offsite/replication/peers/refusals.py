@@ -46,7 +46,10 @@ class Refusals:
             tell = peer.id in self._told
             self._told.discard(peer.id)
         if tell:
-            self._report(events.PEER_KNOWS_SYSTEM_AGAIN, f"Peer connection {peer.name}: it knows this system again.")
+            self._report(
+                events.PEER_KNOWS_SYSTEM_AGAIN,
+                f"Peer connection {peer.name} recovered: the peer accepts this system again.",
+            )
 
     def keep_only(self, is_peer: Callable[[int], bool]) -> None:
         """Forgets peers that were deleted."""

@@ -36,13 +36,19 @@ class Following:
             write_number(connection, self.run, self.new_number)
 
     def sentence(self, set_name: str) -> str:
-        begin = f"A run of replication set name: {set_name}, was to leave a snapshot with number {self.number}"
+        begin = f"A run of replication set name: {set_name}, should have kept a snapshot with number {self.number}"
         if self.new_number is None:
-            return f"{begin} on the secondary, and has left none there; an event there tells why."
-        told = f"{begin}; on the secondary it has number {self.new_number}, for the other is in use there or older"
+            return f"{begin} on the secondary, but kept none there; an event there reports the reason."
+        told = (
+            f"{begin}; on the secondary it has number {self.new_number}, because that number is in use there or older"
+        )
         if self.renames:
-            return f"{told}. What it left here is called {', '.join(each.name for each in self.renames)} now."
-        return f"{told}. What it left here keeps its name, for something uses it." if self.keeps_names else f"{told}."
+            return f"{told}. The snapshots here were renamed to {', '.join(each.name for each in self.renames)}."
+        return (
+            (f"{told}. The snapshots here keep their names, because they are in use.")
+            if self.keeps_names
+            else f"{told}."
+        )
 
 
 def find_following(

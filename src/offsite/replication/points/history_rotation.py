@@ -69,7 +69,7 @@ def rotate(
     try:
         _rotate(database, pool, needs, replication_set, terms, now, report)
     except (OffsiteError, OSError) as error:
-        _log.error("the history of a set was not rotated", set=replication_set.name, reason=str(error))
+        _log.error("cannot delete old snapshots from the history of a set", set=replication_set.name, reason=str(error))
 
 
 def _rotate(
@@ -99,8 +99,8 @@ def _rotate(
         gone += 1
         report(
             events.VOLUME_DELETED,
-            f"Snapshot {', '.join(names.values())} was deleted from pool {pool.name}: of the history of replication "
-            f"set {replication_set.name} the newest {terms.count} are kept.",
+            f"Snapshot {', '.join(names.values())} was deleted from pool {pool.name}: the history of replication set "
+            f"{replication_set.name} keeps the newest {terms.count}.",
         )
 
 
@@ -131,6 +131,6 @@ def _tell_kept(
         connection.execute(told.where(history_snapshots.c.set_id == replication_set.id).values(kept_told=True))
     report(
         events.SNAPSHOT_KEPT,
-        f"The history of replication set {replication_set.name} keeps more than its {terms.count} snapshots, for "
-        f"something needs what ought to go: {why}.",
+        f"The history of replication set {replication_set.name} keeps more than its {terms.count} snapshots, because "
+        f"some cannot be deleted: {why}.",
     )

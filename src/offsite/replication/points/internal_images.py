@@ -15,7 +15,7 @@ def find_image(pools: Mapping[str, Pool], image_id: int) -> tuple[Pool, ImageInf
             return pool, pool.image(image_id)
         except VolumeNotFound:
             continue
-    raise VolumeNotFound(f"there is no image {image_id} in any pool")
+    raise VolumeNotFound(f"no pool has an image {image_id}")
 
 
 def internal_name(point: str, member: int) -> str:

@@ -83,7 +83,5 @@ def _instant_of(connection: Connection, replication_set: SetRecord, base: str) -
     held = point_records.set_points(connection, replication_set.id)
     found = next((point for point in held if point.state == "base"), None)
     if found is None or found.uuid != base:
-        raise SetDiverged(
-            f"replication set {replication_set.name} holds another copy by now; look at it again, then decide"
-        )
+        raise SetDiverged(f"replication set {replication_set.name} now holds another copy; check it again, then decide")
     return found.taken_at

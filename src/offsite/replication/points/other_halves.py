@@ -135,13 +135,13 @@ class OtherHalves:
         elif relation is Relation.OLDER:
             self._report(
                 events.SECONDARY_IS_OLDER,
-                f"Replication set name: {replication_set.name}: system {peer} holds {_older_told(theirs)}, and held "
-                f"the data of {_instant(ours)} before. The next run sends everything.",
+                f"Replication set name: {replication_set.name}: system {peer} now holds {_older_told(theirs)}; before, "
+                f"it held the data of {_instant(ours)}. The next run sends everything.",
             )
         else:
             self._report(
                 events.SET_AGREES_AGAIN,
-                f"Replication set name: {replication_set.name}, holds the same on both systems again.",
+                f"Replication set name: {replication_set.name}, has the same recovery point on both systems again.",
             )
 
 
@@ -151,17 +151,17 @@ def diverged_sentence(
     """What has happened, and what leads out of it: for the event, for `show`, and for whoever asks for a run."""
     if replication_set.role == "secondary":
         return (
-            f"replication set {replication_set.name} is diverged: {told_of(ours)} is here, and its primary {peer} has "
-            f"never had it; the newest copy that {peer} knows of has {told_of(theirs)}. It was probably restored from "
-            f"an older copy. Nothing here is touched until an operator decides on {peer}"
+            f"replication set {replication_set.name} is diverged: this system holds {told_of(ours)}, which its primary "
+            f"{peer} never had; the newest copy that {peer} knows has {told_of(theirs)}. {peer} was probably restored "
+            f"from an older copy. Nothing here is changed until an operator decides on {peer}"
         )
     return (
-        f"replication set {replication_set.name} is diverged: {peer} holds {told_of(theirs)}, which this system has "
-        f"never had; the newest copy that this system knows of has {told_of(ours)}. It was probably restored from an "
-        f"older copy. Nothing is sent, and nothing on {peer} is touched, until an operator decides: `resolve "
-        f"replication-set use primary {replication_set.name}` keeps the copy there as a snapshot and sends what is "
-        f"here. (Going on with the copy on {peer} instead comes with role changes; until then, use a snapshot of it "
-        "there)"
+        f"replication set {replication_set.name} is diverged: {peer} holds {told_of(theirs)}, which this system never "
+        f"had; the newest copy that this system knows has {told_of(ours)}. This system was probably restored from an "
+        f"older copy. Nothing is sent, and nothing on {peer} is changed, until an operator decides: `resolve "
+        f"replication-set use primary {replication_set.name}` keeps the copy there as a snapshot and sends the content "
+        f"of this system. (Continuing with the copy on {peer} requires role changes, which this version does not have; "
+        "until then, use a snapshot of it there)"
     )
 
 
@@ -174,8 +174,8 @@ def sentence_of(connection: Connection, replication_set: SetRecord, half: OtherH
                 replication_set, peer, own_recovery_point(connection, replication_set.id), half.point
             )
         if replication_set.role == "secondary":
-            return f"an operator of {peer} has decided that what is here is kept as a snapshot and replaced"
-        return f"an operator has decided that the copy on {peer} is kept as a snapshot and replaced"
+            return f"an operator of {peer} decided to keep the copy here as a snapshot and to replace it"
+        return f"an operator decided to keep the copy on {peer} as a snapshot and to replace it"
     return f"system {peer} holds {_older_told(half.point)}; the next run sends everything"
 
 
@@ -183,7 +183,7 @@ def told_of(point: RecoveryPoint | None) -> str:
     """Of what a system holds, for people. The digest is that of the run that sent it, as `show replication-runs` has
     it, shortened."""
     if point is None:
-        return "nothing complete"
+        return "no complete data"
     parts = [f"complete since {format_instant(point.completed_at)}"]
     if point.data_bytes:
         parts.append(format_size(point.data_bytes))
@@ -193,7 +193,7 @@ def told_of(point: RecoveryPoint | None) -> str:
 
 
 def _older_told(point: RecoveryPoint | None) -> str:
-    return "no complete copy any more" if point is None else f"an older copy, {told_of(point)}"
+    return "no complete copy" if point is None else f"an older copy, {told_of(point)}"
 
 
 def _instant(point: RecoveryPoint | None) -> str:

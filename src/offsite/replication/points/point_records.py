@@ -55,7 +55,7 @@ def sets_with_aborted(connection: Connection) -> set[int]:
 def find_point(connection: Connection, set_id: int, uuid: str) -> PointRecord:
     point = next((p for p in set_points(connection, set_id) if p.uuid == uuid), None)
     if point is None:
-        raise ObjectNotFound(f"the replication set holds no point {uuid}")
+        raise ObjectNotFound(f"the replication set has no point {uuid}")
     return point
 
 

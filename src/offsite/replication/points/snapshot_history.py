@@ -28,7 +28,7 @@ NAMES_TRIED_MAX = 1000
 
 def check_count(count: int) -> int:
     if not COUNT_MIN <= count <= COUNT_MAX:
-        raise BadParameter(f"snapshot count {count} is not within {COUNT_MIN} to {COUNT_MAX}")
+        raise BadParameter(f"snapshot count {count} is outside {COUNT_MIN} to {COUNT_MAX}")
     return count
 
 
@@ -69,10 +69,10 @@ class Keeping:
     def sentence(self, set_name: str, kept: KeptHistory | None) -> str:
         """Tells that what was kept has another number than it should, or that nothing was kept."""
         (name,) = snapshot_names(self.basename, self.number, 1)
-        begin = f"A run of replication set name: {set_name}, was to leave the snapshot {name}"
+        begin = f"A run of replication set name: {set_name}, should have kept the snapshot {name}"
         if kept is None:
-            return f"{begin}, and leaves none: that name and the {NAMES_TRIED_MAX} after it are in use here."
-        return f"{begin}; that name is in use here, and it left {', '.join(kept.names)}."
+            return f"{begin}, but kept none: that name and the next {NAMES_TRIED_MAX} are in use here."
+        return f"{begin}; that name is in use here, so it kept {', '.join(kept.names)}."
 
 
 @dataclass(frozen=True, slots=True)

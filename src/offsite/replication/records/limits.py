@@ -28,6 +28,6 @@ class Limits:
         most = Settings.read(connection, setting)
         if count >= most:
             raise LimitReached(
-                f"system {self._system_name} has {count} {what}, and may have {most}; delete one there, or raise "
+                f"system {self._system_name} has {count} {what}, and its maximum is {most}; delete one there, or raise "
                 f"its setting {setting.name}"
             )

@@ -30,8 +30,8 @@ def check_may_create(peer: PeerRecord, system_name: str) -> None:
     """Raises SecondarySetsDisabled."""
     if not peer.secondary_sets:
         raise SecondarySetsDisabled(
-            f"system {system_name} does not let system {peer.system_name} make replication sets there; a user of "
-            f"{system_name} may allow it: set peer-connection secondary-sets enabled {peer.name}"
+            f"system {system_name} does not allow system {peer.system_name} to create replication sets there; a user "
+            f"of {system_name} can allow it: set peer-connection secondary-sets enabled {peer.name}"
         )
 
 
@@ -52,8 +52,8 @@ def check_images(connection: Connection, peer_id: int, more: int, system_name: s
     if not has_room_for_images(connection, peer_id, more):
         most = Settings.read(connection, MAXIMUM_IMAGES_PER_PEER)
         raise PeerLimitReached(
-            f"{more} more volumes or snapshots would be too many: {system_name} keeps {most} for one peer; delete some "
-            f"there, or raise its setting {MAXIMUM_IMAGES_PER_PEER.name}"
+            f"{more} more volumes or snapshots exceed the maximum: {system_name} allows {most} for one peer; delete "
+            f"some there, or raise its setting {MAXIMUM_IMAGES_PER_PEER.name}"
         )
 
 
@@ -71,7 +71,7 @@ def check_size(
     total = catalog.volume_bytes(connection, others) + sum(sizes_bytes)
     if total > limit:
         raise PeerLimitReached(
-            f"the volumes of this peer would have {format_size(total)} together; its peer connection there has a "
+            f"the volumes of this peer would have {format_size(total)} in total; its peer connection there has a "
             f"secondary-size-limit of {format_size(limit)}"
         )
 

@@ -26,12 +26,12 @@ UNFINISHED: tuple[RunState, ...] = ("preparing", "queued", "running")
 
 class RunEvent(Enum):
     PREPARE = "its hooks run"
-    START = "its point is taken, and it is its turn"
-    QUEUE = "its point is taken, and another run is under way"
+    START = "its snapshot is taken, and no other run is in progress"
+    QUEUE = "its snapshot is taken, and another run is in progress"
     PROMOTE = "its turn has come"
-    DROP = "nobody needs it any more, or the queue policy does not take it"
-    FAIL = "it cannot go on"
-    ABORT = "a user has given it up"
+    DROP = "a newer request or the queue policy replaced it"
+    FAIL = "it cannot continue"
+    ABORT = "a user aborted it"
     COMPLETE = "both ends hold its point"
     BEGIN = "the primary sends it"
 

@@ -46,7 +46,7 @@ def change_run(
     Raises WrongRunState when this cannot happen to it."""
     known = find_run(connection, run)
     if known is not None and known.set_id != set_id:
-        raise WrongRunState(f"run {run} is one of another set")
+        raise WrongRunState(f"run {run} belongs to another set")
     state = next_state(None if known is None else known.state, event)
     values: dict[str, Any] = {**facts, "state": state}
     if known is None or event in _BEGINS:

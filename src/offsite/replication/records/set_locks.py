@@ -26,8 +26,10 @@ class SetLocks:
     @contextmanager
     def requesting(self, set_uuid: str, set_name: str) -> Iterator[None]:
         """Raises InUse when someone else goes on asking, or deleting, for longer than a few seconds."""
-        doing = "is being asked to replicate or is being deleted by someone else; try again in a moment"
-        with self._held("requesting", set_uuid, REQUESTING_SECONDS, f"replication set {set_name} {doing}"):
+        doing = (
+            f"has been in use by another request or its deletion for {REQUESTING_SECONDS:.0f} s; try again in a moment"
+        )
+        with self._held("requesting", set_uuid, REQUESTING_SECONDS, f"timeout: replication set {set_name} {doing}"):
             yield
 
     @contextmanager
@@ -47,7 +49,8 @@ class SetLocks:
         """Raises InUse when the pool or its disk keeps another step from ending in time: RECORDING_SECONDS."""
         seconds = RECORDING_SECONDS if timeout_seconds is None else timeout_seconds
         waits = (
-            f"a step of replication set {set_name} has not ended for {seconds:.0f} s; look at its pool, or try again"
+            f"timeout: a step of replication set {set_name} has not ended within {seconds:.0f} s; check its pool, or "
+            "try again"
         )
         with self._held("recording", set_uuid, seconds, waits):
             yield

@@ -18,7 +18,7 @@ def check_generation(replication_set: SetRecord, generation: int) -> None:
     """Both ends know of the same changes of roles. Raises NotAllowed."""
     if generation != replication_set.generation:
         raise NotAllowed(
-            f"replication set {replication_set.name} is of generation {replication_set.generation} here, of "
+            f"replication set {replication_set.name} has generation {replication_set.generation} here, but "
             f"{generation} there: its roles have changed"
         )
 
@@ -28,7 +28,7 @@ def check_counterpart(replication_set: SetRecord, theirs: Standing) -> None:
     generation. The one place in which two primaries are refused. Raises NotAllowed."""
     verdict = judge(Standing(replication_set.role, replication_set.generation), theirs)
     if verdict is Verdict.CONTRADICTION:
-        raise NotAllowed(f"replication set {replication_set.name} is {replication_set.role} here, too")
+        raise NotAllowed(f"replication set {replication_set.name} is also {replication_set.role} here")
     check_generation(replication_set, theirs.generation)
 
 
@@ -37,5 +37,5 @@ def check_unchanged(connection: Connection, replication_set: SetRecord) -> None:
     the transaction of a step: until that is committed nobody can change them. Raises NotAllowed or ObjectNotFound."""
     now = set_records.find_set(connection, replication_set.uuid)
     if now is None or now.role != replication_set.role:
-        raise ObjectNotFound(f"replication set {replication_set.name} is no {replication_set.role} here any more")
+        raise ObjectNotFound(f"replication set {replication_set.name} is no longer {replication_set.role} here")
     check_generation(now, replication_set.generation)

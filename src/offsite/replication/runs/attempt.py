@@ -81,7 +81,7 @@ class Attempt:
 
     def work(self) -> None:
         """Never raises what may be expected to happen: `finish` puts it on record."""
-        error: Exception | None = ProgramFault("a fault in the program ended it; the log tells where")
+        error: Exception | None = ProgramFault("a defect of Offsite ended it; the log of the system says more")
         try:
             self.progress.state = "connecting"
             self.check_stopped()

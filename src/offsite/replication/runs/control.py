@@ -65,7 +65,7 @@ class RunControl:
         sets = [self._record(each, "suspended") for each in set_uuids]
         for replication_set in sets:
             if replication_set.suspended:
-                raise NotAllowed(f"replication set {replication_set.name} is suspended already")
+                raise NotAllowed(f"replication set {replication_set.name} is already suspended")
         for replication_set in sets:
             self._set_suspended(replication_set, True)
             self._dispatcher.stop_attempt(replication_set.uuid)
@@ -122,6 +122,6 @@ class RunControl:
         with self._database.read() as connection:
             replication_set = set_records.find_set(connection, set_uuid)
         if replication_set is None:
-            raise InUse("the replication set was deleted just now")
+            raise InUse("the replication set was just deleted")
         self._peers.check_primary(replication_set, what)
         return replication_set

@@ -103,7 +103,7 @@ class Dispatcher:
         try:
             return self._step()
         except OffsiteError as error:
-            _log.error("runs wait, for the records cannot be read", reason=str(error))
+            _log.error("runs wait: cannot read the database", reason=str(error))
             return self._clock.monotonic() + TROUBLE_SECONDS
 
     def _step(self) -> float | None:
@@ -162,7 +162,7 @@ class Dispatcher:
                     return False
                 self._run_points.promote(replication_set, queued)
         except (OffsiteError, OSError) as error:
-            _log.error("a queued run cannot begin", set=replication_set.name, reason=str(error))
+            _log.error("cannot start a queued run", set=replication_set.name, reason=str(error))
             return False
         self._report(
             events.RUN_STARTED, f"The queued run of replication set name: {replication_set.name}, was started."
@@ -192,7 +192,7 @@ class Dispatcher:
                 self._report,
             )
         except VolumeNotFound as error:  # its pool is not there: no reason for other sets to stand still
-            _log.error("a run cannot begin", set=replication_set.name, reason=str(error))
+            _log.error("cannot start a run", set=replication_set.name, reason=str(error))
             life.retry_at = self._clock.monotonic() + TROUBLE_SECONDS
             return None
         peer = self._peers.record_of(replication_set.peer_id)
@@ -241,7 +241,7 @@ class Dispatcher:
             if life is not None:
                 life.failures, life.retry_at, life.peer_gone = 0, None, False
         if failed_before:
-            self._report(events.SET_RESUMED, f"The run of replication set name: {name}, goes well again.")
+            self._report(events.SET_RESUMED, f"The run of replication set name: {name}, recovered.")
         changed = format_size(progress.changed_bytes)
         self._report(
             events.RUN_COMPLETED,
@@ -274,14 +274,14 @@ class Dispatcher:
         try:
             attempt.end.note_failure(sentence)
         except OffsiteError as trouble:
-            _log.error("the failure of a run cannot be recorded", set=attempt.set.name, reason=str(trouble))
+            _log.error("cannot record the failure of a run", set=attempt.set.name, reason=str(trouble))
 
     def _tell_failure(self, attempt: Attempt, sentence: str, wait_seconds: float) -> None:
         """Once for each reason, however often it is tried."""
         self._report(
             events.SET_SUSPENDED_ITSELF,
-            f"A run of replication set name: {attempt.set.name}, failed: {sentence}. The set is suspended; it is tried "
-            f"again in {wait_seconds:.0f} s, and as soon as the peer is back.",
+            f"A run of replication set name: {attempt.set.name}, failed: {sentence}. The set is suspended; the run is "
+            f"retried in {wait_seconds:.0f} s, and as soon as the peer is reachable again.",
         )
 
     def _cadence(self) -> str:

@@ -77,7 +77,7 @@ class HookDirectory:
 
     def check(self, name: str) -> str:
         if not name or name != Path(name).name or name.startswith("."):
-            raise BadParameter(f"hook {name[:100]!r} is not the name of a file in {self._path.name}/")
+            raise BadParameter(f"hook {name[:100]!r} is not a file name in {self._path.name}/")
         if not os.access(self._path / name, os.X_OK) or not (self._path / name).is_file():
             raise BadParameter(
                 f"hook {name[:100]!r} is not an executable file in {self._path}; put it there, then name it"
@@ -97,7 +97,7 @@ class HookDirectory:
                 return
             said = _tail(output.fileno())
         if status is None:
-            raise HookFailed(f"hook {name} had not ended after {timeout_seconds:.0f} s, and was killed{said}")
+            raise HookFailed(f"timeout: hook {name} did not end within {timeout_seconds:.0f} s and was killed{said}")
         raise HookFailed(f"hook {name} ended with status {status}{said}")
 
     def _run(

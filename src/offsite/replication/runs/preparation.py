@@ -34,7 +34,7 @@ from offsite.replication.runs.run_points import RunPoints, RunSource
 from offsite.return_codes import ReturnCode
 from offsite.store.database import Database
 
-_STOPPING = "the system is being stopped"
+_STOPPING = "the system is stopping"
 _STOPPED = "the system was stopped before its snapshot was taken"
 
 _log = structlog.get_logger(__name__)
@@ -141,7 +141,7 @@ class Preparation:
                 self._settle(replication_set, run.uuid, None)
         except (OffsiteError, OSError) as error:
             _log.error(
-                "a run waits for its hook until the next start",
+                "cannot finish the hooks of a run; they are due again at the next start of the system",
                 set=replication_set.name,
                 run=run.uuid,
                 reason=str(error),
@@ -204,7 +204,7 @@ class Preparation:
             known = self._find(run)
             is_over = known.state not in ("preparing", "running", "queued")
             told = [known.error if is_over else failure, thaw_failure]
-            sentence = "; and then ".join(each for each in told if each)
+            sentence = "; then ".join(each for each in told if each)
             if sentence and not is_over:
                 self._run_points.take_back(replication_set, run, sentence)
             else:
@@ -239,7 +239,7 @@ class Preparation:
         with self._database.read() as connection:
             known = run_records.find_run(connection, run)
         if known is None:  # whoever deletes the set waits for whoever prepares a run of it
-            raise RunEnded("the run is no longer on record")
+            raise RunEnded("the run no longer exists")
         return known
 
     def _record(self, replication_set: SetRecord, run: str, number: int, event: RunEvent, facts: RunFacts) -> None:

@@ -106,7 +106,7 @@ class Reconciler:
                 sets = set_records.all_sets(connection)
                 owing = point_records.sets_with_aborted(connection)
         except OffsiteError as error:
-            _log.error("peers are not visited, for the records cannot be read", reason=str(error))
+            _log.error("cannot contact peers: cannot read the database", reason=str(error))
             return self._clock.monotonic() + SELDOM_SECONDS
         for peer in peers:
             mine = [
@@ -171,7 +171,7 @@ class Reconciler:
                 ) as connection:
                     self._settle(connection, replication_set)
             except _FAILURES as error:
-                _log.info("an abort will be settled later", set=replication_set.name, reason=str(error))
+                _log.info("an abort will be completed later", set=replication_set.name, reason=str(error))
                 self.peer_failed()
                 return False
             return True
@@ -206,13 +206,13 @@ class Reconciler:
                     self._not_visited(peer, error)
                     return
                 # What one set is refused ends the connection, and is no reason to leave the others alone.
-                _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+                _log.warning("cannot contact peer", peer=peer.name, reason=str(error))
 
     def _not_visited(self, peer: PeerRecord, error: Exception) -> None:
         if isinstance(error, PeerUnreachable):
-            _log.debug("peer is not there", peer=peer.name, reason=str(error))
+            _log.debug("peer is unreachable", peer=peer.name, reason=str(error))
         else:
-            _log.warning("peer cannot be visited", peer=peer.name, reason=str(error))
+            _log.warning("cannot contact peer", peer=peer.name, reason=str(error))
         if not isinstance(error, OffsiteError) or isinstance(error, StateDirectoryError):
             return  # it failed here, whatever the peer is like
         if not isinstance(error, PeerUnreachable):
@@ -222,7 +222,7 @@ class Reconciler:
         try:
             self._peers.contacts.failed(peer, str(error))
         except _FAILURES as trouble:
-            _log.error("that a peer is gone cannot be recorded", peer=peer.name, reason=str(trouble))
+            _log.error("cannot record that a peer is unreachable", peer=peer.name, reason=str(trouble))
 
     def _owes(self, replication_set: SetRecord, with_aborted: set[int]) -> bool:
         """Whether the peer is still to hear of something."""
@@ -298,8 +298,8 @@ class Reconciler:
             elif end.do(step, held.outcome) and isinstance(step, Adopt):
                 self._report(
                     events.RUN_SETTLED,
-                    f"The aborted run of replication set name: {replication_set.name}, had completed on the secondary "
-                    "before the abort: it counts as a success.",
+                    f"The aborted run of replication set name: {replication_set.name}, completed on the secondary "
+                    "before the abort and counts as a success.",
                 )
 
     def _compare(self, connection: DialedConnection, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
@@ -317,7 +317,7 @@ class Reconciler:
         self._half_missing.add(replication_set.uuid)
         self._report(
             events.SET_HALF_MISSING,
-            f"Replication set name: {replication_set.name}, has no other half on system {peer.system_name} (any more).",
+            f"Replication set name: {replication_set.name}, does not exist on system {peer.system_name}.",
         )
 
     def _is_still_there(self, replication_set: SetRecord) -> bool:

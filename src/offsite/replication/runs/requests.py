@@ -81,7 +81,7 @@ class RunRequests:
             if self._drops(replication_set, run, number):
                 self._report(
                     events.RUN_DROPPED,
-                    f"A request to replicate set name: {replication_set.name}, was dropped: a run is under way, and "
+                    f"A request to replicate set name: {replication_set.name}, was dropped: a run is in progress, and "
                     "the queue policy is discard.",
                 )
                 return Requested(run, "dropped")
@@ -98,7 +98,7 @@ class RunRequests:
     def clear_queue(self, set_uuid: str) -> bool:
         """Drops the queued run; returns whether there was one. Raises NotAllowed on the secondary."""
         replication_set = self._find(set_uuid)
-        self._peers.check_primary(replication_set, "its queue cleared")
+        self._peers.check_primary(replication_set, "cleared of queued runs")
         with self._locks.recording(replication_set.uuid, replication_set.name):
             dropped = self._run_points.drop_queued(replication_set, "the queue was cleared")
         if dropped:
@@ -113,7 +113,7 @@ class RunRequests:
         with self._database.read() as connection:
             replication_set = set_records.find_set(connection, set_uuid)
         if replication_set is None:
-            raise NotAllowed("the replication set was deleted just now")
+            raise NotAllowed("the replication set was just deleted")
         return replication_set
 
     def _check(self, set_uuid: str) -> SetRecord:
@@ -140,7 +140,7 @@ class RunRequests:
                     connection, replication_set.id, "queued"
                 )
             if busy:
-                why = "a run was under way, and the queue policy is discard"
+                why = "a run was in progress, and the queue policy is discard"
                 now = self._clock.now()
                 with self._database.transaction() as connection:
                     request_run(connection, replication_set.id, run, number, RunEvent.DROP, now, error=why)
@@ -181,7 +181,7 @@ def _snapshot(pool: Pool, primary: ImageInfo, name: str) -> ImageInfo:
     images = pool.images()
     found = next((image for image in images if name in (image.name, image.uuid)), None)
     if found is None or found.kind != "snapshot":
-        raise SnapshotNotFound(f"there is no snapshot {name[:100]!r} in pool {pool.name}")
+        raise SnapshotNotFound(f"snapshot {name[:100]!r} does not exist in pool {pool.name}")
     if not is_snapshot_of(images, found, primary):
         raise NotAllowed(f"{found.name} is not a snapshot of {primary.name}, the primary of the set")
     return found
@@ -193,5 +193,5 @@ def _last_snapshot(pool: Pool, primary: ImageInfo, own_history: Collection[int])
     mine = [image for image in pool.images() if image.kind == "snapshot" and image.parent_id == primary.id]
     mine = [image for image in mine if image.id not in own_history]
     if not mine:
-        raise SnapshotNotFound(f"{primary.name} has no snapshot, and the last one was to be replicated; take one first")
+        raise SnapshotNotFound(f"{primary.name} has no snapshot to replicate; take one first")
     return max(mine, key=lambda image: image.id)

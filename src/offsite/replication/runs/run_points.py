@@ -87,7 +87,7 @@ class RunPoints:
             )
             request_run(connection, replication_set.id, run, number, event, now, source=source.name)
             if dropped is not None:
-                self._end(connection, dropped, RunEvent.DROP, "a newer request took its place in the queue")
+                self._end(connection, dropped, RunEvent.DROP, "a newer request replaced it in the queue")
             _write_kept(connection, replication_set, run, kept, images)
 
         self._pool(replication_set).apply([*changes, *_deletions(dropped_points)], write)

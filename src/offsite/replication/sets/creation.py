@@ -113,7 +113,7 @@ class SetCreation:
                     connection.channel.ask(connection.asking, self._request(replication_set, plan), Done)
                 except (PeerUnreachable, ProtocolError) as error:
                     raise PeerUnreachable(
-                        f"{error}; whether {plan.peer.system_name} made its half of set {plan.name} is not known: "
+                        f"{error}; it is unknown whether {plan.peer.system_name} created its part of set {plan.name}: "
                         "repeat the command, or delete the set"
                     ) from error
                 except OffsiteError:
@@ -132,7 +132,7 @@ class SetCreation:
         """Raises InUse when another set goes on being made: its peer does not answer."""
         if not self._creating.acquire(timeout=CREATING_SECONDS):
             raise InUse(
-                "another replication set is being made, and its peer has not answered yet; try again in a moment"
+                "another replication set is being created, and its peer has not answered yet; try again in a moment"
             )
         try:
             yield
@@ -144,8 +144,8 @@ class SetCreation:
         peer = self._peers.record(wanted.peer_name)
         if not 1 <= len(wanted.image_ids) <= MEMBERS_MAX:
             raise BadParameter(
-                f"volume group {wanted.group.name if wanted.group else ''} has {len(wanted.image_ids)} members; a set "
-                f"replicates 1 to {MEMBERS_MAX}"
+                f"volume group {wanted.group.name if wanted.group else ''} has {len(wanted.image_ids)} members; a "
+                f"replication set requires 1 to {MEMBERS_MAX}"
             )
         check_settings(wanted.settings, of_group=wanted.group is not None)
         found = [find_image(self._pools, image_id) for image_id in wanted.image_ids]
@@ -187,7 +187,7 @@ class SetCreation:
             plan.members,
         ):
             raise NotAllowed(
-                f"replication set {plan.name} is Not Ready, and was begun with other parameters; delete it first"
+                f"replication set {plan.name} is Not Ready and was created with other parameters; delete it first"
             )
         return replication_set
 
@@ -197,16 +197,16 @@ class SetCreation:
         sets = self._records()
         for image in plan.images:
             if image.kind == "internal":
-                raise NotAllowed(f"image {image.id} belongs to replication itself and cannot be replicated")
+                raise NotAllowed(f"image {image.id} is internal to replication and cannot be replicated")
             self._check_no_group(plan, image)
         ids = {image.id for image in plan.images}
         for each in sets:
             if each.name == plan.name:
-                raise NameInUse(f"there is already a replication set {plan.name!r}; choose another name")
+                raise NameInUse(f"replication set {plan.name!r} already exists; choose another name")
             for member in each.members:
                 if member.image_id in ids:
                     name = next(image.name for image in plan.images if image.id == member.image_id)
-                    raise InUse(f"{name} is in replication set {each.name} already; it can be in one alone")
+                    raise InUse(f"{name} is already in replication set {each.name}; it can be in only one")
 
     def _check_no_group(self, plan: _Plan, image: ImageInfo) -> None:
         """A member of a group that is in a set cannot be in one of its own."""
@@ -217,7 +217,7 @@ class SetCreation:
             needed = [each.name for each in set_records.all_sets(connection) if each.group_id == group.id]
         if needed:
             raise InUse(
-                f"{image.name} is in volume group {group.name}, which is in replication set {needed[0]} already"
+                f"{image.name} is in volume group {group.name}, which is already in replication set {needed[0]}"
             )
 
     def _begin(self, plan: _Plan) -> SetRecord:
@@ -257,6 +257,6 @@ def _check_still_so(connection: Connection, plan: _Plan) -> None:
     there = catalog.image_names(connection, ids)
     for image in plan.images:
         if image.id not in there:
-            raise VolumeNotFound(f"{image.name} was deleted just now")
+            raise VolumeNotFound(f"{image.name} was just deleted")
     if plan.group is not None and set(members(connection, plan.group.id)) != set(ids):
-        raise InUse(f"the members of volume group {plan.group.name} were changed just now; repeat the command")
+        raise InUse(f"the members of volume group {plan.group.name} were just changed; repeat the command")

@@ -75,9 +75,9 @@ class Resolution:
         )
         return (
             f"Replication set {replication_set.name} is diverged. {peer} holds {other_halves.told_of(half.point)}, "
-            "which this system has never had; the newest copy that this system knows of has "
-            f"{other_halves.told_of(ours)}. Go on with the content of this system? What {peer} holds is kept there, as "
-            f"a snapshot of each volume; up to {here} are sent, and need room there."
+            f"which this system never had; the newest copy that this system knows has {other_halves.told_of(ours)}. "
+            f"Continue with the content of this system? The copy on {peer} is kept there as a snapshot of each volume; "
+            f"up to {here} are sent, which require space there."
         )
 
     def use_primary(self, set_uuid: str) -> Resolved:
@@ -91,7 +91,10 @@ class Resolution:
             self._locks.settling(replication_set.uuid, STILL_SECONDS) as alone,
         ):
             if not still or not alone:
-                raise InUse(f"a run of replication set {replication_set.name} does not end; try again in a moment")
+                raise InUse(
+                    f"timeout: a run of replication set {replication_set.name} has not ended within "
+                    f"{STILL_SECONDS:.0f} s; try again in a moment"
+                )
             kept = self._keep(replication_set, half)
             with self._database.transaction() as connection:
                 assert half.base is not None
@@ -100,8 +103,8 @@ class Resolution:
                 peer = peer_records.peer_name(connection, replication_set.peer_id)
         self._report(
             events.DIVERGENCE_DECIDED,
-            f"An operator decided that replication set name: {replication_set.name}, goes on with the content of its "
-            f"primary; what {peer} held is kept there in {', '.join(kept)}.",
+            f"An operator decided that replication set name: {replication_set.name}, continues with the content of its "
+            f"primary; the copy on {peer} is kept there in {', '.join(kept)}.",
         )
         self._dispatcher.retry_now(replication_set.uuid)
         return Resolved(kept, peer, running is not None)
@@ -117,11 +120,11 @@ class Resolution:
             self._other_halves.found(replication_set, relation, held.base, held.complete)
             if relation is not Relation.DIVERGED:
                 raise NotAllowed(
-                    f"replication set {replication_set.name} is not diverged any more; nothing has to be decided"
+                    f"replication set {replication_set.name} is no longer diverged; no decision is required"
                 )
             if held.base is None or held.base != half.base:
                 raise SetDiverged(
-                    f"the secondary of replication set {replication_set.name} holds another copy by now; look again"
+                    f"the secondary of replication set {replication_set.name} now holds another copy; check it again"
                 )
             keep = Keep(base=held.base, generation=replication_set.generation)
             return connection.channel.ask(connection.asking, keep, Kept).snapshots
@@ -131,8 +134,8 @@ class Resolution:
             replication_set = set_records.find_set(connection, set_uuid)
             half = other_halves.find_other_half(connection, replication_set.id) if replication_set is not None else None
         if replication_set is None:
-            raise NotAllowed("the replication set was deleted just now")
+            raise NotAllowed("the replication set was just deleted")
         self._peers.check_primary(replication_set, "resolved")
         if half is None or half.relation != "diverged":
-            raise NotAllowed(f"replication set {replication_set.name} is not diverged; nothing has to be decided")
+            raise NotAllowed(f"replication set {replication_set.name} is not diverged; no decision is required")
         return replication_set, half

@@ -81,7 +81,7 @@ class Sets:
         replication_set = self.record(name)
         self._peers.check_primary(replication_set, "changed")
         if settings == ChosenSettings() and new_name is None:
-            raise BadParameter(f"nothing is given that replication set {replication_set.name} should have")
+            raise BadParameter(f"no change specified for replication set {replication_set.name}")
         self._check_hooks(settings)
         if new_name is not None:
             check_name(new_name, "replication set name")
@@ -93,12 +93,12 @@ class Sets:
             if new_name not in (None, replication_set.name) and any(
                 s.name == new_name for s in set_records.all_sets(transaction)
             ):
-                raise NameInUse(f"there is already a replication set {new_name!r}; choose another name")
+                raise NameInUse(f"replication set {new_name!r} already exists; choose another name")
             queued = run_records.set_run_in(transaction, replication_set.id, "queued")
             if queued is not None and settings.queue_policy == "discard" != replication_set.queue_policy:
                 raise InUse(
-                    f"replication set {name} has a queued run, which the queue policy discard does not know; clear its "
-                    "queue first"
+                    f"replication set {name} has a queued run, which the queue policy discard does not allow; clear "
+                    "its queue first"
                 )
             set_records.update_set(transaction, replication_set.id, **values)
         self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
@@ -128,7 +128,10 @@ class Sets:
                 self._dispatcher.stop_attempt(replication_set.uuid)
                 with self._dispatcher.standing_still(replication_set.uuid, STOP_SECONDS) as still:
                     if not still:
-                        raise InUse(f"a run of replication set {name} does not end; try again in a moment")
+                        raise InUse(
+                            f"timeout: a run of replication set {name} has not ended within {STOP_SECONDS:.0f} s; try "
+                            "again in a moment"
+                        )
             else:
                 if replication_set.role == "primary":
                     self._check_no_runs(replication_set)
@@ -144,8 +147,8 @@ class Sets:
                 connection.channel.ask(connection.asking, delete, Done)
         except PeerUnreachable as error:
             raise PeerUnreachable(
-                f"replication set {replication_set.name} cannot be deleted on both systems: {error}; if the other one "
-                "is gone for good, delete it here alone, with local-only"
+                f"replication set {replication_set.name} cannot be deleted on both systems: {error}; if the other "
+                "system no longer exists, delete the set only here, with local-only"
             ) from error
 
     def _check_no_runs(self, replication_set: SetRecord) -> None:
@@ -154,7 +157,7 @@ class Sets:
             queued = run_records.set_run_in(connection, replication_set.id, "queued")
         if running is not None:
             raise InUse(
-                f"replication set {replication_set.name} has a run under way; suspend the set and abort the run first"
+                f"replication set {replication_set.name} has a run in progress; suspend the set and abort the run first"
             )
         if queued is not None:
             raise InUse(f"replication set {replication_set.name} has a queued run; clear its queue first")
@@ -179,7 +182,7 @@ class Sets:
             (each for each in sets if each.uuid == name.lower()), None
         )
         if replication_set is None:
-            raise ObjectNotFound(f"there is no replication set {name[:100]!r}")
+            raise ObjectNotFound(f"replication set {name[:100]!r} does not exist")
         return replication_set
 
     def runs(self, name: str, run: str | None = None) -> list[RunRecord]:

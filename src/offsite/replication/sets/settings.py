@@ -46,14 +46,12 @@ def check_settings(settings: ChosenSettings, *, of_group: bool, now: dict[str, A
         check_count(settings.snapshot_count)
     seconds = settings.hook_timeout_seconds
     if seconds is not None and not TIMEOUT_SECONDS_MIN <= seconds <= TIMEOUT_SECONDS_MAX:
-        raise BadParameter(
-            f"hook timeout {seconds} is not within {TIMEOUT_SECONDS_MIN} to {TIMEOUT_SECONDS_MAX} seconds"
-        )
+        raise BadParameter(f"hook timeout {seconds} is outside {TIMEOUT_SECONDS_MIN} to {TIMEOUT_SECONDS_MAX} seconds")
     then = (now or {}) | settings.given()
     if then.get("snapshot_history", "disabled") != "disabled":
         for name in ("snapshot_basename", "snapshot_count"):
             if then.get(name) is None:
                 raise BadParameter(
-                    "a snapshot history needs a snapshot-basename and a snapshot-count; "
-                    f"{name.replace('_', '-')} is missing"
+                    f"a snapshot history requires a snapshot-basename and a snapshot-count; {name.replace('_', '-')} "
+                    "is missing"
                 )

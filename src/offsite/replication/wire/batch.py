@@ -74,14 +74,14 @@ def unpack(batch: Batch, payload: memoryview, sizes_bytes: Sequence[int]) -> Arr
     what is stored."""
     table_bytes = batch.extents * EXTENT.itemsize
     if len(payload) < table_bytes:
-        raise ProtocolError(f"batch {batch.sequence}: {len(payload)} bytes hold no {batch.extents} extents")
+        raise ProtocolError(f"batch {batch.sequence}: {len(payload)} bytes are too short for {batch.extents} extents")
     extents = np.frombuffer(payload[:table_bytes], EXTENT)
     _check_extents(batch, extents, sizes_bytes)
     if not batch.compares:
         return Arrived(batch, extents, _data(batch, payload[table_bytes:]))
     if len(payload) > table_bytes:
         raise ProtocolError(
-            f"batch {batch.sequence} is to be compared, and has {len(payload) - table_bytes} bytes of data"
+            f"batch {batch.sequence} is only for comparison, but has {len(payload) - table_bytes} bytes of data"
         )
     return Arrived(batch, extents, payload[table_bytes:])
 
@@ -98,7 +98,7 @@ def _check_extents(batch: Batch, extents: Extents, sizes_bytes: Sequence[int]) -
     said = int(length[extents["kind"] == DATA].sum())
     if said != batch.data_bytes:
         raise ProtocolError(
-            f"batch {batch.sequence}: the extents hold {said} bytes of data, the batch {batch.data_bytes}"
+            f"batch {batch.sequence}: the extents have {said} bytes of data, but the batch {batch.data_bytes}"
         )
 
 
@@ -110,7 +110,7 @@ def _data(batch: Batch, packed: memoryview) -> memoryview:
     try:
         # The frame's own idea of its size is what would be allocated: so it has to be the batch's, too.
         if zstandard.frame_content_size(packed) != batch.data_bytes:
-            raise ProtocolError(f"batch {batch.sequence}: compressed data of another size than announced")
+            raise ProtocolError(f"batch {batch.sequence}: the compressed data have another size than announced")
         return memoryview(zstandard.ZstdDecompressor().decompress(packed, allow_extra_data=False))
     except zstandard.ZstdError as error:
         raise ProtocolError(f"batch {batch.sequence}: the data cannot be decompressed: {error}") from error

@@ -60,13 +60,14 @@ class Asking:
                 raise ProtocolError(f"{self.remote} answered a {type(message).__name__} with a {type(answer).__name__}")
             if self.clock.monotonic() > deadline:
                 raise PeerUnreachable(
-                    f"{self.remote} has worked on a {type(message).__name__} for over {self.answer_seconds:.0f} s"
+                    f"timeout: {self.remote} has not finished a {type(message).__name__} within "
+                    f"{self.answer_seconds:.0f} s"
                 )
 
     def heard(self, answer: object) -> Message:
         """A message that came instead of silence, and tells of no failure."""
         if answer is None:
-            raise PeerUnreachable(f"{self.remote} has been silent for {self.silence_seconds:.0f} s")
+            raise PeerUnreachable(f"timeout: received nothing from {self.remote} for {self.silence_seconds:.0f} s")
         if isinstance(answer, Failed):
             raise to_error(answer, self.remote)
         assert isinstance(answer, Message)

@@ -39,8 +39,8 @@ def encode(message: AnyMessage, payload_bytes: int = 0) -> bytes:
     body = _encoder.encode(message)
     if len(body) > MESSAGE_BYTES_MAX or payload_bytes > PAYLOAD_BYTES_MAX:
         raise ProtocolError(
-            f"a {type(message).__name__} of {len(body)} bytes with {payload_bytes} bytes of payload is too "
-            f"large to send; {MESSAGE_BYTES_MAX} and {PAYLOAD_BYTES_MAX} are allowed"
+            f"a {type(message).__name__} of {len(body)} bytes with {payload_bytes} bytes of payload is too large to "
+            f"send; at most {MESSAGE_BYTES_MAX} and {PAYLOAD_BYTES_MAX} are allowed"
         )
     return _head.pack(MAGIC, len(body), payload_bytes) + body
 
@@ -51,10 +51,12 @@ def decode_head(head: bytes | memoryview, *, payload_allowed: bool) -> Head:
     if magic != MAGIC:
         raise ProtocolError(f"a frame begins with {magic!r} instead of {MAGIC!r}: not a system of Offsite")
     if message_bytes > MESSAGE_BYTES_MAX:
-        raise ProtocolError(f"a message of {message_bytes} bytes is announced; {MESSAGE_BYTES_MAX} are allowed")
+        raise ProtocolError(
+            f"a message of {message_bytes} bytes was announced; at most {MESSAGE_BYTES_MAX} are allowed"
+        )
     most = PAYLOAD_BYTES_MAX if payload_allowed else 0
     if payload_bytes > most:
-        raise ProtocolError(f"a payload of {payload_bytes} bytes is announced; {most} are allowed")
+        raise ProtocolError(f"a payload of {payload_bytes} bytes was announced; at most {most} are allowed")
     return Head(message_bytes, payload_bytes)
 
 
@@ -63,7 +65,7 @@ def decode_message(body: bytes | memoryview, payload_bytes: int = 0) -> AnyMessa
     try:
         message = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"a message cannot be understood: {error}") from error
+        raise ProtocolError(f"cannot decode a message: {error}") from error
     if payload_bytes and not isinstance(message, Batch):
-        raise ProtocolError(f"a {type(message).__name__} came with {payload_bytes} bytes of payload; it has none")
+        raise ProtocolError(f"a {type(message).__name__} has {payload_bytes} bytes of payload; none is allowed")
     return checked(message)

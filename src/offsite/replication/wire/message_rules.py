@@ -35,7 +35,7 @@ def _in_place_of(unprintable: str) -> str:
 
 def _label(text: str) -> str:
     if not text.isprintable():
-        raise BadParameter(f"{text!r} has characters that cannot be printed")
+        raise BadParameter(f"{text!r} has unprintable characters")
     return text
 
 

@@ -33,7 +33,7 @@ class BatchWriter:
     def compare(self, arrived: Arrived) -> None:
         """What was stored earlier is read again. Raises OSError, or DigestMismatch, which says where it differs."""
         if self._digest_of_stored(arrived) != arrived.batch.digest:
-            raise DigestMismatch(f"{_place(arrived)}: what is stored there is not (any more) what was sent")
+            raise DigestMismatch(f"{_place(arrived)}: the stored data differ from the sent data")
 
     def _write(self, arrived: Arrived) -> None:
         at = 0
@@ -78,19 +78,21 @@ class BatchWriter:
                 read(image, at, part)
                 found = np.flatnonzero(np.frombuffer(part, np.uint8))
                 if len(found):
-                    raise DigestMismatch(f"member {member} at offset {at + int(found[0])} is not zero, as it was sent")
+                    raise DigestMismatch(
+                        f"member {member} at offset {at + int(found[0])} is not zero, although zeros were sent"
+                    )
             offset += piece
 
     def _explain(self, arrived: Arrived, stored: memoryview) -> str:
         different = np.flatnonzero(np.frombuffer(stored, np.uint8) != np.frombuffer(arrived.data, np.uint8))
         if not len(different):
-            return f"batch {arrived.batch.sequence} arrived with another digest than it was sent with"
+            return f"batch {arrived.batch.sequence} does not match the digest that it was sent with"
         at = int(different[0])
         for offset, length, member, kind in arrived.extents.tolist():
             if kind != DATA:
                 continue
             if at < length:
-                return f"member {member} at offset {offset + at}: what is stored there is not what was sent"
+                return f"member {member} at offset {offset + at}: the stored data differ from the sent data"
             at -= length
         raise AssertionError("a difference lies outside of every extent")
 

@@ -136,10 +136,10 @@ class ReceiverEndpoint:
         if begin.base not in (None, base):
             raise PeerRefused(f"the base of replication set {self._set.name} is {base} here, not {begin.base}")
         if begin.point == base:
-            raise PeerRefused(f"replication set {self._set.name} holds point {begin.point} already")
+            raise PeerRefused(f"replication set {self._set.name} already holds point {begin.point}")
         self._check_replaces(begin, base)
         if known is not None and known.set_id != self._set.id:
-            raise PeerRefused(f"run {begin.run} is not one of replication set {self._set.name}")
+            raise PeerRefused(f"run {begin.run} does not belong to replication set {self._set.name}")
         check_sizes(begin.sizes_bytes)
         with self._database.read() as connection:
             self._check_share(connection, begin)
@@ -156,7 +156,7 @@ class ReceiverEndpoint:
         told = other_halves.told_of(told_holds(self._database, self._pools, self._set).complete)
         sentence = (
             f"replication set {self._set.name} holds a complete copy here: {told}; its primary would replace it "
-            "without saying that it knows it. It was left as it is"
+            "without stating that it knows it. The copy was not changed"
         )
         self._report(events.COPY_PROTECTED, sentence)
         raise NotReplaced(sentence)
@@ -193,7 +193,7 @@ class ReceiverEndpoint:
     def _write_run(self, connection: Connection, begin: Begin) -> None:
         check_unchanged(connection, self._set)
         now = self._clock.now()
-        fail_others(connection, self._set.id, begin.run, now, "the primary gave it up")
+        fail_others(connection, self._set.id, begin.run, now, "the primary ended it")
         change_run(connection, self._set.id, begin.run, RunEvent.BEGIN, now, error=None)
 
     # -- filling and ending --------------------------------------------------------------------------------
@@ -205,10 +205,12 @@ class ReceiverEndpoint:
         try:
             return self._expect_filling().compare(arrived, done)
         except DigestMismatch as error:
-            sentence = f"{error}. It was stored by this run and read back well then; it is sent again from there on"
+            sentence = (
+                f"{error}. This run stored them and read them back correctly before; they are sent again from there"
+            )
             self._report(
                 events.STORED_DATA_CHANGED,
-                f"What a run of replication set name: {self._set.name}, has stored has changed: {sentence}.",
+                f"Stored data of a run of replication set name: {self._set.name}, changed: {sentence}.",
             )
             raise DigestMismatch(sentence) from error
 
@@ -296,8 +298,8 @@ class ReceiverEndpoint:
         if is_new:
             self._report(
                 events.COPY_KEPT,
-                f"What the secondary of replication set name: {self._set.name}, holds is kept in {', '.join(names)}: "
-                "an operator of its primary has it replaced.",
+                f"The copy on the secondary of replication set name: {self._set.name}, is kept in {', '.join(names)}: "
+                "an operator of its primary decided to replace it.",
             )
         return names
 
@@ -334,5 +336,5 @@ class ReceiverEndpoint:
 
     def _expect_filling(self) -> PartialPoint:
         if self._filling is None:
-            raise ProtocolError("no point was begun")
+            raise ProtocolError("received no Begin of a point")
         return self._filling

@@ -35,14 +35,14 @@ class Fence:
         self._acquire()
         try:
             if not self.is_owner(owner):
-                raise InUse("a newer connection has taken over the run")
+                raise InUse("a newer connection continues the run")
             yield
         finally:
             self._lock.release()
 
     def _acquire(self) -> None:
         if not self._lock.acquire(timeout=TAKE_SECONDS):
-            raise PeerUnreachable(f"an older run of the set is still at work after {TAKE_SECONDS:.0f} s")
+            raise PeerUnreachable(f"timeout: an older run of the set has not ended within {TAKE_SECONDS:.0f} s")
 
     def is_owner(self, owner: object) -> bool:
         return self._owner is owner

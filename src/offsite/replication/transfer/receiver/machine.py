@@ -113,9 +113,9 @@ class ReceiverMachine:
 
     def _batch(self, batch: Batch, payload: memoryview) -> Ack:
         if self._begun is None:
-            raise ProtocolError("a Batch came before a Begin")
+            raise ProtocolError("received a Batch before a Begin")
         if batch.sequence != self._sequence:
-            raise ProtocolError(f"batch {batch.sequence} came instead of {self._sequence}")
+            raise ProtocolError(f"received batch {batch.sequence} instead of {self._sequence}")
         if batch.compares:
             return self._compare(batch, payload, self._begun)
         if batch.position < self._filled.position:
@@ -127,7 +127,8 @@ class ReceiverMachine:
     def _compare(self, batch: Batch, payload: memoryview, begun: Begin) -> Ack:
         if not self._compared <= batch.position <= self._resumed_at:
             raise ProtocolError(
-                f"batch {batch.sequence} compares up to {batch.position}; {self._compared} to {self._resumed_at} is due"
+                f"batch {batch.sequence} compares up to {batch.position}, which is outside {self._compared} to "
+                f"{self._resumed_at}"
             )
         durable = self._end.compare(unpack(batch, payload, begun.sizes_bytes), self._compared)
         self._compared = batch.position
@@ -142,15 +143,17 @@ class ReceiverMachine:
     def _commit(self, commit: Commit) -> Committed:
         begun = self._begun
         if begun is None or commit.point != begun.point or commit.run != begun.run:
-            raise ProtocolError(f"a Commit of point {commit.point}, which was not begun")
+            raise ProtocolError(f"received a Commit of point {commit.point} without its Begin")
         end = Position(len(begun.sizes_bytes), 0)
         if self._filled.position != end:
-            raise ProtocolError(f"a Commit at {self._filled.position}; {end} is the end")
+            raise ProtocolError(f"received a Commit at {self._filled.position} instead of the end, {end}")
         if self._compared != self._resumed_at:
-            raise ProtocolError(f"a Commit when all before {self._compared} was compared; {self._resumed_at} is due")
+            raise ProtocolError(
+                f"received a Commit when the data before {self._compared} instead of {self._resumed_at} were compared"
+            )
         if commit.digest != self._filled.digest:
             raise DigestMismatch(
-                f"the batches stored and compared have the digest {self._filled.digest.hex()}, those sent "
+                f"the stored batches have the digest {self._filled.digest.hex()}, but the sent ones "
                 f"{commit.digest.hex()}"
             )
         self._begun = None

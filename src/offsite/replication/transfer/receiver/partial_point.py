@@ -80,8 +80,8 @@ class PartialPoint:
                 self._store.store(arrived)
             except PoolFull as error:
                 raise PoolFull(
-                    f"pool {self._pool.name} is full: {error}; the secondary volume is whole, and the run goes on from "
-                    "here once there is space"
+                    f"pool {self._pool.name} is full: {error}; the secondary volume is unchanged, and the run "
+                    "continues from here once there is space"
                 ) from error
         self._mark = _Mark(filled, self.changed_bytes + arrived.batch.data_bytes, self.wire_bytes)
         self._flush_if_due()

@@ -74,7 +74,7 @@ class RunHistory:
         try:
             self._tell(commit, keeping, kept)
         except (OffsiteError, OSError) as error:
-            _log.error("the history of a set was not looked after", set=self._set.name, reason=str(error))
+            _log.error("cannot update the history of a set", set=self._set.name, reason=str(error))
 
     def _tell(self, commit: Commit, keeping: Keeping | None, kept: KeptHistory | None) -> None:
         if commit.history is None or keeping is None:
@@ -85,23 +85,23 @@ class RunHistory:
         if kept is None and is_full:
             self._report(
                 events.SNAPSHOT_KEPT,
-                f"A run of replication set name: {replication_set.name}, leaves no snapshot: {HISTORY_MAX} are kept "
-                f"already, the oldest for minimum-snapshot-age {replication_set.minimum_snapshot_age_hours} or since "
-                "something needs them.",
+                f"A run of replication set name: {replication_set.name}, kept no snapshot: the history already has "
+                f"{HISTORY_MAX}, the oldest because of minimum-snapshot-age "
+                f"{replication_set.minimum_snapshot_age_hours} or because they are in use.",
             )
         elif kept is None and not self._may_have_snapshots():
             self._report(
                 events.PEER_LIMIT_REACHED,
-                f"A run of replication set name: {replication_set.name}, leaves no snapshot: as many volumes and "
-                "snapshots were made here for its peer as the setting maximum-images-per-peer allows.",
+                f"A run of replication set name: {replication_set.name}, kept no snapshot: its peer already has as "
+                "many volumes and snapshots here as the setting maximum-images-per-peer allows.",
             )
         elif kept is None or kept.number != keeping.number:
             self._report(events.HISTORY_NAME_IN_USE, keeping.sentence(replication_set.name, kept))
         elif kept.number != commit.history.number:
             self._report(
                 events.HISTORY_NAME_IN_USE,
-                f"A run of replication set name: {replication_set.name}, left {', '.join(kept.names)}: its number was "
-                f"to be {commit.history.number}, and a later one has been used here already.",
+                f"A run of replication set name: {replication_set.name}, kept {', '.join(kept.names)} instead of "
+                f"number {commit.history.number}, because a later number is already used here.",
             )
         terms = terms_of(replication_set, commit.history.count)
         rotate(self._database, self._pool, self._needs, replication_set, terms, self._clock.now(), self._report)

@@ -88,7 +88,9 @@ class SenderDriver:
                 self._open(action)
             case Do(step, outcome):
                 if not self._end.do(step, outcome):
-                    raise PeerRefused("what the secondary holds cannot be the base here; it is asked again")
+                    raise PeerRefused(
+                        "the recovery point of the secondary cannot be the base here; it is checked again"
+                    )
         return None
 
     def _about_to_commit(self, commit: Commit) -> None:

@@ -33,7 +33,7 @@ from offsite.replication.transfer.sender.machine import PointDescription
 from offsite.replication.wire.messages import HistorySnapshot, Holds, RunOutcome
 from offsite.store.database import Database
 
-_OVERTAKEN = "the secondary holds a newer point of this set already"
+_OVERTAKEN = "the secondary already holds a newer recovery point of this set"
 
 
 class SenderEndpoint:
@@ -117,7 +117,7 @@ class SenderEndpoint:
             following = self._following(connection, run, outcome)
         adopted = next((point for point in held if point.uuid == uuid), None)
         if adopted is None:
-            raise ObjectNotFound(f"point {uuid} is gone; the run was aborted")
+            raise ObjectNotFound(f"point {uuid} no longer exists; the run was aborted")
         if adopted.state == "base":
             return True
         if not adopted.image_ids:
@@ -158,11 +158,11 @@ class SenderEndpoint:
         if outcome is None or run is None or run.digest is None or run.digest == outcome.digest.hex():
             return None
         sentence = (
-            f"the secondary has committed run {run.uuid} with the digest {outcome.digest.hex()}, and all that was sent "
-            f"has {run.digest}: it is not a copy"
+            f"the secondary has committed run {run.uuid} with the digest {outcome.digest.hex()}, but the data sent has "
+            f"{run.digest}: the secondary is not a copy"
         )
         if run.error != sentence:
-            told = f"Of replication set name: {self._set.name}, {sentence}."
+            told = f"Replication set name: {self._set.name}, has differing digests: {sentence}."
             self._report(events.DIGESTS_DIFFER, told)
         return sentence
 

@@ -177,5 +177,5 @@ class SenderMachine:
             return 0
         if not isinstance(message, Ack) or not in_flight or message.sequence != in_flight[0].sequence:
             due = f"an Ack of {in_flight[0].sequence}" if in_flight else "nothing"
-            raise ProtocolError(f"{self.asking.remote} sent {message!r}; {due} was due")
+            raise ProtocolError(f"{self.asking.remote} sent {message!r} instead of {due}")
         return in_flight.popleft().payload_bytes

@@ -65,8 +65,8 @@ def test_garbage_is_refused_or_waited_for(garbage: bytes) -> None:
     ("sent", "rule"),
     [
         (frames.head(0, frames.PIECE_BYTES_MAX + 1), "longer than"),
-        (frames.head(SIZE - 1, 2), "is not within"),
-        (frames.head(10, 5) + b"12345" + frames.head(14, 1), "is not within 15"),
+        (frames.head(SIZE - 1, 2), "is outside"),
+        (frames.head(10, 5) + b"12345" + frames.head(14, 1), "is outside 15"),
         (frames.end(SIZE - 1), "the image has 100000"),
         (frames.end(SIZE) + b"x", "after its end"),
         (frames.end(SIZE) + frames.end(SIZE), "after its end"),

@@ -198,7 +198,7 @@ def test_garbage_in_place_of_tls_ends_that_connection_with_one_line(live: LiveSy
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(1000):
             pass
-    found = live.wait_for_log("connection closed: no TLS", before)
+    found = live.wait_for_log("connection closed: the TLS handshake failed", before)
     assert found.count("\n") == 1, found
 
 

@@ -87,7 +87,7 @@ def test_a_connection_that_asks_nothing_is_closed_in_time(
             connection.sendall(b"GET / HT")
             assert connection.recv(10) == b""
         assert get(path).endswith(b"hello")
-    assert [line["event"] for line in lines] == ["connection closed: no request came"]
+    assert [line["event"] for line in lines] == ["connection closed: timeout: received no request"]
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_handshakes_that_are_never_finished_are_bounded_in_number_and_time(
             assert good.recv(1000).startswith(b"HTTP/1.1 200")
     events = [line["event"] for line in lines]
     assert events.count("connection refused") == 1
-    assert events.count("connection closed: no TLS") == 2
+    assert events.count("connection closed: the TLS handshake failed") == 2
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT"])
@@ -248,7 +248,9 @@ def test_an_answer_that_nobody_takes_ends_the_connection(
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             until(lambda: admission.counts() == (0, 1))
             until(lambda: admission.counts() == (0, 0))
-    assert [line["event"] for line in lines] == ["connection closed: the answer was not taken"]
+    assert [line["event"] for line in lines] == [
+        "connection closed: timeout: the client did not accept the answer within 0.3 s"
+    ]
 
 
 def test_a_control_socket_that_is_full_says_so(serve: Serve, short_directory: Path) -> None:
@@ -279,7 +281,7 @@ def test_a_process_of_another_user_is_refused_even_when_the_file_lets_it(serve: 
         while not lines:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert (lines[0]["event"], lines[0]["uid"]) == ("control socket: a process of another user was refused", NOBODY)
+    assert (lines[0]["event"], lines[0]["uid"]) == ("refused a process of another user on the control socket", NOBODY)
 
 
 CONNECT = """

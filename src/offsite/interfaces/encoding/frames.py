@@ -44,7 +44,7 @@ class Decoder:
         try:
             while len(self._waiting) - taken >= _HEAD.size:
                 if self.complete:
-                    raise ProtocolError("the transfer goes on after its end")
+                    raise ProtocolError("the transfer continues after its end")
                 offset, length = _HEAD.unpack_from(self._waiting, taken)
                 self._check(offset, length)
                 start = taken + _HEAD.size
@@ -59,14 +59,14 @@ class Decoder:
         finally:
             del self._waiting[:taken]
         if self.complete and self._waiting:
-            raise ProtocolError("the transfer goes on after its end")
+            raise ProtocolError("the transfer continues after its end")
 
     def _check(self, offset: int, length: int) -> None:
         if length > PIECE_BYTES_MAX:
             raise ProtocolError(f"a piece of {length} bytes is longer than {PIECE_BYTES_MAX}")
         if length and not self._next_offset <= offset <= self._size_bytes - length:
             raise ProtocolError(
-                f"a piece of {length} bytes at {offset} is not within {self._next_offset} to {self._size_bytes}"
+                f"a piece of {length} bytes at {offset} is outside {self._next_offset} to {self._size_bytes}"
             )
         if not length and offset != self._size_bytes:
             raise ProtocolError(f"the transfer ends at {offset}, but the image has {self._size_bytes} bytes")

@@ -117,7 +117,7 @@ def _value(property: Property[Any], value: object) -> Value:
         return value
     if isinstance(value, (int, float)) and _least(property) <= value <= _most(property):
         return value  # nor is NaN, which no comparison holds for
-    raise ValueError(f"{value!r} is no value of {property.name}")
+    raise ValueError(f"{value!r} is not a value of {property.name}")
 
 
 def _least(property: Property[Any]) -> float:

@@ -181,7 +181,7 @@ async def _body(request: Request) -> CommandBody:
                 if len(content) > BODY_BYTES_MAX:
                     raise ProtocolError(f"the body is longer than {BODY_BYTES_MAX} bytes")
     except TimeoutError as error:
-        raise ProtocolError(f"the body did not come within {BODY_SECONDS:.0f} seconds") from error
+        raise ProtocolError(f"timeout: the body did not arrive within {BODY_SECONDS:.0f} seconds") from error
     try:
         return msgspec.json.decode(content, type=CommandBody)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

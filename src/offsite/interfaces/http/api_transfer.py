@@ -36,9 +36,9 @@ def add_routes(application: FastAPI, system: System, identify: Callable[[Request
     async def check(request: Request) -> User:
         user = await identify(request)
         if user.role < Role.MANAGE:
-            raise NotAllowed(f"import and export need the role manage; user {user.name} has {user.role.word}")
+            raise NotAllowed(f"import and export require the role manage; user {user.name} has {user.role.word}")
         if at_work.locked():
-            raise Busy(f"{TRANSFERS_MAX} imports and exports are at work, and no more may; try again later")
+            raise Busy(f"{TRANSFERS_MAX} imports and exports are in progress, which is the maximum; try again later")
         return user
 
     @application.post("/offsite/v1/import")
@@ -131,7 +131,7 @@ async def _receive(system: System, request: Request, permission: Permission) -> 
         while not decoder.complete:
             chunk = await anext(chunks, b"")
             if not chunk:
-                raise ProtocolError("the import was cut before its end; nothing was kept")
+                raise ProtocolError("the import was interrupted; nothing was kept")
             await run_in_threadpool(_write, volume, decoder, chunk, permission)
         await run_in_threadpool(permission.check_user)
         await run_in_threadpool(volume.finish, name)
@@ -154,7 +154,7 @@ async def _in_time(request: Request) -> AsyncIterator[bytes]:
             async with asyncio.timeout(SILENCE_SECONDS - waited_seconds):
                 chunk = await anext(chunks, b"")
         except TimeoutError as error:
-            raise ProtocolError(f"the import was silent for {SILENCE_SECONDS:.0f} seconds") from error
+            raise ProtocolError(f"timeout: the import received no data for {SILENCE_SECONDS:.0f} seconds") from error
         if not chunk:
             return
         waited_seconds += clock() - began

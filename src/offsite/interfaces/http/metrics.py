@@ -47,8 +47,10 @@ class _SystemCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         system = self._system
-        yield InfoMetricFamily("offsite_build", "Version and name.", {"version": __version__, "system": system.name})
-        yield GaugeMetricFamily("offsite_start_timestamp_seconds", "When the system was started.", system.started_at)
+        yield InfoMetricFamily(
+            "offsite_build", "Version and name of the system.", {"version": __version__, "system": system.name}
+        )
+        yield GaugeMetricFamily("offsite_start_timestamp_seconds", "Time of the system's start.", system.started_at)
         yield from _pools(system)
         yield from _hosts(system)
         yield from _events(system)
@@ -59,10 +61,12 @@ class _SystemCollector(Collector):
 
 def _pools(system: System) -> Iterator[Metric]:
     size = GaugeMetricFamily("offsite_pool_size_bytes", "Size of the pool.", labels=["pool"])
-    allocated = GaugeMetricFamily("offsite_pool_allocated_bytes", "Pages in use, of the pool.", labels=["pool"])
-    provisioned = GaugeMetricFamily("offsite_pool_provisioned_bytes", "Sizes of all volumes together.", labels=["pool"])
+    allocated = GaugeMetricFamily("offsite_pool_allocated_bytes", "Size of the pool's pages in use.", labels=["pool"])
+    provisioned = GaugeMetricFamily("offsite_pool_provisioned_bytes", "Total size of all volumes.", labels=["pool"])
     available = GaugeMetricFamily(
-        "offsite_pool_available_bytes", "What can be written yet: less where the file system has less.", labels=["pool"]
+        "offsite_pool_available_bytes",
+        "Space that can still be written; limited by the free space of the file system.",
+        labels=["pool"],
     )
     health = GaugeMetricFamily("offsite_pool_health", "0: OK, 1: degraded, 2: fault.", labels=["pool"])
     for pool in list(system.pools.values()):
@@ -100,7 +104,7 @@ _OF_HOSTS: tuple[tuple[str, str, Callable[[Totals], float]], ...] = (
 
 
 def _events(system: System) -> Iterator[Metric]:
-    told = CounterMetricFamily("offsite_events", "Events since the system was started.", labels=["severity"])
+    told = CounterMetricFamily("offsite_events", "Events since the system's start.", labels=["severity"])
     for severity, count in system.events.counts().items():
         told.add_metric([severity.name.lower()], count)
     yield told
@@ -108,7 +112,7 @@ def _events(system: System) -> Iterator[Metric]:
 
 def _notices(system: System) -> Iterator[Metric]:
     messages = CounterMetricFamily(
-        "offsite_notice_messages", "Messages of notices, since the system was started.", labels=["notice", "result"]
+        "offsite_notice_messages", "Messages of notices since the system's start.", labels=["notice", "result"]
     )
     for notice in system.notices.all():
         messages.add_metric([notice.name, "sent"], notice.deliveries.sent)
@@ -119,7 +123,7 @@ def _notices(system: System) -> Iterator[Metric]:
 def _peers(system: System) -> Iterator[Metric]:
     """All peers are asked at the same time: one that is gone makes nobody wait longer than two would."""
     peers = system.replication.peers.all()
-    online = GaugeMetricFamily("offsite_peer_online", "1 while the peer answers.", labels=["peer", "system"])
+    online = GaugeMetricFamily("offsite_peer_online", "1 while the peer is reachable.", labels=["peer", "system"])
     if peers:
         with ThreadPoolExecutor(_PEERS_AT_ONCE) as threads:
             for peer, answer in zip(peers, threads.map(lambda each: _is_online(system, each), peers), strict=True):
@@ -127,7 +131,7 @@ def _peers(system: System) -> Iterator[Metric]:
     yield online
     skew = GaugeMetricFamily(
         "offsite_peer_clock_skew_seconds",
-        "How far the peer's clock is ahead of this system's; none while it is not known.",
+        "Seconds by which the peer's clock is ahead of this system's; absent while unknown.",
         labels=["peer", "system"],
     )
     for peer in peers:
@@ -152,11 +156,9 @@ def _sets(system: System) -> Iterator[Metric]:
     for name, help, of_run in _OF_RUNS:
         yield _set_gauge(name, help, [(info, of_run(run)) for info, run in under_way])
     status = GaugeMetricFamily(
-        "offsite_set_status", "1 for the status that the set has, 0 for others.", labels=[*_SET_LABELS, "status"]
+        "offsite_set_status", "1 for the status of the set, 0 for the others.", labels=[*_SET_LABELS, "status"]
     )
-    results = GaugeMetricFamily(
-        "offsite_set_runs", "Runs on record by how they ended.", labels=[*_SET_LABELS, "result"]
-    )
+    results = GaugeMetricFamily("offsite_set_runs", "Recorded runs by result.", labels=[*_SET_LABELS, "result"])
     for info, states in found:
         for each in Status:
             status.add_metric([*_labels(info), each.value], info.status is each)
@@ -174,36 +176,36 @@ def _progress(system: System, info: SetInfo) -> RunProgress | None:
 _OF_SETS: tuple[tuple[str, str, Callable[[SetInfo, Mapping[str, int]], float | None]], ...] = (
     (
         "offsite_set_lag_seconds",
-        "Age of the newest complete recovery point; none when there is none, or when its age is not known.",
+        "Age of the newest recovery point; absent without one, or while its age is unknown.",
         lambda info, _: info.lag_seconds,
     ),
     (
         "offsite_set_last_success_timestamp_seconds",
-        "When the newest run that succeeded ended.",
+        "Time at which the newest successful run ended.",
         lambda info, _: info.last_success_at,
     ),
     (
         "offsite_set_recovery_point_timestamp_seconds",
-        "The instant of the data that the secondary holds, by the clock of the primary.",
+        "Time of the data on the secondary, by the clock of the primary.",
         lambda info, _: info.recovery_point_at,
     ),
-    ("offsite_set_queued", "Runs that wait for another to end.", lambda _, states: states.get("queued", 0)),
+    ("offsite_set_queued", "Queued runs.", lambda _, states: states.get("queued", 0)),
 )
 _OF_RUNS: tuple[tuple[str, str, Callable[[RunProgress], float | None]], ...] = (
     (
         "offsite_run_size_bytes",
-        "What the run under way has to go through, in all.",
+        "Bytes that the run in progress examines in total.",
         lambda run: run.bytes_total,
     ),
-    ("offsite_run_left_bytes", "What the run under way has not gone through yet.", lambda run: run.bytes_left),
+    ("offsite_run_left_bytes", "Bytes that the run in progress has yet to examine.", lambda run: run.bytes_left),
     (
         "offsite_run_rate_bytes_per_second",
-        "How fast the run under way goes through it; 0 unless it is sending.",
+        "Bytes that the run in progress examines per second; 0 unless it is sending.",
         lambda run: run.rate_bytes_per_second if run.state == "sending" else 0.0,
     ),
     (
         "offsite_run_expected_end_timestamp_seconds",
-        "When the run under way is expected to end; none unless it is sending.",
+        "Expected end of the run in progress; absent unless it is sending.",
         lambda run: run.expected_end_at,
     ),
 )

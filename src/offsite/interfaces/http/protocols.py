@@ -88,14 +88,14 @@ class HttpProtocol(H11Protocol):
                 async with asyncio.timeout(SEND_SECONDS):
                     await send(message)
             except TimeoutError:
-                self._end("the answer was not taken")
+                self._end(f"timeout: the client did not accept the answer within {SEND_SECONDS:g} s")
 
         scope[PLACE] = self.place
         await self._application(scope, receive, send_in_time)
 
     def _expect_headers(self, until: float) -> None:
         self._expect_nothing()
-        self._deadline = self.loop.call_at(until, self._end, "no request came")
+        self._deadline = self.loop.call_at(until, self._end, "timeout: received no request")
 
     def _expect_nothing(self) -> None:
         if self._deadline is not None:
@@ -117,7 +117,7 @@ class ControlProtocol(HttpProtocol):
         uid = peer_uid(transport.get_extra_info("socket"))
         if uid not in (0, os.geteuid()):
             self._refused = True
-            _log.warning("control socket: a process of another user was refused", uid=uid)
+            _log.warning("refused a process of another user on the control socket", uid=uid)
             transport.abort()
             return
         try:
@@ -188,10 +188,10 @@ class TlsProtocol(asyncio.Protocol):
                 transport, self, self.context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
             if secure is None or secure.is_closing():
-                raise ConnectionAbortedError("it was ended meanwhile")
+                raise ConnectionAbortedError("the connection was ended")
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             place.leave()
-            _log.warning("connection closed: no TLS", source=source, error=str(error))
+            _log.warning("connection closed: the TLS handshake failed", source=source, error=str(error))
             transport.abort()
             return
         self._transport = secure

@@ -47,7 +47,7 @@ class HttpServer:
                 break
             deadline.wait(0.01)
         if not all(server.started for server in self._servers):
-            raise OffsiteError(f"the API did not start within {timeout_seconds} seconds: {self._failure}")
+            raise OffsiteError(f"the API did not start within {timeout_seconds:.0f} s: {self._failure}")
 
     def stop(self, timeout_seconds: float) -> None:
         """Takes no more connections, gives those that are at work a moment, and ends."""
@@ -62,7 +62,7 @@ class HttpServer:
             asyncio.run(self._serve_all())
         except OSError as error:
             self._failure = error
-            _log.error("HTTP is not served any more", error=str(error))
+            _log.error("HTTP has stopped", error=str(error))
 
     async def _serve_all(self) -> None:
         pairs = zip(self._servers, self._listeners, strict=True)

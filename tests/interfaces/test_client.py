@@ -149,14 +149,14 @@ def test_an_answer_without_what_is_needed_is_no_defect_of_the_command_line(
     if command.startswith("replicate"):
         assert done.returncode == 0, done.stderr
     else:
-        assert (done.returncode, "does not show all of it" in done.stderr) == (1, True), done.stderr
+        assert (done.returncode, "did not send all of it" in done.stderr) == (1, True), done.stderr
         assert not (tmp_path / "web1").exists()
 
 
 def test_a_password_or_a_name_that_is_not_utf_8_is_refused_in_words(server: Server) -> None:
-    with pytest.raises(BadParameter, match="the password is not UTF-8"):
+    with pytest.raises(BadParameter, match="the password is not valid UTF-8"):
         clients.remote("127.0.0.1", server.port, "manage", "p\udcff", TrustKnown(server.known_systems))
-    with pytest.raises(BadParameter, match="is not UTF-8"):
+    with pytest.raises(BadParameter, match="is not valid UTF-8"):
         server.client().receive("/offsite/v1/export", {"name": "x\udcff"})
     assert server.asked == []
 
@@ -166,6 +166,6 @@ def test_an_image_of_an_impossible_size_is_refused_in_words(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
     monkeypatch.setattr(server, "headers", [(b"size-bytes", size.encode()), (b"data-bytes", b"0")])
-    with pytest.raises(ProtocolError, match="says that the image has"):
+    with pytest.raises(ProtocolError, match="sent an invalid size of the image"):
         image_files.export_image(server.client(), CommandLine(("export", "x", str(tmp_path / "x.img")), {}))
     assert not (tmp_path / "x.img").exists()

@@ -89,8 +89,8 @@ def test_wait_waits_for_a_queued_request_and_tells_a_dropped_one_by_its_exit_sta
         mine = pair.runs("WDR")[0]["run"]
     said = replaced.communicate(timeout=60)
     assert replaced.returncode == 0, said
-    assert said[0].startswith(f"Run {mine} had its turn. WDR is up to date"), said
-    assert f"Run {mine} is queued behind the run under way" in said[1]
+    assert said[0].startswith(f"Run {mine} has ended. WDR is up to date"), said
+    assert f"Run {mine} is queued behind the run in progress" in said[1]
 
     pair.london.ask("set", "replication-set", "queue-policy", "discard", "WDR")
     pair.write("W", size_mib=8)

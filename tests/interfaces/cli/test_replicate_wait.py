@@ -91,7 +91,7 @@ def test_a_run_that_ends_badly_is_an_error_that_says_why(ended: str) -> None:
 def test_a_run_that_waits_for_an_operator_is_not_waited_for() -> None:
     """Else a nightly `--wait` on a full pool would hang for ever, and nobody would hear of it."""
     waiting = run(phase="waiting", error="Newark: pool A is full", error_class="operator must act")
-    with pytest.raises(RunFailed, match=r"Sales DR cannot go on: Newark: pool A is full.*goes on by itself"):
+    with pytest.raises(RunFailed, match=r"Sales DR cannot continue: Newark: pool A is full.*continues by itself"):
         replicate(Scripted(run(), waiting), LINE)
 
 
@@ -108,27 +108,27 @@ def test_a_queued_request_is_waited_for_until_its_own_run_is_done(capsys: pytest
     ahead_done = run(run="ahead", state="success")
     mine_done = run(run="mine", state="success", changed_bytes=0, wire_bytes=0, duration=1.0)
     system = Scripted(queued, (queued, ahead), (queued, ahead_done), (run(run="mine"), ahead_done), (mine_done,))
-    assert replicate(system, LINE).message.startswith("Run mine had its turn. Sales DR is up to date")
-    assert "Run mine is queued behind the run under way; waiting for it." in capsys.readouterr().err
+    assert replicate(system, LINE).message.startswith("Run mine has ended. Sales DR is up to date")
+    assert "Run mine is queued behind the run in progress; waiting for it." in capsys.readouterr().err
 
 
 def test_a_queued_request_ends_when_the_run_ahead_waits_for_an_operator() -> None:
     queued = run(run="mine", state="queued")
     stuck = run(run="ahead", phase="waiting", error="Newark: pool A is full", error_class="operator must act")
-    with pytest.raises(RunFailed, match=r"cannot go on: Newark: pool A is full"):
+    with pytest.raises(RunFailed, match=r"cannot continue: Newark: pool A is full"):
         replicate(Scripted(queued, (queued, stuck)), LINE)
 
 
 @pytest.mark.parametrize("first", ["dropped", "queued"])
 def test_a_request_that_is_dropped_is_told_apart_from_a_run_that_failed(first: str) -> None:
     """By a queue policy at once, or by a newer request later."""
-    dropped = run(run="mine", state="dropped", error="a newer request took its place in the queue")
+    dropped = run(run="mine", state="dropped", error="a newer request replaced it in the queue")
     with pytest.raises(RunDropped, match="run mine of replication set Sales DR was dropped: a newer request"):
         replicate(Scripted(run(run="mine", state=first, error="a newer request"), dropped), LINE)
 
 
 def test_a_run_that_is_no_longer_on_record_is_not_waited_for_for_ever() -> None:
-    with pytest.raises(RunFailed, match="run r1 of replication set Sales DR is no longer on record"):
+    with pytest.raises(RunFailed, match="run r1 of replication set Sales DR no longer exists"):
         replicate(Scripted(run(), (run(run="another"),)), LINE)
 
 
@@ -137,7 +137,7 @@ BARE = ObjectType[Any]("runs", "run", (Property("run"), Property("replication-se
 
 @pytest.mark.parametrize("answers", [[()], [(run(), run())], [Row(BARE, ("r1", "x"))], [run(), Row(BARE, ("r1", "x"))]])
 def test_a_system_that_tells_of_no_run_is_an_error_in_words(answers: list[Row | tuple[Row, ...]]) -> None:
-    with pytest.raises(ProtocolError, match=r"with \d runs in place of one|a run without its .*state"):
+    with pytest.raises(ProtocolError, match=r"with \d runs instead of one|a run without .*state"):
         replicate(Scripted(*answers), LINE)
 
 

@@ -19,17 +19,17 @@ def check(line: CommandLine) -> None:
     directory = _directory(line)
     there = next((directory / name for name in FILES.values() if (directory / name).exists()), None)
     if there is not None:
-        raise BadParameter(f"{there} is there already; give another directory with --directory")
+        raise BadParameter(f"{there} already exists; give another directory with --directory")
 
 
 def write(reply: Reply, line: CommandLine) -> Reply:
     """Writes the files, readable by their owner alone; returns what to say about it."""
     issued = next((row for row in reply.rows if row.type.basetype == "initiator-certificate"), None)
     if issued is None:
-        raise ProtocolError("the system made no certificate")
+        raise ProtocolError("the system created no certificate")
     contents = {file_name: issued.get(name) for name, file_name in FILES.items()}
     if not all(contents.values()):
-        raise ProtocolError("the system made a certificate, and does not show all of it")
+        raise ProtocolError("the system created a certificate, but did not send all of it")
     directory = _directory(line)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file_name, content in contents.items():
@@ -47,5 +47,7 @@ def _directory(line: CommandLine) -> Path:
         return Path(given)
     name = str(parse(declared.commands(), line.words).arguments["name"])
     if name in (".", ".."):
-        raise BadParameter(f"initiator name {name!r} is no name for a directory; give one with --directory")
+        raise BadParameter(
+            f"initiator name {name!r} is not allowed as a directory name; give a directory with --directory"
+        )
     return Path(name.replace("/", "_"))

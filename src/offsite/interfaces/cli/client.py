@@ -104,7 +104,7 @@ class Client:
         try:
             return how(answer)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise ProtocolError(f"{self._connector.place} answers like no version of Offsite: {error}") from error
+            raise ProtocolError(f"{self._connector.place} sent an answer that is not Offsite's: {error}") from error
 
     def _exchange(
         self, method: str, path: str, body: bytes | Iterable[bytes], headers: Mapping[str, str]
@@ -123,29 +123,29 @@ class Client:
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused before the whole body was sent: the answer says why
         except OSError as error:
-            raise Unreachable(f"{self._connector.place} stopped listening: {error}") from error
+            raise Unreachable(f"{self._connector.place} closed the connection: {error}") from error
         try:
             return connection.getresponse()
         except OSError as error:
-            raise Unreachable(f"{self._connector.place} gave no answer: {error}") from error
+            raise Unreachable(f"{self._connector.place} did not answer: {error}") from error
         except http.client.HTTPException as error:
-            raise ProtocolError(f"{self._connector.place} answers with something that is not HTTP") from error
+            raise ProtocolError(f"{self._connector.place} does not speak HTTP") from error
 
     def _json(self, response: http.client.HTTPResponse) -> dict[str, Any]:
         try:
             answer = json.loads(response.read(_ANSWER_BYTES_MAX))
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"{self._connector.place} was cut off: {error}") from error
+            raise Unreachable(f"the connection to {self._connector.place} was interrupted: {error}") from error
         except (ValueError, RecursionError) as error:
-            raise ProtocolError(f"{self._connector.place} answers like no Offsite system") from error
+            raise ProtocolError(f"{self._connector.place} is not an Offsite system") from error
         if not isinstance(answer, dict):
-            raise ProtocolError(f"{self._connector.place} answers like no Offsite system")
+            raise ProtocolError(f"{self._connector.place} is not an Offsite system")
         return answer
 
     def _raise(self, response: http.client.HTTPResponse) -> None:
         error = self._json(response).get("error")
         if not isinstance(error, dict):
-            raise ProtocolError(f"{self._connector.place} answers like no Offsite system: HTTP {response.status}")
+            raise ProtocolError(f"{self._connector.place} is not an Offsite system: HTTP {response.status}")
         code = error.get("code")
         code = code if isinstance(code, int) else ReturnCode.OFFSITE_ERROR
         raise Refused(str(error.get("text", "")), code, usage=error.get("usage") is True)
@@ -218,7 +218,7 @@ class _Remote:
         except OSError as error:
             raise Unreachable(f"no system answers at {self.place}: {error.strerror or error}") from error
         except UnicodeError as error:  # of a name that DNS cannot have, as one with a part of 64 letters
-            raise Unreachable(f"{self.place} is no name of a host: {error}") from error
+            raise Unreachable(f"invalid host name {self.place}: {error}") from error
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
@@ -241,7 +241,7 @@ def remote(host: str, port: int, user: str, password: str, trust: Trust) -> Clie
     try:
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
     except UnicodeEncodeError as error:
-        raise BadParameter("the user name or the password is not UTF-8; no system has such a one") from error
+        raise BadParameter("the user name or the password is not valid UTF-8") from error
     return Client(_Remote(host, port, trust), {"Authorization": f"Basic {credentials}"})
 
 
@@ -249,7 +249,7 @@ def _with_query(path: str, query: Mapping[str, str]) -> str:
     try:
         return f"{path}?{urlencode(query)}"
     except UnicodeEncodeError as error:
-        raise BadParameter(f"{error.object!r} is not UTF-8; no name has such bytes") from error
+        raise BadParameter(f"{error.object!r} is not valid UTF-8") from error
 
 
 def parse_system(url: str) -> tuple[str, str, int]:
@@ -257,15 +257,15 @@ def parse_system(url: str) -> tuple[str, str, int]:
     try:
         parts = urlsplit(url)
     except ValueError as error:  # as with a bracket that is not closed
-        raise BadParameter(f"{url!r} is no URL: {error}") from error
+        raise BadParameter(f"invalid URL {url!r}: {error}") from error
     try:
         port = parts.port or API_PORT
     except ValueError as error:
-        raise BadParameter(f"{url!r} has no port from 1 to 65535") from error
+        raise BadParameter(f"invalid URL {url!r}: the port must be 1 to 65535") from error
     if parts.password is not None:
         raise BadParameter(
-            "a password does not belong in --system, where others can see it; leave it out, and it is asked for, or "
-            "set OFFSITE_PASSWORD"
+            "--system must not contain a password, which other users of this machine could see; leave it out to be "
+            "asked for it, or set OFFSITE_PASSWORD"
         )
     if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
         raise BadParameter(f"{url!r} is not of the form https://USER@HOST or https://USER@HOST:PORT")

@@ -64,7 +64,7 @@ def _check_target(target: Path, format: str, *, overwrite: bool) -> None:
         if not target.is_file() and not target.is_block_device():
             raise BadParameter(f"{target} is neither a file nor a block device")
         if not overwrite:
-            raise BadParameter(f"{target} is there already; give another name, or --overwrite")
+            raise BadParameter(f"{target} already exists; give another name, or --overwrite")
     if format != RAW:
         if target.is_block_device():
             raise BadParameter(f"{target} is a block device; only a raw image can be written to one")
@@ -77,12 +77,12 @@ def _opened_to_write(raw: Path) -> int:
     try:
         return os.open(raw, flags, 0o666)
     except OSError as error:
-        why = "it is mounted or in use by something else" if error.errno == errno.EBUSY else error.strerror
+        why = "it is mounted or in use by another program" if error.errno == errno.EBUSY else error.strerror
         raise BadParameter(f"{raw} cannot be written to: {why}") from error
 
 
 def _size(header: str | None) -> int:
     digits = header if header is not None and header.isascii() and header.isdigit() and len(header) <= 19 else ""
     if not digits or int(digits) > SIZE_BYTES_MAX:
-        raise ProtocolError(f"the system says that the image has {str(header)[:40]!r} bytes")
+        raise ProtocolError(f"the system sent an invalid size of the image: {str(header)[:40]!r} bytes")
     return int(digits)

@@ -59,7 +59,7 @@ def _by_which_clock(error: ssl.SSLCertVerificationError) -> str:
     """Where only dates are wrong, it is a clock more often than a certificate."""
     if error.verify_code not in _DATES:
         return ""
-    return f" by the clock of this machine, which shows {format_instant(time.time())}; see whether it is right"
+    return f" by the clock of this machine, which shows {format_instant(time.time())}; check that clock"
 
 
 class TrustFile:
@@ -80,9 +80,7 @@ class TrustFile:
 
     def refusal(self, place: str, error: ssl.SSLCertVerificationError) -> OffsiteError:
         why = error.verify_message + _by_which_clock(error)
-        return CertificateChanged(
-            f"the certificate of {place} does not go with {self._path}: {why}; nothing was sent to it"
-        )
+        return CertificateChanged(f"the certificate of {place} does not match {self._path}: {why}; nothing was sent")
 
     def check(self, place: str, certificate: bytes) -> bool:
         """The handshake has checked it."""
@@ -122,8 +120,8 @@ class TrustKnown:
         if self._expected is not None:
             if seen != self._expected:
                 raise CertificateChanged(
-                    f"the certificate of {place} has the SHA-256 {seen}, and --fingerprint says {self._expected}; "
-                    "nothing was sent to it"
+                    f"the certificate of {place} has the SHA-256 {seen}, but --fingerprint says {self._expected}; "
+                    "nothing was sent"
                 )
             if known.get(place) != seen:
                 self._write(known | {place: seen})
@@ -133,9 +131,9 @@ class TrustKnown:
             return True
         elif known[place] != seen:
             raise CertificateChanged(
-                f"the certificate of {place} has changed: it is {seen} now and was {known[place]}. Either the system "
-                "was set up anew, or somebody else answers in its place. Nothing was sent to it. If the change is "
-                f"right, give --fingerprint {seen} once, or remove its line from {self._path}"
+                f"the certificate of {place} has changed: its SHA-256 was {known[place]} and is now {seen}. Either the "
+                "system was set up again, or another system answers under this address. Nothing was sent. If the "
+                f"change is expected, give --fingerprint {seen} once, or remove the line of {place} from {self._path}"
             )
         return False
 
@@ -143,16 +141,15 @@ class TrustKnown:
         """Raises UnknownCertificate unless somebody says that it is the right one."""
         if self._asks is None:
             raise UnknownCertificate(
-                f"the certificate of {place} is not known yet: SHA-256 {seen}. Nothing was sent to it. Compare that "
-                "with what `offsite show system` says on the machine itself; if it is the same, give "
-                f"--fingerprint {seen}, once"
+                f"the certificate of {place} is not trusted yet: SHA-256 {seen}. Nothing was sent. Compare it with the "
+                f"output of `offsite show system` on the machine itself; if they match, give --fingerprint {seen} once"
             )
         question = (
-            f"The certificate of {place} is not known yet: SHA-256 {seen}. Compare that with what "
-            "`offsite show system` says on the machine itself: whoever answers there gets your password."
+            f"The certificate of {place} is not trusted yet: SHA-256 {seen}. Compare it with the output of `offsite "
+            "show system` on the machine itself: this system will receive your password."
         )
         if not self._asks(question):
-            raise UnknownCertificate(f"the certificate of {place} was not trusted; nothing was sent to it")
+            raise UnknownCertificate(f"the certificate of {place} was not trusted; nothing was sent")
 
     def _known(self) -> dict[str, str]:
         if not self._path.exists():
@@ -163,7 +160,7 @@ class TrustKnown:
         for number, line in enumerate(lines, 1):
             match = _LINE.fullmatch(line)
             if match is None:
-                raise BadParameter(f"line {number} of {self._path} is not `HOST:PORT SHA-256`; mend or remove it")
+                raise BadParameter(f"line {number} of {self._path} is not `HOST:PORT SHA-256`; correct or remove it")
             found[match[1]] = match[2]
         return found
 
@@ -179,7 +176,7 @@ def _plain(fingerprint: str) -> str:
     """Raises BadParameter."""
     plain = fingerprint.replace(":", "").lower()
     if not _SHA256.fullmatch(plain):
-        raise BadParameter(f"--fingerprint {fingerprint[:100]!r} is no SHA-256: 64 hexadecimal digits are needed")
+        raise BadParameter(f"--fingerprint {fingerprint[:100]!r} is not a SHA-256; 64 hexadecimal digits are required")
     return plain
 
 

@@ -39,8 +39,8 @@ _QCOW2_EXTERNAL_DATA_FILE = 1 << 2  # of the incompatible features, docs/interop
 def check_installed(format: str) -> None:
     if which("qemu-img") is None:
         raise BadParameter(
-            f"format {format} needs the program qemu-img, which is not installed; install it (Debian: qemu-utils), or "
-            "use a raw image"
+            f"format {format} requires the program qemu-img, which is not installed; install it (Debian: qemu-utils), "
+            "or use a raw image"
         )
 
 
@@ -61,7 +61,7 @@ def check_stands_alone(image: Path, format: str) -> int:
             raise _refusal(image, f"has the extent {_name(name)}")
     size_bytes = found.get("virtual-size")
     if not isinstance(size_bytes, int) or not 0 <= size_bytes <= SIZE_BYTES_MAX:
-        raise BadParameter(f"{image} says that its disk has {str(size_bytes)[:40]} bytes; 128 TiB is the most")
+        raise BadParameter(f"the disk of {image} has {str(size_bytes)[:40]} bytes; at most 128 TiB are allowed")
     return size_bytes
 
 
@@ -94,7 +94,9 @@ def _watch(process: subprocess.Popen[bytes], source: Path) -> str:
     while open_ends:
         ready, _, _ = select.select(open_ends, [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            raise BadParameter(f"qemu-img got no further with {source} for {STALL_SECONDS:.0f} s and was ended")
+            raise BadParameter(
+                f"timeout: qemu-img made no progress with {source} for {STALL_SECONDS:.0f} s and was ended"
+            )
         for end in ready:
             piece = os.read(end.fileno(), 4096)
             if not piece:
@@ -118,14 +120,14 @@ def _info(image: Path, format: str) -> dict[str, Any]:
             preexec_fn=_limits((resource.RLIMIT_CPU, _PROCESSOR_SECONDS), (resource.RLIMIT_FSIZE, 0)),
         )
     except subprocess.TimeoutExpired as error:
-        raise BadParameter(f"qemu-img did not say within {INFO_SECONDS:.0f} s what {image} is") from error
+        raise BadParameter(f"timeout: qemu-img did not identify {image} within {INFO_SECONDS:.0f} s") from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
         raise BadParameter(f"qemu-img cannot read {image}: {said or f'it ended with {done.returncode}'}")
     try:
         found = json.loads(done.stdout[:_SAID_BYTES_MAX])
     except ValueError as error:
-        raise BadParameter(f"qemu-img does not say what {image} is") from error
+        raise BadParameter(f"qemu-img cannot identify {image}") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -144,7 +146,7 @@ def _check_qcow_header(image: Path) -> None:
 
 def _refusal(image: Path, what: str) -> BadParameter:
     return BadParameter(
-        f"{image} {what}, which would be copied in with it; make one image of them first, if both are yours: "
+        f"{image} {what}, whose content would be imported as well; if both are yours, merge them into one image first: "
         f"qemu-img convert {image} NEW.qcow2"
     )
 

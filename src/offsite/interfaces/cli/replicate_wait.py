@@ -56,7 +56,7 @@ def replicate(asked: Asks, line: CommandLine) -> Reply:
     name = str(run["replication-set"])
     was_queued = run["state"] == "queued"
     if was_queued:
-        print(f"Run {escaped(str(run['run']))} is queued behind the run under way; waiting for it.", file=sys.stderr)
+        print(f"Run {escaped(str(run['run']))} is queued behind the run in progress; waiting for it.", file=sys.stderr)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
@@ -77,14 +77,14 @@ def replicate(asked: Asks, line: CommandLine) -> Reply:
         raise RunDropped(f"run {run['run']} of replication set {name} was dropped: {run['error']}")
     if run["state"] != "success":
         raise RunFailed(f"the run of replication set {name} ended as {run['state']}: {run['error']}")
-    waited = f"Run {run['run']} had its turn. " if was_queued else ""
+    waited = f"Run {run['run']} has ended. " if was_queued else ""
     return Reply(waited + summary(name, run), (run,))
 
 
 def _begun(reply: Reply) -> Row:
     rows = _checked(reply)
     if len(rows) != 1:
-        raise ProtocolError(f"the system answers `replicate` with {len(rows)} runs in place of one")
+        raise ProtocolError(f"the system answered `replicate` with {len(rows)} runs instead of one")
     return rows[0]
 
 
@@ -93,7 +93,7 @@ def _checked(reply: Reply) -> tuple[Row, ...]:
     for row in reply.rows:
         missing = NEEDED - {each.name for each in row.type.properties}
         if missing:
-            raise ProtocolError(f"the system tells of a run without its {', '.join(sorted(missing))}")
+            raise ProtocolError(f"the system sent a run without {', '.join(sorted(missing))}")
     return reply.rows
 
 
@@ -102,7 +102,7 @@ def _look(asked: Asks, name: str, run: Row) -> tuple[Row, Row | None]:
     rows = _checked(asked.command(["show", "replication-runs", f'"{name}"']))
     now = next((each for each in rows if each["run"] == run["run"]), None)
     if now is None:
-        raise RunFailed(f"run {run['run']} of replication set {name} is no longer on record; how it ended is not known")
+        raise RunFailed(f"run {run['run']} of replication set {name} no longer exists; its result is unknown")
     ahead = next((each for each in rows if each["state"] == "running"), None) if now["state"] == "queued" else None
     return now, ahead
 
@@ -111,15 +111,15 @@ def _check_goes_on(name: str, run: Row) -> None:
     """A peer that is gone is waited for: it comes back by itself. A full pool does not get emptier by waiting."""
     if run["error-class"] not in (None, "", ErrorClass.TRANSIENT.value):
         raise RunFailed(
-            f"the run of replication set {name} cannot go on: {run['error']}. Once that is mended it goes on by "
-            "itself, from where it was; `abort replication` gives it up"
+            f"the run of replication set {name} cannot continue: {run['error']}. It continues by itself once that is "
+            "resolved; `abort replication` ends it"
         )
 
 
 def state(run: Row, now: float) -> str:
     """What a run is at: bytes, rate and expected end, or what it waits for."""
     if run["state"] == "queued":
-        return "queued behind the run under way"
+        return "queued behind the run in progress"
     if run["phase"] != "sending":
         return f"{run['phase']}: {run['error']}" if run["error"] else str(run["phase"])
     total = number(run, "total-bytes")

@@ -86,7 +86,7 @@ def write_frames(descriptor: int, size_bytes: int, chunks: Iterator[bytes], adva
             _write_all(descriptor, data, offset)
             advance(len(data))
     if not decoder.complete:
-        raise ProtocolError("the export was cut before its end; what was written is not complete")
+        raise ProtocolError("the export was interrupted; the written file is incomplete")
 
 
 def _make_hole(descriptor: int, size_bytes: int) -> None:
@@ -97,7 +97,7 @@ def _make_hole(descriptor: int, size_bytes: int) -> None:
         return
     there = os.lseek(descriptor, 0, os.SEEK_END)
     if there < size_bytes:
-        raise BadParameter(f"the device has {format_size(there)}, and {format_size(size_bytes)} are needed")
+        raise BadParameter(f"the device has {format_size(there)}, but {format_size(size_bytes)} are required")
     for start in range(0, size_bytes, len(_ZEROES)):
         _write_all(descriptor, memoryview(_ZEROES)[: size_bytes - start], start)
 

@@ -39,7 +39,7 @@ def connected(
 def _choice(options: Mapping[str, str], environment: Mapping[str, str]) -> tuple[str | None, str]:
     """State directory, or URL. An option goes before any variable."""
     if "state" in options and "system" in options:
-        raise OptionError("--state and --system are both given; give one")
+        raise OptionError("--state and --system are both given; give only one")
     for given in (options.get, lambda name: environment.get(f"OFFSITE_{name.upper()}")):
         state, url = given("state"), given("system")
         if state:
@@ -47,7 +47,7 @@ def _choice(options: Mapping[str, str], environment: Mapping[str, str]) -> tuple
         if url:
             return None, url
     raise OptionError(
-        "which system? Give --state DIR or --system https://USER@HOST before or after the command, or set "
+        "no system specified; give --state DIR or --system https://USER@HOST before or after the command, or set "
         "OFFSITE_STATE or OFFSITE_SYSTEM"
     )
 

@@ -169,3 +169,19 @@ def test_an_image_of_an_impossible_size_is_refused_in_words(
     with pytest.raises(ProtocolError, match="sent an invalid size of the image"):
         image_files.export_image(server.client(), CommandLine(("export", "x", str(tmp_path / "x.img")), {}))
     assert not (tmp_path / "x.img").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(TimeoutError("timed out"), "timeout after 10 s"), (OSError(113, "No route to host"), "No route to host")],
+)
+def test_a_time_out_says_how_long_it_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+) -> None:
+    def fail(*_: object) -> socket.socket:
+        raise error
+
+    monkeypatch.setattr("socket.create_connection", fail)
+    client = clients.remote("london", 8443, "manage", "secret", TrustKnown(tmp_path / "known_systems"))
+    with pytest.raises(clients.Unreachable, match=f"no system answers at london:8443: {told}"):
+        client.command(["show", "pools"], {}, asks=False)

@@ -162,6 +162,20 @@ def test_someone_there_who_speaks_something_else(london: Site) -> None:
         thread.join(5)
 
 
+def test_a_peer_that_does_not_answer_is_a_time_out_of_so_many_seconds(
+    london: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator sees that it is one, and how long it waited."""
+
+    def wait_in_vain(_address: object, timeout: float) -> socket.socket:
+        assert timeout > 0
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("socket.create_connection", wait_in_vain)
+    with pytest.raises(PeerUnreachable, match=r"cannot reach 192\.0\.2\.1:7443: timeout: no answer within \d+ s"):
+        london.replication.peers.query("192.0.2.1:7443")
+
+
 def test_a_second_system_of_the_same_name_is_refused(london: Site, newark: Site, tmp_path: Path) -> None:
     pair(london, newark)
     twin = Site(tmp_path / "twin", "London")

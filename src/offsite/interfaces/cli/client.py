@@ -127,7 +127,7 @@ class Client:
         try:
             return connection.getresponse()
         except OSError as error:
-            raise Unreachable(f"{self._connector.place} did not answer: {error}") from error
+            raise Unreachable(f"{self._connector.place} did not answer: {_reason(error, ANSWER_SECONDS)}") from error
         except http.client.HTTPException as error:
             raise ProtocolError(f"{self._connector.place} does not speak HTTP") from error
 
@@ -161,6 +161,13 @@ class _Connector(Protocol):
         ...
 
 
+def _reason(error: OSError, waited_seconds: float) -> str:
+    """Why a connection failed; of a time-out of ours also how long it was."""
+    if isinstance(error, TimeoutError) and not error.strerror:
+        return f"timeout after {waited_seconds:g} s"
+    return error.strerror or str(error)
+
+
 class _Local:
     def __init__(self, state_directory: Path) -> None:
         self.place = f"the system of {state_directory}"
@@ -179,7 +186,7 @@ class _Local:
             ) from error
         except OSError as error:
             channel.close()
-            raise Unreachable(f"{self._path} cannot be reached: {error.strerror or error}") from error
+            raise Unreachable(f"{self._path} cannot be reached: {_reason(error, CONNECT_SECONDS)}") from error
         channel.settimeout(ANSWER_SECONDS)
         connection = http.client.HTTPConnection("localhost")
         connection.sock = channel
@@ -216,7 +223,7 @@ class _Remote:
         try:
             channel = socket.create_connection(self._address, CONNECT_SECONDS)
         except OSError as error:
-            raise Unreachable(f"no system answers at {self.place}: {error.strerror or error}") from error
+            raise Unreachable(f"no system answers at {self.place}: {_reason(error, CONNECT_SECONDS)}") from error
         except UnicodeError as error:  # of a name that DNS cannot have, as one with a part of 64 letters
             raise Unreachable(f"invalid host name {self.place}: {error}") from error
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -114,7 +114,8 @@ def _connect(host: str, port: int, connect_seconds: float) -> socket.socket:
     try:
         raw = socket.create_connection((host, port), timeout=connect_seconds)
     except OSError as error:
-        reason = error.strerror or str(error)
+        timed_out = isinstance(error, TimeoutError) and not error.strerror  # ours, not one of the network
+        reason = f"timeout: no answer within {connect_seconds:g} s" if timed_out else error.strerror or str(error)
         raise PeerUnreachable(f"cannot reach {format_address(host, port)}: {reason}") from error
     except UnicodeError as error:  # a part of the name is longer than DNS allows
         raise PeerUnreachable(f"cannot reach {format_address(host, port)}: invalid host name: {error}") from error

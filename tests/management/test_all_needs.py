@@ -42,11 +42,11 @@ def test_the_order_in_which_needs_are_told(bench: Bench) -> None:
         needs = bench.system.needs.of(connection, [monday])
     assert [each.sentence for each in needs[monday]] == [
         "it is the primary volume of replication set SalesDR",
-        "a run of replication set SalesDR is to send it",
+        "a run of replication set SalesDR sends it",
         "it is mapped to tls:web1",
         "it is in volume group Books",
-        "task Reset is of it",
-        "snapshot Drill was taken of it",
+        "task Reset uses it",
+        "it is the parent of snapshot Drill",
     ]
     assert [each.is_binding for each in needs[monday]] == [True, True, False, False, False, False]
 
@@ -82,7 +82,7 @@ def test_what_a_run_comes_to_send_at_that_moment_is_not_deleted(bench: Bench, mo
         return apply(changes, write)
 
     monkeypatch.setattr(pool, "apply", request_and_apply)
-    with pytest.raises(InUse, match="Monday cannot be deleted: a run of replication set SalesDR is to send it"):
+    with pytest.raises(InUse, match="Monday cannot be deleted: a run of replication set SalesDR sends it"):
         bench.do("delete snapshot Monday")
     assert bench.names("show snapshots") == ["Monday"]
 

@@ -85,5 +85,7 @@ def test_groups_and_snapshots_need_what_they_are_of(bench: Bench, pool: LocalPoo
     child = pool.apply([Snapshot(parent, "Drill")])[0].id
     with bench.database.transaction() as connection:
         insert_group(connection, "Books", [parent])
-    assert found(bench, needs, parent) == {parent: ["it is in volume group Books", "snapshot Drill was taken of it"]}
+    assert found(bench, needs, parent) == {
+        parent: ["it is in volume group Books", "it is the parent of snapshot Drill"]
+    }
     assert found(bench, needs, parent, child) == {parent: ["it is in volume group Books"]}

@@ -29,6 +29,6 @@ def test_a_priority_is_kept_changed_and_taken_back(bench: Bench, pool: LocalPool
 
 def test_a_priority_that_there_is_not_is_refused(bench: Bench) -> None:
     with bench.database.transaction() as connection:
-        with pytest.raises(BadParameter, match="'now' is none of never-delete, low, medium, high"):
+        with pytest.raises(BadParameter, match="'now' is not one of never-delete, low, medium, high"):
             set_priority(connection, 1, "now")
         assert priorities(connection) == {}

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from sqlalchemy import Connection
 
 from offsite.errors import PoolFull
 from offsite.pools.local import free_space, open_image, page_store, page_table
@@ -63,11 +64,16 @@ def _members_one_by_one() -> None:
 
     def one_by_one(self: SimulatedPool, wanted: Sequence[Change], records: Records | None = None) -> list[ImageInfo]:
         if len(wanted) > 1 and all(isinstance(change, Snapshot) for change in wanted):
-            made = []
+            made: list[ImageInfo] = []
             for change in wanted[:-1]:
                 made += apply(self, [change])
                 self.machine.world.tasks.sleep(COMMIT_SECONDS)
-            return made + apply(self, wanted[-1:], records)
+
+            def of_all(connection: Connection, last: Sequence[ImageInfo]) -> None:
+                if records is not None:
+                    records(connection, [*made, *last])
+
+            return made + apply(self, wanted[-1:], of_all)
         return apply(self, wanted, records)
 
     _put(SimulatedPool, "apply", one_by_one)

@@ -19,7 +19,7 @@ NEVER_DELETE = PRIORITIES[0]
 def set_priority(connection: Connection, image_id: int, priority: str) -> None:
     """Within the transaction of `connection`. Raises BadParameter for what is no priority."""
     if priority not in PRIORITIES:
-        raise BadParameter(f"retention priority {priority!r} is none of {', '.join(PRIORITIES)}")
+        raise BadParameter(f"retention priority {priority!r} is not one of {', '.join(PRIORITIES)}")
     if priority == NEVER_DELETE:
         connection.execute(delete(table).where(table.c.image_id == image_id))
         return

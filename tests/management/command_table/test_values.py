@@ -20,12 +20,12 @@ TYPES: dict[str, tuple[values.ValueType, dict[str, Any], dict[str, str]]] = {
     "choice": (
         values.choice(Choice("read-write", 3, also=("rw",)), "read-only"),
         {"read-write": "read-write", "RW": "read-write", "Read-Only": "read-only"},
-        {"write": "'write' is none of read-write, read-only"},
+        {"write": "'write' is not one of read-write, read-only"},
     ),
     "boolean": (
         values.boolean("enabled", "disabled"),
         {"enabled": True, "Disabled": False},
-        {"yes": "'yes' is none of enabled, disabled"},
+        {"yes": "'yes' is not one of enabled, disabled"},
     ),
     "integer": (
         values.integer(0, 1023),

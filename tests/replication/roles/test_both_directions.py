@@ -70,7 +70,7 @@ def test_a_primary_of_before_a_change_of_roles_is_refused_and_the_other_set_goes
     way.primary.write(way.primary.image_id(way.volume), 0, random_bytes(4096, 2))
     error = way.primary.run_to_trouble(way.name).error
     assert (
-        error == f"{way.secondary.name}: replication set {way.name} is of generation 2 here, of 1 there: its roles "
+        error == f"{way.secondary.name}: replication set {way.name} has generation 2 here, but 1 there: its roles "
         "have changed"
     )
     assert way.secondary.content(way.volume) == held
@@ -83,7 +83,7 @@ def test_two_primaries_of_one_generation_send_nothing_and_the_other_set_goes_on(
     way.change_at_secondary("role = 'primary'")
     for site in (way.primary, way.secondary):
         error = site.run_to_trouble(way.name).error or ""
-        assert error.endswith(f"replication set {way.name} is primary here, too")
+        assert error.endswith(f"replication set {way.name} is also primary here")
     assert (way.primary.content(way.volume), way.secondary.content(way.volume)) == (held, held)
     other.replicate(3)
 

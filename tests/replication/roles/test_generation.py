@@ -149,7 +149,7 @@ def test_an_answer_of_what_is_no_counterpart_is_not_planned_by(
 
     monkeypatch.setattr(ReceiverEndpoint, "look", turned)
     error = london.run_to_trouble("SalesDR").error or ""
-    assert error.startswith("replication set SalesDR is primary here, too" if generation == 1 else "replication set")
+    assert error.startswith("replication set SalesDR is also primary here" if generation == 1 else "replication set")
     assert newark.internal_names() == [] and newark.runs("SalesDR") == []
 
 
@@ -196,7 +196,7 @@ def test_roles_that_change_just_before_a_step_is_committed_end_it(
             monkeypatch.setattr(ReceiverEndpoint, "_fits", after_a_change_of_roles(ReceiverEndpoint._fits))
         else:
             monkeypatch.setattr(newark.pool, "apply", after_a_change_of_roles(newark.pool.apply))
-        with pytest.raises(NotAllowed, match="is of generation 2 here, of 1 there: its roles have changed"):
+        with pytest.raises(NotAllowed, match="has generation 2 here, but 1 there: its roles have changed"):
             connection.channel.ask(connection.asking, late, Done)
     assert [held(newark)] == then
 

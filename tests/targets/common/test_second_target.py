@@ -152,7 +152,7 @@ def test_what_it_has_open_is_not_rolled_back(second: SecondTarget) -> None:
     second.volume("Sales", 0)
     second.bench.do("create snapshots volumes Sales Monday")
     second.client()
-    second.bench.refused("rollback volume snapshot Monday Sales", InUse, f"open at initiator {WEB}")
+    second.bench.refused("rollback volume snapshot Monday Sales", InUse, f"in use by initiator {WEB}")
 
 
 def test_an_open_volume_that_was_renamed_is_not_rolled_back(second: SecondTarget) -> None:
@@ -162,7 +162,7 @@ def test_an_open_volume_that_was_renamed_is_not_rolled_back(second: SecondTarget
     second.client()
     second.bench.do("set volume name Turnover Sales")
     second.bench.refused(
-        "rollback volume snapshot Monday Turnover", InUse, f"volume Turnover is open at initiator {WEB}"
+        "rollback volume snapshot Monday Turnover", InUse, f"volume Turnover is in use by initiator {WEB}"
     )
 
 
@@ -174,5 +174,5 @@ def test_its_connections_have_places_of_their_own(second: SecondTarget, short_di
     assert second.client().greeting == "READY 0"
     with capture_logs() as lines:
         assert second.client().greeting == ""
-    assert any("as many as may be" in str(line.get("reason")) for line in lines)
+    assert any("the maximum of connections" in str(line.get("reason")) for line in lines)
     second.close()

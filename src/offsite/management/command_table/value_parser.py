@@ -70,7 +70,7 @@ def _as_it_is(_type: ValueType, text: str) -> str:
 def _choice(type: ValueType, text: str) -> str:
     word = _word(type, text)
     if word is None:
-        raise BadParameter(f"{shown(text)} is none of {', '.join(type.words)}")
+        raise BadParameter(f"{shown(text)} is not one of {', '.join(type.words)}")
     return word
 
 

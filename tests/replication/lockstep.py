@@ -23,6 +23,7 @@ from offsite.management.needs import needs_of_all_floors
 from offsite.pools.protocol import Change, Create, ImageInfo, Pool, Records
 from offsite.replication.points import point_records
 from offsite.replication.records import peer_records, run_records, set_records
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.run_writer import fail_others
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import MemberRecord, SetRecord
@@ -112,7 +113,8 @@ class End:
         self.pool = MemoryPool(self.database, "A", self.disk)
         self.pools: dict[str, Pool] = {"A": self.wrap(CrashingPool(self.pool, self.before, self.after))}
         self.fences = Fences()
-        self.needs = needs_of_all_floors(self.database)
+        needs = needs_of_all_floors(self.database)
+        self.resources = Resources(self.database, self.pools, needs, SetLocks(), self.report, self.clock)
 
     def report(self, kind: EventKind, message: str) -> None:
         self.events.append((kind, message))
@@ -189,15 +191,11 @@ class Link:
         self._answers: deque[AnyMessage] = deque()
         self.change: Callable[[AnyMessage], AnyMessage] = lambda message: message
         self.side = ReceiverEndpoint(
-            secondary.database,
-            secondary.pools,
-            secondary.needs,
-            secondary.clock,
+            secondary.resources,
             secondary.of,
             secondary.fences.of(SET_UUID),
             Inline(),
             lambda: self.wire_bytes,
-            secondary.report,
         )
         self._run = ReceiverMachine(self.side)
 
@@ -248,18 +246,14 @@ class World:
             with primary.database.transaction() as connection:
                 fail_others(connection, of.id, run, 0.0, "given up")  # its point stays
         source = RunSource(tuple(member.image_id for member in of.members))
-        RunPoints(primary.database, primary.pools, primary.needs, self.clock).take(of, run, 0, source)
+        RunPoints(primary.resources).take(of, run, 0, source)
         self.points.append(content)
         return run
 
     def _primary_end(self, run: str) -> SenderEndpoint:
         primary = self.primary
         return SenderEndpoint(
-            primary.database,
-            primary.pools,
-            primary.needs,
-            SetLocks(),
-            self.clock,
+            primary.resources,
             primary.of,
             run,
             primary.report,

@@ -158,7 +158,7 @@ def _a_request_lets_the_base_go() -> None:
 
     def and_forget(self: run_points.RunPoints, of: Any, run: str, number: int, source: Any) -> Any:
         state = take(self, of, run, number, source)
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             bases = [point for point in point_records.set_points(connection, of.id) if point.state == "base"]
         doomed = [point.id for point in bases]
         self._pool(of).apply(

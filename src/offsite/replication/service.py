@@ -21,6 +21,7 @@ from offsite.replication.peers.introductions import Introductions
 from offsite.replication.peers.peers import Peers
 from offsite.replication.records import set_records
 from offsite.replication.records.limits import Limits
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.runs.attempt import Attempt
 from offsite.replication.runs.control import RunControl
@@ -63,12 +64,11 @@ class Replication:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         clock = clock or SystemClock()
-        locks, fences, limits = SetLocks(), Fences(), Limits(system.name)
+        fences, limits = Fences(), Limits(system.name)
+        resources = Resources(database, pools, needs, SetLocks(), report, clock)
         self._database = database
         self._listen = listen
-        self.peer_api = PeerApi(
-            database, pools, needs, system, authenticate, locks, fences, limits, report, clock, wait
-        )
+        self.peer_api = PeerApi(resources, system, authenticate, fences, limits, wait)
         self.contacts = Contacts(database, report, clock)
         self.introductions = Introductions(database, system, self.contacts, report, clock)
         admission = Admission("to the peer port", lambda: SESSIONS_MAX, report, clock, listens="port")
@@ -77,30 +77,13 @@ class Replication:
         self.peers = Peers(
             database, dialer, authority, system, self.introductions, self.contacts, listen, limits, report, clock, wait
         )
-        self.dispatcher = Dispatcher(
-            database, pools, needs, self.peers, locks, Settings(database), report, clock, start_attempt or _start_thread
-        )
-        self.reconciler = Reconciler(database, pools, needs, self.peers, locks, self.dispatcher, report, clock)
-        self._preparation = Preparation(database, pools, needs, locks, hooks, report, clock)
-        self._requests = RunRequests(
-            database, pools, needs, self.peers, locks, self.dispatcher, self._preparation, report, clock
-        )
-        self._control = RunControl(
-            database,
-            pools,
-            needs,
-            self.peers,
-            locks,
-            self.dispatcher,
-            self._preparation,
-            self.reconciler,
-            report,
-            clock,
-        )
-        self._resolution = Resolution(database, pools, needs, self.peers, locks, self.dispatcher, report, clock)
-        self.sets = Sets(
-            database, pools, self.peers, self.dispatcher, self.reconciler, locks, fences, limits, hooks, report, clock
-        )
+        self.dispatcher = Dispatcher(resources, self.peers, Settings(database), start_attempt or _start_thread)
+        self.reconciler = Reconciler(resources, self.peers, self.dispatcher)
+        self._preparation = Preparation(resources, hooks)
+        self._requests = RunRequests(resources, self.peers, self.dispatcher, self._preparation)
+        self._control = RunControl(resources, self.peers, self.dispatcher, self._preparation, self.reconciler)
+        self._resolution = Resolution(resources, self.peers, self.dispatcher)
+        self.sets = Sets(resources, self.peers, self.dispatcher, self.reconciler, fences, limits, hooks)
         self._tickers = (
             Ticker("dispatcher", self.dispatcher.step, clock),
             Ticker("reconciler", self.reconciler.step, clock),

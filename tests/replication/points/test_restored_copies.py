@@ -259,7 +259,7 @@ def test_a_copy_of_an_aborted_run_whose_images_are_gone_takes_the_place_of_no_ba
         aborted = run_records.find_run(connection, run)
     assert aborted is not None
     primary = world.primary
-    run_points = RunPoints(primary.database, primary.pools, primary.needs, world.clock)
+    run_points = RunPoints(primary.resources)
     run_points.abort(world.primary.of, aborted, "aborted", may_be_committed=False)
     before = world.primary.save()
     with pytest.raises(errors.SetDiverged):

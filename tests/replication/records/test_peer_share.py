@@ -214,7 +214,7 @@ def test_what_a_peer_causes_is_told_as_caused_by_a_peer(london: Site, newark: Si
     """Its events have room of their own: whichever thread of a session tells them."""
     sources: dict[events.EventKind, Source] = {}
     requests = newark.replication.peer_api._halves
-    requests._report = lambda kind, _: sources.update({kind: kind.source()})
+    requests._resources = replace(requests._resources, report=lambda kind, _: sources.update({kind: kind.source()}))
     make_set(london, "Sales")
     assert sources[events.SET_CREATED] is Source.PEER
 
@@ -231,7 +231,7 @@ def test_two_requests_at_once_are_within_a_limit_together_or_one_is_refused(
     elif what == "size":
         newark.replication.peers.change("London", PeerChange(secondary_size_limit=MIB + 1))
     requests, (peer,) = newark.replication.peer_api._halves, newark.replication.peers._records()
-    pools, names = requests._pools, iter(["OneDR" if what == "name" else "TwoDR"])
+    pools, names = requests._resources.pools, iter(["OneDR" if what == "name" else "TwoDR"])
 
     class Between(dict[str, Any]):
         """Asked for its pool by a request that has been checked."""
@@ -241,7 +241,7 @@ def test_two_requests_at_once_are_within_a_limit_together_or_one_is_refused(
                 requests.create(peer, new_set(name, "Two"))
             return super().get(*arguments)
 
-    monkeypatch.setattr(requests, "_pools", Between(pools))
+    monkeypatch.setattr(requests, "_resources", replace(requests._resources, pools=Between(pools)))
     with pytest.raises((PeerLimitReached, InUse, NameInUse)):
         requests.create(peer, new_set("OneDR", "One"))
     assert len(newark.replication.sets.all()) == 1

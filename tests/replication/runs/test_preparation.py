@@ -396,7 +396,7 @@ def test_an_abort_does_not_wait_for_a_disk_that_hangs(london: Quiet) -> None:
     """It says so instead, and nothing has changed: R8."""
     london.replication.replicate("S")
     of = london.replication.sets.record("S")
-    locks = london.replication._control._locks
+    locks = london.replication._control._resources.locks
     held, let_go = threading.Event(), threading.Event()
 
     def hang() -> None:

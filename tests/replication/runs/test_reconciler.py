@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 
 from offsite import events
+from offsite.clock import Clock
 from offsite.errors import InUse, NotAllowed, OffsiteError, PeerRefused, ProtocolError, StateDirectoryError
 from offsite.pools.protocol import Rename
 from offsite.replication.link.channel import PeerChannel
@@ -157,7 +159,7 @@ def test_a_set_that_is_just_being_deleted_is_not_told_as_one_whose_half_is_missi
     """A deletion gets to the other half first; a visit that comes between would warn of what was done on purpose."""
     of = london.replication.sets.record("SalesDR")
     visits: list[str] = []
-    with london.replication.reconciler._locks.requesting(of.uuid, of.name):
+    with london.replication.reconciler._resources.locks.requesting(of.uuid, of.name):
         newark.replication.sets.delete("SalesDR", local_only=True)
         monkeypatch.setattr(london.replication.dispatcher, "peer_is_back", lambda _peer: visits.append("visit"))
         wait_until("it was visited", lambda: len(visits) > 2)
@@ -365,7 +367,7 @@ class Visits:
         self.answers = True
         monkeypatch.setattr("offsite.replication.runs.reconciler.SOON_SECONDS", 5.0)
         monkeypatch.setattr("offsite.replication.runs.reconciler.SELDOM_SECONDS", 60.0)
-        monkeypatch.setattr(reconciler, "_clock", self)
+        monkeypatch.setattr(reconciler, "_resources", replace(reconciler._resources, clock=cast(Clock, self)))
         monkeypatch.setattr(reconciler, "_visit", self._visit)
         reconciler._due.clear()
 

@@ -250,7 +250,7 @@ def test_an_aborted_run_whose_digest_differs_is_forgotten_so_that_the_set_can_go
         record = run_records.find_run(connection, run)
     assert record is not None
     primary = world.primary
-    run_points = RunPoints(primary.database, primary.pools, primary.needs, world.clock)
+    run_points = RunPoints(primary.resources)
     run_points.abort(world.primary.of, record, "aborted", may_be_committed=True)
     second = world.request()
     with pytest.raises(OffsiteError):

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from offsite.clock import Clock
 from offsite.errors import IncarnationRefused
-from offsite.events import Report
-from offsite.pools.needs import Needs
-from offsite.pools.protocol import Pool
 from offsite.replication.inbound.common_sets import CommonSets
 from offsite.replication.inbound.pairing_service import Authenticate, PairingService
 from offsite.replication.inbound.secondary_half import SecondaryHalves
@@ -22,7 +18,7 @@ from offsite.replication.points.plan import Relation
 from offsite.replication.records import peer_records, peer_share
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
-from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.resources import Resources
 from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.replication.transfer.receiver.partial_point import BackgroundWork
@@ -39,7 +35,6 @@ from offsite.replication.wire.messages import (
     SetsHeld,
     ToldStart,
 )
-from offsite.store.database import Database
 
 
 class PeerApi:
@@ -47,40 +42,33 @@ class PeerApi:
 
     def __init__(
         self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
+        resources: Resources,
         system: SystemIdentity,
         authenticate: Authenticate,
-        locks: SetLocks,
         fences: Fences,
         limits: Limits,
-        report: Report,
-        clock: Clock,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._database = database
-        self._pools = pools
-        self._needs = needs
-        self._report = report
-        self._clock = clock
+        self._resources = resources
         self._fences = fences
-        self._common = CommonSets(database)
-        self._other_halves = OtherHalves(database, report, clock)
-        self._pairing = PairingService(database, system, authenticate, self._common, limits, report, clock)
-        self._halves = SecondaryHalves(database, pools, system, self._common, locks, fences, limits, report, clock)
-        self.pace = peer_share.PeerPace(clock, wait)
+        self._common = CommonSets(resources.database)
+        self._other_halves = OtherHalves(resources.database, resources.report, resources.clock)
+        self._pairing = PairingService(
+            resources.database, system, authenticate, self._common, limits, resources.report, resources.clock
+        )
+        self._halves = SecondaryHalves(resources, system, self._common, fences, limits)
+        self.pace = peer_share.PeerPace(resources.clock, wait)
 
     def pinned_certificates(self) -> list[bytes]:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return [peer.certificate for peer in peer_records.all_peers(connection)]
 
     def find_peer(self, certificate: bytes) -> PeerRecord | None:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return peer_records.find_peer(connection, certificate)
 
     def check_still_peer(self, certificate: bytes, told: ToldStart | None) -> PeerRecord:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             found = incarnation_records.find_peer_and_start(connection, certificate)
         if found is None:
             raise NotPaired("the peer connection was deleted here")
@@ -117,21 +105,11 @@ class PeerApi:
             relation = Relation.DIVERGED if request.diverged else Relation.SAME
             base = request.primary.point if request.primary is not None else None
             self._other_halves.found(replication_set, relation, base, request.primary)
-        return told_holds(self._database, self._pools, replication_set)
+        return told_holds(self._resources.database, self._resources.pools, replication_set)
 
     def open_run(
         self, peer: PeerRecord, ask: Ask, background: BackgroundWork, wire_bytes: Callable[[], int]
     ) -> ReceiverEndpoint:
         replication_set = self._common.secondary(peer, ask.set_uuid, ask.generation)
         fence = self._fences.of(replication_set.uuid)
-        return ReceiverEndpoint(
-            self._database,
-            self._pools,
-            self._needs,
-            self._clock,
-            replication_set,
-            fence,
-            background,
-            wire_bytes,
-            self._report,
-        )
+        return ReceiverEndpoint(self._resources, replication_set, fence, background, wire_bytes)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import (
     InUse,
     NameInUse,
@@ -19,15 +18,14 @@ from offsite.errors import (
     ProtocolError,
     SecondarySetsDisabled,
 )
-from offsite.events import Report
 from offsite.pools.groups import insert_group
-from offsite.pools.protocol import Create, ImageInfo, Pool
+from offsite.pools.protocol import Create, ImageInfo
 from offsite.replication.inbound.common_sets import CommonSets
 from offsite.replication.link.identity import SystemIdentity
 from offsite.replication.records import peer_share, run_records, set_records
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
-from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.roles.generation import check_generation
 from offsite.replication.sets.removal import remove_set
@@ -41,31 +39,17 @@ from offsite.replication.wire.messages import (
     PrimaryNames,
     SetSettings,
 )
-from offsite.store.database import Database
 
 
 class SecondaryHalves:
     def __init__(
-        self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        system: SystemIdentity,
-        common: CommonSets,
-        locks: SetLocks,
-        fences: Fences,
-        limits: Limits,
-        report: Report,
-        clock: Clock,
+        self, resources: Resources, system: SystemIdentity, common: CommonSets, fences: Fences, limits: Limits
     ) -> None:
-        self._database = database
-        self._pools = pools
+        self._resources = resources
         self._system = system
         self._common = common
-        self._locks = locks
         self._fences = fences
         self._limits = limits
-        self._report = report
-        self._clock = clock
 
     def create(self, peer: PeerRecord, request: CreateSet) -> None:
         """The secondary volumes and the record of the set, in one transaction."""
@@ -74,11 +58,11 @@ class SecondaryHalves:
         self._check_may_create(peer, request)
         name = request.settings.name
         _check_new_set(request)
-        with self._database.read() as view:
+        with self._resources.database.read() as view:
             self._check_place(view, name)
-        pool = self._pools.get(request.secondary_pool)
+        pool = self._resources.pools.get(request.secondary_pool)
         if pool is None:
-            there = ", ".join(sorted(self._pools)) or "none"
+            there = ", ".join(sorted(self._resources.pools)) or "none"
             raise ObjectNotFound(f"pool {request.secondary_pool!r} does not exist; pools of this system: {there}")
         names = [member.secondary_name for member in request.members]
         values = {
@@ -90,7 +74,7 @@ class SecondaryHalves:
             "remote_pool": request.primary_pool,
             "generation": request.generation,
             "remote_group": request.primary_group,
-            "created_at": self._clock.now(),
+            "created_at": self._resources.clock.now(),
         }
         group = request.secondary_group
 
@@ -105,7 +89,7 @@ class SecondaryHalves:
                 MemberRecord(image_id, member.primary_name)
                 for image_id, member in zip(ids, request.members, strict=True)
             ]
-            group_id = insert_group(connection, group, ids, self._clock.now()) if group else None
+            group_id = insert_group(connection, group, ids, self._resources.clock.now()) if group else None
             set_records.insert_set(connection, values | {"group_id": group_id}, members)
             peer_share.note_images(connection, peer.id, ids)
 
@@ -118,7 +102,7 @@ class SecondaryHalves:
         except PeerLimitReached as error:
             self._tell_limit(peer, request, error)
             raise
-        self._report(
+        self._resources.report(
             events.SET_CREATED,
             f"Replication set {name} was created by system {peer.system_name}: {', '.join(names)} in pool {pool.name} "
             "is the secondary.",
@@ -129,17 +113,19 @@ class SecondaryHalves:
             peer_share.check_may_create(peer, self._system.name)
         except SecondarySetsDisabled:
             asked = _asked(peer, request)
-            self._report(events.PEER_SET_REFUSED, f"{asked}, but peer connection {peer.name} does not allow it.")
+            self._resources.report(
+                events.PEER_SET_REFUSED, f"{asked}, but peer connection {peer.name} does not allow it."
+            )
             raise
         try:
-            with self._database.read() as view:
+            with self._resources.database.read() as view:
                 _check_share(view, peer, request, self._system.name)
         except PeerLimitReached as error:
             self._tell_limit(peer, request, error)
             raise
 
     def _tell_limit(self, peer: PeerRecord, request: CreateSet, error: PeerLimitReached) -> None:
-        self._report(events.PEER_LIMIT_REACHED, f"{_asked(peer, request)}: {error}.")
+        self._resources.report(events.PEER_LIMIT_REACHED, f"{_asked(peer, request)}: {error}.")
 
     def _check_place(self, connection: Connection, name: str) -> None:
         if any(each.name == name for each in set_records.all_sets(connection)):
@@ -156,7 +142,7 @@ class SecondaryHalves:
             replication_set.remote_group is None,
         ):
             raise ProtocolError(f"the names do not match the {len(replication_set.members)} members of the set")
-        with self._database.transaction() as transaction:
+        with self._resources.database.transaction() as transaction:
             names = {each.name for each in set_records.all_sets(transaction) if each.uuid != replication_set.uuid}
             if values["name"] in names:
                 values["name"] = replication_set.name
@@ -166,7 +152,7 @@ class SecondaryHalves:
                 set_records.update_remote_names(transaction, replication_set, primary.group, primary.members)
         self._tell_lowered(replication_set, request.settings)
         if values["name"] != replication_set.name:
-            self._report(
+            self._resources.report(
                 events.SET_MODIFIED,
                 f"Replication set name: {replication_set.name}, was renamed to {values['name']}, as on its primary.",
             )
@@ -177,7 +163,7 @@ class SecondaryHalves:
         before = 0 if replication_set.snapshot_history == "disabled" else replication_set.snapshot_count or 1
         if count < before:
             wants = f"only {count} snapshots" if count else "no snapshots"
-            self._report(
+            self._resources.report(
                 events.HISTORY_LOWERED,
                 f"The primary of replication set {replication_set.name} now asks to keep {wants} of its history, "
                 f"instead of {before}. Each run deletes one more snapshot, down to "
@@ -194,15 +180,15 @@ class SecondaryHalves:
         if replication_set is None:
             return  # it has been deleted before
         check_generation(replication_set, request.generation)
-        with self._locks.requesting(replication_set.uuid, replication_set.name):
+        with self._resources.locks.requesting(replication_set.uuid, replication_set.name):
             self._check_no_runs(replication_set)
-            remove_set(self._database, self._pools, self._fences, replication_set)
-        self._report(
+            remove_set(self._resources.database, self._resources.pools, self._fences, replication_set)
+        self._resources.report(
             events.SET_DELETED, f"Replication set {replication_set.name} was deleted by system {peer.system_name}."
         )
 
     def _check_no_runs(self, replication_set: SetRecord) -> None:
-        with self._database.read() as transaction:
+        with self._resources.database.read() as transaction:
             unfinished = [run for run in run_records.unfinished_runs(transaction) if run.set_id == replication_set.id]
         if replication_set.role == "primary" and unfinished:
             raise InUse(

@@ -13,24 +13,19 @@ answers, else as soon as it does (see reconciler).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import InUse, NotAllowed, SetDiverged
-from offsite.events import Report
-from offsite.pools.needs import Needs
-from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
 from offsite.replication.records import run_records, set_records
-from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.preparation import Preparation
 from offsite.replication.runs.reconciler import Reconciler
 from offsite.replication.runs.run_points import RunPoints
-from offsite.store.database import Database
 
 ABORT_LOCK_SECONDS = 2.0  # for a step that a slow disk holds up: an abort ends within five
 ABORT_WAIT_SECONDS = 1.0  # for the attempt to leave off, before the secondary is asked
@@ -39,25 +34,18 @@ ABORT_WAIT_SECONDS = 1.0  # for the attempt to leave off, before the secondary i
 class RunControl:
     def __init__(
         self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
+        resources: Resources,
         peers: Peers,
-        locks: SetLocks,
         dispatcher: Dispatcher,
         preparation: Preparation,
         reconciler: Reconciler,
-        report: Report,
-        clock: Clock,
     ) -> None:
-        self._database = database
+        self._resources = resources
         self._peers = peers
-        self._locks = locks
         self._dispatcher = dispatcher
         self._preparation = preparation
         self._reconciler = reconciler
-        self._report = report
-        self._run_points = RunPoints(database, pools, needs, clock)
+        self._run_points = RunPoints(resources)
 
     def suspend(self, set_uuids: Iterable[str]) -> None:
         """What is under way stands still within a second, and no new run is taken. Raises NotAllowed, with none of
@@ -69,7 +57,9 @@ class RunControl:
         for replication_set in sets:
             self._set_suspended(replication_set, True)
             self._dispatcher.stop_attempt(replication_set.uuid)
-            self._report(events.SET_SUSPENDED, f"Replication set name: {replication_set.name}, was suspended.")
+            self._resources.report(
+                events.SET_SUSPENDED, f"Replication set name: {replication_set.name}, was suspended."
+            )
 
     def resume(self, set_uuids: Iterable[str]) -> None:
         """Goes on with the runs that stand still, also those that failed and wait to be tried again. Raises
@@ -83,16 +73,16 @@ class RunControl:
         for replication_set in sets:
             self._set_suspended(replication_set, False)
             self._dispatcher.retry_now(replication_set.uuid)
-            self._report(events.SET_RESUMED, f"Replication set name: {replication_set.name}, was resumed.")
+            self._resources.report(events.SET_RESUMED, f"Replication set name: {replication_set.name}, was resumed.")
 
     def abort(self, set_uuid: str) -> bool:
         """Ends the run, running or suspended, and lifts the suspension. Returns whether the secondary has been
         told; if not, it will be. Raises NotAllowed when there is no run, and InUse when a disk holds it up."""
         replication_set = self._record(set_uuid, "aborted")
         with self._dispatcher.standing_still(replication_set.uuid, 0.0):
-            with self._locks.recording(replication_set.uuid, replication_set.name, ABORT_LOCK_SECONDS):
+            with self._resources.locks.recording(replication_set.uuid, replication_set.name, ABORT_LOCK_SECONDS):
                 self._dispatcher.stop_attempt(replication_set.uuid)
-                with self._database.read() as connection:
+                with self._resources.database.read() as connection:
                     run = run_records.set_run_in(connection, replication_set.id, "running")
                 if run is not None:
                     may_be_committed = self._dispatcher.may_be_committed(replication_set.uuid, run.uuid)
@@ -100,7 +90,9 @@ class RunControl:
                 elif not self._preparation.abort(replication_set):
                     raise NotAllowed(f"replication set {replication_set.name} has no run to abort")
                 self._set_suspended(replication_set, False)
-            self._report(events.RUN_ABORTED, f"A run of replication set name: {replication_set.name}, was aborted.")
+            self._resources.report(
+                events.RUN_ABORTED, f"A run of replication set name: {replication_set.name}, was aborted."
+            )
             if run is None:
                 return True  # the secondary has never heard of it
             with self._dispatcher.standing_still(replication_set.uuid, ABORT_WAIT_SECONDS) as still:
@@ -108,18 +100,18 @@ class RunControl:
 
     def _check_not_diverged(self, replication_set: SetRecord) -> None:
         """Of a set that nobody has suspended: resuming it would decide nothing."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             half = other_halves.find_other_half(connection, replication_set.id)
             if half is not None and half.is_diverged and not replication_set.suspended:
                 raise SetDiverged(other_halves.sentence_of(connection, replication_set, half))
 
     def _set_suspended(self, replication_set: SetRecord, suspended: bool) -> None:
-        with self._database.transaction() as connection:
+        with self._resources.database.transaction() as connection:
             set_records.update_set(connection, replication_set.id, suspended=suspended)
         self._reconciler.set_changed()
 
     def _record(self, set_uuid: str, what: str) -> SetRecord:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             replication_set = set_records.find_set(connection, set_uuid)
         if replication_set is None:
             raise InUse("the replication set was just deleted")

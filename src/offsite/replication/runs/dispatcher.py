@@ -13,7 +13,7 @@ is handed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -21,23 +21,18 @@ from random import Random
 import structlog
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import OffsiteError, SetDiverged, VolumeNotFound
-from offsite.events import Report
-from offsite.pools.needs import Needs
-from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
 from offsite.replication.records import run_records, set_records
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.run_records import RunRecord
-from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.attempt import Attempt, AttemptStopped, class_of, is_peer_gone, sentence_of
 from offsite.replication.runs.retry_policy import retry_seconds
 from offsite.replication.runs.run_points import RunPoints
 from offsite.replication.transfer.progress import Progress, RunProgress
 from offsite.replication.transfer.sender.endpoint import SenderEndpoint
-from offsite.store.database import Database
 from offsite.store.settings import RETRY_CADENCE, RUNS_AT_A_TIME, Settings
 from offsite.units import format_size
 
@@ -62,28 +57,18 @@ class _Life:
 class Dispatcher:
     def __init__(
         self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
+        resources: Resources,
         peers: Peers,
-        locks: SetLocks,
         settings: Settings,
-        report: Report,
-        clock: Clock,
         start: Callable[[Attempt], None],
         random: Random | None = None,
     ) -> None:
-        self._database = database
-        self._pools = pools
-        self._needs = needs
+        self._resources = resources
         self._peers = peers
-        self._locks = locks
         self._settings = settings
-        self._report = report
-        self._clock = clock
         self._start = start
         self._random = random or Random()
-        self._run_points = RunPoints(database, pools, needs, clock, report)
+        self._run_points = RunPoints(resources, resources.report)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._lives: dict[str, _Life] = {}  # by the set's uuid
@@ -92,7 +77,7 @@ class Dispatcher:
         self._stopping = False
         self.wake: Callable[[], None] = lambda: None
         self.when_peer_gone: Callable[[], None] = lambda: None
-        with database.read() as connection:
+        with resources.database.read() as connection:
             # Of what was under way when the system stopped nobody knows how far it had got.
             self._begun_before = {run.uuid for run in run_records.unfinished_runs(connection)}
 
@@ -104,13 +89,13 @@ class Dispatcher:
             return self._step()
         except OffsiteError as error:
             _log.error("runs wait: cannot read the database", reason=str(error))
-            return self._clock.monotonic() + TROUBLE_SECONDS
+            return self._resources.clock.monotonic() + TROUBLE_SECONDS
 
     def _step(self) -> float | None:
         slots = self._settings.get(RUNS_AT_A_TIME)
         stirred = self._stirred
         runs = self._runs_to_send()
-        now = self._clock.monotonic()
+        now = self._resources.clock.monotonic()
         with self._lock:
             if self._stopping:
                 return None
@@ -134,7 +119,7 @@ class Dispatcher:
     def _runs_to_send(self) -> list[tuple[SetRecord, RunRecord]]:
         """The running run of each set that has one; a queued one behind nothing is promoted first. None whose
         after-snapshot hook may still fail it, and none of a set that is diverged: trying again decides nothing."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             halves = other_halves.all_other_halves(connection)
             diverged = {half.set_id for half in halves.values() if half.is_diverged}
             sets = {
@@ -154,8 +139,8 @@ class Dispatcher:
     def _promote(self, replication_set: SetRecord) -> bool:
         """Whether there is a queued run, which is the running one from now on."""
         try:
-            with self._locks.recording(replication_set.uuid, replication_set.name):
-                with self._database.read() as connection:
+            with self._resources.locks.recording(replication_set.uuid, replication_set.name):
+                with self._resources.database.read() as connection:
                     queued = run_records.set_run_in(connection, replication_set.id, "queued")
                     running = run_records.set_run_in(connection, replication_set.id, "running")
                 if queued is None or running is not None:
@@ -164,7 +149,7 @@ class Dispatcher:
         except (OffsiteError, OSError) as error:
             _log.error("cannot start a queued run", set=replication_set.name, reason=str(error))
             return False
-        self._report(
+        self._resources.report(
             events.RUN_STARTED, f"The queued run of replication set name: {replication_set.name}, was started."
         )
         return True
@@ -173,7 +158,7 @@ class Dispatcher:
         life = self._lives.get(replication_set.uuid)
         if life is None or life.progress.run != run.uuid:
             old = run.uuid in self._begun_before
-            progress = Progress(run.uuid, run.started_at, self._clock, may_be_committed=old)
+            progress = Progress(run.uuid, run.started_at, self._resources.clock, may_be_committed=old)
             held = life.holds if life is not None else 0
             attempt = life.attempt if life is not None else None
             life = self._lives[replication_set.uuid] = _Life(progress, attempt, turn=self._next_turn(), holds=held)
@@ -182,18 +167,14 @@ class Dispatcher:
     def _attempt(self, replication_set: SetRecord, run: RunRecord, life: _Life) -> Attempt | None:
         try:
             end = SenderEndpoint(
-                self._database,
-                self._pools,
-                self._needs,
-                self._locks,
-                self._clock,
+                self._resources,
                 replication_set,
                 run.uuid,
-                self._report,
+                self._resources.report,
             )
         except VolumeNotFound as error:  # its pool is not there: no reason for other sets to stand still
             _log.error("cannot start a run", set=replication_set.name, reason=str(error))
-            life.retry_at = self._clock.monotonic() + TROUBLE_SECONDS
+            life.retry_at = self._resources.clock.monotonic() + TROUBLE_SECONDS
             return None
         peer = self._peers.record_of(replication_set.peer_id)
         life.attempt = Attempt(
@@ -241,9 +222,9 @@ class Dispatcher:
             if life is not None:
                 life.failures, life.retry_at, life.peer_gone = 0, None, False
         if failed_before:
-            self._report(events.SET_RESUMED, f"The run of replication set name: {name}, recovered.")
+            self._resources.report(events.SET_RESUMED, f"The run of replication set name: {name}, recovered.")
         changed = format_size(progress.changed_bytes)
-        self._report(
+        self._resources.report(
             events.RUN_COMPLETED,
             f"A run of replication set name: {name}, completed successfully: {changed} had changed.",
         )
@@ -260,7 +241,7 @@ class Dispatcher:
             life.failures += 1
             life.peer_gone = is_peer_gone(error)
             wait_seconds = retry_seconds(cadence, life.failures, self._random)
-            life.retry_at = self._clock.monotonic() + wait_seconds
+            life.retry_at = self._resources.clock.monotonic() + wait_seconds
             life.turn = self._next_turn()
         if is_peer_gone(error):
             self.when_peer_gone()
@@ -278,7 +259,7 @@ class Dispatcher:
 
     def _tell_failure(self, attempt: Attempt, sentence: str, wait_seconds: float) -> None:
         """Once for each reason, however often it is tried."""
-        self._report(
+        self._resources.report(
             events.SET_SUSPENDED_ITSELF,
             f"A run of replication set name: {attempt.set.name}, failed: {sentence}. The set is suspended; the run is "
             f"retried in {wait_seconds:.0f} s, and as soon as the peer is reachable again.",
@@ -310,7 +291,7 @@ class Dispatcher:
 
     def peer_is_back(self, peer_id: int) -> None:
         """Sets whose runs failed because the peer was gone need not wait any longer."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             uuids = [
                 replication_set.uuid
                 for replication_set in set_records.all_sets(connection)
@@ -361,7 +342,7 @@ class Dispatcher:
         with self._lock:
             life = self._lives.get(set_uuid)
             if life is None:
-                nothing = Progress("", 0.0, self._clock, may_be_committed=True)
+                nothing = Progress("", 0.0, self._resources.clock, may_be_committed=True)
                 life = self._lives[set_uuid] = _Life(nothing)
             life.holds += 1
             self._stirred += 1

@@ -13,26 +13,21 @@ which nothing needs any more; the after-snapshot hook it leaves alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import ErrorClass, OffsiteError
-from offsite.events import Report
-from offsite.pools.needs import Needs
-from offsite.pools.protocol import Pool
 from offsite.replication.records import run_records, set_records
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_states import RunEvent, RunState
 from offsite.replication.records.run_writer import RunFacts, change_run, note_run, request_run
-from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.hooks import Cut, HookFailed, Hooks
 from offsite.replication.runs.run_points import RunPoints, RunSource
 from offsite.return_codes import ReturnCode
-from offsite.store.database import Database
 
 _STOPPING = "the system is stopping"
 _STOPPED = "the system was stopped before its snapshot was taken"
@@ -48,22 +43,10 @@ class RunEnded(OffsiteError):
 
 
 class Preparation:
-    def __init__(
-        self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
-        locks: SetLocks,
-        hooks: Hooks,
-        report: Report,
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._locks = locks
+    def __init__(self, resources: Resources, hooks: Hooks) -> None:
+        self._resources = resources
         self._hooks = hooks
-        self._report = report
-        self._clock = clock
-        self._run_points = RunPoints(database, pools, needs, clock, report)
+        self._run_points = RunPoints(resources, resources.report)
         self._lock = threading.Lock()
         self._cuts: dict[str, Cut] = {}  # of the before-snapshot hooks that are running, by their runs
         self._stopping = False
@@ -88,11 +71,11 @@ class Preparation:
 
     def abort(self, replication_set: SetRecord) -> bool:
         """Ends the run that is being prepared; returns whether there was one. The caller holds the recording lock."""
-        with self._database.transaction() as connection:
+        with self._resources.database.transaction() as connection:
             run = run_records.set_run_in(connection, replication_set.id, "preparing")
             if run is None:
                 return False
-            now = self._clock.now()
+            now = self._resources.clock.now()
             change_run(connection, replication_set.id, run.uuid, RunEvent.ABORT, now, error="aborted by a user")
         with self._lock:
             cut = self._cuts.get(run.uuid)
@@ -110,7 +93,7 @@ class Preparation:
 
     def recover(self) -> None:
         """After a start: runs that had no snapshot yet have failed."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             sets = {replication_set.id: replication_set for replication_set in set_records.all_sets(connection)}
             cut = [run for run in run_records.unfinished_runs(connection) if run.state == "preparing"]
         for run in cut:
@@ -120,7 +103,7 @@ class Preparation:
         """After a start: the after-snapshot hooks that a stop has kept from ending run again, so that no database stays
         frozen. Each in a thread of its own, for hosts and users cannot wait for that; `ended` is called after each,
         for what may be sent now."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             sets = {replication_set.id: replication_set for replication_set in set_records.all_sets(connection)}
             due = run_records.runs_with_hook_due(connection)
         threads = [
@@ -137,7 +120,7 @@ class Preparation:
 
     def _thaw(self, replication_set: SetRecord, run: RunRecord, ended: Callable[[], None]) -> None:
         try:
-            with self._locks.requesting(replication_set.uuid, replication_set.name):
+            with self._resources.locks.requesting(replication_set.uuid, replication_set.name):
                 self._settle(replication_set, run.uuid, None)
         except (OffsiteError, OSError) as error:
             _log.error(
@@ -186,7 +169,7 @@ class Preparation:
                 del self._cuts[run]
 
     def _take(self, replication_set: SetRecord, run: str, number: int, source: RunSource) -> RunState:
-        with self._locks.recording(replication_set.uuid, replication_set.name):
+        with self._resources.locks.recording(replication_set.uuid, replication_set.name):
             if replication_set.before_snapshot or replication_set.after_snapshot:
                 self._check_preparing(run)
             return self._run_points.take(replication_set, run, number, source)
@@ -200,7 +183,7 @@ class Preparation:
         """Runs the after-snapshot hook, if it is due, and puts on record what has become of the run: it goes on, or has
         failed, or is what somebody else has made of it."""
         thaw_failure = self._after_snapshot(replication_set, run)
-        with self._locks.recording(replication_set.uuid, replication_set.name):
+        with self._resources.locks.recording(replication_set.uuid, replication_set.name):
             known = self._find(run)
             is_over = known.state not in ("preparing", "running", "queued")
             told = [known.error if is_over else failure, thaw_failure]
@@ -208,7 +191,7 @@ class Preparation:
             if sentence and not is_over:
                 self._run_points.take_back(replication_set, run, sentence)
             else:
-                with self._database.transaction() as connection:
+                with self._resources.database.transaction() as connection:
                     note_run(connection, run, after_snapshot_due=False, error=sentence or None)
         if sentence and (thaw_failure or not is_over):
             self._tell_failure(replication_set, sentence)
@@ -236,15 +219,17 @@ class Preparation:
     # -- records -------------------------------------------------------------------------------------------
 
     def _find(self, run: str) -> RunRecord:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             known = run_records.find_run(connection, run)
         if known is None:  # whoever deletes the set waits for whoever prepares a run of it
             raise RunEnded("the run no longer exists")
         return known
 
     def _record(self, replication_set: SetRecord, run: str, number: int, event: RunEvent, facts: RunFacts) -> None:
-        with self._database.transaction() as connection:
-            request_run(connection, replication_set.id, run, number, event, self._clock.now(), **facts)
+        with self._resources.database.transaction() as connection:
+            request_run(connection, replication_set.id, run, number, event, self._resources.clock.now(), **facts)
 
     def _tell_failure(self, replication_set: SetRecord, sentence: str) -> None:
-        self._report(events.RUN_FAILED, f"A run of replication set name: {replication_set.name}, failed: {sentence}")
+        self._resources.report(
+            events.RUN_FAILED, f"A run of replication set name: {replication_set.name}, failed: {sentence}"
+        )

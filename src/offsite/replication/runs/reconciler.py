@@ -16,17 +16,13 @@ A peer that something waits for, or that did not answer, is visited every few se
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import IncarnationRefused, OffsiteError, PeerUnreachable, StateDirectoryError
-from offsite.events import Report
-from offsite.pools.needs import Needs
-from offsite.pools.protocol import Pool
 from offsite.replication.link.dialer import DialedConnection
 from offsite.replication.peers.peers import Peers
 from offsite.replication.peers.refusals import Refusals
@@ -35,7 +31,7 @@ from offsite.replication.points.other_halves import OtherHalves
 from offsite.replication.points.plan import Adopt, DiscardThere, Relation, compare, settle
 from offsite.replication.records import peer_records, set_records
 from offsite.replication.records.peer_records import PeerRecord
-from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.transfer.sender.endpoint import SenderEndpoint
@@ -52,7 +48,6 @@ from offsite.replication.wire.messages import (
     SetSettings,
     SetsHeld,
 )
-from offsite.store.database import Database
 
 SOON_SECONDS = 5.0
 SELDOM_SECONDS = 60.0
@@ -67,31 +62,16 @@ _log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    def __init__(
-        self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
-        peers: Peers,
-        locks: SetLocks,
-        dispatcher: Dispatcher,
-        report: Report,
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._pools = pools
-        self._needs = needs
+    def __init__(self, resources: Resources, peers: Peers, dispatcher: Dispatcher) -> None:
+        self._resources = resources
         self._peers = peers
-        self._locks = locks
         self._dispatcher = dispatcher
-        self._report = report
-        self._clock = clock
-        self._other_halves = OtherHalves(database, report, clock)
+        self._other_halves = OtherHalves(resources.database, resources.report, resources.clock)
         self._lock = threading.Lock()
         self._due: dict[int, float] = {}  # when to visit a peer, by its id
         self._told: dict[str, ChangeSet] = {}  # what the peer was told of a set last, by the set's uuid
         self._half_missing: set[str] = set()
-        self._refusals = Refusals(report)
+        self._refusals = Refusals(resources.report)
         self._changes = 0  # how often a set has changed
         self._failures = 0  # how often a run has failed because its peer was gone
         self.wake: Callable[[], None] = lambda: None
@@ -101,33 +81,33 @@ class Reconciler:
         with self._lock:
             before = self._changes, self._failures  # what comes after this may not be in the records that are read
         try:
-            with self._database.read() as connection:
+            with self._resources.database.read() as connection:
                 peers = peer_records.all_peers(connection)
                 sets = set_records.all_sets(connection)
                 owing = point_records.sets_with_aborted(connection)
         except OffsiteError as error:
             _log.error("cannot contact peers: cannot read the database", reason=str(error))
-            return self._clock.monotonic() + SELDOM_SECONDS
+            return self._resources.clock.monotonic() + SELDOM_SECONDS
         for peer in peers:
             mine = [
                 replication_set
                 for replication_set in sets
                 if replication_set.peer_id == peer.id and replication_set.state == "ready"
             ]
-            if self._clock.monotonic() >= self._due.get(peer.id, 0.0):
+            if self._resources.clock.monotonic() >= self._due.get(peer.id, 0.0):
                 self._visit(peer, mine)
                 waited_for = self._peers.contacts.is_silent(peer) or any(
                     self._dispatcher.waits_for_peer(replication_set.uuid) or self._owes(replication_set, owing)
                     for replication_set in mine
                 )
                 with self._lock:
-                    self._due[peer.id] = self._clock.monotonic() + self._interval_seconds(before, waited_for)
+                    self._due[peer.id] = self._resources.clock.monotonic() + self._interval_seconds(before, waited_for)
         self._refusals.keep_only({peer.id for peer in peers}.__contains__)
         with self._lock:
             # Not of a peer that was deleted: what is not visited would be due for ever.
             visited = {peer.id for peer in peers}
             self._due = {peer_id: at for peer_id, at in self._due.items() if peer_id in visited}
-            return min(self._due.values(), default=self._clock.monotonic() + SELDOM_SECONDS)
+            return min(self._due.values(), default=self._resources.clock.monotonic() + SELDOM_SECONDS)
 
     def _interval_seconds(self, before: tuple[int, int], waited_for: bool) -> float:
         """Until the next visit of a peer that was visited with what was known at `before`."""
@@ -147,7 +127,7 @@ class Reconciler:
         """A run has failed: whether its peer is back is looked at every few seconds from now on."""
         with self._lock:
             self._failures += 1
-            soon = self._clock.monotonic() + SOON_SECONDS
+            soon = self._resources.clock.monotonic() + SOON_SECONDS
             self._due = {peer_id: min(at, soon) for peer_id, at in self._due.items()}
         self.wake()
 
@@ -162,7 +142,7 @@ class Reconciler:
     def settle_now(self, replication_set: SetRecord) -> bool:
         """What is left of the set's aborted runs, with the peer, if it answers at once. Nothing is sent meanwhile:
         the caller sees to that. Returns whether it is settled."""
-        with self._locks.settling(replication_set.uuid, SETTLING_SECONDS) as alone:
+        with self._resources.locks.settling(replication_set.uuid, SETTLING_SECONDS) as alone:
             if not alone:
                 return False
             try:
@@ -181,14 +161,14 @@ class Reconciler:
     def _visit(self, peer: PeerRecord, sets: Sequence[SetRecord]) -> None:
         """Never raises what may be expected to happen, and ends in bounded time whatever the peer does."""
         left, compared = list(sets), False
-        until = self._clock.monotonic() + VISIT_SECONDS + SET_SECONDS * len(left)
+        until = self._resources.clock.monotonic() + VISIT_SECONDS + SET_SECONDS * len(left)
         while left or not compared:
             try:
                 connection = self._peers.connect(peer, PATIENCE_SECONDS)
             except _FAILURES as error:
                 self._not_visited(peer, error)
                 return
-            connection.channel.end_within(until - self._clock.monotonic())
+            connection.channel.end_within(until - self._resources.clock.monotonic())
             try:
                 with connection:
                     if not compared:
@@ -238,7 +218,7 @@ class Reconciler:
         self._told[replication_set.uuid] = change
 
     def _change_to_tell(self, replication_set: SetRecord) -> ChangeSet:
-        with self._database.read() as transaction:
+        with self._resources.database.read() as transaction:
             group, names = set_records.own_names(transaction, replication_set)
         primary = PrimaryNames(group=group, members=names) if names else None
         return ChangeSet(
@@ -252,7 +232,7 @@ class Reconciler:
         """An attempt that is under way does all this by itself, as a part of its plan."""
         with (
             self._dispatcher.standing_still(replication_set.uuid, 0.0) as still,
-            self._locks.settling(replication_set.uuid, 0.0) as alone,
+            self._resources.locks.settling(replication_set.uuid, 0.0) as alone,
         ):
             if still and alone and self._is_still_there(replication_set):
                 self._compare_bases(connection, replication_set)
@@ -261,7 +241,11 @@ class Reconciler:
     def _compare_bases(self, connection: DialedConnection, replication_set: SetRecord) -> None:
         """Nothing is sent meanwhile, so what the two sides say of themselves is of one time."""
         held = connection.channel.ask(connection.asking, self._look_at(replication_set), Holds)
-        end = SenderEndpoint(self._database, self._pools, self._needs, self._locks, self._clock, replication_set, "")
+        end = SenderEndpoint(
+            self._resources,
+            replication_set,
+            "",
+        )
         relation = compare(end.side(held), held.base)
         is_new = self._other_halves.found(replication_set, relation, held.base, held.complete)
         if is_new and relation is not Relation.OLDER:
@@ -271,7 +255,7 @@ class Reconciler:
                 self._dispatcher.retry_now(replication_set.uuid)
 
     def _look_at(self, replication_set: SetRecord) -> Look:
-        with self._database.read() as transaction:
+        with self._resources.database.read() as transaction:
             half = other_halves.find_other_half(transaction, replication_set.id)
             ours = other_halves.own_recovery_point(transaction, replication_set.id)
         diverged = half is not None and half.relation == "diverged"
@@ -284,7 +268,10 @@ class Reconciler:
 
     def _settle(self, connection: DialedConnection, replication_set: SetRecord) -> None:
         end = SenderEndpoint(
-            self._database, self._pools, self._needs, self._locks, self._clock, replication_set, "", self._report
+            self._resources,
+            replication_set,
+            "",
+            self._resources.report,
         )
         if not end.has_aborted():
             return
@@ -296,7 +283,7 @@ class Reconciler:
                 discard = Discard(generation=replication_set.generation, run=step.point, sentence=sentence)
                 connection.channel.ask(connection.asking, discard, Done)
             elif end.do(step, held.outcome) and isinstance(step, Adopt):
-                self._report(
+                self._resources.report(
                     events.RUN_SETTLED,
                     f"The aborted run of replication set name: {replication_set.name}, completed on the secondary "
                     "before the abort and counts as a success.",
@@ -309,20 +296,20 @@ class Reconciler:
                 self._half_missing.discard(replication_set.uuid)
             elif replication_set.uuid not in self._half_missing:
                 # Unless somebody is at it, who is perhaps just deleting it on both.
-                with self._locks.requesting_now(replication_set.uuid) as alone:
+                with self._resources.locks.requesting_now(replication_set.uuid) as alone:
                     if alone and self._is_still_there(replication_set):
                         self._tell_half_missing(replication_set, peer)
 
     def _tell_half_missing(self, replication_set: SetRecord, peer: PeerRecord) -> None:
         self._half_missing.add(replication_set.uuid)
-        self._report(
+        self._resources.report(
             events.SET_HALF_MISSING,
             f"Replication set name: {replication_set.name}, does not exist on system {peer.system_name}.",
         )
 
     def _is_still_there(self, replication_set: SetRecord) -> bool:
         """It may have been deleted on both systems while we were asking."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return set_records.find_set(connection, replication_set.uuid) is not None
 
 

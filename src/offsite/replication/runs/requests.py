@@ -7,29 +7,25 @@ dropped. Whatever becomes of it, it takes a number of the snapshot history.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import NotAllowed, OffsiteError, SetDiverged, SnapshotNotFound
-from offsite.events import Report
 from offsite.pools.ancestry import is_snapshot_of
-from offsite.pools.needs import Needs
 from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.points.snapshot_history import history_of
 from offsite.replication.records import run_records, set_records
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.run_states import RunEvent, RunState
 from offsite.replication.records.run_writer import request_run
-from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.preparation import Preparation
 from offsite.replication.runs.run_points import RunPoints, RunSource
-from offsite.store.database import Database
 
 
 @dataclass(frozen=True)
@@ -41,27 +37,12 @@ class Requested:
 
 
 class RunRequests:
-    def __init__(
-        self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
-        peers: Peers,
-        locks: SetLocks,
-        dispatcher: Dispatcher,
-        preparation: Preparation,
-        report: Report,
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._pools = pools
+    def __init__(self, resources: Resources, peers: Peers, dispatcher: Dispatcher, preparation: Preparation) -> None:
+        self._resources = resources
         self._peers = peers
-        self._locks = locks
         self._dispatcher = dispatcher
         self._preparation = preparation
-        self._report = report
-        self._clock = clock
-        self._run_points = RunPoints(database, pools, needs, clock, report)
+        self._run_points = RunPoints(resources, resources.report)
 
     def replicate(self, set_uuid: str, snapshot: str | None = None, last_snapshot: bool = False) -> Requested:
         """Takes the point of a run, durably. `snapshot` sends that snapshot's data instead of the volume's, and
@@ -71,7 +52,7 @@ class RunRequests:
         Preparation.prepare does.
         """
         replication_set = self._find(set_uuid)
-        with self._locks.requesting(replication_set.uuid, replication_set.name):
+        with self._resources.locks.requesting(replication_set.uuid, replication_set.name):
             replication_set = self._check(set_uuid)
             check_snapshot_allowed(replication_set, wanted=snapshot is not None or last_snapshot)
             # A name that is wrong is no request: it takes no number, and the last run stays the one that it was.
@@ -79,7 +60,7 @@ class RunRequests:
             run = str(uuid.uuid4())
             number = replication_set.next_snapshot_number
             if self._drops(replication_set, run, number):
-                self._report(
+                self._resources.report(
                     events.RUN_DROPPED,
                     f"A request to replicate set name: {replication_set.name}, was dropped: a run is in progress, and "
                     "the queue policy is discard.",
@@ -99,10 +80,10 @@ class RunRequests:
         """Drops the queued run; returns whether there was one. Raises NotAllowed on the secondary."""
         replication_set = self._find(set_uuid)
         self._peers.check_primary(replication_set, "cleared of queued runs")
-        with self._locks.recording(replication_set.uuid, replication_set.name):
+        with self._resources.locks.recording(replication_set.uuid, replication_set.name):
             dropped = self._run_points.drop_queued(replication_set, "the queue was cleared")
         if dropped:
-            self._report(
+            self._resources.report(
                 events.RUN_DROPPED, f"The queued run of replication set name: {replication_set.name}, was dropped."
             )
         return dropped
@@ -110,7 +91,7 @@ class RunRequests:
     # -- checks --------------------------------------------------------------------------------------------
 
     def _find(self, set_uuid: str) -> SetRecord:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             replication_set = set_records.find_set(connection, set_uuid)
         if replication_set is None:
             raise NotAllowed("the replication set was just deleted")
@@ -123,7 +104,7 @@ class RunRequests:
             raise NotAllowed(f"replication set {replication_set.name} is Not Ready; create it again, or delete it")
         if replication_set.suspended:
             raise NotAllowed(f"replication set {replication_set.name} is suspended; resume it first")
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             half = other_halves.find_other_half(connection, replication_set.id)
             if half is not None and half.is_diverged:
                 raise SetDiverged(other_halves.sentence_of(connection, replication_set, half))
@@ -134,15 +115,15 @@ class RunRequests:
     def _drops(self, replication_set: SetRecord, run: str, number: int) -> bool:
         if replication_set.queue_policy != "discard":
             return False
-        with self._locks.recording(replication_set.uuid, replication_set.name):
-            with self._database.read() as connection:
+        with self._resources.locks.recording(replication_set.uuid, replication_set.name):
+            with self._resources.database.read() as connection:
                 busy = run_records.set_run_in(connection, replication_set.id, "running") or run_records.set_run_in(
                     connection, replication_set.id, "queued"
                 )
             if busy:
                 why = "a run was in progress, and the queue policy is discard"
-                now = self._clock.now()
-                with self._database.transaction() as connection:
+                now = self._resources.clock.now()
+                with self._resources.database.transaction() as connection:
                     request_run(connection, replication_set.id, run, number, RunEvent.DROP, now, error=why)
         return busy is not None
 
@@ -152,9 +133,9 @@ class RunRequests:
         ids = tuple(member.image_id for member in replication_set.members)
         if snapshot is None and not last_snapshot:
             return RunSource(ids)
-        pool, primary = find_image(self._pools, ids[0])
+        pool, primary = find_image(self._resources.pools, ids[0])
         if last_snapshot:
-            with self._database.read() as connection:
+            with self._resources.database.read() as connection:
                 own = {each.image_id for each in history_of(connection, replication_set.id)}
             found = _last_snapshot(pool, primary, own)
         else:
@@ -163,9 +144,13 @@ class RunRequests:
 
     def _tell(self, replication_set: SetRecord, state: RunState) -> None:
         if state == "queued":
-            self._report(events.RUN_QUEUED, f"A run of replication set name: {replication_set.name}, was queued.")
+            self._resources.report(
+                events.RUN_QUEUED, f"A run of replication set name: {replication_set.name}, was queued."
+            )
         else:
-            self._report(events.RUN_STARTED, f"A run of replication set name: {replication_set.name}, was started.")
+            self._resources.report(
+                events.RUN_STARTED, f"A run of replication set name: {replication_set.name}, was started."
+            )
 
 
 def check_snapshot_allowed(replication_set: SetRecord, *, wanted: bool) -> None:

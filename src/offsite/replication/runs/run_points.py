@@ -12,15 +12,13 @@ what was read is still so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.events import Report, ignore
-from offsite.pools.needs import Needs
 from offsite.pools.protocol import Change, Delete, ImageInfo, Pool, Snapshot, image_ids
 from offsite.replication.points import point_records
 from offsite.replication.points.history_rotation import rotate, terms_of
@@ -28,11 +26,11 @@ from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.snapshot_history import Keeping, KeptHistory
 from offsite.replication.records import run_records
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_states import RunEvent, RunState
 from offsite.replication.records.run_writer import change_run, request_run, use_number
 from offsite.replication.records.set_records import SetRecord
-from offsite.store.database import Database
 
 
 @dataclass(frozen=True)
@@ -45,18 +43,8 @@ class RunSource:
 
 
 class RunPoints:
-    def __init__(
-        self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
-        clock: Clock,
-        report: Report = ignore,
-    ) -> None:
-        self._database = database
-        self._pools = pools
-        self._needs = needs
-        self._clock = clock
+    def __init__(self, resources: Resources, report: Report = ignore) -> None:
+        self._resources = resources
         self._report = report
 
     def take(self, replication_set: SetRecord, run: str, number: int, source: RunSource) -> RunState:
@@ -68,7 +56,7 @@ class RunPoints:
         event = RunEvent.QUEUE if self._run_in(replication_set, "running") else RunEvent.START
         dropped = self._run_in(replication_set, "queued")
         dropped_points = self._points(replication_set, dropped.uuid) if dropped else []
-        now = self._clock.now()
+        now = self._resources.clock.now()
         taken_at = now if source.taken_at is None else source.taken_at
         number = self._number_now(run, number)
         keeping = self._keeping(replication_set, run, number, taken_at) if event is RunEvent.START else None
@@ -102,14 +90,14 @@ class RunPoints:
         kept = self._find_kept(keeping, replication_set)
 
         def write(connection: Connection, images: Sequence[ImageInfo]) -> None:
-            change_run(connection, replication_set.id, queued.uuid, RunEvent.PROMOTE, self._clock.now())
+            change_run(connection, replication_set.id, queued.uuid, RunEvent.PROMOTE, self._resources.clock.now())
             _write_kept(connection, replication_set, queued.uuid, kept, images)
 
         if kept is not None:
             self._pool(replication_set).apply(kept.snapshots(point.image_ids, _member_ids(replication_set)), write)
             self._rotate(replication_set)
         else:
-            with self._database.transaction() as transaction:
+            with self._resources.database.transaction() as transaction:
                 write(transaction, ())
         self._tell_kept(replication_set, keeping, kept)
 
@@ -133,7 +121,7 @@ class RunPoints:
 
         def write(connection: Connection, _: object) -> None:
             point_records.delete_points(connection, [point.id for point in points])
-            now = self._clock.now()
+            now = self._resources.clock.now()
             change_run(
                 connection, replication_set.id, run, RunEvent.FAIL, now, error=sentence, after_snapshot_due=False
             )
@@ -153,7 +141,7 @@ class RunPoints:
         self._pool(replication_set).apply(_deletions(points) if images_go else [], write)
 
     def _end(self, connection: Connection, run: RunRecord, event: RunEvent, sentence: str) -> None:
-        change_run(connection, run.set_id, run.uuid, event, self._clock.now(), error=sentence)
+        change_run(connection, run.set_id, run.uuid, event, self._resources.clock.now(), error=sentence)
 
     # -- the history on this side ------------------------------------------------------------------------------
 
@@ -161,18 +149,18 @@ class RunPoints:
         """The history snapshots that the primary keeps of a run."""
         if replication_set.snapshot_history != "both" or replication_set.snapshot_basename is None:
             return None
-        priority, now = replication_set.snapshot_retention_priority, self._clock.now()
+        priority, now = replication_set.snapshot_retention_priority, self._resources.clock.now()
         return Keeping(replication_set.id, run, replication_set.snapshot_basename, number, priority, taken_at, now)
 
     def _find_kept(self, keeping: Keeping | None, replication_set: SetRecord) -> KeptHistory | None:
         if keeping is None:
             return None
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return keeping.find(connection, len(replication_set.members))
 
     def _number_now(self, run: str, number: int) -> int:
         """While its hooks ran, a request may have been given a later one."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             known = run_records.find_run(connection, run)
         return number if known is None or known.snapshot_number is None else known.snapshot_number
 
@@ -183,19 +171,19 @@ class RunPoints:
     def _rotate(self, replication_set: SetRecord) -> None:
         if replication_set.snapshot_history == "both" and replication_set.snapshot_count is not None:
             terms = terms_of(replication_set, replication_set.snapshot_count)
-            pool, now = self._pool(replication_set), self._clock.now()
-            rotate(self._database, pool, self._needs, replication_set, terms, now, self._report)
+            pool, now = self._pool(replication_set), self._resources.clock.now()
+            rotate(self._resources.database, pool, self._resources.needs, replication_set, terms, now, self._report)
 
     def _run_in(self, replication_set: SetRecord, state: RunState) -> RunRecord | None:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return run_records.set_run_in(connection, replication_set.id, state)
 
     def _points(self, replication_set: SetRecord, run: str) -> list[PointRecord]:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return [point for point in point_records.set_points(connection, replication_set.id) if point.uuid == run]
 
     def _pool(self, replication_set: SetRecord) -> Pool:
-        return find_image(self._pools, replication_set.members[0].image_id)[0]
+        return find_image(self._resources.pools, replication_set.members[0].image_id)[0]
 
 
 def _write_kept(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import (
     BadParameter,
     InUse,
@@ -22,7 +21,6 @@ from offsite.errors import (
     ProtocolError,
     VolumeNotFound,
 )
-from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools import catalog
 from offsite.pools.groups import Group, group_of, members
@@ -32,11 +30,11 @@ from offsite.replication.points.internal_images import find_image
 from offsite.replication.records import set_records
 from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.set_records import MemberRecord, SetRecord
 from offsite.replication.runs.reconciler import settings_of
 from offsite.replication.sets.settings import ChosenSettings, check_settings
 from offsite.replication.wire.messages import CreateSet, Done, NewMember
-from offsite.store.database import Database
 
 MEMBERS_MAX = 16
 CREATING_SECONDS = 30.0
@@ -78,21 +76,10 @@ class _Plan:
 
 
 class SetCreation:
-    def __init__(
-        self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        peers: Peers,
-        limits: Limits,
-        report: Report,
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._pools = pools
+    def __init__(self, resources: Resources, peers: Peers, limits: Limits) -> None:
+        self._resources = resources
         self._peers = peers
         self._limits = limits
-        self._report = report
-        self._clock = clock
         self._creating = threading.Lock()
 
     def create(self, wanted: NewSet) -> None:
@@ -119,9 +106,9 @@ class SetCreation:
                 except OffsiteError:
                     self._forget(replication_set)
                     raise
-            with self._database.transaction() as transaction:
+            with self._resources.database.transaction() as transaction:
                 set_records.update_set(transaction, replication_set.id, state="ready")
-        self._report(
+        self._resources.report(
             events.SET_CREATED,
             f"Replication set name: {plan.name}, was created: {plan.primary_name} in pool {plan.pool.name} replicates "
             f"to {plan.secondary_name} in pool {plan.remote_pool} of system {plan.peer.system_name}.",
@@ -148,7 +135,7 @@ class SetCreation:
                 f"replication set requires 1 to {MEMBERS_MAX}"
             )
         check_settings(wanted.settings, of_group=wanted.group is not None)
-        found = [find_image(self._pools, image_id) for image_id in wanted.image_ids]
+        found = [find_image(self._resources.pools, image_id) for image_id in wanted.image_ids]
         pool = found[0][0]
         images = [image for _, image in found]
         if wanted.group is None:
@@ -192,7 +179,7 @@ class SetCreation:
         return replication_set
 
     def _check_new(self, plan: _Plan) -> None:
-        with self._database.read() as view:
+        with self._resources.database.read() as view:
             self._limits.check_new_set(view)
         sets = self._records()
         for image in plan.images:
@@ -210,7 +197,7 @@ class SetCreation:
 
     def _check_no_group(self, plan: _Plan, image: ImageInfo) -> None:
         """A member of a group that is in a set cannot be in one of its own."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             group = group_of(connection, image.id)
             if group is None or (plan.group is not None and plan.group.id == group.id):
                 return
@@ -232,9 +219,9 @@ class SetCreation:
             "group_id": plan.group.id if plan.group else None,
             "remote_group": plan.remote_group,
             "generation": 1,
-            "created_at": self._clock.now(),
+            "created_at": self._resources.clock.now(),
         }
-        with self._database.transaction() as transaction:
+        with self._resources.database.transaction() as transaction:
             _check_still_so(transaction, plan)
             self._limits.check_new_set(transaction)
             set_records.insert_set(transaction, values, plan.members)
@@ -243,11 +230,11 @@ class SetCreation:
         return replication_set
 
     def _forget(self, replication_set: SetRecord) -> None:
-        with self._database.transaction() as transaction:
+        with self._resources.database.transaction() as transaction:
             set_records.delete_set(transaction, replication_set.id)
 
     def _records(self) -> list[SetRecord]:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return set_records.all_sets(connection)
 
 

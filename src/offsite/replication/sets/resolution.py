@@ -9,27 +9,21 @@ secondary's content counts needs its roles to change, and comes with that.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import InUse, NotAllowed, SetDiverged
-from offsite.events import Report
-from offsite.pools.needs import Needs
-from offsite.pools.protocol import Pool
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.points.other_halves import OtherHalf, OtherHalves
 from offsite.replication.points.plan import Relation, compare
 from offsite.replication.records import peer_records, run_records, set_records
-from offsite.replication.records.set_locks import SetLocks
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.transfer.sender.endpoint import SenderEndpoint
 from offsite.replication.wire.messages import Ask, Holds, Keep, Kept
-from offsite.store.database import Database
 from offsite.units import format_size
 
 STILL_SECONDS = 5.0  # for an attempt that is under way to end
@@ -43,35 +37,23 @@ class Resolved:
 
 
 class Resolution:
-    def __init__(
-        self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
-        peers: Peers,
-        locks: SetLocks,
-        dispatcher: Dispatcher,
-        report: Report,
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._pools = pools
-        self._needs = needs
+    def __init__(self, resources: Resources, peers: Peers, dispatcher: Dispatcher) -> None:
+        self._resources = resources
         self._peers = peers
-        self._locks = locks
         self._dispatcher = dispatcher
-        self._report = report
-        self._clock = clock
-        self._other_halves = OtherHalves(database, report, clock)
+        self._other_halves = OtherHalves(resources.database, resources.report, resources.clock)
 
     def question(self, set_uuid: str) -> str:
         """What is kept, what is replaced, and what it costs. Raises NotAllowed for a set that is not diverged."""
         replication_set, half = self._find(set_uuid)
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             peer = peer_records.peer_name(connection, replication_set.peer_id)
             ours = other_halves.own_recovery_point(connection, replication_set.id)
         here = format_size(
-            sum(find_image(self._pools, member.image_id)[1].allocated_bytes for member in replication_set.members)
+            sum(
+                find_image(self._resources.pools, member.image_id)[1].allocated_bytes
+                for member in replication_set.members
+            )
         )
         return (
             f"Replication set {replication_set.name} is diverged. {peer} holds {other_halves.told_of(half.point)}, "
@@ -88,7 +70,7 @@ class Resolution:
             raise NotAllowed(f"replication set {replication_set.name} is suspended; resume it first")
         with (
             self._dispatcher.standing_still(replication_set.uuid, STILL_SECONDS) as still,
-            self._locks.settling(replication_set.uuid, STILL_SECONDS) as alone,
+            self._resources.locks.settling(replication_set.uuid, STILL_SECONDS) as alone,
         ):
             if not still or not alone:
                 raise InUse(
@@ -96,12 +78,12 @@ class Resolution:
                     f"{STILL_SECONDS:.0f} s; try again in a moment"
                 )
             kept = self._keep(replication_set, half)
-            with self._database.transaction() as connection:
+            with self._resources.database.transaction() as connection:
                 assert half.base is not None
                 other_halves.allow_replacement(connection, replication_set.id, half.base)
                 running = run_records.set_run_in(connection, replication_set.id, "running")
                 peer = peer_records.peer_name(connection, replication_set.peer_id)
-        self._report(
+        self._resources.report(
             events.DIVERGENCE_DECIDED,
             f"An operator decided that replication set name: {replication_set.name}, continues with the content of its "
             f"primary; the copy on {peer} is kept there in {', '.join(kept)}.",
@@ -114,7 +96,9 @@ class Resolution:
             ask = Ask(set_uuid=replication_set.uuid, generation=replication_set.generation)
             held = connection.channel.ask(connection.asking, ask, Holds)
             end = SenderEndpoint(
-                self._database, self._pools, self._needs, self._locks, self._clock, replication_set, ""
+                self._resources,
+                replication_set,
+                "",
             )
             relation = compare(end.side(held), held.base)
             self._other_halves.found(replication_set, relation, held.base, held.complete)
@@ -130,7 +114,7 @@ class Resolution:
             return connection.channel.ask(connection.asking, keep, Kept).snapshots
 
     def _find(self, set_uuid: str) -> tuple[SetRecord, OtherHalf]:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             replication_set = set_records.find_set(connection, set_uuid)
             half = other_halves.find_other_half(connection, replication_set.id) if replication_set is not None else None
         if replication_set is None:

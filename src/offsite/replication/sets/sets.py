@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, PeerUnreachable
-from offsite.events import Report
 from offsite.names import check_name
 from offsite.pools.groups import group_name
-from offsite.pools.protocol import Pool
 from offsite.replication.peers.clock_skew import age
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.records import run_records, set_records
 from offsite.replication.records.limits import Limits
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.run_records import RunRecord
-from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.hooks import Hooks
@@ -30,7 +25,6 @@ from offsite.replication.sets.status import Status, status_of
 from offsite.replication.sets.view import SetInfo, SetMember
 from offsite.replication.transfer.receiver.fence import Fences
 from offsite.replication.wire.messages import DeleteSet, Done
-from offsite.store.database import Database
 
 STOP_SECONDS = 10.0
 
@@ -38,29 +32,21 @@ STOP_SECONDS = 10.0
 class Sets:
     def __init__(
         self,
-        database: Database,
-        pools: Mapping[str, Pool],
+        resources: Resources,
         peers: Peers,
         dispatcher: Dispatcher,
         reconciler: Reconciler,
-        locks: SetLocks,
         fences: Fences,
         limits: Limits,
         hooks: Hooks,
-        report: Report,
-        clock: Clock,
     ) -> None:
-        self._database = database
-        self._pools = pools
+        self._resources = resources
         self._peers = peers
         self._dispatcher = dispatcher
         self._reconciler = reconciler
-        self._locks = locks
         self._fences = fences
         self._hooks = hooks
-        self._report = report
-        self._clock = clock
-        self._creation = SetCreation(database, pools, peers, limits, report, clock)
+        self._creation = SetCreation(resources, peers, limits)
 
     # -- creating, changing, deleting ----------------------------------------------------------------------
 
@@ -89,7 +75,7 @@ class Sets:
         now |= {"snapshot_history": replication_set.snapshot_history}
         check_settings(settings, of_group=replication_set.group_id is not None, now=now)
         values = settings.given() | ({} if new_name is None else {"name": new_name})
-        with self._database.transaction() as transaction:
+        with self._resources.database.transaction() as transaction:
             if new_name not in (None, replication_set.name) and any(
                 s.name == new_name for s in set_records.all_sets(transaction)
             ):
@@ -101,7 +87,7 @@ class Sets:
                     "its queue first"
                 )
             set_records.update_set(transaction, replication_set.id, **values)
-        self._report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
+        self._resources.report(events.SET_MODIFIED, f"Replication set name: {new_name or name}, was modified.")
         self._reconciler.set_changed()
 
     def protect(self, name: str, minimum_count: int | None, minimum_age_hours: int | None) -> None:
@@ -109,10 +95,10 @@ class Sets:
         replication_set = self.record(name)
         values = {"minimum_snapshot_count": minimum_count, "minimum_snapshot_age_hours": minimum_age_hours}
         values = {key: value for key, value in values.items() if value is not None}
-        with self._database.transaction() as transaction:
+        with self._resources.database.transaction() as transaction:
             set_records.update_set(transaction, replication_set.id, **values)
         told = ", ".join(f"{key.replace('_', '-')} {value}" for key, value in values.items())
-        self._report(events.SET_MODIFIED, f"Replication set name: {name}, was modified: {told}.")
+        self._resources.report(events.SET_MODIFIED, f"Replication set name: {name}, was modified: {told}.")
 
     def delete(self, name: str, local_only: bool = False) -> None:
         """On both systems, or with `local_only` here alone, where it ends a run, too. The volumes stay.
@@ -121,7 +107,7 @@ class Sets:
         """
         replication_set = self.record(name)
         with (
-            self._locks.requesting(replication_set.uuid, replication_set.name),
+            self._resources.locks.requesting(replication_set.uuid, replication_set.name),
             self._dispatcher.standing_still(replication_set.uuid, 0.0),
         ):
             if local_only:
@@ -136,9 +122,9 @@ class Sets:
                 if replication_set.role == "primary":
                     self._check_no_runs(replication_set)
                 self._delete_over_there(replication_set)
-            remove_set(self._database, self._pools, self._fences, replication_set)
+            remove_set(self._resources.database, self._resources.pools, self._fences, replication_set)
         self._dispatcher.forget(replication_set.uuid)
-        self._report(events.SET_DELETED, f"Replication set name: {name}, was deleted.")
+        self._resources.report(events.SET_DELETED, f"Replication set name: {name}, was deleted.")
 
     def _delete_over_there(self, replication_set: SetRecord) -> None:
         try:
@@ -152,7 +138,7 @@ class Sets:
             ) from error
 
     def _check_no_runs(self, replication_set: SetRecord) -> None:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             running = run_records.set_run_in(connection, replication_set.id, "running")
             queued = run_records.set_run_in(connection, replication_set.id, "queued")
         if running is not None:
@@ -188,7 +174,7 @@ class Sets:
     def runs(self, name: str, run: str | None = None) -> list[RunRecord]:
         """Newest first; or only this one, if the set has it."""
         replication_set = self.record(name)
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             if run is None:
                 return run_records.set_runs(connection, replication_set.id)
             found = run_records.find_run(connection, run)
@@ -199,7 +185,7 @@ class Sets:
         replication_set = self.record(name)
         if replication_set.role != "primary":
             return None
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             half = other_halves.find_other_half(connection, replication_set.id)
             return (
                 other_halves.sentence_of(connection, replication_set, half)
@@ -208,7 +194,7 @@ class Sets:
             )
 
     def _info(self, replication_set: SetRecord) -> SetInfo:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             held = point_records.set_points(connection, replication_set.id)
             found = {
                 state: run_records.set_run_in(connection, replication_set.id, state)
@@ -225,13 +211,13 @@ class Sets:
             # What the secondary holds counts. Of what it has never had, a primary cannot tell how old it is.
             recovery_point_at = half.taken_at if half.relation == "older" else None
         current = found["running"] or found["preparing"]
-        pool, _ = find_image(self._pools, replication_set.members[0].image_id)
+        pool, _ = find_image(self._resources.pools, replication_set.members[0].image_id)
         return SetInfo(
             record=replication_set,
             peer_name=self._peers.record_of(replication_set.peer_id).name,
             pool=pool.name,
             members=tuple(
-                SetMember(each.image_id, find_image(self._pools, each.image_id)[1].name, each.remote_name)
+                SetMember(each.image_id, find_image(self._resources.pools, each.image_id)[1].name, each.remote_name)
                 for each in replication_set.members
             ),
             group=group,
@@ -250,7 +236,7 @@ class Sets:
     def _age(self, replication_set: SetRecord, taken_at: float) -> float | None:
         """Of an instant that the primary's clock has shown."""
         if replication_set.role == "primary":
-            return age(taken_at, self._clock.now())
+            return age(taken_at, self._resources.clock.now())
         remote = self._peers.contacts.remote_time(self._peers.record_of(replication_set.peer_id))
         return age(taken_at, *remote) if remote is not None else None
 
@@ -277,5 +263,5 @@ class Sets:
         return current.error is not None
 
     def _records(self) -> list[SetRecord]:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return set_records.all_sets(connection)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
 from sqlalchemy import Connection
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import (
     BadParameter,
     DigestMismatch,
@@ -17,15 +16,14 @@ from offsite.errors import (
     PeerRefused,
     ProtocolError,
 )
-from offsite.events import Report
-from offsite.pools.needs import Needs
-from offsite.pools.protocol import Change, Clone, Create, Delete, ImageInfo, Pool, Replace, Resize, image_ids
+from offsite.pools.protocol import Change, Clone, Create, Delete, ImageInfo, Replace, Resize, image_ids
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.holdings import told_holds
 from offsite.replication.points.internal_images import find_image, internal_name
 from offsite.replication.points.kept_copies import keep_copy
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.records import peer_share, run_records
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import RunFacts, change_run, fail_others, note_run, use_number
@@ -49,7 +47,6 @@ from offsite.replication.wire.messages import (
     Ready,
     RunOutcome,
 )
-from offsite.store.database import Database
 from offsite.units import format_size
 
 _log = structlog.get_logger(__name__)
@@ -60,38 +57,31 @@ class ReceiverEndpoint:
 
     def __init__(
         self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
-        clock: Clock,
+        resources: Resources,
         replication_set: SetRecord,
         fence: Fence,
         background: BackgroundWork,
         wire_bytes: Callable[[], int],
-        report: Report,
     ) -> None:
-        self._database = database
-        self._pools = pools
-        self._clock = clock
+        self._resources = resources
         self._set = replication_set
         self._fence = fence
         self._background = background
         self._wire_bytes = wire_bytes
-        self._report = report
-        self._pool, _ = find_image(pools, replication_set.members[0].image_id)
-        self._history = RunHistory(database, self._pool, needs, replication_set, report, clock)
+        self._pool, _ = find_image(resources.pools, replication_set.members[0].image_id)
+        self._history = RunHistory(resources, self._pool, replication_set)
         self._filling: PartialPoint | None = None
         self._begun: Begin | None = None
 
     def look(self, ask: Ask) -> Holds:
         check_generation(self._set, ask.generation)
         self._fence.take(self)
-        return told_holds(self._database, self._pools, self._set)
+        return told_holds(self._resources.database, self._resources.pools, self._set)
 
     def _check_roles(self, generation: int) -> None:
         """So that nothing is begun in vain. What counts is the same check within the transaction."""
         check_generation(self._set, generation)
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             check_unchanged(connection, self._set)
 
     # -- beginning -----------------------------------------------------------------------------------------
@@ -100,7 +90,7 @@ class ReceiverEndpoint:
         self.close()
         with self._fence.held_by(self):
             self._check_roles(begin.generation)
-            with self._database.read() as connection:
+            with self._resources.database.read() as connection:
                 held = point_records.set_points(connection, self._set.id)
                 run = run_records.find_run(connection, begin.run)
             self._check(begin, held, run)
@@ -110,15 +100,15 @@ class ReceiverEndpoint:
             if partial is None or not self._fits(partial, begin):
                 self._begin_anew(begin, held, partial)
             else:
-                with self._database.transaction() as connection:
+                with self._resources.database.transaction() as connection:
                     self._write_run(connection, begin)
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             point = point_records.find_point(connection, self._set.id, begin.point)
             run = run_records.find_run(connection, begin.run)
         assert run is not None and run.set_id == self._set.id
         self._begun = begin
         self._filling = PartialPoint(
-            self._pool, point, run, self._fence, self, self._background, self._clock, self._wire_bytes
+            self._pool, point, run, self._fence, self, self._background, self._resources.clock, self._wire_bytes
         )
         return Ready(
             watermark=point.watermark,
@@ -141,7 +131,7 @@ class ReceiverEndpoint:
         if known is not None and known.set_id != self._set.id:
             raise PeerRefused(f"run {begin.run} does not belong to replication set {self._set.name}")
         check_sizes(begin.sizes_bytes)
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             self._check_share(connection, begin)
 
     def _check_share(self, connection: Connection, begin: Begin) -> None:
@@ -153,12 +143,12 @@ class ReceiverEndpoint:
         copy, or that is somebody else, would fill us from nothing, and the only newer copy would be gone."""
         if base in (begin.base, begin.replaces):
             return
-        told = other_halves.told_of(told_holds(self._database, self._pools, self._set).complete)
+        told = other_halves.told_of(told_holds(self._resources.database, self._resources.pools, self._set).complete)
         sentence = (
             f"replication set {self._set.name} holds a complete copy here: {told}; its primary would replace it "
             "without stating that it knows it. The copy was not changed"
         )
-        self._report(events.COPY_PROTECTED, sentence)
+        self._resources.report(events.COPY_PROTECTED, sentence)
         raise NotReplaced(sentence)
 
     def _fits(self, partial: PointRecord, begin: Begin) -> bool:
@@ -192,7 +182,7 @@ class ReceiverEndpoint:
 
     def _write_run(self, connection: Connection, begin: Begin) -> None:
         check_unchanged(connection, self._set)
-        now = self._clock.now()
+        now = self._resources.clock.now()
         fail_others(connection, self._set.id, begin.run, now, "the primary ended it")
         change_run(connection, self._set.id, begin.run, RunEvent.BEGIN, now, error=None)
 
@@ -208,7 +198,7 @@ class ReceiverEndpoint:
             sentence = (
                 f"{error}. This run stored them and read them back correctly before; they are sent again from there"
             )
-            self._report(
+            self._resources.report(
                 events.STORED_DATA_CHANGED,
                 f"Stored data of a run of replication set name: {self._set.name}, changed: {sentence}.",
             )
@@ -221,7 +211,7 @@ class ReceiverEndpoint:
             return
         filling.flush()
         if self._fence.is_owner(self):
-            with self._database.transaction() as connection:
+            with self._resources.database.transaction() as connection:
                 run = run_records.find_run(connection, filling.run_uuid)
                 if run is not None and run.state == "running":
                     note_run(connection, run.uuid, error=reason)
@@ -233,7 +223,7 @@ class ReceiverEndpoint:
         outcome = RunOutcome(digest=commit.digest, changed_bytes=filling.changed_bytes, wire_bytes=filling.wire_bytes)
         with self._fence.held_by(self):
             self._check_roles(commit.generation)
-            with self._database.read() as connection:
+            with self._resources.database.read() as connection:
                 held = point_records.set_points(connection, self._set.id)
             old = [point for point in held if point.state == "base"]
             begun = self._begun
@@ -253,7 +243,7 @@ class ReceiverEndpoint:
             def write(connection: Connection, images: Sequence[ImageInfo]) -> None:
                 check_unchanged(connection, self._set)
                 self._check_share(connection, begun)
-                now = self._clock.now()
+                now = self._resources.clock.now()
                 point_records.make_base(connection, self._set.id, filling.point.uuid, now, outcome.digest)
                 other_halves.forget_other_half(connection, self._set.id)
                 self._write_outcome(connection, commit, outcome)
@@ -266,7 +256,7 @@ class ReceiverEndpoint:
         if commit.point == commit.run:
             size = format_size(outcome.changed_bytes)
             name = self._set.name
-            self._report(
+            self._resources.report(
                 events.RUN_COMPLETED,
                 f"A run of replication set name: {name}, completed successfully: {size} had changed.",
             )
@@ -278,7 +268,7 @@ class ReceiverEndpoint:
         facts = RunFacts(changed_bytes=outcome.changed_bytes, wire_bytes=outcome.wire_bytes)
         if commit.point == commit.run:
             facts |= RunFacts(digest=digest, error=None)
-            change_run(connection, self._set.id, commit.run, RunEvent.COMPLETE, self._clock.now(), **facts)
+            change_run(connection, self._set.id, commit.run, RunEvent.COMPLETE, self._resources.clock.now(), **facts)
             return
         note_run(connection, commit.run, **facts)
         older = run_records.find_run(connection, commit.point)
@@ -291,12 +281,12 @@ class ReceiverEndpoint:
             return Kept(snapshots=self._keep(keep.base))
 
     def _keep(self, base: str) -> list[str]:
-        names, is_new = keep_copy(self._database, self._pool, self._set, base)
-        with self._database.transaction() as connection:
+        names, is_new = keep_copy(self._resources.database, self._pool, self._set, base)
+        with self._resources.database.transaction() as connection:
             check_unchanged(connection, self._set)
             other_halves.note_decision(connection, self._set.id)
         if is_new:
-            self._report(
+            self._resources.report(
                 events.COPY_KEPT,
                 f"The copy on the secondary of replication set name: {self._set.name}, is kept in {', '.join(names)}: "
                 "an operator of its primary decided to replace it.",
@@ -308,7 +298,7 @@ class ReceiverEndpoint:
         self.close()
         with self._fence.held_by(self):
             self._check_roles(discard.generation)
-            with self._database.read() as connection:
+            with self._resources.database.read() as connection:
                 held = point_records.set_points(connection, self._set.id)
                 run = run_records.find_run(connection, discard.run)
             partial = [point for point in held if point.state == "partial" and point.uuid == discard.run]
@@ -321,11 +311,11 @@ class ReceiverEndpoint:
                 check_unchanged(connection, self._set)
                 point_records.delete_points(connection, [point.id for point in partial])
                 if is_under_way:
-                    now = self._clock.now()
+                    now = self._resources.clock.now()
                     change_run(connection, self._set.id, discard.run, RunEvent.ABORT, now, error=discard.sentence)
 
             self._pool.apply([Delete(image_id) for point in partial for image_id in point.image_ids], write)
-        self._report(
+        self._resources.report(
             events.RUN_ABORTED, f"A run of replication set name: {self._set.name}, was aborted: {discard.sentence}"
         )
 

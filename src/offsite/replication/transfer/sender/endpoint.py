@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
 from offsite import events
-from offsite.clock import Clock
 from offsite.errors import DigestsDiffer, ObjectNotFound, SetDiverged
 from offsite.events import Report, ignore
-from offsite.pools.needs import Needs
-from offsite.pools.protocol import Delete, Pool
+from offsite.pools.protocol import Delete
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.history_following import Following, find_following
 from offsite.replication.points.holdings import holds
@@ -21,17 +19,16 @@ from offsite.replication.points.plan import Adopt, Diverged, Forget, Outdated, P
 from offsite.replication.points.point_records import PointRecord
 from offsite.replication.points.recovery_points import find_recovery_point
 from offsite.replication.records import peer_records, run_records, set_records
+from offsite.replication.records.resources import Resources
 from offsite.replication.records.run_records import RunRecord
 from offsite.replication.records.run_states import RunEvent
 from offsite.replication.records.run_writer import RunFacts, change_run, drop_unfinished, note_run
-from offsite.replication.records.set_locks import SetLocks
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.roles.generation import check_counterpart, check_unchanged
 from offsite.replication.roles.standing import Standing
 from offsite.replication.transfer.sender.block_diff import MemberDifference
 from offsite.replication.transfer.sender.machine import PointDescription
 from offsite.replication.wire.messages import HistorySnapshot, Holds, RunOutcome
-from offsite.store.database import Database
 
 _OVERTAKEN = "the secondary already holds a newer recovery point of this set"
 
@@ -39,32 +36,19 @@ _OVERTAKEN = "the secondary already holds a newer recovery point of this set"
 class SenderEndpoint:
     """The primary half of one set, for one run."""
 
-    def __init__(
-        self,
-        database: Database,
-        pools: Mapping[str, Pool],
-        needs: Needs,
-        locks: SetLocks,
-        clock: Clock,
-        replication_set: SetRecord,
-        run: str,
-        report: Report = ignore,
-    ) -> None:
-        self._database = database
-        self._needs = needs
-        self._locks = locks
-        self._clock = clock
+    def __init__(self, resources: Resources, replication_set: SetRecord, run: str, report: Report = ignore) -> None:
+        self._resources = resources
         self._set = replication_set
         self._run = run
-        self._other_halves = OtherHalves(database, report, clock)
+        self._other_halves = OtherHalves(resources.database, report, resources.clock)
         self._report = report
-        self.pool, _ = find_image(pools, replication_set.members[0].image_id)
+        self.pool, _ = find_image(resources.pools, replication_set.members[0].image_id)
 
     def side(self, theirs: Holds) -> PrimarySide:
         """What there is here, and what is known here of the base that the secondary holds. Raises NotAllowed when that
         is no secondary of this generation."""
         check_counterpart(self._set, Standing(theirs.role, theirs.generation))
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             check_unchanged(connection, self._set)
             held = point_records.set_points(connection, self._set.id)
             known = find_recovery_point(connection, self._set.id, theirs.base)
@@ -79,7 +63,7 @@ class SenderEndpoint:
 
     def has_aborted(self) -> bool:
         """Whether there are points of aborted runs, of which the secondary is still to be asked."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return self._set.id in point_records.sets_with_aborted(connection)
 
     def describe(self, uuid: str) -> PointDescription:
@@ -100,10 +84,10 @@ class SenderEndpoint:
             return True
         if isinstance(step, Diverged):
             self._other_halves.found(self._set, Relation.DIVERGED, step.base, step.theirs)
-            with self._database.read() as connection:
+            with self._resources.database.read() as connection:
                 peer = peer_records.peer_name(connection, self._set.peer_id)
             raise SetDiverged(diverged_sentence(self._set, peer, step.ours, step.theirs))
-        with self._locks.recording(self._set.uuid, self._set.name):
+        with self._resources.locks.recording(self._set.uuid, self._set.name):
             if isinstance(step, Adopt):
                 return self._adopt(step.point, outcome)
             self._drop([point for point in self._points() if point.uuid == step.point])
@@ -111,7 +95,7 @@ class SenderEndpoint:
 
     def _adopt(self, uuid: str, outcome: RunOutcome | None) -> bool:
         """The point becomes the base; older points, and the run that took it, are done with."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             held = point_records.set_points(connection, self._set.id)
             run = run_records.find_run(connection, uuid)
             following = self._following(connection, run, outcome)
@@ -131,7 +115,7 @@ class SenderEndpoint:
             raise DigestsDiffer(differing)
         older = [point for point in held if point.state == "base" or point.id < adopted.id]
         older = [point for point in older if point is not adopted]
-        now = self._clock.now()
+        now = self._resources.clock.now()
         facts = RunFacts(error=None)
         if outcome is not None:
             facts["digest"] = outcome.digest.hex()
@@ -176,7 +160,7 @@ class SenderEndpoint:
             return None
         if outcome.snapshot_number is None and run.uuid != self._run:
             return None
-        return find_following(connection, self.pool, self._needs, run, outcome.snapshot_number)
+        return find_following(connection, self.pool, self._resources.needs, run, outcome.snapshot_number)
 
     def _drop(self, points: Sequence[PointRecord]) -> None:
         def write(connection: Connection, _: object) -> None:
@@ -187,7 +171,7 @@ class SenderEndpoint:
 
     def history(self) -> HistorySnapshot | None:
         """What the secondary is to keep of the run, by the settings that the set has now."""
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             replication_set = set_records.find_set(connection, self._set.uuid)
             run = run_records.find_run(connection, self._run)
         if (
@@ -207,21 +191,21 @@ class SenderEndpoint:
 
     def note_digest(self, point: str, digest: bytes) -> None:
         """What we have of the run that took this point, before the secondary is asked to commit it."""
-        with self._database.transaction() as connection:
+        with self._resources.database.transaction() as connection:
             check_unchanged(connection, self._set)
             note_run(connection, point, digest=digest.hex())
 
     def note_failure(self, sentence: str | None) -> None:
         """The run goes on when it can; meanwhile its record says why it does not."""
-        with self._database.transaction() as connection:
+        with self._resources.database.transaction() as connection:
             note_run(connection, self._run, error=sentence)
 
     def _points(self) -> list[PointRecord]:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return point_records.set_points(connection, self._set.id)
 
     def _point(self, uuid: str) -> PointRecord:
-        with self._database.read() as connection:
+        with self._resources.database.read() as connection:
             return point_records.find_point(connection, self._set.id, uuid)
 
 

@@ -320,6 +320,23 @@ def test_a_defect_in_the_background_is_an_error_and_a_line_in_the_log(bench: Nbd
     assert [line["event"] for line in complaints(lines)] == ["work of a target in the background failed"]
 
 
+def test_flushes_go_on_after_a_defect_in_one(bench: NbdBench) -> None:
+    """Also those that were asked for while it ran: no later flush may wait for one that is not under way."""
+    bench.volume()
+    bench.serve()
+    client = bench.client()
+    bench.disk.failure = RuntimeError("a defect")
+    bench.disk.gate.clear()
+    first = client.ask(nbd.CMD_FLUSH)
+    assert bench.disk.flushing.wait(10)
+    second = client.ask(nbd.CMD_FLUSH)
+    assert client.run(nbd.CMD_BLOCK_STATUS, 0, 0).error == nbd.EINVAL, "what came before it has been taken"
+    bench.disk.gate.set()
+    assert [reply.error for reply in client.replies(first, second).values()] == [nbd.EIO] * 2
+    bench.disk.failure = None
+    assert client.run(nbd.CMD_FLUSH).error == 0
+
+
 def test_a_defect_in_the_connection_closes_it_with_a_line_in_the_log(bench: NbdBench) -> None:
     bench.volume()
     bench.serve()

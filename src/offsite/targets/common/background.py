@@ -22,7 +22,7 @@ from offsite.errors import OffsiteError
 from offsite.pools.protocol import Pool
 from offsite.targets.common.failure import Failure, failure_of
 from offsite.targets.common.grants import Grant
-from offsite.targets.common.workers import Workers
+from offsite.targets.common.workers import Workers, tell_defect
 
 OUTSTANDING_MAX, OUTSTANDING_BYTES_MAX = 64, 32 << 20  # for one connection
 WARM_PIECE_BYTES = 1 << 20
@@ -202,6 +202,8 @@ class Background:
                 outcome = None, "", None
             except (OffsiteError, OSError) as error:
                 outcome = failure_of(error), str(error), None
+            except Exception as error:  # noqa: BLE001 - a defect: who waits for the next flush must get it
+                tell_defect(error)
             finally:
                 self._finish([each.finished(*outcome) for each in flushes])
 

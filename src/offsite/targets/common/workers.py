@@ -34,6 +34,10 @@ class Workers:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
+def tell_defect(error: BaseException) -> None:
+    _log.error("work of a target in the background failed", exc_info=error)
+
+
 def _tell_failure(future: Future[None]) -> None:
-    if not future.cancelled() and future.exception() is not None:
-        _log.error("work of a target in the background failed", exc_info=future.exception())
+    if not future.cancelled() and (error := future.exception()) is not None:
+        tell_defect(error)

@@ -59,6 +59,20 @@ def test_who_was_here_longest_ago_is_forgotten_first(monkeypatch: pytest.MonkeyP
     assert counters.volumes()["sales"].reads == 4
 
 
+def test_what_is_in_use_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier connections did to it stays counted: no counter goes back while anybody uses it."""
+    monkeypatch.setattr(counters_module, "KEPT_MAX", 2)
+    counters = Counters()
+    with counters.counting("sales", "tls:web", NBD):
+        with counters.counting("sales", "tls:web", NBD) as earlier:
+            earlier.add_read(1, 0.0)
+        for number in range(5):
+            with counters.counting(f"snapshot {number}", f"tls:{number}", NBD):
+                pass
+        assert (counters.volumes()["sales"].reads, counters.initiators()["tls:web"].reads) == (1, 1)
+        assert len(counters.volumes()) == len(counters.initiators()) == 2
+
+
 def test_connections_that_count_at_once_lose_nothing() -> None:
     counters = Counters()
 

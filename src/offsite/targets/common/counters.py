@@ -11,7 +11,7 @@ to know adds them up. Time is measured for a batch of requests: from its arrival
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Generic, TypeVar
@@ -99,10 +99,14 @@ class _Kept(Generic[Key]):
     def __init__(self) -> None:
         self.totals: dict[Key, Totals] = {}  # the one that was used last comes last
 
-    def add(self, key: Key, totals: Totals) -> None:
+    def add(self, key: Key, totals: Totals, in_use: Iterable[Key] = ()) -> None:
+        """What is `in_use` is not forgotten: a counter would go back under its user."""
         self.totals[key] = self.totals.pop(key, Totals()) + totals
         if len(self.totals) > KEPT_MAX:
-            del self.totals[next(iter(self.totals))]
+            kept = set(in_use)
+            oldest = next((each for each in self.totals if each not in kept), None)
+            if oldest is not None:
+                del self.totals[oldest]
 
     def with_living(self, living: Iterator[tuple[Key, Totals]]) -> dict[Key, Totals]:
         found = dict(self.totals)
@@ -155,6 +159,6 @@ class Counters:
         totals = activity.totals()
         with self._lock:
             self._living.remove(activity)
-            self._volumes.add(activity.image_uuid, totals)
-            self._initiators.add(activity.initiator, totals)
-            self._ports.add(activity.port, totals)
+            self._volumes.add(activity.image_uuid, totals, (each.image_uuid for each in self._living))
+            self._initiators.add(activity.initiator, totals, (each.initiator for each in self._living))
+            self._ports.add(activity.port, totals, (each.port for each in self._living))

@@ -11,6 +11,7 @@ import pytest
 
 from offsite.errors import NotAllowed
 from offsite.pools.protocol import ImageInfo
+from offsite.replication.inbound import secondary_half
 from offsite.replication.points import point_records
 from offsite.replication.records import set_records
 from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
@@ -198,6 +199,39 @@ def test_roles_that_change_just_before_a_step_is_committed_end_it(
             monkeypatch.setattr(newark.pool, "apply", after_a_change_of_roles(newark.pool.apply))
         with pytest.raises(NotAllowed, match="has generation 2 here, but 1 there: its roles have changed"):
             connection.channel.ask(connection.asking, late, Done)
+    assert [held(newark)] == then
+
+
+@pytest.mark.parametrize("what", ["ChangeSet", "DeleteSet"])
+def test_roles_that_change_while_a_set_is_changed_or_deleted_from_its_primary_leave_it_as_it_is(
+    london: Site, newark: Site, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What a primary of before asks for just then must not end or rename the set of the new one."""
+    pair(london, newark)
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    london.run_to_end("SalesDR")
+    for ticker in london.replication._tickers:
+        ticker.stop(5)
+    peers, of = london.replication.peers, london.replication.sets.record("SalesDR")
+    then: list[object] = []
+
+    def change_roles_now(*arguments: Any, step: Callable[..., Any], **named: Any) -> Any:
+        change_roles(newark)
+        then.append(held(newark))
+        return step(*arguments, **named)
+
+    place, name = {
+        "ChangeSet": (secondary_half, "_check_set_settings"),
+        "DeleteSet": (secondary_half.SecondaryHalves, "_check_no_runs"),
+    }[what]
+    step = getattr(place, name)
+    monkeypatch.setattr(place, name, lambda *each, **named: change_roles_now(*each, step=step, **named))
+    (late,) = late_messages(of.uuid)[what]
+    with (
+        peers.connect(peers.record("Newark")) as connection,
+        pytest.raises(NotAllowed, match="is of generation 2 here, of 1 there: its roles have changed"),
+    ):
+        connection.channel.ask(connection.asking, late, Done)
     assert [held(newark)] == then
 
 

@@ -27,7 +27,7 @@ from offsite.replication.records.limits import Limits
 from offsite.replication.records.peer_records import PeerRecord
 from offsite.replication.records.resources import Resources
 from offsite.replication.records.set_records import MemberRecord, SetRecord
-from offsite.replication.roles.generation import check_generation
+from offsite.replication.roles.generation import check_generation, check_unchanged
 from offsite.replication.sets.removal import remove_set
 from offsite.replication.sets.settings import ChosenSettings, check_settings
 from offsite.replication.transfer.receiver.fence import Fences
@@ -143,6 +143,7 @@ class SecondaryHalves:
         ):
             raise ProtocolError(f"the names do not match the {len(replication_set.members)} members of the set")
         with self._resources.database.transaction() as transaction:
+            check_unchanged(transaction, replication_set)
             names = {each.name for each in set_records.all_sets(transaction) if each.uuid != replication_set.uuid}
             if values["name"] in names:
                 values["name"] = replication_set.name

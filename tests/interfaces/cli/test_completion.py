@@ -152,9 +152,24 @@ def test_a_candidate_is_one_word_of_bash_whatever_is_in_it(quote: str) -> None:
         assert shown == name
 
 
-def test_bash_gets_only_what_is_behind_its_last_break() -> None:
-    assert list(shell_words.Place(("offsite", "tls:we")).inserted(["tls:web1"])) == ["web1"]
-    assert list(shell_words.Place(("offsite", "tls:we"), '"').inserted(["tls:web1"])) == ["tls:web1"]
+@pytest.mark.parametrize(
+    ("typed", "inserted"),
+    [
+        ("tls:we", "web1@x"),
+        ("tls:web1@", "@x"),  # bash replaces from this one on, not what is behind it
+        ('"tls:we', "tls:web1@x"),
+        ('"tls:"we', "tls:web1@x"),  # a character in quotes breaks no word
+        ("tls\\:we", "tls:web1@x"),
+        ('"tls":"we', "web1@x"),  # the quote that is open begins what bash replaces
+    ],
+)
+def test_bash_gets_only_what_it_replaces(typed: str, inserted: str) -> None:
+    assert list(shell_words.split(f"offsite {typed}").inserted(["tls:web1@x"])) == [inserted]
+
+
+def test_bash_gets_the_whole_word_where_its_user_has_no_breaks() -> None:
+    """Other scripts of completion take characters out of COMP_WORDBREAKS."""
+    assert list(shell_words.split("offsite tls:web1@", " ").inserted(["tls:web1@x"])) == ["tls:web1@x"]
 
 
 # -- with a system ----------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def complete(line: CommandLine) -> int:
     """Prints the candidates, one a line; for `--bash`, of a whole line and as bash takes them."""
     typed, place = list(line.words[1:]) or [""], None
     if "bash" in line.options:
-        place = shell_words.split(typed[0])
+        place = shell_words.split(typed[0], os.environ.get("COMP_WORDBREAKS", shell_words.BREAKS))
         typed = list(place.words[1:]) or [""]
     wanted = expected(declared.commands(), OPTIONS, typed)
     if wanted.files:

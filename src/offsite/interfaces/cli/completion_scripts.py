@@ -7,7 +7,9 @@ from __future__ import annotations
 
 _BASH = r"""_offsite() {
     local candidates
-    candidates=$(offsite complete --bash -- "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
+    candidates=$(
+        COMP_WORDBREAKS="$COMP_WORDBREAKS" offsite complete --bash -- "${COMP_LINE:0:COMP_POINT}" 2>/dev/null
+    )
     case $? in
         0) [ -n "$candidates" ] && mapfile -t COMPREPLY <<<"$candidates" ;;
         4) compopt -o default ;;

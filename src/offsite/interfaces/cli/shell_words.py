@@ -10,52 +10,58 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_BREAKS = "@=:"  # bash replaces only what is behind the last of these (COMP_WORDBREAKS)
+BREAKS = " \t\n\"'@><=;|&(:"  # as bash has them in COMP_WORDBREAKS, unless its user chose others
 _PLAIN = re.compile(r"[^\w%+,./@=:-]", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The words before the cursor, without quotes, and the quote that is open."""
+    """The words before the cursor, without quotes; the quote that is open; how much of the last word bash keeps when
+    it inserts a candidate."""
 
     words: tuple[str, ...]
     quote: str = ""
+    kept: int = 0
 
     def inserted(self, candidates: Iterable[str]) -> Iterator[str]:
         """What bash puts in place of what was typed of the last word."""
-        last = self.words[-1] if self.words else ""
-        kept = 0 if self.quote else max((last.rfind(each) + 1 for each in _BREAKS), default=0)
         for each in candidates:
             if not (self.quote == "'" and "'" in each):
-                yield _quoted(each[kept:], self.quote)
+                yield _quoted(each[self.kept :], self.quote)
 
 
-def split(line: str) -> Place:
+def split(line: str, breaks: str = BREAKS) -> Place:
+    """Of `breaks`, those that are neither in quotes nor behind a backslash begin what bash replaces; so does the quote
+    that is open."""
     words: list[str] = []
     word: str | None = None
-    quote, position = "", 0
+    quote, position, kept = "", 0, 0
+    kept_before_quote = 0
     while position < len(line):
         character = line[position]
         position += 1
         if quote:
             if character == quote:
-                quote = ""
+                quote, kept = "", kept_before_quote
                 continue
             if character == "\\" and quote == '"' and line[position : position + 1] in ('"', "\\", "$", "`"):
                 character = line[position]
                 position += 1
         elif character.isspace():
             words += [word] if word is not None else []
-            word = None
+            word, kept = None, 0
             continue
         elif character in ("'", '"'):
             quote, word = character, word or ""
+            kept_before_quote, kept = kept, len(word)
             continue
         elif character == "\\":
             character = line[position : position + 1]
             position += 1
+        elif character in breaks:
+            kept = len(word or "") + (character != "@")  # of all breaks, bash replaces only this one itself
         word = (word or "") + character
-    return Place((*words, word or ""), quote)
+    return Place((*words, word or ""), quote, kept)
 
 
 def _quoted(text: str, quote: str) -> str:

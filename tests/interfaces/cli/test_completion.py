@@ -143,7 +143,7 @@ def test_a_line_of_bash_is_split_and_never_evaluated(line: str, words: tuple[str
 def test_a_candidate_is_one_word_of_bash_whatever_is_in_it(quote: str) -> None:
     for name in ("Sales Archive", "$(touch x)", "`id`", "a'b", "a;b&c|d>e", "~", "#x", "*", "-x", "ä ö", "!1", "{a,b}"):
         inserted = list(shell_words.Place(("offsite", ""), quote).inserted([name]))
-        if quote == "'" and "'" in name:
+        if (quote == "'" and "'" in name) or (quote == '"' and "!" in name):
             assert inserted == []
             continue
         shown = subprocess.run(
@@ -165,6 +165,13 @@ def test_a_candidate_is_one_word_of_bash_whatever_is_in_it(quote: str) -> None:
 )
 def test_bash_gets_only_what_it_replaces(typed: str, inserted: str) -> None:
     assert list(shell_words.split(f"offsite {typed}").inserted(["tls:web1@x"])) == [inserted]
+
+
+def test_bash_gets_nothing_in_quotes_that_they_do_not_hold() -> None:
+    """In double quotes a terminal's bash expands ! from its history, and no backslash prevents that."""
+    assert list(shell_words.Place(("offsite", ""), '"').inserted(["a!!b", "ab"])) == ["ab"]
+    assert list(shell_words.Place(("offsite", ""), "'").inserted(["a!!b", "a'b"])) == ["a!!b"]
+    assert list(shell_words.Place(("offsite", "")).inserted(["a!!b"])) == ["a\\!\\!b"]
 
 
 def test_bash_gets_the_whole_word_where_its_user_has_no_breaks() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 BREAKS = " \t\n\"'@><=;|&(:"  # as bash has them in COMP_WORDBREAKS, unless its user chose others
+_NEVER_IN = {"'": "'", '"': "!"}  # what cannot be written in each quote: a terminal's bash expands ! from its history
 _PLAIN = re.compile(r"[^\w%+,./@=:-]", re.ASCII)
 
 
@@ -26,7 +27,7 @@ class Place:
     def inserted(self, candidates: Iterable[str]) -> Iterator[str]:
         """What bash puts in place of what was typed of the last word."""
         for each in candidates:
-            if not (self.quote == "'" and "'" in each):
+            if not set(_NEVER_IN.get(self.quote, "")) & set(each):
                 yield _quoted(each[self.kept :], self.quote)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from offsite.errors import BadParameter
 from offsite.interfaces.cli import declared
+from offsite.interfaces.cli.command_line import _OWN_WAYS, _own_way
 from offsite.interfaces.cli.options import OPTIONS, OptionError, parse_options
 from offsite.management.command_table.command import Option
 
@@ -49,6 +50,19 @@ def test_a_wrong_option_is_named_with_what_would_be_right(arguments: list[str], 
 def test_an_option_of_a_command_goes_with_its_words_in_the_plural_too() -> None:
     line = parse_options(["Create", "initiator-certificates", "web1", "--directory", "x"])
     assert line.options == {"directory": "x"}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["Replicates", "SalesDR", "--wait"], "replicate"),
+        (["creates", "initiator-certificate", "web1", "--directory", "x"], "create initiator-certificate"),
+        (["imports", "Sales", "sales.raw", "--pool", "A"], "import"),
+    ],
+)
+def test_a_verb_in_the_plural_is_done_with_its_options(words: list[str], text: str) -> None:
+    """Otherwise --wait would be taken, and not waited for."""
+    assert _own_way(parse_options(words)) is _OWN_WAYS[text]
 
 
 def test_an_option_has_one_meaning_wherever_it_stands() -> None:

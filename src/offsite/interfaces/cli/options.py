@@ -13,7 +13,7 @@ from typing import Any
 
 from offsite.errors import BadParameter
 from offsite.management.command_table import values
-from offsite.management.command_table.command import Command, Option
+from offsite.management.command_table.command import Command, Option, singular
 from offsite.management.command_table.value_parser import parse
 
 OPTIONS = (
@@ -44,7 +44,8 @@ class CommandLine:
 
     @property
     def verb(self) -> str:
-        return self.words[0].lower() if self.words else ""
+        """In the form in which commands are looked up, whichever way it is written."""
+        return singular(self.words[0]) if self.words else ""
 
 
 def command_of(words: Sequence[str]) -> Command | None:

@@ -309,8 +309,8 @@ class Daemon:
         for target in targets:
             target.start()
             self._parts.callback(target.stop, STOP_SECONDS)
-            host, port = next(each for each in target.addresses() if not isinstance(each, Path))
-            self.addresses[target.protocol] = _joined(host, port)
+            for host, port in [each for each in target.addresses() if not isinstance(each, Path)][:1]:
+                self.addresses[target.protocol] = _joined(host, port)
 
     def _nbd(
         self,

@@ -182,7 +182,10 @@ def build(state: CrashState, directory: Path) -> None:
         (directory / file.name).write_bytes(data)
 
 
-@pytest.mark.parametrize("much", ["few", pytest.param("many", marks=pytest.mark.slow)])
+MANY = [pytest.mark.slow, pytest.mark.timeout(900)]  # more than a minute on an idle machine
+
+
+@pytest.mark.parametrize("much", ["few", pytest.param("many", marks=MANY)])
 def test_every_state_that_a_crash_can_leave(place: Path, much: str) -> None:
     chance = random.Random(20251122)
     workloads = [*WRITTEN_IN_FULL, *(drawn(chance) for _ in range(3 if much == "few" else 34))]
@@ -208,7 +211,7 @@ def test_every_state_that_a_crash_can_leave(place: Path, much: str) -> None:
     assert checked >= (100 if much == "few" else 1500)
 
 
-@pytest.mark.parametrize("much", ["few", pytest.param("many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("much", ["few", pytest.param("many", marks=MANY)])
 def test_a_first_start_that_was_cut_can_be_done_again(place: Path, much: str) -> None:
     """Power may fail while database and pool are being made: neither is then in the way of making them."""
     place = place / f"begin-{much}"

@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from offsite.errors import NotAllowed
+from offsite.errors import NotAllowed, ObjectNotFound
 from offsite.pools.protocol import ImageInfo
 from offsite.replication.inbound import secondary_half
 from offsite.replication.points import point_records
+from offsite.replication.points.holdings import told_holds
 from offsite.replication.records import set_records
 from offsite.replication.transfer.receiver.endpoint import ReceiverEndpoint
 from offsite.replication.transfer.sender.endpoint import SenderEndpoint
@@ -117,6 +118,20 @@ def test_a_question_is_answered_in_whatever_generation_but_what_it_says_of_the_c
         told = connection.channel.ask(connection.asking, look, Holds)
     assert (told.role, told.generation) == ("secondary", 2)
     assert held(newark) == then and newark.replication.sets.get("SalesDR").difference is None
+
+
+def test_what_is_told_is_of_one_instant(london: Site, newark: Site) -> None:
+    """Roles that change just after the set was read: no answer has the role of before and the points of now."""
+    pair(london, newark)
+    london.create_set("SalesDR", london.create_volume("Sales", MIB), "Newark")
+    of = newark.replication.sets.record("SalesDR")
+    change_roles(newark)
+    told = told_holds(newark.database, newark.pools, of)
+    assert told.generation == of.generation + 1
+    with newark.database.transaction() as transaction:
+        set_records.delete_set(transaction, of.id)
+    with pytest.raises(ObjectNotFound, match="SalesDR no longer exists"):
+        told_holds(newark.database, newark.pools, of)
 
 
 def test_either_end_tells_the_other_what_it_holds(london: Site, newark: Site) -> None:
@@ -229,7 +244,7 @@ def test_roles_that_change_while_a_set_is_changed_or_deleted_from_its_primary_le
     (late,) = late_messages(of.uuid)[what]
     with (
         peers.connect(peers.record("Newark")) as connection,
-        pytest.raises(NotAllowed, match="is of generation 2 here, of 1 there: its roles have changed"),
+        pytest.raises(NotAllowed, match="has generation 2 here, but 1 there: its roles have changed"),
     ):
         connection.channel.ask(connection.asking, late, Done)
     assert [held(newark)] == then

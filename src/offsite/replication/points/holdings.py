@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from sqlalchemy import Connection
 
+from offsite.errors import ObjectNotFound
 from offsite.pools.protocol import Pool
 from offsite.replication.points import other_halves, point_records
 from offsite.replication.points.internal_images import find_image
 from offsite.replication.points.point_records import PointRecord
-from offsite.replication.records import run_records
+from offsite.replication.records import run_records, set_records
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.wire.messages import POINTS_MAX, Holds, Partial, RunOutcome
 from offsite.store.database import Database
@@ -33,9 +34,13 @@ def holds(connection: Connection, replication_set: SetRecord) -> Holds:
 
 
 def told_holds(database: Database, pools: Mapping[str, Pool], replication_set: SetRecord) -> Holds:
-    """For the other end: as many points as a message may have; of a secondary, also how much data its copy is."""
+    """For the other end: as many points as a message may have; of a secondary, also how much data its copy is. Role,
+    generation and points are of one instant. Raises ObjectNotFound for a set that has been deleted."""
     with database.read() as connection:
-        held = holds(connection, replication_set)
+        now = set_records.find_set(connection, replication_set.uuid)
+        if now is None:
+            raise ObjectNotFound(f"replication set {replication_set.name} no longer exists here")
+        held = holds(connection, now)
     held = msgspec.structs.replace(held, pending=held.pending[-POINTS_MAX:], aborted=held.aborted[-POINTS_MAX:])
     if held.role == "primary" or held.complete is None:
         return held

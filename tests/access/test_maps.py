@@ -101,10 +101,10 @@ def test_maps_go_with_their_image(maps: Maps, database: Database) -> None:
 
 def test_a_lun_is_given_once_to_each_initiator(maps: Maps) -> None:
     maps.map(1, "tls:db", "read-write", lun=1)
-    with pytest.raises(InUse, match="LUN 1 of initiator 'tls:db' is already used by volume 1"):
+    with pytest.raises(InUse, match="LUN 1 of initiator 'tls:db' is already used by volume 'v1'"):
         maps.map(2, "tls:db", "read-write", lun=1)
     maps.map(2, None, "read-write", lun=1)
-    with pytest.raises(InUse, match="LUN 1 of the default map is already used by volume 2"):
+    with pytest.raises(InUse, match="LUN 1 of the default map is already used by volume 'v2'"):
         maps.map(3, None, "read-write", lun=1)
     maps.map(1, "tls:db", "read-only", lun=1)
     assert len(maps.maps()) == 2

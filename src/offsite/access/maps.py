@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from offsite.access import tables
 from offsite.errors import BadParameter, LunInUse, MapNotFound, StateDirectoryError, VolumeNotFound
-from offsite.pools.catalog import has_image
+from offsite.pools.catalog import has_image, image_names
 from offsite.pools.needs import Need
 from offsite.store.database import Database
 
@@ -169,4 +169,5 @@ def _check_lun(connection: Connection, image_id: int, initiator: str, lun: int) 
     taken = connection.execute(others).first()
     if taken is not None:
         whose = f"initiator {initiator!r}" if initiator else "the default map"
-        raise LunInUse(f"LUN {lun} of {whose} is already used by volume {taken.image_id}; choose another LUN")
+        name = image_names(connection, [taken.image_id])[taken.image_id]
+        raise LunInUse(f"LUN {lun} of {whose} is already used by volume {name!r}; choose another LUN")

@@ -28,11 +28,11 @@ from offsite.management.notices.notices import Notices
 from offsite.management.schedules.roster import Roster
 from offsite.management.schedules.schedules import Schedules
 from offsite.management.schedules.tasks import Tasks
-from offsite.pools.protocol import SIZE_BYTES_MAX, ImageInfo, Pool
+from offsite.pools.checks import check_size_range
+from offsite.pools.protocol import ImageInfo, Pool
 from offsite.replication.records.set_records import all_sets
 from offsite.store.database import Database
 from offsite.store.settings import Settings
-from offsite.units import format_size
 
 if TYPE_CHECKING:
     from offsite.access.certificates import Authority
@@ -279,10 +279,5 @@ class Context:
 
 def check_size(size_bytes: int, pool: Pool) -> int:
     """The size of a volume in `pool`, rounded up to 4 KiB. Raises BadParameter outside the limits."""
-    unit_bytes = pool.capacity().allocation_bytes
-    if not unit_bytes <= size_bytes <= SIZE_BYTES_MAX:
-        raise BadParameter(
-            f"size {format_size(size_bytes)} ({size_bytes} bytes) is outside {format_size(unit_bytes)} (a page of pool "
-            f"{pool.name}) to {format_size(SIZE_BYTES_MAX)}"
-        )
+    check_size_range(pool.name, size_bytes, pool.capacity().allocation_bytes)
     return -(-size_bytes // SIZE_STEP_BYTES) * SIZE_STEP_BYTES

@@ -7,13 +7,18 @@ from offsite.pools.protocol import SIZE_BYTES_MAX, Capacity
 from offsite.units import format_size
 
 
-def check_image_size(pool_name: str, size_bytes: int, allocation_bytes: int) -> None:
+def check_size_range(pool_name: str, size_bytes: int, allocation_bytes: int) -> None:
     """Raises BadParameter."""
     if not allocation_bytes <= size_bytes <= SIZE_BYTES_MAX:
         raise BadParameter(
-            f"size {format_size(size_bytes)} ({size_bytes} bytes) is not within "
-            f"{format_size(allocation_bytes)} (a page of pool {pool_name}) to {format_size(SIZE_BYTES_MAX)}"
+            f"size {format_size(size_bytes)} ({size_bytes} bytes) is outside {format_size(allocation_bytes)} (a page "
+            f"of pool {pool_name}) to {format_size(SIZE_BYTES_MAX)}"
         )
+
+
+def check_image_size(pool_name: str, size_bytes: int, allocation_bytes: int) -> None:
+    """Raises BadParameter."""
+    check_size_range(pool_name, size_bytes, allocation_bytes)
     if size_bytes % 512:
         raise BadParameter(f"size {size_bytes} bytes is not a whole number of 512-byte blocks")
 

@@ -289,7 +289,7 @@ def test_keys_that_were_lost_are_made_anew_only_when_that_is_asked_for(place: Pa
     ("words", "error", "rule"),
     [
         (["serve"], UsageError, "serve: directory is missing; syntax: serve <state directory>"),
-        (["serve", "x", "y"], UsageError, "serve does not know 'y'"),
+        (["serve", "x", "y"], UsageError, "serve: unexpected 'y' after 'x'"),
         (
             ["serve", "x", "--api-port", "65536"],
             BadParameter,

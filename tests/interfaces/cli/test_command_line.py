@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> dict[str, str]:
         (["delete", "volumes", "Nope"], 1, "offsite: volume 'Nope' does not exist"),
         (["create", "volume", "X"], 2, "pool is missing; syntax: create volume"),
         (["creat", "volume"], 2, "did you mean 'create'?"),
-        (["show", "pools", "A", "B"], 2, "show pools does not know 'B'"),
+        (["show", "pools", "A", "B"], 2, "show pools: unexpected 'B' after 'A'"),
         (["--jsn", "show", "pools"], 2, "did you mean --json?"),
         (["show", "pools", "--wait"], 2, "--wait belongs to replicate"),
         (["import", "X"], 2, "import: file is missing"),

@@ -74,7 +74,7 @@ def test_a_question_may_be_answered_beforehand(line: str, answer: str) -> None:
         ("", ["no command"]),
         ("creat volume", ["'creat'", "did you mean 'create'"]),
         ("create volum", ["'volum'", "did you mean 'volume'", "snapshots"]),
-        ("create", ["create what?", "volume", "user"]),
+        ("create", ["no object specified for create", "volume", "user"]),
         ("create volume pool A Sales", ["size is missing", "syntax: create volume", "size <size>"]),
         ("create volume pool A size 1GiB", ["name is missing"]),
         ("create volume pool A size 1GiB Sales sise 2GiB", ["'sise'", "did you mean 'size'", "syntax:"]),
@@ -89,6 +89,51 @@ def test_what_is_no_command_is_answered_with_the_word_and_what_would_be_right(li
         parse(TABLE, split(line))
     for word in words:
         assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("show volumes pattern 'v*'", "unknown parameter 'pattern' of show volumes"),
+        ("show volumes 'v*' pattern x", "unknown parameter 'pattern' of show volumes"),
+        ("show volumes pool A pattern 'v*'", "unknown parameter 'pattern' of show volumes"),
+        ("create volume pol A size 1GiB Sales", "unknown parameter 'pol' of create volume (did you mean 'pool'?)"),
+        ("create volume Sales pol A size 1GiB", "unknown parameter 'pol' of create volume (did you mean 'pool'?)"),
+        ("set volume nam New Old", "unknown parameter 'nam' of set volume (did you mean 'name'?)"),
+        ("create volume owner anna pool A size 1GiB Sales", "unknown parameter 'owner' of create volume"),
+        ("map volume Sales initator x", "unknown parameter 'initator' of map volume (did you mean 'initiator'?)"),
+        ("show events pattern x", "unknown parameter 'pattern' of show events"),
+        ("delete volumes sales accounts", "delete volumes: unexpected 'accounts' after 'sales'; several need commas"),
+        ("show volumes Sales Accounts", "show volumes: unexpected 'Accounts' after 'Sales'; several need commas"),
+        ("create volume pool A size 1GiB sales extra", "create volume: unexpected 'extra' after 'sales'; syntax"),
+        ("create volume pool A size 1GiB lun 1 Sales lun 2", "create volume: lun is given twice"),
+        ('create volume pool A size 1GiB "pool" Sales', "create volume: unexpected 'Sales' after 'pool'; syntax"),
+        ("create volume name Sales extra pool A size 1GiB", "create volume: unexpected 'extra'; syntax"),
+        ("create user manage anna", "create user: unexpected 'anna' after 'manage'; syntax"),
+        ("create volume size pool A Sales", "create volume: size has no value; the word after it, pool, is a keyword"),
+        ("create volume pool size 1GiB", "create volume: pool has no value; the word after it, size, is a keyword"),
+        ("create volume pool A lun size 1GiB Sales", "create volume: lun has no value; the word after it, size, is a"),
+        (
+            "create task type Replicate replication-set S last-snapshot maybe T",
+            "create task: last-snapshot: 'maybe' is not one of on, off",
+        ),
+    ],
+)
+def test_the_word_that_is_wrong_is_blamed_and_not_the_one_after_it(line: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        parse(TABLE, split(line))
+    assert sentence in str(refusal.value)
+
+
+def test_an_empty_word_too_many_is_refused_as_any_other() -> None:
+    with pytest.raises(UsageError, match="unexpected '' after 'Sales'"):
+        parse(TABLE, ["create", "volume", "pool", "A", "size", "1GiB", "Sales", ""])
+
+
+def test_a_keyword_in_the_name_of_a_choice_does_not_stand_for_itself() -> None:
+    """`no-access` is no mention of `access`."""
+    with pytest.raises(BadParameter, match=r"^access: 'all' is not one of"):
+        parse(TABLE, split("create volume pool A size 1GiB access all Sales"))
 
 
 @pytest.mark.parametrize("line", ['show volumes "Sales', 'show volumes Sa"les', '"a"b'])

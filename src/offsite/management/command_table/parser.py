@@ -11,7 +11,6 @@ never a keyword, so that an object may be called `size`.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from offsite.errors import BadParameter
 from offsite.escaping import shown
 from offsite.management.command_table import value_parser, values
 from offsite.management.command_table.command import Command, Needs, Parameter, Table, flag, keyword, singular
+from offsite.management.command_table.words_read import WordsRead, nearest, unquoted
 from offsite.return_codes import ReturnCode
 
 LINE_CHARACTERS_MAX = 65536
@@ -129,45 +129,52 @@ def find(table: Table, words: Sequence[str]) -> tuple[Command, Sequence[str]]:
 
 def _unknown(table: Table, words: Sequence[str]) -> str:
     if not words:
-        return "no command is given; `help` lists the commands"
+        return "no command specified; `help` lists the commands"
     verbs = sorted({command.words[0] for command in table})
     verb = words[0].lower()
     if verb not in verbs:
-        return f"{shown(words[0])} is not a command{_nearest(verb, verbs)}. `help` lists the commands"
+        return f"unknown command {shown(words[0])}{nearest(verb, verbs)}; `help` lists the commands"
     objects = [" ".join(command.words[1:]) for command in table if command.words[0] == verb]
+    valid = f"valid objects: {', '.join(objects)}"
     if len(words) == 1:
-        return f"{verb} what? One of: {', '.join(objects)}"
-    return (
-        f"{verb} does not know {shown(words[1])}{_nearest(words[1].lower(), objects)}; it knows: {', '.join(objects)}"
-    )
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+        return f"no object specified for {verb}; {valid}"
+    return f"unknown object {shown(words[1])} for {verb}{nearest(words[1].lower(), objects)}; {valid}"
 
 
 def assign(command: Command, words: Sequence[str]) -> dict[Parameter, str | None]:
-    """Which parameter each of the words after those of the command belongs to. Raises UsageError for one too many."""
+    """Which parameter each of the words after those of the command belongs to. Raises UsageError for one too many, and
+    for a keyword that stands where another one's value is required."""
+    taken = _read(command, words)
+    return {parameter: None if word is None else unquoted(word) for parameter, word in taken.items()}
+
+
+def _read(command: Command, words: Sequence[str]) -> dict[Parameter, str | None]:
+    """The words as they were typed, with their double quotes."""
     by_word = keywords(command)
     given: dict[Parameter, str | None] = {}
+    loose: list[int] = []  # positions of the words that no keyword takes
+    places: list[Parameter] = []  # what the first of them are the values of
     position = 0
     while position < len(words):
         word = words[position]
         position += 1
         parameter = by_word.get(singular(word))
-        place = next((each for each in command.positionals if each not in given), None)
         following = words[position] if position < len(words) else None
         if parameter is not None and parameter not in given and _may_stand_before(parameter, following):
             if parameter.is_flag or not _is_value_of(parameter, following):
                 given[parameter] = None
             else:
-                given[parameter] = _unquoted(following or "")
+                given[parameter] = following
                 position += 1
-        elif place is not None:
-            given[place] = _unquoted(word)
-        else:
-            raise UsageError(_too_much(command, by_word, word, given))
+            continue
+        loose.append(position - 1)
+        place = next((each for each in command.positionals if each not in given), None)
+        if place is not None:
+            given[place] = word
+            places.append(place)
+    refusal = WordsRead(command, by_word, words, given, loose, places).refusal()
+    if refusal:
+        raise UsageError(f"{refusal}; syntax: {command.syntax}")
     return given
 
 
@@ -195,31 +202,11 @@ def keywords(command: Command) -> dict[str, Parameter]:
     return found
 
 
-def _too_much(
-    command: Command, by_word: Mapping[str, Parameter], word: str, given: Mapping[Parameter, str | None]
-) -> str:
-    syntax = f"syntax: {command.syntax}"
-    parameter = by_word.get(singular(word))
-    # A keyword that came a second time was taken for the positional value; the word after it is then too much.
-    taken = next((text for each, text in given.items() if each.positional and text), "")
-    again = parameter if parameter in given else by_word.get(singular(taken))
-    if again is not None and again in given:
-        return f"{command.text}: {again.name} is given twice; {syntax}"
-    if parameter is not None:
-        return f"{command.text}: {parameter.name} has no value after it; {syntax}"
-    near = _nearest(word.lower(), [each.name for each in by_word.values()])
-    return f"{command.text} does not know {shown(word)}{near}; {syntax}"
-
-
 def _value(parameter: Parameter, text: str) -> Any:
     assert parameter.type is not None
     try:
         return value_parser.parse(parameter.type, text)
     except BadParameter as error:
-        if parameter.positional or parameter.name in str(error):
+        if parameter.positional or re.search(rf"(?<![\w-]){parameter.name}(?![\w-])", str(error)):
             raise
         raise BadParameter(f"{parameter.name}: {error}") from error
-
-
-def _unquoted(word: str) -> str:
-    return word[1:-1] if len(word) >= 2 and word[0] == word[-1] == '"' else word

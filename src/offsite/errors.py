@@ -13,7 +13,7 @@ from offsite.return_codes import ReturnCode
 
 
 class ErrorClass(Enum):
-    """What whoever got the error should do next."""
+    """What to do next after the error."""
 
     TRANSIENT = "try again"
     OPERATOR = "operator must act"
@@ -21,7 +21,7 @@ class ErrorClass(Enum):
 
 
 class OffsiteError(Exception):
-    """An error of no other kind, or a defect of Offsite."""
+    """Any other error, or a defect of Offsite."""
 
     # The base of every error that Offsite raises on purpose. `str(error)` is fit to be shown to a user.
 
@@ -30,102 +30,102 @@ class OffsiteError(Exception):
 
 
 class BadParameter(OffsiteError):
-    """A value outside its rule: a name, a size, an unknown word."""
+    """An invalid value: a name, a size, an unknown word."""
 
     code = ReturnCode.BAD_PARAMETER
 
 
 class NameInUse(OffsiteError):
-    """A name that something else has."""
+    """The name is already in use."""
 
     code = ReturnCode.NAME_IN_USE
 
 
 class VolumeNotFound(OffsiteError):
-    """A volume that is not there."""
+    """The volume does not exist."""
 
     code = ReturnCode.VOLUME_NOT_FOUND
 
 
 class SnapshotNotFound(OffsiteError):
-    """A snapshot that is not there, or a volume where a snapshot is wanted."""
+    """The snapshot does not exist, or is a volume."""
 
     code = ReturnCode.SNAPSHOT_NOT_FOUND
 
 
 class ObjectNotFound(OffsiteError):
-    """A pool, volume group, peer connection, replication set, task, schedule, user or notice that is not there."""
+    """The pool, volume group, peer connection, replication set, task, schedule, user or notice does not exist."""
 
     code = ReturnCode.OBJECT_NOT_FOUND
 
 
 class InitiatorNotFound(ObjectNotFound):
-    """Neither the nickname nor the id of an initiator."""
+    """The initiator does not exist: the value is neither a nickname nor an id."""
 
     code = ReturnCode.INITIATOR_NOT_FOUND
 
 
 class MapNotFound(ObjectNotFound):
-    """A volume that is not mapped to the initiator that is named."""
+    """The volume is not mapped to the initiator."""
 
     code = ReturnCode.MAP_NOT_FOUND
 
 
 class InUse(OffsiteError):
-    """What is to be changed or deleted is needed by something else, which the sentence names."""
+    """The object is in use by another object, which the message names."""
 
     code = ReturnCode.IN_USE
     error_class = ErrorClass.OPERATOR
 
 
 class ImageNeeded(InUse):
-    """A volume or snapshot that is to be deleted is needed by something else, which the sentence names."""
+    """The volume or snapshot cannot be deleted: another object, which the message names, uses it."""
 
     code = ReturnCode.IMAGE_NEEDED
 
 
 class LunInUse(InUse):
-    """The LUN is another volume's at that initiator."""
+    """The initiator uses the LUN for another volume."""
 
     code = ReturnCode.LUN_IN_USE
 
 
 class LimitReached(InUse):
-    """There are as many of these as there may be."""
+    """The maximum number of these objects exists."""
 
     code = ReturnCode.LIMIT_REACHED
 
 
 class Busy(InUse):
-    """As much is being done as can be done at a time. Later there is less."""
+    """The maximum number of these operations is active. Later there may be fewer."""
 
     code = ReturnCode.BUSY
     error_class = ErrorClass.TRANSIENT
 
 
 class NotAllowed(OffsiteError):
-    """The role of the user, the state of the object or a mapping forbids it."""
+    """The role of the user, the state of the object or a map does not allow the command."""
 
     code = ReturnCode.NOT_ALLOWED
     error_class = ErrorClass.OPERATOR
 
 
 class AuthenticationFailed(OffsiteError):
-    """A wrong user name or password."""
+    """The user name or password is wrong."""
 
     code = ReturnCode.AUTHENTICATION_FAILED
     error_class = ErrorClass.OPERATOR
 
 
 class PoolFull(OffsiteError):
-    """No free page is left (or the file system under the pool is full): the write got ENOSPC."""
+    """The pool or its file system is full: the write failed with ENOSPC."""
 
     code = ReturnCode.POOL_FULL
     error_class = ErrorClass.OPERATOR
 
 
 class PoolFailed(OffsiteError):
-    """The disk under the pool failed a sync. What is in memory can no longer be trusted to reach it."""
+    """The disk of the pool failed to store data. The pool stops accepting writes."""
 
     code = ReturnCode.POOL_FAILED
     error_class = ErrorClass.OPERATOR
@@ -135,27 +135,27 @@ RESTORE_WHOLE = "restore the whole state directory from one copy, not single fil
 
 
 class StateDirectoryError(OffsiteError):
-    """The state directory is damaged, foreign, or in use by another process. It was left untouched."""
+    """The state directory is damaged, invalid, or in use by another process. It was not changed."""
 
     code = ReturnCode.STATE_DIRECTORY_ERROR
     error_class = ErrorClass.OPERATOR
 
 
 class DoNotBelongTogether(StateDirectoryError):
-    """A data file or the log of the database that is of another time, or of another system, than the database."""
+    """A data file or the log of the database comes from another time or another system than the database."""
 
     code = ReturnCode.DO_NOT_BELONG_TOGETHER
 
 
 class DeviceNotEmpty(OffsiteError):
-    """Something is on the block device that a pool was to be made on."""
+    """The block device for a new pool is not empty."""
 
     code = ReturnCode.DEVICE_NOT_EMPTY
     error_class = ErrorClass.OPERATOR
 
 
 class StateDirectoryFull(StateDirectoryError):
-    """The file system of the state directory is full, and so nothing can be committed."""
+    """The file system of the state directory is full. Nothing can be stored."""
 
     code = ReturnCode.STATE_DIRECTORY_FULL
 
@@ -168,75 +168,75 @@ class PeerUnreachable(OffsiteError):
 
 
 class PeerRefused(OffsiteError):
-    """The remote system said no; its own sentence is part of ours."""
+    """The remote system refused the request. Its message is part of this one."""
 
     code = ReturnCode.PEER_REFUSED
     error_class = ErrorClass.OPERATOR
 
 
 class CertificateChanged(OffsiteError):
-    """The remote system showed another certificate than the one pinned for it."""
+    """The certificate of the remote system differs from the remembered one."""
 
     code = ReturnCode.CERTIFICATE_CHANGED
     error_class = ErrorClass.OPERATOR
 
 
 class IncarnationRefused(OffsiteError):
-    """One of two systems that are peers is an older or a second copy of the one that the other side has met."""
+    """One of the two systems is an older or second copy of the one that its peer accepted."""
 
     code = ReturnCode.INCARNATION_REFUSED
     error_class = ErrorClass.OPERATOR
 
 
 class ProtocolError(OffsiteError):
-    """Bytes from outside that are not of the protocol: the connection is closed."""
+    """The other side violated the protocol. The connection was closed."""
 
     code = ReturnCode.PROTOCOL_ERROR
 
 
 class SetDiverged(OffsiteError):
-    """The secondary of a set holds a copy that its primary has never had. An operator has to decide."""
+    """The secondary holds data that the primary never had. An operator has to decide which is kept."""
 
     code = ReturnCode.SET_DIVERGED
     error_class = ErrorClass.OPERATOR
 
 
 class NotReplaced(OffsiteError):
-    """The secondary holds a complete copy, and the primary did not say that it knows which one it would replace."""
+    """The secondary holds a complete copy, and the primary did not name it as the one to replace."""
 
     code = ReturnCode.NOT_REPLACED
     error_class = ErrorClass.OPERATOR
 
 
 class SecondarySetsDisabled(NotAllowed):
-    """The peer connection over there does not let this system make replication sets there."""
+    """The peer connection on the other system does not allow this system to create replication sets there."""
 
     code = ReturnCode.SECONDARY_SETS_DISABLED
 
 
 class PeerLimitReached(OffsiteError):
-    """A peer has all the volumes, snapshots or space that it may have."""
+    """A peer has reached its limit of volumes, snapshots or space."""
 
     code = ReturnCode.PEER_LIMIT_REACHED
     error_class = ErrorClass.OPERATOR
 
 
 class DigestMismatch(OffsiteError):
-    """What is stored on the secondary is not what the primary sent. The run does not count."""
+    """The data stored on the secondary differs from the data sent. The run failed."""
 
     code = ReturnCode.DIGEST_MISMATCH
     error_class = ErrorClass.TRANSIENT
 
 
 class DigestsDiffer(OffsiteError):
-    """The secondary says that it has committed something else than what was sent. Its copy does not count."""
+    """The secondary reports that it has stored other data than was sent. Its copy is no recovery point."""
 
     code = ReturnCode.DIGESTS_DIFFER
     error_class = ErrorClass.OPERATOR
 
 
 class NoPlace(OffsiteError):
-    """There are too many connections. Later there may be fewer."""
+    """The maximum number of connections is open. Later there may be fewer."""
 
     code = ReturnCode.NO_PLACE
     error_class = ErrorClass.TRANSIENT

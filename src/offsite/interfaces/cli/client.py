@@ -32,14 +32,14 @@ T = TypeVar("T")
 
 
 class Unreachable(OffsiteError):
-    """No system answers there."""
+    """No system answers at the address."""
 
     code = ReturnCode.UNREACHABLE
     error_class = ErrorClass.TRANSIENT
 
 
 class Refused(OffsiteError):
-    """The system said no, in its own words."""
+    """The system refused the command, in its own words."""
 
     def __init__(self, text: str, code: int, *, usage: bool) -> None:
         super().__init__(text)

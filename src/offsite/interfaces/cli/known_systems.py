@@ -89,7 +89,7 @@ class TrustFile:
 
 
 class UnknownCertificate(OffsiteError):
-    """A system that this user has never spoken to, and nobody who says that it is the right one."""
+    """The certificate of the system is not yet trusted, and nobody is there to confirm it."""
 
     code = ReturnCode.UNKNOWN_CERTIFICATE
     error_class = ErrorClass.OPERATOR

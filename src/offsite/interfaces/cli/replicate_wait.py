@@ -33,14 +33,14 @@ NEEDED = {
 
 
 class RunFailed(OffsiteError):
-    """The run has ended, and not with success, or will not have any until someone has mended something."""
+    """The run failed or was aborted, or cannot succeed before an operator acts."""
 
     code = ReturnCode.RUN_FAILED
     error_class = ErrorClass.OPERATOR
 
 
 class RunDropped(OffsiteError):
-    """The queue policy dropped the request, or a newer request took its place in the queue: nothing was sent for it."""
+    """The queue policy dropped the request, or a newer request replaced it in the queue. No data was sent for it."""
 
     code = ReturnCode.RUN_DROPPED
     exit_status = DROPPED

@@ -13,11 +13,12 @@ from offsite.return_codes import OWN, ReturnCode
 
 _HEAD = """# Return codes
 
-What a refusal means, for programs: `--json` tells it as `return-code`, the API as `code`, with the class of the error
-beside it. A code has one meaning, and keeps it. `make docs` makes this page from the errors themselves.
+The return codes of failed commands, for programs: `--json` shows them as `return-code`, the API as `code`, with the
+class of the error. A code has one meaning, which does not change. `make docs` generates this page from the errors.
 
-The class says what to do next: *try again*; *operator must act*: the same succeeds once somebody has mended what the
-sentence names; *never*: the same will be refused again. The last column is the exit status of the command line.
+The class says what to do next. *try again*: the same command can succeed later. *operator must act*: it succeeds once
+someone has corrected what the message names. *never*: it will be refused again. The last column is the exit status of
+the command line.
 """
 
 

@@ -66,8 +66,8 @@ def time_zone(text: str) -> str:
     """The IANA name of a time zone, or nothing."""
     if text and not _is_time_zone(text):
         raise BadParameter(
-            f"time zone {text[:100]!r} is unknown to this machine; use a name of the IANA database, such as "
-            "Europe/London or UTC, or an empty value for the machine's own time zone"
+            f"time zone {text[:100]!r} is unknown on this machine; give a name of the IANA database, such as "
+            "Europe/London or UTC, or an empty value for the zone of the machine"
         )
     return text
 
@@ -87,20 +87,20 @@ RUNS_AT_A_TIME = Setting(
     "runs-at-a-time",
     "2",
     whole_number("number of runs at a time", 1, 64),
-    "Maximum number of runs that send at the same time.",
+    "Number of runs that can send at the same time.",
 )
 RETRY_CADENCE = Setting(
     "retry-cadence",
     "offsite",
     one_of("retry cadence", "offsite", "me4"),
     "When a failed run is retried. offsite: after 1 s, doubling to 10 min; me4: six times after 10 min, then every "
-    "hour. In both cases also as soon as an unreachable peer is reachable again.",
+    "hour. When an unreachable peer answers again, the run is retried at once in any case.",
 )
 MAXIMUM_REPLICATION_SETS = Setting(
     "maximum-replication-sets",
     "32",
     whole_number("maximum of replication sets", 1, 1024),
-    "Maximum number of replication sets, primary and secondary ones together. ME4 allows 32.",
+    "Maximum number of replication sets, primary and secondary together. ME4 allows 32.",
 )
 MAXIMUM_PEER_CONNECTIONS = Setting(
     "maximum-peer-connections",
@@ -112,44 +112,44 @@ MAXIMUM_NBD_CONNECTIONS = Setting(
     "maximum-nbd-connections",
     "256",
     whole_number("maximum of NBD connections", 16, 4096),
-    "Maximum number of NBD connections of all hosts together. No single host gets the last quarter of them.",
+    "Maximum number of NBD connections of all hosts together. One host cannot use the last quarter of them.",
 )
 MAXIMUM_IMAGES_PER_PEER = Setting(
     "maximum-images-per-peer",
     "2048",
     whole_number("maximum of images per peer", 1, 16_384),
-    "Maximum number of volumes and snapshots that one peer may create here, with those that its deleted sets left.",
+    "Maximum number of volumes and snapshots that one peer may create on this system, including those of deleted sets.",
 )
 MINIMUM_SCHEDULE_INTERVAL = Setting(
     "minimum-schedule-interval",
     "60",
     whole_number("minimum schedule interval", 1, 525_600),
-    "Shortest interval between starts, in minutes, that a new schedule may have.",
+    "Shortest interval between starts of a new schedule, in minutes.",
 )
 TIME_ZONE = Setting(
     "time-zone",
     "",
     time_zone,
-    "Time zone of schedules and bandwidth calendars, by its IANA name (Europe/London); empty: that of the machine.",
+    "Time zone of schedules and bandwidth calendars, by its IANA name (Europe/London). Empty: that of the machine.",
 )
 NOTICE_INTERVAL = Setting(
     "notice-interval",
     "60",
     whole_number("notice interval", 1, 86400),
-    "Seconds between two messages of one notice. One message holds all events of that time.",
+    "Minimum time between two messages of a notice, in seconds. Events in between are combined into one message.",
 )
 
 PEER_GONE_AFTER = Setting(
     "peer-gone-after",
     "300",
-    whole_number("time after which a peer is reported as unreachable", 1, 86400),
-    "Seconds for which a peer is unreachable before an event reports it.",
+    whole_number("time until an unreachable peer is reported", 1, 86400),
+    "Time for which a peer has to be unreachable before an event reports it, in seconds.",
 )
 CLOCK_SKEW_WARNING = Setting(
     "clock-skew-warning",
     "5",
     whole_number("clock skew to report", 1, 86400),
-    "Difference between the clocks of a peer and of this system, in seconds, from which an event reports it.",
+    "Difference between the clocks of a peer and this system that an event reports, in seconds.",
 )
 
 ALL: tuple[Setting[Any], ...] = (

@@ -26,7 +26,7 @@ def test_images_are_found_by_id_and_by_name(bench: Bench, volume: Make) -> None:
         assert catalog.image_ids(connection, ["b", "nope", "a"]) == [first, second]
         assert catalog.image_id_by_name(connection, "b") == second
         assert catalog.has_image(connection, first) and not catalog.has_image(connection, 1)
-        with pytest.raises(ObjectNotFound, match="no image 'nope'"):
+        with pytest.raises(ObjectNotFound, match="image 'nope' does not exist"):
             catalog.image_id_by_name(connection, "nope")
 
 

@@ -36,7 +36,9 @@ class Request:
 def execute(system: System, request: Request, user: User) -> Reply | Question:
     """Does what `request` says, as `user`. Raises OffsiteError, with nothing changed; UserChanged if they were."""
     if len(request.words) > WORDS_MAX or any(len(word) > WORD_CHARACTERS_MAX for word in request.words):
-        raise BadParameter(f"a command has at most {WORDS_MAX} words of at most {WORD_CHARACTERS_MAX} characters")
+        raise BadParameter(
+            f"the command is too long; at most {WORDS_MAX} words of {WORD_CHARACTERS_MAX} characters are allowed"
+        )
     user = system.users.current(user)  # whoever was let in may have taken half a minute to send the words
     call = parse(TABLE, request.words)
     _check_role(call.command, user)
@@ -56,7 +58,7 @@ def _check_role(command: Command, user: User) -> None:
     assert command.role is not None, "a system is asked for it"
     if user.role < command.role:
         raise NotAllowed(
-            f"`{command.text}` needs the role {command.role.word}; user {user.name} has the role {user.role.word}"
+            f"`{command.text}` requires the role {command.role.word}; user {user.name} has the role {user.role.word}"
         )
 
 
@@ -64,8 +66,8 @@ def _check_secrets(call: Call, request: Request) -> None:
     if call.secrets and not request.open_secrets:
         name = min(call.secrets)
         raise NotAllowed(
-            f"{name} does not belong among the words of a command, where others can see it; leave it out, and it "
-            "is asked for"
+            f"{name} is not accepted among the words of a command, where others could see it; omit it, and it will be "
+            "prompted for"
         )
 
 

@@ -22,7 +22,7 @@ def image_id_by_name(connection: Connection, name: str) -> int:
     """Raises ObjectNotFound."""
     found = connection.execute(select(images.c.id).where(images.c.name == name)).scalar()
     if found is None:
-        raise ObjectNotFound(f"there is no image {name!r}")
+        raise ObjectNotFound(f"image {name!r} does not exist")
     return int(found)
 
 

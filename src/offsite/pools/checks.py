@@ -11,8 +11,8 @@ def check_size_range(pool_name: str, size_bytes: int, allocation_bytes: int) -> 
     """Raises BadParameter."""
     if not allocation_bytes <= size_bytes <= SIZE_BYTES_MAX:
         raise BadParameter(
-            f"size {format_size(size_bytes)} ({size_bytes} bytes) is outside {format_size(allocation_bytes)} (a page "
-            f"of pool {pool_name}) to {format_size(SIZE_BYTES_MAX)}"
+            f"size {format_size(size_bytes)} ({size_bytes} bytes) is not valid; "
+            f"allowed are {format_size(allocation_bytes)} (a page of pool {pool_name}) to {format_size(SIZE_BYTES_MAX)}"
         )
 
 
@@ -27,8 +27,8 @@ def check_promise(pool_name: str, provisioned_bytes: int, more_bytes: int, size_
     """For a pool that does not overcommit. Raises BadParameter."""
     if provisioned_bytes + more_bytes > size_bytes:
         raise BadParameter(
-            f"{format_size(more_bytes)} more would promise {format_size(provisioned_bytes + more_bytes)} "
-            f"to hosts, and pool {pool_name}, which does not overcommit, has {format_size(size_bytes)}"
+            f"{format_size(more_bytes)} more would make {format_size(provisioned_bytes + more_bytes)} provisioned, but "
+            f"pool {pool_name} has {format_size(size_bytes)} and does not overcommit"
         )
 
 
@@ -37,7 +37,7 @@ def check_overcommit(pool_name: str, capacity: Capacity, *, overcommit: bool) ->
     if not overcommit and capacity.provisioned_bytes > capacity.size_bytes:
         raise InUse(
             f"overcommit of pool {pool_name} cannot be disabled: {format_size(capacity.provisioned_bytes)} are "
-            f"promised to volumes, and it has {format_size(capacity.size_bytes)}"
+            f"provisioned, and it has {format_size(capacity.size_bytes)}"
         )
 
 

@@ -87,7 +87,7 @@ def close_gate(images: Iterable[Visitors], deadline_seconds: float) -> Gate:
         else:
             return gate
     open_gate(gate, images)
-    raise InUse(f"a read or write has been in flight for {deadline_seconds:g} s; the disk does not answer")
+    raise InUse(f"timed out after {deadline_seconds:g} s: a read or write is still active; the disk does not answer")
 
 
 def keep_closed(images: Iterable[Visitors]) -> Gate:

@@ -97,7 +97,7 @@ def insert_group(
     """
     _check_new_name(connection, name)
     if connection.execute(select(func.count()).select_from(volume_groups)).scalar_one() >= GROUPS_MAX:
-        raise LimitReached(f"there are {GROUPS_MAX} volume groups, and no more are allowed; delete one first")
+        raise LimitReached(f"there are {GROUPS_MAX} volume groups already, which is the maximum; delete one first")
     values = {
         "uuid": uuid.uuid4().hex,
         "name": name,
@@ -169,7 +169,7 @@ def delete_group(connection: Connection, group_id: int) -> None:
 def _get(connection: Connection, name: str) -> Group:
     group = look_up(connection, name)
     if group is None:
-        raise ObjectNotFound(f"volume group {name!r} does not exist; `show volume-groups` lists those there are")
+        raise ObjectNotFound(f"volume group {name!r} does not exist; `show volume-groups` lists the existing ones")
     return group
 
 
@@ -183,7 +183,7 @@ def _check_new_name(connection: Connection, name: str) -> None:
     if find_group(connection, name) is not None:
         raise NameInUse(f"volume group {name!r} exists already; choose another name")
     if connection.execute(select(images.c.id).where(images.c.name == name)).first() is not None:
-        raise NameInUse(f"the name {name!r} is in use by a volume or snapshot; choose a name that none of them has")
+        raise NameInUse(f"the name {name!r} is in use by a volume or snapshot; choose another name")
 
 
 def _checked(connection: Connection, image_id: int, other: tuple[str, str] | None) -> tuple[str, str]:
@@ -191,11 +191,11 @@ def _checked(connection: Connection, image_id: int, other: tuple[str, str] | Non
     chosen = select(images.c.name, images.c.kind, pools.c.name.label("pool")).join(pools).where(images.c.id == image_id)
     row = connection.execute(chosen).first()
     if row is None or row.kind == "internal":
-        raise VolumeNotFound(f"image {image_id} is no volume or snapshot, and cannot be in a volume group")
+        raise VolumeNotFound(f"image {image_id} is not a volume or snapshot and cannot be in a volume group")
     if other is not None and row.pool != other[1]:
         raise BadParameter(
-            f"volume {other[0]} is in pool {other[1]} and {row.name} in pool {row.pool}; a volume group needs volumes "
-            "of one pool"
+            f"volume {other[0]} is in pool {other[1]} and {row.name} in pool {row.pool}; a volume group requires "
+            "volumes of one pool"
         )
     return row.name, row.pool
 
@@ -207,7 +207,7 @@ def _check_in_no_group(connection: Connection, image_id: int, group: Group) -> N
     name = _image_name(connection, image_id)
     if present.id == group.id and image_id not in group.image_ids:
         raise BadParameter(f"{name} is listed twice; once is enough")
-    raise InUse(f"{name} is in volume group {present.name} already; it can be in one alone")
+    raise InUse(f"{name} is in volume group {present.name} already; a volume can be in one group only")
 
 
 def _image_name(connection: Connection, image_id: int) -> str:

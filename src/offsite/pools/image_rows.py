@@ -45,4 +45,4 @@ def _execute_naming(connection: Connection, statement: Executable, name: str) ->
     except IntegrityError as error:
         raise NameInUse(f"the name {name!r} is in use in another pool; names are unique in the system") from error
     if find_group(connection, name) is not None:
-        raise NameInUse(f"the name {name!r} is in use by a volume group; choose one that no group has")
+        raise NameInUse(f"the name {name!r} is in use by a volume group; choose another name")

@@ -29,7 +29,7 @@ def read_pool(connection: Connection, name: str) -> RowMapping:
     """Raises ObjectNotFound."""
     row = connection.execute(select(pools).where(pools.c.name == name)).mappings().one_or_none()
     if row is None:
-        raise ObjectNotFound(f"there is no pool {name!r}")
+        raise ObjectNotFound(f"pool {name!r} does not exist")
     return row
 
 
@@ -40,7 +40,7 @@ def backend_of(connection: Connection, pool_id: int) -> str:
 def check_new_pool(connection: Connection, name: str) -> None:
     """Raises NameInUse."""
     if connection.execute(select(pools.c.id).where(pools.c.name == name)).first() is not None:
-        raise NameInUse(f"there is a pool {name!r} already")
+        raise NameInUse(f"pool {name!r} exists already")
 
 
 def insert_pool(connection: Connection, **values: Any) -> int:
@@ -49,7 +49,7 @@ def insert_pool(connection: Connection, **values: Any) -> int:
     try:
         return int(connection.execute(insert(pools).values(defaults | values).returning(pools.c.id)).scalar_one())
     except IntegrityError as error:
-        raise NameInUse(f"there is a pool {values['name']!r} already") from error
+        raise NameInUse(f"pool {values['name']!r} exists already") from error
 
 
 def settings_of(row: RowMapping) -> tuple[Thresholds, bool]:
@@ -72,7 +72,7 @@ def delete_pool(connection: Connection, pool_id: int) -> None:
     try:
         connection.execute(delete(pools).where(pools.c.id == pool_id))
     except IntegrityError as error:
-        raise InUse(f"pool {row.name} has volumes or snapshots; delete those first") from error
+        raise InUse(f"pool {row.name} has volumes or snapshots; delete them first") from error
     connection.execute(insert(pool_remains).values(uuid=row.uuid, path=row.path, backend=row.backend))
 
 

@@ -22,7 +22,7 @@ def backend(name: str = DEFAULT) -> PoolBackend:
     """Raises BadParameter for a name that no backend has."""
     found = BACKENDS.get(name)
     if found is None:
-        raise BadParameter(f"pool backend {shown(name)} does not exist; there are: {', '.join(sorted(BACKENDS))}")
+        raise BadParameter(f"pool backend {shown(name)} does not exist; valid: {', '.join(sorted(BACKENDS))}")
     return found
 
 
@@ -54,7 +54,7 @@ def _known(pool_name: str, name: str) -> PoolBackend:
     found = BACKENDS.get(name)
     if found is None:
         raise StateDirectoryError(
-            f"pool {pool_name} is of the backend {name!r}, which this version of Offsite does not have; use one "
-            "that has it"
+            f"pool {pool_name} is of the backend {name!r}, which this version of Offsite does not support; use "
+            "a version that does"
         )
     return found

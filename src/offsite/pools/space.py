@@ -27,7 +27,7 @@ class Thresholds:
         if not 0 < self.low <= self.middle <= self.high <= 100:
             raise BadParameter(
                 f"thresholds low {self.low:g} %, middle {self.middle:g} %, high {self.high:g} %: each has to be "
-                "over 0 and at most 100, and none may be below the one before"
+                "above 0 and at most 100, and not below the one before"
             )
 
 
@@ -65,7 +65,7 @@ class SpaceWatch:
         if time.monotonic() - self._refused_at >= SPACE_BACK_SECONDS:
             self._refused_at, self.refusal = None, ""
             self._full_told_at = -FULL_EVENT_INTERVAL_SECONDS
-            message = f"Pool {self._pool_name}: there is space for writes again; {self._use(used)}."
+            message = f"Pool {self._pool_name}: space for writes is available again; {self._use(used)}."
             self._report(events.POOL_SPACE_BACK, message)
 
     def check(self, used: int) -> None:
@@ -94,9 +94,9 @@ class SpaceWatch:
 
     def _use(self, used: int) -> str:
         text = (
-            f"{format_size(used * self._page_bytes)} of {format_size(self._within * self._page_bytes)} are in use "
+            f"{format_size(used * self._page_bytes)} of {format_size(self._within * self._page_bytes)} are allocated "
             f"({100 * used / self._within:.1f} %)"
         )
         if self._within < self._pages:
-            text += f", and its file system has no room for the rest of {format_size(self._pages * self._page_bytes)}"
+            text += f", and its file system has no space for the rest of {format_size(self._pages * self._page_bytes)}"
         return text

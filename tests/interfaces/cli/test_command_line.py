@@ -38,10 +38,10 @@ def home(tmp_path: Path) -> dict[str, str]:
         (["creat", "volume"], 2, "did you mean 'create'?"),
         (["show", "pools", "A", "B"], 2, "show pools: unexpected 'B' after 'A'"),
         (["--jsn", "show", "pools"], 2, "did you mean --json?"),
-        (["show", "pools", "--wait"], 2, "--wait belongs to replicate"),
+        (["show", "pools", "--wait"], 2, "--wait is an option of replicate"),
         (["import", "X"], 2, "import: file is missing"),
         (["create", "user", "berta"], 1, "set OFFSITE_NEW_PASSWORD"),
-        (["create", "user", "password", "open sesame", "berta"], 1, "does not belong among the words"),
+        (["create", "user", "password", "open sesame", "berta"], 1, "is not accepted among the words"),
     ],
 )
 def test_the_exit_status_tells_done_from_refused_from_wrong_usage(
@@ -278,9 +278,11 @@ def test_the_question_can_be_answered_beforehand(live: LiveSystem) -> None:
 
 def test_a_new_password_is_asked_for_twice_and_not_shown(live: LiveSystem) -> None:
     words = ["--state", str(live.state), "create", "user", "carla"]
-    status, screen = at_a_terminal(words, [("Password:", "first password"), ("again:", "second password")])
+    status, screen = at_a_terminal(
+        words, [("Password:", "first password"), ("Repeat the password:", "second password")]
+    )
     assert (status, "the two passwords differ" in screen) == (1, True)
-    status, screen = at_a_terminal(words, [("Password:", "first password"), ("again:", "first password")])
+    status, screen = at_a_terminal(words, [("Password:", "first password"), ("Repeat the password:", "first password")])
     assert (status, "User carla was created." in screen) == (0, True)
     assert "first password" not in screen
 

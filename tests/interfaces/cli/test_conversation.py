@@ -104,7 +104,7 @@ def test_words_that_a_system_adds_make_no_command_need_a_secret(
 
 def test_a_system_that_asks_again_and_again_is_left() -> None:
     hostile = Hostile(Question("Once more.", "password"), times=100)
-    with pytest.raises(ProtocolError, match="again and again"):
+    with pytest.raises(ProtocolError, match="twice; nothing was sent again"):
         Conversation(hostile, asks=False, environment=SECRETS).command(["create", "user", "otto"])
     assert len(hostile.given) == 2
 

@@ -31,14 +31,14 @@ def test_behind_two_dashes_everything_is_a_word() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--jsn"], "--jsn is not an option; did you mean --json?"),
-        (["--zzzzzz"], "--zzzzzz is not an option; `offsite --help` lists them"),
-        (["--state"], "--state has no value after it; syntax: --state DIR"),
+        (["--jsn"], "--jsn is an unknown option; did you mean --json?"),
+        (["--zzzzzz"], "--zzzzzz is an unknown option; `offsite --help` lists them"),
+        (["--state"], "--state has no value; syntax: --state DIR"),
         (["--json", "--json"], "--json is given twice"),
         (["--json=yes"], "--json takes no value"),
-        (["--wait", "show", "volumes"], "--wait belongs to replicate, not to show"),
-        (["--pool", "A"], "--pool belongs to import, not to no command"),
-        (["create", "volume", "--directory", "x"], "--directory belongs to create initiator-certificate"),
+        (["--wait", "show", "volumes"], "--wait is an option of replicate, not of show"),
+        (["--pool", "A"], "--pool is an option of import, not of a line without a command"),
+        (["create", "volume", "--directory", "x"], "--directory is an option of create initiator-certificate"),
     ],
 )
 def test_a_wrong_option_is_named_with_what_would_be_right(arguments: list[str], sentence: str) -> None:

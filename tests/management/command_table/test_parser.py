@@ -187,9 +187,12 @@ def test_a_default_comes_from_the_declaration() -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("create pool size 1GiB overwrite B", "create pool: overwrite goes only with device; give device as well"),
-        ("create task type ResetSnapshot last-snapshot T", "create task: type ResetSnapshot has no last-snapshot"),
-        ("create task type Replicate T", "create task: type Replicate needs replication-set; syntax: create task"),
+        ("create pool size 1GiB overwrite B", "create pool: overwrite requires device; give device as well"),
+        (
+            "create task type ResetSnapshot last-snapshot T",
+            "create task: last-snapshot is not valid with type ResetSnapshot",
+        ),
+        ("create task type Replicate T", "create task: type Replicate requires replication-set; syntax: create task"),
     ],
 )
 def test_a_parameter_without_what_it_goes_with_is_refused(line: str, sentence: str) -> None:

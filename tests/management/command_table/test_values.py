@@ -105,10 +105,10 @@ def test_a_sentence_never_repeats_a_value_at_length() -> None:
         (
             values.names("snapshot", 16),
             "<snapshots>",
-            "At most 32 bytes. Several with commas between them, at most 16.",
+            "At most 32 bytes. Several are separated by commas, at most 16.",
         ),
-        (values.choice(Choice("disabled", also=("off",)), "both"), "disabled|both", "off for disabled, too."),
-        (values.size_or_max(), "<size>|max", "Like 10GiB or 500GB; without a unit, 512-byte blocks."),
+        (values.choice(Choice("disabled", also=("off",)), "both"), "disabled|both", "off means disabled."),
+        (values.size_or_max(), "<size>|max", "For example 10GiB or 500GB; without a unit, 512-byte blocks."),
         (values.reference("task", or_all=True), "<task>|all", ""),
         (values.special(values.ValueKind.TIME, "time", "YYYY-MM-DD"), "<time>", "YYYY-MM-DD."),
     ],

@@ -142,7 +142,7 @@ def test_settings_are_shown_and_changed_and_an_event_says_so(bench: Bench) -> No
 def test_a_setting_may_be_emptied_again(bench: Bench) -> None:
     bench.do("set setting name time-zone value Europe/London")
     reply = bench.do('set setting name time-zone value ""')
-    assert reply.message == "Setting time-zone is nothing now."
+    assert reply.message == "Setting time-zone is now empty."
     assert reply.rows[0]["value"] == ""
 
 

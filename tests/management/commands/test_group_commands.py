@@ -118,8 +118,8 @@ def test_a_group_that_is_called_all_is_that_group_alone(books: Bench) -> None:
 
 def test_who_deletes_is_asked_and_told_what_is_lost(books: Bench) -> None:
     for line, words, absent in (
-        ("delete volume-groups Books", ["Books", "Volumes in a group stay"], "lost"),
-        ("delete volume-groups delete-volumes yes Books", ["Books", "Sales (0 B written)", "Taxes", "lost"], "stay"),
+        ("delete volume-groups Books", ["Books", "volumes are kept"], "lost"),
+        ("delete volume-groups delete-volumes yes Books", ["Books", "Sales (0 B written)", "Taxes", "lost"], "kept"),
     ):
         question = books.answer(line, asks=True)
         assert isinstance(question, Question)
@@ -171,12 +171,12 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str], int]] = [
     ("create snapshots volumes Books a,b,c", BadParameter, ["2 volumes and 3 snapshot names"], -10058),
     ("create snapshots volumes Books,Sales a", BadParameter, ["Sales is named twice"], -10058),
     ("create snapshots volumes Full,Books a", BadParameter, ["18 volumes", "at most 16"], -10058),
-    ("create snapshots volumes Other,Monday a", BadParameter, ["each volume needs one name"], -10058),
+    ("create snapshots volumes Other,Monday a", BadParameter, ["one name for each volume is required"], -10058),
     ("create snapshots volumes Books,Elsewhere a", BadParameter, ["one instant", "pool B"], -10058),
     (f"create snapshots volumes Books {'x' * 31}", BadParameter, ["33 bytes"], -10058),
     ("create snapshots volumes Rest a", VolumeNotFound, ["Rest has no members"], -10075),
     ("create snapshots volumes Sales snapshot-retention-priority now a", BadParameter, ["'now'", "low"], -10058),
-    ("set volume Sales", BadParameter, ["give a name"], -10058),
+    ("set volume Sales", BadParameter, ["no change specified"], -10058),
     ("set volume snapshot-retention-priority low Sales", SnapshotNotFound, ["'Sales' is a volume"], -10050),
     ("set volume snapshot-retention-priority low name Books Monday", NameInUse, ["'Books'"], -10186),
     ("map volume Nope.*", VolumeNotFound, ["'Nope.*'", "no volume or volume group"], -10075),
@@ -227,9 +227,9 @@ def test_what_is_done_with_groups_is_told_as_events(books: Bench) -> None:
         books.do(line)
     assert [row["message"] for row in books.rows("show events last 5")] == [
         "Volume group Ledgers was deleted.",
-        "Volume group Books is called Ledgers now.",
-        "Volume group Books is without Other now.",
-        "Volume group Books has Other as well now.",
+        "Volume group Books was renamed to Ledgers.",
+        "Volume group Books: removed Other.",
+        "Volume group Books: added Other.",
         "Volume group Books was created with Taxes, Sales.",
     ]
 
@@ -352,5 +352,7 @@ def test_a_snapshot_has_a_retention_priority(books: Bench) -> None:
     assert priorities(books) == {"Monday": "never-delete", "s": "medium", "t": "medium"}
     books.do("set volume snapshot-retention-priority high Monday")
     reply = books.do("set volume snapshot-retention-priority never-delete name u t")
-    assert reply.message == "Volume t is called u now. Snapshot u has the retention priority never-delete now."
+    assert (
+        reply.message == "Volume t was renamed to u. The retention priority of snapshot u was changed to never-delete."
+    )
     assert priorities(books) == {"Monday": "high", "s": "medium", "u": "never-delete"}

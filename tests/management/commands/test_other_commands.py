@@ -24,7 +24,7 @@ NEW = {"password": "a new password"}
 
 def test_a_user_is_made_with_a_password_that_is_not_among_the_words(bench: Bench) -> None:
     question = bench.answer("create user roles manage berta")
-    assert question == Question("The new password of the user.", "password", new=True)
+    assert question == Question("New password of the user.", "password", new=True)
     assert len(bench.rows("show users")) == 1
     bench.do("create user roles manage berta", secrets=NEW)
     assert [row.values for row in bench.rows("show users")] == [("berta", "manage"), ("manage", "manage")]
@@ -32,7 +32,7 @@ def test_a_user_is_made_with_a_password_that_is_not_among_the_words(bench: Bench
 
 
 def test_a_secret_among_the_words_is_refused_where_others_can_see_them(bench: Bench) -> None:
-    bench.refused(f'create user password "{NEW["password"]}" berta', NotAllowed, "password does not belong")
+    bench.refused(f'create user password "{NEW["password"]}" berta', NotAllowed, "password is not accepted")
     bench.answer(f'create user password "{NEW["password"]}" berta', open_secrets=True)
     assert bench.system.users.authenticate("berta", NEW["password"], "here").role is Role.MONITOR
 
@@ -140,7 +140,7 @@ def test_the_system_tells_who_and_where_it_is(bench: Bench) -> None:
     (row,) = bench.do("show versions", MONITOR).rows
     assert row["bundle-version"] == __version__
     limits = {row["limit"]: row["value"] for row in bench.do("show limits", MONITOR).rows}
-    assert limits["bytes of a name"] == "32"
+    assert limits["bytes in a name"] == "32"
     assert limits["size of a volume"] == "128 TiB"
 
 

@@ -30,7 +30,7 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     ("create pool size 16MiB A", NameInUse, ["A"]),
     ("create pool size 16MiB ../B", BadParameter, ["'../B'", "letters"]),
     ("create pool size 16MiB B/C", BadParameter, ["'B/C'"]),
-    ("create pool B", BadParameter, ["either a size"]),
+    ("create pool B", BadParameter, ["either size"]),
     ("create pool size 16MiB device /dev/null B", BadParameter, ["not both"]),
     ("create pool device /dev/null B", BadParameter, ["'/dev/null'", "block device"]),
     ("create pool device sda B", BadParameter, ["'sda'", "absolute"]),
@@ -91,7 +91,7 @@ def test_thresholds_that_were_set_are_told_when_crossed(bench: Bench) -> None:
 def test_a_file_in_the_way_is_not_overwritten(bench: Bench) -> None:
     path = bench.system.state_directory / "pool-B.data"
     path.write_text("somebody's")
-    bench.refused("create pool size 16MiB B", StateDirectoryError, "pool-B.data is there already")
+    bench.refused("create pool size 16MiB B", StateDirectoryError, "pool-B.data exists already")
     assert path.read_text() == "somebody's"
 
 
@@ -102,8 +102,8 @@ def test_pools_have_a_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_pool_that_is_in_use_is_not_deleted_even_when_told_to(bench: Bench) -> None:
     bench.do("create volume pool A size 1MiB Sales")
-    bench.refused("delete pools noprompt A", InUse, "delete those first")
-    bench.refused("delete pools prompt no A", OffsiteError, "delete those first")
+    bench.refused("delete pools noprompt A", InUse, "delete them first")
+    bench.refused("delete pools prompt no A", OffsiteError, "delete them first")
     bench.do("delete volumes Sales")
     bench.refused("delete pools prompt no A", NotAllowed, "Delete pool A?")
 
@@ -125,13 +125,13 @@ def device(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.needs("losetup", "mkfs.btrfs", "wipefs")
 def test_a_device_that_holds_something_needs_a_word_and_an_answer(bench: Bench, device: str) -> None:
     run("mkfs.btrfs", "-q", device)
-    bench.refused(f"create pool device {device} B", DeviceNotEmpty, "btrfs", "say overwrite")
+    bench.refused(f"create pool device {device} B", DeviceNotEmpty, "btrfs", "give overwrite")
     question = bench.answer(f"create pool device {device} overwrite B", asks=True)
     assert isinstance(question, Question)
-    assert question.text.startswith(f"Make pool B on {device}? That has btrfs")
-    assert "all of it is lost" in question.text
+    assert question.text.startswith(f"Create pool B on {device}? The device has btrfs")
+    assert "all of this will be lost" in question.text
     bench.refused(f"create pool device {device} overwrite prompt no B", NotAllowed, "btrfs")
-    bench.refused("create pool size 16MiB overwrite B", BadParameter, "overwrite goes only with device")
+    bench.refused("create pool size 16MiB overwrite B", BadParameter, "overwrite requires device")
     assert "btrfs" in run("wipefs", "--no-act", device)
     bench.do(f"create pool device {device} overwrite noprompt B")
     bench.refused(f"create pool device {device} overwrite C", InUse, "is in use")
@@ -156,6 +156,6 @@ def test_a_file_that_cannot_be_removed_is_told_and_the_pool_is_gone(
         patch.setattr(Path, "unlink", fails)
         bench.do("delete pools B")
     assert bench.names("show pools") == ["A"]
-    assert any("pool-B.data, which a deleted pool was in" in str(row["message"]) for row in bench.rows("show events"))
+    assert any("pool-B.data, the file of a deleted pool" in str(row["message"]) for row in bench.rows("show events"))
     bench.do("create pool size 32MiB B")  # and its name is free
     assert (bench.system.state_directory / "pool-B.data").stat().st_size == 32 * MIB

@@ -96,7 +96,7 @@ def test_what_a_set_needs_is_neither_deleted_nor_changed_behind_its_back(two: tu
 
     question = london.answer("delete replication-set SalesDR", asks=True)
     assert isinstance(question, Question)
-    assert "here and at Newark" in question.text
+    assert "on this system and on Newark" in question.text
     london.do("delete replication-set SalesDR")
     assert london.rows("show replication-sets") == newark.rows("show replication-sets") == ()
     newark.do("map volume Sales")

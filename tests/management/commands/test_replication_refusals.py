@@ -265,7 +265,7 @@ NOT_FOR_MONITORS = (
 
 @pytest.mark.parametrize("line", NOT_FOR_MONITORS)
 def test_who_may_only_look_changes_nothing(world: World, line: str) -> None:
-    told = ["needs the role manage", "user otto has the role monitor"]
+    told = ["requires the role manage", "user otto has the role monitor"]
     expect_refusal(world, ("London", line, NotAllowed, told), user=MONITOR)
 
 

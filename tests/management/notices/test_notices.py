@@ -55,7 +55,7 @@ def create(bench: Bench, hook: WebHook, severity: str = "warning", name: str = "
 
 def test_the_url_is_asked_for_and_kept_in_a_file_of_its_owner_alone(bench: Bench, hook: WebHook) -> None:
     question = bench.answer("create notice severity warning operators")
-    assert question == Question("The URL that notices go to.", "url")
+    assert question == Question("URL of the service to send to.", "url")
     create(bench, hook)
     path = bench.system.state_directory / "keys" / "notices"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -176,7 +176,7 @@ def test_wrong_notices_are_refused_with_nothing_changed(bench: Bench, hook: WebH
         ("create notice severity warning a,b", url, BadParameter, "','"),
         ("create notice severity warning other", {"url": "syslog://"}, BadParameter, "supported scheme"),
         ("create notice other", url, BadParameter, "severity is missing"),
-        ("create notice severity warning other url json://h", {}, NotAllowed, "does not belong among the words"),
+        ("create notice severity warning other url json://h", {}, NotAllowed, "is not accepted among the words"),
         ("delete notice other", {}, ObjectNotFound, "'other'"),
         ("test notice other", {}, ObjectNotFound, "'other'"),
         ("show notices other", {}, ObjectNotFound, "'other'"),

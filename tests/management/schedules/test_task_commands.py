@@ -378,7 +378,7 @@ def test_with_a_task_go_its_schedules_after_a_question(office: Office) -> None:
     assert question(office.bench, "delete task Take") == "Delete task Take?"
     schedule(office, "Take", "One")
     schedule(office, "Take", "Two")
-    assert question(office.bench, "delete task Take") == "Delete task Take? Schedules One, Two will go with it."
+    assert question(office.bench, "delete task Take") == "Delete task Take? Schedules One, Two will be deleted as well."
     reply = office.bench.do("delete task Take")
     assert reply.message == (
         "Task Take was deleted. Schedule One of task Take was deleted. Schedule Two of task Take was deleted."
@@ -391,7 +391,7 @@ def test_all_deletes_all(office: Office) -> None:
         office.bench.do(f"create task type TakeSnapshot source-volume Sales snapshot-prefix s retention-count 1 {task}")
     for name in ("all", "One", "Two"):
         schedule(office, "Take", name)
-    assert question(office.bench, "delete schedule all") == "Delete schedule all? What it starts stays as a task."
+    assert question(office.bench, "delete schedule all") == "Delete schedule all? The task is kept."
     office.bench.do("delete schedule all")
     assert office.bench.names("show schedules") == ["One", "Two"], "one that is called so goes first"
     office.bench.do("delete schedules all")
@@ -455,12 +455,16 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     (f'{TAKE} "a,b"', BadParameter, ["','"]),
     (f"{TAKE} a<b", BadParameter, ["'<'"]),
     (f"{TAKE} a\\b", BadParameter, ["are not allowed"]),
-    (f"{TAKE} snapshot-volume Test New", BadParameter, ["TakeSnapshot has no snapshot-volume", "retention-count"]),
-    (f"{TAKE} last-snapshot New", BadParameter, ["TakeSnapshot has no last-snapshot"]),
-    ("create task type TakeSnapshot source-volume Sales New", BadParameter, ["TakeSnapshot needs snapshot-prefix"]),
-    ("create task type TakeSnapshot snapshot-prefix s retention-count 1 New", BadParameter, ["needs source-volume"]),
-    ("create task type ResetSnapshot New", BadParameter, ["needs snapshot-volume"]),
-    ("create task type Replicate New", BadParameter, ["needs replication-set"]),
+    (
+        f"{TAKE} snapshot-volume Test New",
+        BadParameter,
+        ["snapshot-volume is not valid with type TakeSnapshot", "retention-count"],
+    ),
+    (f"{TAKE} last-snapshot New", BadParameter, ["last-snapshot is not valid with type TakeSnapshot"]),
+    ("create task type TakeSnapshot source-volume Sales New", BadParameter, ["TakeSnapshot requires snapshot-prefix"]),
+    ("create task type TakeSnapshot snapshot-prefix s retention-count 1 New", BadParameter, ["requires source-volume"]),
+    ("create task type ResetSnapshot New", BadParameter, ["requires snapshot-volume"]),
+    ("create task type Replicate New", BadParameter, ["requires replication-set"]),
     ("create task type EnableDSD New", BadParameter, ["'EnableDSD'", "TakeSnapshot, ResetSnapshot, Replicate"]),
     (TAKE.replace("Sales", "Nope") + " New", VolumeNotFound, ["'Nope'"]),
     (TAKE.replace("count 1", "count 0") + " New", BadParameter, ["'0'", "1 to 1024"]),
@@ -472,10 +476,10 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     (f"{REPLICATE} Nope New", ObjectNotFound, ["'Nope'"]),
     (f"{REPLICATE} GroupDR last-snapshot New", NotAllowed, ["GroupDR replicates a volume group", "last-snapshot"]),
     ("set task last-snapshot on Grouped", NotAllowed, ["GroupDR replicates a volume group"]),
-    ("set task Take", BadParameter, ["nothing is given to change of task Take"]),
+    ("set task Take", BadParameter, ["no change specified for task Take"]),
     ("set task retention-count 3 Nope", ObjectNotFound, ["'Nope'"]),
-    ("set task last-snapshot on Take", BadParameter, ["TakeSnapshot has no last-snapshot"]),
-    ("set task retention-count 3 Grouped", BadParameter, ["Replicate has no retention-count"]),
+    ("set task last-snapshot on Take", BadParameter, ["TakeSnapshot has no parameter last-snapshot"]),
+    ("set task retention-count 3 Grouped", BadParameter, ["Replicate has no parameter retention-count"]),
     ("set task snapshot-prefix a<b Take", BadParameter, ["'<'"]),
     ("delete task Nope", ObjectNotFound, ["'Nope'", "show tasks"]),
     ("delete task take", ObjectNotFound, ["'take'"]),
@@ -488,7 +492,7 @@ REFUSED: list[tuple[str, type[OffsiteError], list[str]]] = [
     (CREATE.replace("01-04", "02-29") + " New", BadParameter, ["February 2027"]),
     (CREATE.replace("1 hours", "59 minutes") + " New", BadParameter, ["59 minutes"]),
     (CREATE.replace("1 hours", "1 hours please") + " New", BadParameter, ["'please'"]),
-    ("set schedule Hourly", BadParameter, ["nothing is given to change of schedule Hourly"]),
+    ("set schedule Hourly", BadParameter, ["no change specified for schedule Hourly"]),
     ("set schedule Nope", ObjectNotFound, ["'Nope'"]),
     ("set schedule task-name Take Nope", ObjectNotFound, ["'Nope'"]),
     ("set schedule task-name Nope Hourly", ObjectNotFound, ["task 'Nope'"]),
@@ -508,7 +512,7 @@ def test_each_refusal_names_the_value_and_changes_nothing(offices: tuple[Office,
     schedule(london, "Take")
     for line, error, words in REFUSED:
         london.bench.refused(line, error, *words)
-    newark.bench.refused(f"{REPLICATE} SalesDR New", NotAllowed, "SalesDR is secondary here", "system London")
+    newark.bench.refused(f"{REPLICATE} SalesDR New", NotAllowed, "SalesDR is secondary on this system", "system London")
     newark.bench.do("create snapshots volumes Sales Check")
     newark.bench.do("create task type ResetSnapshot snapshot-volume Check Allowed")
     newark.bench.do(f"{TAKE} Allowed2")

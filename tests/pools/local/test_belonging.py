@@ -272,11 +272,11 @@ def test_a_data_file_that_is_in_use_is_refused_by_any_name(life: Life, how: Call
 def test_a_left_over_file_that_somebody_has_is_not_made_anew(bench: Bench) -> None:
     header = Header(bytes(16), PAGE, 64 * PAGE, Generation.first())
     store = PageStore.create(bench.directory / "left", header)
-    with pytest.raises(StateDirectoryError, match="there already"):
+    with pytest.raises(StateDirectoryError, match="exists already"):
         LocalPool.create(bench.database, "L", Path("left"), 64 * PAGE, PAGE)
     store.close()
     (bench.directory / "link").symlink_to("left")
-    with pytest.raises(StateDirectoryError, match="there already"):
+    with pytest.raises(StateDirectoryError, match="exists already"):
         LocalPool.create(bench.database, "L", Path("link"), 64 * PAGE, PAGE)
     assert (bench.directory / "link").is_symlink()
 

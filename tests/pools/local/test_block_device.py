@@ -152,6 +152,6 @@ def test_a_device_that_became_smaller_is_refused(bench: Bench, backing: Path) ->
 
 
 def test_a_device_that_is_gone_is_told(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(StateDirectoryError, match="cannot be made"):
+    with pytest.raises(StateDirectoryError, match="cannot be created"):
         PageStore.create(tmp_path / "nowhere" / "device", Header(bytes(16), PAGE, MIB, Generation.first()))
     del bench

@@ -73,7 +73,7 @@ def test_a_second_pool_of_a_name_is_refused_and_leaves_nothing(bench: Bench) -> 
 
 def test_a_pool_is_made_in_a_new_file_only(bench: Bench) -> None:
     (bench.directory / "x").write_text("someone's")
-    with pytest.raises(StateDirectoryError, match="there already"):
+    with pytest.raises(StateDirectoryError, match="exists already"):
         LocalPool.create(bench.database, "X", Path("x"), 64 * PAGE, PAGE)
     assert (bench.directory / "x").read_text() == "someone's"
     with bench.database.read() as connection:
@@ -138,7 +138,7 @@ def test_what_an_interrupted_creation_left_is_made_anew(bench: Bench) -> None:
     store.close()
     pool = LocalPool.create(bench.database, "L", Path("left"), 128 * PAGE, PAGE)
     bench.pools.append(pool)
-    with pytest.raises(StateDirectoryError, match="there already"):
+    with pytest.raises(StateDirectoryError, match="exists already"):
         LocalPool.create(bench.database, "M", Path("left"), 64 * PAGE, PAGE)
     v = pool.apply([Create("v", PAGE)])[0].id
     write(pool, v, 0, b"v")
@@ -147,7 +147,7 @@ def test_what_an_interrupted_creation_left_is_made_anew(bench: Bench) -> None:
         connection.execute(tables.images.delete())
         connection.execute(tables.pools.delete())
     for path in (Path("left"), bench.directory / "left"):
-        with pytest.raises(StateDirectoryError, match="there already"):
+        with pytest.raises(StateDirectoryError, match="exists already"):
             LocalPool.create(bench.database, "M", path, 64 * PAGE, PAGE)
     assert os.pread(pool.store.descriptor, 1, pool.table.page_at(pool.by_id[v].nodes, 0) * PAGE) == b"v"
     bench.pools.remove(pool)
@@ -165,7 +165,7 @@ def test_a_file_without_a_header_is_left_over_too(bench: Bench, size: int) -> No
         file.write(b"a")
         file.truncate(size)
     if size:
-        with pytest.raises(StateDirectoryError, match="there already"):
+        with pytest.raises(StateDirectoryError, match="exists already"):
             LocalPool.create(bench.database, "M", Path("text"), 64 * PAGE, PAGE)
 
 
@@ -198,7 +198,7 @@ DAMAGED: list[tuple[str, Callable[[Bench], object], str]] = [
     ("another generation", lambda b: change_header(b, generation=Generation.first()), "do not belong together"),
     ("a damaged header", lambda b: damage_file(b, lambda d: d.__setitem__(HEADER_BYTES - 9, 0xFF)), "damaged header"),
     ("a newer version", lambda b: damage_file(b, lambda d: d.__setitem__(15, 3)), "newer version of Offsite"),
-    ("the generation is none", lambda b: execute(b, "UPDATE pools SET generation = 'yesterday'"), "no generation"),
+    ("the generation is none", lambda b: execute(b, "UPDATE pools SET generation = 'yesterday'"), "not a generation"),
     ("a leaf is gone", lambda b: execute(b, "DELETE FROM leaves"), "lacks leaf"),
     ("a leaf is short", lambda b: execute(b, "UPDATE leaves SET pages = substr(pages, 1, 1020)"), "wrong length"),
     (

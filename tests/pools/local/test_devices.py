@@ -250,9 +250,9 @@ def test_a_program_that_does_not_answer_or_cannot_look_is_a_finding(
     monkeypatch.setattr(shutil, "which", lambda name, **_: str(fake) if name == "wipefs" else None)
     monkeypatch.setattr(devices, "PROBE_SECONDS", 1.0)
     for script, told in (
-        ("#!/bin/sh\nexec sleep 60\n", "within 1 s"),
-        ("#!/bin/sh\necho 'no \x1bpermission' >&2\nexit 1\n", r"wipefs says no \?permission"),
-        ("#!/bin/sh\nexit 3\n", "wipefs says status 3"),
+        ("#!/bin/sh\nexec sleep 60\n", "timed out after 1 s"),
+        ("#!/bin/sh\necho 'no \x1bpermission' >&2\nexit 1\n", r"wipefs reports no \?permission"),
+        ("#!/bin/sh\nexit 3\n", "wipefs reports status 3"),
         ("no program at all", "wipefs cannot be started"),
     ):
         fake.write_text(script)

@@ -123,7 +123,7 @@ def test_a_write_that_waited_for_space_does_not_land_behind_the_end(
         pool.apply([Replace(v, s)])
 
     monkeypatch.setattr(pool, "flush", roll_back_too)
-    with pytest.raises(BadParameter, match="smaller"):
+    with pytest.raises(BadParameter, match="shrunk"):
         write(pool, v, 40 * PAGE, b"behind the end")
     pool.apply([Resize(v, 64 * PAGE)])
     assert read(pool, v, 0, 64 * PAGE) == bytes(64 * PAGE)

@@ -39,7 +39,7 @@ class Conversation:
         typed, asks, secrets = tuple(words), self._asks, dict[str, str]()
         while isinstance(answer := self._send(words, secrets, asks=asks), Question):
             if answer.secret in secrets:
-                raise ProtocolError(f"the system asks for {escaped(answer.secret)} again and again")
+                raise ProtocolError(f"the system asked for {escaped(answer.secret)} twice; nothing was sent again")
             if answer.secret:
                 secrets[answer.secret] = self._secret(typed, answer)
             elif not asks or not yes_or_no(answer.text):
@@ -79,16 +79,16 @@ def secret(text: str, variable: str, environment: Mapping[str, str], *, new: boo
     if variable in environment:
         return environment[variable]
     if not is_terminal():
-        raise BadParameter(f"{text} It is not asked for where there is no terminal; set {variable}")
+        raise BadParameter(f"{text} It is required, and there is no terminal to ask for it; set {variable}")
     found = getpass.getpass(f"{text} Password: ")
-    if new and getpass.getpass("The same again: ") != found:
+    if new and getpass.getpass("Repeat the password: ") != found:
         raise BadParameter("the two passwords differ; nothing was changed")
     return found
 
 
 def yes_or_no(text: str) -> bool:
     print(escaped_lines(text), file=sys.stderr)
-    return input("Go on? (yes/no) ").strip().lower() in ("y", "yes")
+    return input("Continue? (yes/no) ").strip().lower() in ("y", "yes")
 
 
 def is_terminal() -> bool:

@@ -18,7 +18,9 @@ def overview(table: Table, width: int) -> str:
         *_wrapped("offsite [--state DIR | --system https://USER@HOST] COMMAND…", width, 0, 4),
         "",
         *_wrapped(
-            "A command has words, then parameters in any order. `offsite COMMAND --help` explains one.", width, 0
+            "The parameters of a command can be given in any order. `offsite COMMAND --help` explains the command.",
+            width,
+            0,
         ),
     ]
     subjects: dict[str, list[Command]] = {}
@@ -29,7 +31,7 @@ def overview(table: Table, width: int) -> str:
     everywhere = [described_option(each) for each in OPTIONS]
     lines += ["", "Options", *_columns(everywhere, width), ""]
     lines += _wrapped(
-        "Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 replicate: the request was dropped.", width, 0
+        "Exit status: 0 success, 1 refused or failed, 2 wrong usage, 3 request dropped (replicate).", width, 0
     )
     return "\n".join(lines)
 
@@ -43,7 +45,7 @@ def of_command(command: Command, width: int) -> str:
     if command.examples:
         lines += ["", "For example", *(f"  offsite {each}" for each in command.examples)]  # whole, to be copied
     if command.role is not None:
-        lines += ["", f"Needs the role {command.role.word}."]
+        lines += ["", f"Requires the role {command.role.word}."]
     return "\n".join(lines)
 
 
@@ -51,7 +53,7 @@ def described(parameter: Parameter) -> tuple[str, str]:
     """How it is typed, and what it means."""
     sentences = [parameter.help]
     if parameter.is_secret:
-        sentences.append(f"Asked for, or taken from ${parameter.environment}.")
+        sentences.append(f"Prompted for, or taken from ${parameter.environment}.")
     elif parameter.type is not None:
         sentences += rules(parameter.type)
         if parameter.default is not None:

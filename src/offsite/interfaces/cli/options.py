@@ -17,18 +17,22 @@ from offsite.management.command_table.command import Command, Option, singular
 from offsite.management.command_table.value_parser import parse
 
 OPTIONS = (
-    Option("state", "The system whose state directory this is; by default, $OFFSITE_STATE.", values.path("dir")),
-    Option("system", "A system elsewhere: https://USER@HOST[:PORT]; by default, $OFFSITE_SYSTEM.", values.text("URL")),
-    Option("certificate", "Its certificate; trusts this one instead of the remembered one.", values.path("file")),
+    Option("state", "State directory of a system on this machine. Default: $OFFSITE_STATE.", values.path("dir")),
+    Option("system", "URL of a remote system: https://USER@HOST[:PORT]. Default: $OFFSITE_SYSTEM.", values.text("URL")),
+    Option(
+        "certificate",
+        "Certificate of the system. Trusts this certificate instead of the remembered one.",
+        values.path("file"),
+    ),
     Option(
         "fingerprint",
-        "The SHA-256 of its certificate; trusts and remembers it without a question.",
+        "SHA-256 fingerprint of its certificate. Trusts and remembers the certificate without a question.",
         values.text("SHA256"),
     ),
-    Option("json", "The answer as JSON, for programs."),
+    Option("json", "Shows the answer as JSON, for programs."),
     Option("yes", "Answers every question with yes."),
-    Option("help", "Explains the command in place of doing it."),
-    Option("version", "The version of this program."),
+    Option("help", "Explains the command instead of running it."),
+    Option("version", "Shows the version of this program."),
 )
 _SHORT = {"-h": "--help", "-y": "--yes"}
 
@@ -93,14 +97,14 @@ def _option(name: str) -> Option:
     of_commands = {option.name: option for command in declared.commands() for option in command.options}
     if name not in of_commands:
         known = [*(each.name for each in OPTIONS), *of_commands]
-        raise OptionError(f"--{name[:64]} is not an option{_nearest(name, known)}")
+        raise OptionError(f"--{name[:64]} is an unknown option{_nearest(name, known)}")
     return of_commands[name]
 
 
 def _next(rest: Iterator[str], option: Option) -> str:
     value = next(rest, None)
     if value is None:
-        raise OptionError(f"--{option.name} has no value after it; syntax: {option.syntax}")
+        raise OptionError(f"--{option.name} has no value; syntax: {option.syntax}")
     return value
 
 
@@ -120,7 +124,9 @@ def _check_places(line: CommandLine) -> None:
         command = command_of(line.words)
         if command is None or name not in {each.name for each in command.options}:
             owners = [each.text for each in declared.commands() if name in {one.name for one in each.options}]
-            raise OptionError(f"--{name} belongs to {', '.join(owners)}, not to {line.verb or 'no command'}")
+            raise OptionError(
+                f"--{name} is an option of {', '.join(owners)}, not of {line.verb or 'a line without a command'}"
+            )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -13,11 +13,11 @@ from offsite.management.command_table.command import Command, Table
 
 _HEAD = """# Commands
 
-Every command, by subject. `make docs` makes this page from the declarations that `offsite COMMAND --help` is made
-from. A value stands in <>, what may be left out in []; a command's parameters may stand in any order. Words follow
-ME4's where it has the command.
+All commands, by subject. `make docs` generates this page from the declarations of the commands, as
+`offsite COMMAND --help` is. Values are in <>, optional parts in []. The parameters of a command can be given in any
+order. Commands that ME4 has are named as there.
 
-Any command may refuse with %s.
+Any command can fail with %s.
 """
 
 
@@ -36,7 +36,7 @@ def _command(command: Command) -> str:
     rows = [*map(described, command.parameters), *map(described_option, command.options)]
     if command.role is None or command in verbs.COMMANDS.commands:
         return _section(command, command.help, rows)
-    text = _section(command, f"{command.help} Needs the role {command.role.word}.", rows)
+    text = _section(command, f"{command.help} Requires the role {command.role.word}.", rows)
     examples = "".join(f"offsite {each}\n" for each in command.examples)
     return f"{text}\n{_answers(command)}\n" + (f"\n```\n{examples}```\n" if examples else "")
 
@@ -45,9 +45,9 @@ def _answers(command: Command) -> str:
     """What comes back, for programs: basetypes of objects, and codes of errors."""
     objects = ", ".join(dict.fromkeys(f"`{each.basetype}`" for each in command.returns)) or "no objects"
     codes = [_code(each) for each in errors_of(command)]
-    errors = f" Errors of its own: {', '.join(codes)}." if codes else ""
-    slow = " It may take long: it waits for another system, or moves much data." if command.slow else ""
-    return f"Answers with {objects}.{errors}{slow}"
+    errors = f" Specific errors: {', '.join(codes)}." if codes else ""
+    slow = " Can take long: it waits for another system or moves much data." if command.slow else ""
+    return f"Returns {objects}.{errors}{slow}"
 
 
 def _code(error: type[OffsiteError]) -> str:

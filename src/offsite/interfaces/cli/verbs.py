@@ -14,7 +14,7 @@ COMMANDS = Subject("On this machine")
 _PORT = values.integer(0, 65535, noun="port")
 _FORMAT = Option(
     "format",
-    "The format of the file, as qemu-img calls it; by default, by the end of its name, and raw.",
+    "Format of the file, by its name in qemu-img. Default: the one of the file name's extension, else raw.",
     values.choice(*FORMATS, noun="format"),
 )
 
@@ -25,61 +25,64 @@ def _done_elsewhere(*_arguments: Any, **_given: Any) -> NoReturn:
 
 COMMANDS.command(
     "serve",
-    "Runs a system in the foreground. At its first start it makes the directory, pool A, and the user manage, "
-    "whose password is $OFFSITE_MANAGE_PASSWORD, or is made up and shown, or without a terminal put in a file.",
-    positional("directory", values.path("state directory"), "The state directory of the system."),
+    "Runs a system in the foreground. The first start creates the directory, pool A and the user manage. The password "
+    "of the user is taken from $OFFSITE_MANAGE_PASSWORD, or generated and shown; without a terminal it goes to a file.",
+    positional("directory", values.path("state directory"), "State directory of the system."),
     role=None,
     options=(
-        Option("name", "The name of the system; by default, the machine's.", values.text("name")),
-        Option("listen", "The address to listen on.", values.text("address"), default=LISTEN),
-        Option("api-port", "The port of the API; 0 is any free one.", _PORT, default=API_PORT),
-        Option("nbd-port", "The port of NBD; 0 is any free one.", _PORT, default=NBD_PORT),
-        Option("peer-port", "The port for other systems; 0 is any free one.", _PORT, default=PEER_PORT),
-        Option("pool-size", "The size of pool A, at the first start; by default, the free space.", values.size()),
-        Option("new-keys", "Makes keys and certificates that were lost anew; peers have to be logged in to again."),
+        Option("name", "Name of the system. Default: the name of the machine.", values.text("name")),
+        Option("listen", "Address to listen on.", values.text("address"), default=LISTEN),
+        Option("api-port", "Port of the API; 0 means any free port.", _PORT, default=API_PORT),
+        Option("nbd-port", "Port of NBD; 0 means any free port.", _PORT, default=NBD_PORT),
+        Option("peer-port", "Port for other systems; 0 means any free port.", _PORT, default=PEER_PORT),
+        Option("pool-size", "Size of pool A at the first start. Default: the free space.", values.size()),
+        Option(
+            "new-keys",
+            "Creates new keys and certificates in place of lost ones. Peer connections then require a new login.",
+        ),
     ),
 )(_done_elsewhere)
 
 COMMANDS.command(
     "import",
-    "Makes a volume of an image file: raw, or what qemu-img reads. Sparse.",
-    positional("name", values.name("volume"), "The new volume."),
-    positional("file", values.path("file"), "The image file, or a block device."),
-    options=(Option("pool", "The pool of the new volume.", values.reference("pool"), default=POOL), _FORMAT),
+    "Creates a volume from an image file in raw format or another that qemu-img reads. Holes stay unallocated.",
+    positional("name", values.name("volume"), "Name of the new volume."),
+    positional("file", values.path("file"), "Image file or block device to read."),
+    options=(Option("pool", "Pool in which to create the volume.", values.reference("pool"), default=POOL), _FORMAT),
 )(_done_elsewhere)
 
 COMMANDS.command(
     "export",
-    "Writes a volume or snapshot, as it is at this instant, to a file. Sparse.",
-    positional("name", values.reference("volume", "snapshot"), "The volume or snapshot."),
-    positional("file", values.path("file"), "The image file that is made, or a block device."),
-    options=(_FORMAT, Option("overwrite", "Replaces a file that is there.")),
+    "Writes the current content of a volume or snapshot to a sparse file.",
+    positional("name", values.reference("volume", "snapshot"), "Name of the volume or snapshot."),
+    positional("file", values.path("file"), "Image file to create, or block device to write."),
+    options=(_FORMAT, Option("overwrite", "Replaces an existing file.")),
 )(_done_elsewhere)
 
-COMMANDS.command("demo", "Shows two systems, and a volume that replicates itself from one to the other.", role=None)(
-    _done_elsewhere
-)
+COMMANDS.command(
+    "demo", "Runs two systems and replicates a volume from one to the other, as a demonstration.", role=None
+)(_done_elsewhere)
 
 COMMANDS.command(
     "help",
-    "Explains a command; without one, lists them all.",
-    positional("command", values.text("command"), "The words of a command.", required=False),
+    "Explains a command, or lists all commands.",
+    positional("command", values.text("command"), "Words of the command.", required=False),
     role=None,
 )(_done_elsewhere)
 
 COMMANDS.command(
     "completion",
     "Prints the script with which a shell completes words of commands, keywords, choices, and names of objects of the "
-    "system that the command is for.",
-    positional("shell", values.choice("bash", "zsh", "fish"), "Which shell."),
+    "system.",
+    positional("shell", values.choice("bash", "zsh", "fish"), "Shell to print the script for."),
     role=None,
     examples=("completion bash",),
 )(_done_elsewhere)
 
 COMMANDS.command(
     "complete",
-    "Prints what may stand next in a command that is being typed: shells ask it.",
-    positional("words", values.text("words"), "The words after `offsite`, the last one perhaps empty, behind a --."),
+    "Prints the possible next words of a command that is being typed. For use by shells.",
+    positional("words", values.text("words"), "Words after `offsite`, preceded by --. The last one may be empty."),
     role=None,
-    options=(Option("bash", "There is one word, a whole line of bash up to the cursor."),),
+    options=(Option("bash", "Reads one word: the line of bash up to the cursor."),),
 )(_done_elsewhere)

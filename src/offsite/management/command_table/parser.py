@@ -27,12 +27,12 @@ LINE_CHARACTERS_MAX = 65536
 _WORDS_OF_COMMAND_MAX = 2
 _WORD = re.compile(r'\s*("[^"]*"|[^\s"]+)(?=\s|$)')
 
-PROMPT = keyword("prompt", values.choice("yes", "no"), "The answer to the question, given beforehand.")
-NO_PROMPT = flag("noprompt", "Asks no question.")
+PROMPT = keyword("prompt", values.choice("yes", "no"), "Answers the question of the command in advance.")
+NO_PROMPT = flag("noprompt", "Answers the question of the command with yes.")
 
 
 class UsageError(BadParameter):
-    """Words that are no command: an unknown one, one too many, or a parameter missing."""
+    """The words are not a command: one is unknown or too many, or a parameter is missing."""
 
     code = ReturnCode.USAGE_ERROR
     usage = True  # the command line, which reads some commands itself, tells it by this, as from a system's answer
@@ -57,7 +57,9 @@ def split(line: str) -> list[str]:
         words.append(match[1])
         position = match.end()
     if line[position:].strip():
-        raise UsageError(f"{shown(line[position:].strip())} has a double quote that is not around a whole word")
+        raise UsageError(
+            f"misplaced double quote in {shown(line[position:].strip())}; double quotes enclose a whole word"
+        )
     return words
 
 
@@ -107,14 +109,14 @@ def _out_of_place(command: Command, parameter: Parameter, arguments: Mapping[str
     assert needs is not None
     chosen = arguments.get(needs.parameter.replace("-", "_"))
     if not needs.value or chosen is None:
-        return f"{command.text}: {parameter.name} goes only with {needs}; give {needs.parameter} as well"
+        return f"{command.text}: {parameter.name} requires {needs}; give {needs.parameter} as well"
     others = [each.name for each in command.parameters if each.needs == Needs(needs.parameter, str(chosen))]
-    return f"{command.text}: {needs.parameter} {chosen} has no {parameter.name}; it has {', '.join(others)}"
+    return f"{command.text}: {parameter.name} is not valid with {needs.parameter} {chosen}; valid: {', '.join(others)}"
 
 
 def _missing(command: Command, parameter: Parameter) -> str:
     if parameter.needs is not None:
-        return f"{command.text}: {parameter.needs} needs {parameter.name}; syntax: {command.syntax}"
+        return f"{command.text}: {parameter.needs} requires {parameter.name}; syntax: {command.syntax}"
     return f"{command.text}: {parameter.name} is missing; syntax: {command.syntax}"
 
 

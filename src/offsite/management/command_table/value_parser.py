@@ -34,9 +34,9 @@ def _one(type: ValueType, text: str) -> Any:
 def _split(type: ValueType, text: str) -> list[str]:
     noun, found = type.noun, text.split(",")
     if not all(found):
-        raise BadParameter(f"{noun}s {shown(text)} has an empty part; write A or A,B without spaces between")
+        raise BadParameter(f"{noun}s {shown(text)} has an empty part; write A or A,B without spaces")
     if len(found) > type.list_max:
-        raise BadParameter(f"{len(found)} {noun}s are listed; at most {type.list_max} are allowed in one command")
+        raise BadParameter(f"{len(found)} {noun}s are given; at most {type.list_max} are allowed in one command")
     for each in found:
         if found.count(each) > 1:
             raise BadParameter(f"{noun} {shown(each)} is listed twice in {shown(text)}; once is enough")

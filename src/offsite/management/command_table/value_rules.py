@@ -26,13 +26,13 @@ def rules(type: ValueType) -> Iterator[str]:
     if type.form:
         yield f"{type.form}."
     if type.kind is ValueKind.SIZE and not type.form:
-        yield "Like 10GiB or 500GB; without a unit, 512-byte blocks."
+        yield "For example 10GiB or 500GB; without a unit, 512-byte blocks."
     if type.list_max:
         most = f", at most {type.list_max}" if type.list_max != LIST_LENGTH_MAX else ""
-        yield f"Several with commas between them{most}."
+        yield f"Several are separated by commas{most}."
     for each in type.choices:
         if each.also:
-            yield f"{' or '.join(each.also)} for {each.word}, too."
+            yield f"{' or '.join(each.also)} means {each.word}."
 
 
 def written(type: ValueType, value: Any) -> str:

@@ -38,7 +38,7 @@ class CertificateView:
     def status(self) -> str:
         if self.certificate.revoked_at is not None:
             return "revoked"
-        return "good" if self.now < self.certificate.ends_at else "ended"
+        return "valid" if self.now < self.certificate.ends_at else "expired"
 
 
 ISSUED = ObjectType[IssuedView](
@@ -59,25 +59,31 @@ CERTIFICATE = ObjectType[CertificateView](
         properties.text("serial", lambda view: view.certificate.serial, "Serial", key=True),
         properties.text("status", lambda view: view.status, "Status"),
         properties.time("issued", lambda view: view.certificate.issued_at, "Issued"),
-        properties.time("expiry", lambda view: view.certificate.ends_at, "Ends"),
+        properties.time("expiry", lambda view: view.certificate.ends_at, "Expires"),
         properties.time("revoked", lambda view: view.certificate.revoked_at, "Revoked", seldom=True),
     ),
 )
 REFERENCE = values.reference("initiator")
 DIRECTORY = Option(
-    "directory", "Where the files go; by default, a directory of the initiator's name.", values.path("dir")
+    "directory", "Directory for the files. Default: a directory with the name of the initiator.", values.path("dir")
 )
 SERIAL = values.reference("certificate serial")
 
 
 @COMMANDS.command(
     "create initiator-certificate",
-    "Makes a certificate and a key with which a host reaches this system over TLS, as the initiator tls:NAME. They are "
-    "shown once and not kept; the command line writes them to files that qemu and libnbd take as they are.",
-    keyword("days", values.integer(1, INITIATOR_DAYS_MAX, "days"), "How long it is good.", default=INITIATOR_DAYS),
-    positional("name", values.name("initiator"), "The host's name.", named=True),
+    "Creates a certificate and a key for a host that connects over TLS as the initiator tls:NAME. They are shown once "
+    "and not stored. The command line writes them to files that qemu and libnbd can use.",
+    keyword(
+        "days", values.integer(1, INITIATOR_DAYS_MAX, "days"), "Validity of the certificate.", default=INITIATOR_DAYS
+    ),
+    positional("name", values.name("initiator"), "Name of the initiator.", named=True),
     options=(
-        Option("directory", "Where the files go; by default, a directory of the initiator's name.", values.path("dir")),
+        Option(
+            "directory",
+            "Directory for the files. Default: a directory with the name of the initiator.",
+            values.path("dir"),
+        ),
     ),
     examples=("create initiator-certificate web1", "create initiator-certificate days 90 web1"),
     returns=(ISSUED,),
@@ -86,7 +92,7 @@ def create_initiator_certificate(context: Context, name: str, days: int) -> Repl
     system = context.system
     certificate, key = system.authority.issue(name, days)
     serial = system.certificates.add(certificate, system.clock.now()).serial
-    message = f"Certificate {serial} for initiator tls:{name} was made, good for {days} days."
+    message = f"Certificate {serial} for initiator tls:{name} was created, valid for {days} days."
     system.events.report(INITIATOR_CERTIFICATE_ISSUED, f"{message[:-1]}, by user {context.user.name}.")
     issued = IssuedView(name, system.authority.ca_path.read_text(), certificate, key)
     return Reply(message, (ISSUED.row(issued),))
@@ -94,8 +100,8 @@ def create_initiator_certificate(context: Context, name: str, days: int) -> Repl
 
 @COMMANDS.command(
     "show initiator-certificates",
-    "Lists the certificates of initiators: those made here, and those of an older version that hosts have come with.",
-    keyword("initiator", REFERENCE, "Only those of this one: its nickname or tls:NAME."),
+    "Lists the certificates of initiators: those created here, and those of an older version that hosts have used.",
+    keyword("initiator", REFERENCE, "Nickname or tls:NAME of the initiator. Default: all."),
     role=Role.MONITOR,
     returns=(CERTIFICATE,),
 )
@@ -110,15 +116,19 @@ def _question(context: Context, serial: str | None = None, initiator: str | None
     del context
     _check_one(serial, initiator)
     whose = f"certificate {serial}" if serial is not None else f"all certificates of initiator {initiator}"
-    return f"Revoke {whose}? Whoever uses it is disconnected, and it is never good again."
+    return f"Revoke {whose}? Hosts that use it are disconnected. This cannot be undone."
 
 
 @COMMANDS.command(
     "revoke initiator-certificate",
-    "Ends a certificate, or all that an initiator has, for good. Who is connected with one is disconnected. A new one "
-    "may be made after that. Give either the serial or the initiator.",
-    keyword("serial", SERIAL, "The certificate, as `show initiator-certificates` lists it."),
-    keyword("initiator", REFERENCE, "All certificates of this one, also those not on record: nickname or tls:NAME."),
+    "Revokes a certificate, or all certificates of an initiator, and disconnects the hosts that use them. This cannot "
+    "be undone, but a new certificate can be created. Give either serial or initiator.",
+    keyword("serial", SERIAL, "Serial number of the certificate, as in `show initiator-certificates`."),
+    keyword(
+        "initiator",
+        REFERENCE,
+        "Nickname or tls:NAME of the initiator. Also certificates that are not on record are revoked.",
+    ),
     confirmation=_question,
     examples=("revoke initiator-certificate initiator tls:web1",),
 )
@@ -132,20 +142,22 @@ def revoke_initiator_certificate(context: Context, serial: str | None = None, in
     else:
         name = _tls_name(system, str(initiator))
         count = system.certificates.revoke_all(name, now)
-        what = f"All certificates of initiator tls:{name} were revoked, {count} of them on record and good until now"
+        what = f"All certificates of initiator tls:{name} were revoked, {count} of them on record and valid"
     system.events.report(INITIATOR_CERTIFICATE_REVOKED, f"{what}, by user {context.user.name}.")
     left = sum(target.recheck() for target in system.targets)
-    still = f" {left} connections have not ended yet: the disk holds them up." if left else ""
+    still = f" {left} connections are still open, because the disk does not answer." if left else ""
     return Reply(f"{what}.{still}")
 
 
 def _check_one(serial: str | None, initiator: str | None) -> None:
     if (serial is None) == (initiator is None):
-        raise BadParameter("give either the serial of a certificate or an initiator, all of whose certificates end")
+        raise BadParameter("give either serial, for one certificate, or initiator, for all its certificates")
 
 
 def _tls_name(system: System, initiator: str) -> str:
     (id,) = resolve_initiators(system, [initiator])
     if id is None or not id.startswith("tls:"):
-        raise BadParameter(f"initiator {shown(initiator)} has no certificates; only those named tls:NAME have")
+        raise BadParameter(
+            f"initiator {shown(initiator)} cannot have certificates; only an initiator named tls:NAME can"
+        )
     return id.removeprefix("tls:")

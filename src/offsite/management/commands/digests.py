@@ -41,9 +41,8 @@ DIGEST = ObjectType[DigestView](
 
 @COMMANDS.command(
     "show digest",
-    "Reads a volume or snapshot, as it is at this instant, and tells the digest of its content. Equal content has an "
-    "equal digest, on any system.",
-    positional("name", values.reference("volume", "snapshot"), "The volume or snapshot."),
+    "Computes the digest of a volume's or snapshot's current content. Equal content has an equal digest on any system.",
+    positional("name", values.reference("volume", "snapshot"), "Name of the volume or snapshot."),
     role=Role.MONITOR,
     examples=("show digest Sales-Monday",),
     slow=True,
@@ -52,7 +51,7 @@ DIGEST = ObjectType[DigestView](
 def show_digest(context: Context, name: str) -> Reply:
     found = context.system.image(name)
     if not _places.acquire(blocking=False):
-        raise Busy(f"{AT_ONCE_MAX} digests are being computed, and no more may be at once; try again later")
+        raise Busy(f"{AT_ONCE_MAX} digests are being computed, which is the maximum; try again later")
     try:
         with Frozen(found.pool, found.image) as content:
             value = digest(content, context.system.check_stopping)

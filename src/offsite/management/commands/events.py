@@ -62,7 +62,9 @@ _ID = re.compile(r"[AaBb]?(\d{1,18})", re.ASCII)
 def _parse_id(text: str) -> int:
     match = _ID.fullmatch(text)
     if match is None:
-        raise BadParameter(f"event ID {shown(text)} is not a number with or without {CONTROLLER} before it, as A97311")
+        raise BadParameter(
+            f"event ID {shown(text)} is not valid; write the number, with or without {CONTROLLER} before it: A97311"
+        )
     return int(match[1])
 
 
@@ -72,20 +74,20 @@ TIMESTAMP = values.special(ValueKind.TIME, "timestamp", "MMDDhhmmss, MMDDYYhhmms
 
 @COMMANDS.command(
     "show events",
-    "Lists what happened, newest first.",
-    flag("a", "As on ME4, events of controller A. Here all are."),
-    flag("b", "As on ME4, events of controller B. Here all are shown."),
-    flag("both", "As on ME4, events of both controllers. Here all are shown."),
-    flag("error", "Only warnings, errors and critical events."),
-    flag("detail", "With the recommended actions."),
-    keyword("from", TIMESTAMP, "Only events since this time."),
-    keyword("to", TIMESTAMP, "Only events up to this time."),
-    keyword("from-event", EVENT_ID, "Only this event and later ones."),
-    keyword("to-event", EVENT_ID, "Only this event and earlier ones."),
+    "Lists events, newest first.",
+    flag("a", "Accepted as on ME4 (events of controller A). All events are shown."),
+    flag("b", "Accepted as on ME4 (events of controller B). All events are shown."),
+    flag("both", "Accepted as on ME4 (events of both controllers). All events are shown."),
+    flag("error", "Shows only warnings, errors and critical events."),
+    flag("detail", "Shows the recommended actions as well."),
+    keyword("from", TIMESTAMP, "Time of the oldest event to show."),
+    keyword("to", TIMESTAMP, "Time of the newest event to show."),
+    keyword("from-event", EVENT_ID, "ID of the oldest event to show."),
+    keyword("to-event", EVENT_ID, "ID of the newest event to show."),
     keyword(
         "last",
         values.integer(1, EVENTS_MAX),
-        f"How many at most; by default {LAST_DEFAULT}, or all when a from or a to is given.",
+        f"Maximum number of events. Default: {LAST_DEFAULT}, or all if a range is given.",
     ),
     role=Role.MONITOR,
     examples=("show events last 10", "show events error from 1122000000", "show events from-event A97311 detail"),

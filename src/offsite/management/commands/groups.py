@@ -56,10 +56,15 @@ ALL = ("all",)
 
 @COMMANDS.command(
     "create volume-group",
-    f"Makes a volume group: up to {MEMBERS_MAX} volumes and snapshots of one pool that are snapshotted at one instant, "
-    "mapped and replicated together.",
-    keyword("volumes", MEMBERS, "Its first members; more can be added later."),
-    positional("name", values.name("volume group"), "Its name, which no volume or snapshot may have.", named=True),
+    f"Creates a volume group: up to {MEMBERS_MAX} volumes and snapshots of one pool whose snapshots are taken at one "
+    "instant, and which are mapped and replicated together.",
+    keyword("volumes", MEMBERS, "Names of the first members. More can be added later."),
+    positional(
+        "name",
+        values.name("volume group"),
+        "Name of the new group. No volume or snapshot may have the same name.",
+        named=True,
+    ),
     examples=("create volume-group volumes Sales,Accounts Books",),
     returns=(VOLUME_GROUP,),
 )
@@ -74,9 +79,9 @@ def create_volume_group(context: Context, name: str, volumes: tuple[str, ...] = 
 
 @COMMANDS.command(
     "set volume-group",
-    "Gives a volume group another name. That of a secondary volume group stays as it is.",
-    keyword("name", values.name("volume group"), "The new name.", required=True),
-    positional("group", values.reference("volume group"), "The group, by its present name."),
+    "Renames a volume group. A secondary volume group cannot be renamed.",
+    keyword("name", values.name("volume group"), "New name of the group.", required=True),
+    positional("group", values.reference("volume group"), "Current name of the group."),
     examples=("set volume-group name Ledgers Books",),
 )
 def set_volume_group(context: Context, name: str, group: str) -> Reply:
@@ -91,16 +96,16 @@ def set_volume_group(context: Context, name: str, group: str) -> Reply:
             )
         system.groups.rename(found.uuid, name)
     system.replication.volumes_renamed()
-    message = f"Volume group {found.name} is called {name} now."
+    message = f"Volume group {found.name} was renamed to {name}."
     system.events.report(VOLUME_GROUP_CHANGED, message)
     return Reply(message)
 
 
 @COMMANDS.command(
     "add volume-group-members",
-    "Adds volumes to a group. Refused while the group is in a replication set.",
-    keyword("volumes", MEMBERS, "Volumes and snapshots that are in no group.", required=True),
-    positional("group", values.reference("volume group"), "The group."),
+    "Adds volumes to a volume group. Refused while the group is in a replication set.",
+    keyword("volumes", MEMBERS, "Names of volumes and snapshots that are in no group.", required=True),
+    positional("group", values.reference("volume group"), "Name of the volume group."),
     examples=("add volume-group-members volumes Taxes Books",),
     returns=(VOLUME_GROUP,),
 )
@@ -110,7 +115,7 @@ def add_volume_group_members(context: Context, volumes: tuple[str, ...], group: 
     with system.database.transaction():  # so that no replication set is made of it meanwhile
         system.check_group_free(found)
         system.groups.add(found.uuid, _ids(members))
-    return _changed(system, found, f"Volume group {found.name} has {_listed(members)} as well now.")
+    return _changed(system, found, f"Volume group {found.name}: added {_listed(members)}.")
 
 
 def _joining(system: System, names: Sequence[str]) -> list[Found]:
@@ -123,9 +128,9 @@ def _joining(system: System, names: Sequence[str]) -> list[Found]:
 
 @COMMANDS.command(
     "remove volume-group-members",
-    "Takes volumes out of a group; they stay. Refused while the group is in a replication set.",
-    keyword("volumes", MEMBERS, "Members of the group.", required=True),
-    positional("group", values.reference("volume group"), "The group."),
+    "Removes volumes from a volume group without deleting them. Refused while the group is in a replication set.",
+    keyword("volumes", MEMBERS, "Names of the members to remove.", required=True),
+    positional("group", values.reference("volume group"), "Name of the volume group."),
     examples=("remove volume-group-members volumes Taxes Books",),
     returns=(VOLUME_GROUP,),
 )
@@ -135,7 +140,7 @@ def remove_volume_group_members(context: Context, volumes: tuple[str, ...], grou
     with system.database.transaction():
         system.check_group_free(found)
         system.groups.remove(found.uuid, _ids(members))
-    return _changed(system, found, f"Volume group {found.name} is without {_listed(members)} now.")
+    return _changed(system, found, f"Volume group {found.name}: removed {_listed(members)}.")
 
 
 def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: bool) -> str:
@@ -144,19 +149,20 @@ def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: b
     listed = ", ".join(each.name for each in found)
     members = [member for each in found for member in system.members(each)]
     if not delete_volumes or not members:
-        return f"Delete volume group{'s' if len(found) > 1 else ''} {listed}? Volumes in a group stay."
+        return f"Delete volume group{'s' if len(found) > 1 else ''} {listed}? Its volumes are kept."
     written = ", ".join(f"{each.image.name} ({format_size(each.image.allocated_bytes)} written)" for each in members)
     return (
-        f"Delete volume group{'s' if len(found) > 1 else ''} {listed} with {written}? What is on these volumes will be "
-        f"lost, and hosts that use them get errors.{system.tasks_that_go(each.image.id for each in members)}"
+        f"Delete volume group{'s' if len(found) > 1 else ''} {listed} with {written}? All data on these volumes "
+        "will be lost, and hosts that use them will get errors."
+        f"{system.tasks_that_go(each.image.id for each in members)}"
     )
 
 
 @COMMANDS.command(
     "delete volume-groups",
-    "Deletes volume groups, alone or with their volumes. Refused while a group is in a replication set.",
-    keyword("delete-volumes", values.boolean(), "Whether the volumes go as well.", default=False),
-    positional("names", values.references("volume group", or_all=True), "The groups, or all."),
+    "Deletes volume groups, with or without their volumes. Refused while a group is in a replication set.",
+    keyword("delete-volumes", values.boolean(), "Whether to delete the volumes as well.", default=False),
+    positional("names", values.references("volume group", or_all=True), "Names of the groups, or all."),
     confirmation=_delete_question,
     examples=("delete volume-groups Books", "delete volume-groups delete-volumes yes Books"),
 )
@@ -198,8 +204,10 @@ def _delete_with_volumes(system: System, group: Group) -> None:
 
 @COMMANDS.command(
     "show volume-groups",
-    "Lists volume groups and what is in them.",
-    positional("names", values.references("volume group"), "Only these.", required=False),
+    "Lists volume groups and their members.",
+    positional(
+        "names", values.references("volume group"), "Names of the groups to list. Default: all.", required=False
+    ),
     role=Role.MONITOR,
     returns=(VOLUME_GROUP,),
 )

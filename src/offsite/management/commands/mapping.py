@@ -36,7 +36,7 @@ def _resolve(name: str, ids: set[str], nicknames: dict[str, str], prefixes: Sequ
         return name
     raise InitiatorNotFound(
         f"initiator {shown(name)} does not exist; give a nickname or an id of `show initiators`, or tls:NAME or "
-        "nbd:ADDRESS for one that has not been seen yet"
+        "nbd:ADDRESS for one that has not connected yet"
     )
 
 
@@ -45,7 +45,7 @@ def make_maps(
 ) -> None:
     """Maps each image to each initiator, in one transaction. Several images get rising LUNs, from `lun` on."""
     if lun is not None and lun + len(image_ids) - 1 > 1023:
-        raise BadParameter(f"{len(image_ids)} volumes from LUN {lun} on end above 1023, the last LUN there is")
+        raise BadParameter(f"{len(image_ids)} volumes from LUN {lun} on would exceed LUN 1023, the highest")
     with system.database.transaction():
         for initiator in initiators:
             for position, image_id in enumerate(image_ids):

@@ -68,17 +68,17 @@ INITIATOR = ObjectType[InitiatorView](
     ),
 )
 EVERYONE = "all other initiators"  # ME4's words for the default map
-MAPPED = "Volumes, snapshots, and volume groups: all their members, by name."
+MAPPED = "Names of volumes, snapshots or volume groups. A group stands for its members."
 MAPPABLE = values.references("volume", "snapshot", "volume group")
 
 
 @COMMANDS.command(
     "map volume",
-    "Lets initiators use volumes or snapshots. Without an initiator it is the default map, which serves everyone who "
-    "has no map of their own.",
-    keyword("access", ACCESS, "What they may do with it.", default="read-write"),
-    keyword("initiator", values.references("initiator"), "Who: nicknames or ids."),
-    keyword("lun", LUN, "Its number at the initiator; further volumes get the numbers after it."),
+    "Maps volumes or snapshots to initiators. Without an initiator, sets the default map, which applies to all "
+    "initiators without a map of their own.",
+    keyword("access", ACCESS, "Access of the initiators.", default="read-write"),
+    keyword("initiator", values.references("initiator"), "Nicknames or ids of the initiators. Default: all."),
+    keyword("lun", LUN, "LUN of the first volume. Further volumes get the LUNs after it."),
     positional("names", MAPPABLE, MAPPED),
     examples=("map volume Sales", "map volume initiator tls:web1 access read-only lun 1 Sales-Monday"),
     returns=(VOLUME_VIEW,),
@@ -106,8 +106,10 @@ def map_volume(
 
 @COMMANDS.command(
     "unmap volume",
-    "Takes volumes away from initiators, which are disconnected. Without an initiator it is the default map that goes.",
-    keyword("initiator", values.references("initiator"), "From whom: nicknames or ids."),
+    "Unmaps volumes from initiators and disconnects them. Without an initiator, removes the default map.",
+    keyword(
+        "initiator", values.references("initiator"), "Nicknames or ids of the initiators. Default: the default map."
+    ),
     positional("names", MAPPABLE, MAPPED),
     examples=("unmap volume Sales",),
     errors=(MapNotFound,),
@@ -137,8 +139,8 @@ def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str,
 
 @COMMANDS.command(
     "show maps",
-    "Lists which volume is mapped to whom.",
-    positional("names", MAPPABLE, "Only those of these: as for `map volume`.", required=False),
+    "Lists volumes and the initiators that they are mapped to.",
+    positional("names", MAPPABLE, "Names of the volumes, snapshots or volume groups. Default: all.", required=False),
     role=Role.MONITOR,
     returns=(VOLUME_VIEW,),
 )
@@ -158,7 +160,7 @@ def _view(system: System, found: Sequence[Found]) -> tuple[Row, ...]:
 
 @COMMANDS.command(
     "show initiators",
-    "Lists the initiators that have been seen or have a nickname.",
+    "Lists the initiators that have connected or have a nickname.",
     role=Role.MONITOR,
     returns=(INITIATOR,),
 )
@@ -170,22 +172,22 @@ def show_initiators(context: Context) -> Reply:
 
 @COMMANDS.command(
     "set initiator",
-    "Gives an initiator a nickname, by which other commands may call it.",
-    keyword("id", values.reference("initiator"), "Its id: tls:NAME or nbd:ADDRESS.", required=True),
-    keyword("nickname", values.name("initiator"), "The nickname.", required=True),
+    "Sets the nickname of an initiator. Other commands accept it in place of the id.",
+    keyword("id", values.reference("initiator"), "Id of the initiator: tls:NAME or nbd:ADDRESS.", required=True),
+    keyword("nickname", values.name("initiator"), "New nickname.", required=True),
     examples=("set initiator id nbd:192.0.2.7 nickname web1",),
 )
 def set_initiator(context: Context, id: str, nickname: str) -> Reply:
     (initiator,) = resolve_initiators(context.system, [id])
     assert initiator is not None
     set_nickname(context.system.database, initiator, nickname)
-    return Reply(f"Initiator {initiator} has the nickname {nickname} now.")
+    return Reply(f"The nickname of initiator {initiator} was set to {nickname}.")
 
 
 @COMMANDS.command(
     "delete initiator-nickname",
-    "Takes an initiator's nickname away. Its maps stay.",
-    positional("nickname", values.reference("nickname"), "The nickname."),
+    "Deletes the nickname of an initiator. Its maps are kept.",
+    positional("nickname", values.reference("nickname"), "Nickname to delete."),
 )
 def delete_initiator_nickname(context: Context, nickname: str) -> Reply:
     system = context.system
@@ -193,8 +195,8 @@ def delete_initiator_nickname(context: Context, nickname: str) -> Reply:
     remove_nickname(system.database, nickname)
     name = initiator.removeprefix("tls:")
     good = [each for each in system.certificates.all(name) if each.revoked_at is None] if name != initiator else []
-    still = f" Its certificates are as good as before; `revoke initiator-certificate initiator {initiator}` ends them."
-    return Reply(f"No initiator has the nickname {nickname} now.{still if good else ''}")
+    still = f" Its certificates remain valid; `revoke initiator-certificate initiator {initiator}` revokes them."
+    return Reply(f"Nickname {nickname} was deleted.{still if good else ''}")
 
 
 def _listed(found: Sequence[Found]) -> str:

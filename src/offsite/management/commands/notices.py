@@ -36,28 +36,28 @@ REFERENCE = values.reference("notice")
 
 @COMMANDS.command(
     "create notice",
-    "Has events from a severity on sent by mail, to a chat, or to a web hook. The URL is one of apprise "
-    "(https://appriseit.com/services/); the secrets in it are kept in a file beside the keys, and never shown.",
+    "Creates a notice, which sends events of a severity or higher by mail, chat or webhook. The URL is one of apprise "
+    "(https://appriseit.com/services/). The secrets in it are stored in a file beside the keys and never shown.",
     keyword(
         "severity",
         SEVERITY,
-        "The least severity that is sent.",
+        "Lowest severity to send.",
         required=True,
     ),
-    secret("url", values.secret("URL"), "The URL that notices go to.", environment="OFFSITE_NOTICE_URL"),
-    positional("name", values.name("notice"), "A name for the notice.", named=True),
+    secret("url", values.secret("URL"), "URL of the service to send to.", environment="OFFSITE_NOTICE_URL"),
+    positional("name", values.name("notice"), "Name of the new notice.", named=True),
     examples=("create notice severity warning operators",),
     returns=(NOTICE,),
 )
 def create_notice(context: Context, severity: Level, url: str, name: str) -> Reply:
     made = context.system.notices.create(name, severity, url)
-    return Reply(f"Notice {name} was created; `test notice {name}` shows whether it arrives.", (NOTICE.row(made),))
+    return Reply(f"Notice {name} was created; `test notice {name}` sends a test message.", (NOTICE.row(made),))
 
 
 @COMMANDS.command(
     "delete notice",
     "Deletes a notice.",
-    positional("name", REFERENCE, "The notice."),
+    positional("name", REFERENCE, "Name of the notice."),
     confirmation=lambda context, name: f"Delete notice {context.system.notices.get(name).name}?",
 )
 def delete_notice(context: Context, name: str) -> Reply:
@@ -67,8 +67,8 @@ def delete_notice(context: Context, name: str) -> Reply:
 
 @COMMANDS.command(
     "test notice",
-    "Sends a message now, and says whether the service has taken it.",
-    positional("name", REFERENCE, "The notice."),
+    "Sends a test message and reports whether the service accepted it.",
+    positional("name", REFERENCE, "Name of the notice."),
     alone=False,
     slow=True,
     returns=(NOTICE,),
@@ -81,8 +81,8 @@ def test_notice(context: Context, name: str) -> Reply:
 
 @COMMANDS.command(
     "show notices",
-    "Lists the notices, and how sending went since the system was started.",
-    positional("name", REFERENCE, "Only this one.", required=False),
+    "Lists the notices and their deliveries since the system started.",
+    positional("name", REFERENCE, "Name of the notice to show. Default: all.", required=False),
     role=Role.MONITOR,
     returns=(NOTICE,),
 )

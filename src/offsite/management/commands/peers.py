@@ -62,11 +62,11 @@ class PeerView:
         refused, own = self.refused, self.peer.incarnation.own_refusal
         if refused is not None:
             return (
-                f"{refused.verdict.value} copy of the system was refused: start {refused.start}; "
-                f"known is {self.peer.incarnation.known.newest}; choose with accept-incarnation"
+                f"{refused.verdict.value} copy of the system was refused: start {refused.start}; accepted is start "
+                f"{self.peer.incarnation.known.newest}; choose with accept-incarnation"
             )
         if own is not None:
-            return f"the peer takes this system for an {own.verdict.value} copy; it takes start {own.taken}"
+            return f"the peer refuses this system as an {own.verdict.value} copy; it accepts start {own.taken}"
         return ""
 
 
@@ -155,32 +155,34 @@ def _is_it_the_same(context: Context, address: str, pinned: str | None) -> Quest
     if found.fingerprint == pinned:
         return None
     return Question(
-        f"System {found.name} at {found.address} shows a certificate with the SHA-256 {found.fingerprint}. Compare "
-        "that with what `show system` says there: whoever answers gets the password.",
+        f"System {found.name} at {found.address} has a certificate with the SHA-256 fingerprint {found.fingerprint}. "
+        "Compare it with the certificate in `show system` there: the password is sent to this system.",
         adds=("fingerprint", found.fingerprint),
     )
 
 
 @COMMANDS.command(
     "create peer-connection",
-    "Connects this system with another one, so that volumes can be replicated either way. The password is used once, "
-    "and not kept: the systems pin each other's certificates.",
-    keyword("remote-port-address", ADDRESS, "The peer port of the other system: HOST or HOST:PORT.", required=True),
-    keyword("remote-username", values.text("user"), "A user there, with the role manage.", required=True),
+    "Creates a connection to another system, over which both can replicate volumes. The password is used once and not "
+    "stored: the systems remember each other's certificates.",
+    keyword("remote-port-address", ADDRESS, "Peer port of the other system: HOST or HOST:PORT.", required=True),
+    keyword("remote-username", values.text("user"), "User with the role manage on the other system.", required=True),
     secret(
         "remote-password",
         values.secret("password"),
-        "The password of that user on the other system.",
+        "Password of that user on the other system.",
         environment="OFFSITE_REMOTE_PASSWORD",
     ),
-    keyword("fingerprint", values.text("fingerprint", 128), "The SHA-256 that its certificate must have."),
+    keyword(
+        "fingerprint", values.text("fingerprint", 128), "SHA-256 fingerprint that its certificate is required to have."
+    ),
     keyword(
         "secondary-sets",
         SECONDARY_SETS,
-        "Whether that system may make sets whose secondary is here, as for failing back.",
+        "Whether the other system may create sets whose secondary is on this system.",
         default=True,
     ),
-    positional("name", values.name("peer connection"), "A name for the connection.", named=True),
+    positional("name", values.name("peer connection"), "Name of the new connection.", named=True),
     confirmation=_first_contact,
     examples=("create peer-connection remote-port-address 192.0.2.2 remote-username manage Newark",),
     alone=False,
@@ -205,8 +207,8 @@ def create_peer_connection(
 
 @COMMANDS.command(
     "query peer-connection",
-    "Asks the system at an address who it is.",
-    positional("address", ADDRESS, "The peer port of the other system: HOST or HOST:PORT."),
+    "Shows the system at an address, without connecting to it permanently.",
+    positional("address", ADDRESS, "Peer port of the other system: HOST or HOST:PORT."),
     examples=("query peer-connection 192.0.2.2",),
     alone=False,
     slow=True,
@@ -231,7 +233,7 @@ def _calendar(text: str) -> BandwidthCalendar:
     return parse_calendar(parse(values.text("bandwidth calendar", CHARACTERS_MAX), text))
 
 
-CALENDAR_FORM = "Like Mon-Fri 08:00-18:00 10MB, Sat 00:00-24:00 none"
+CALENDAR_FORM = "For example Mon-Fri 08:00-18:00 10MB, Sat 00:00-24:00 none"
 CALENDAR = values.special(ValueKind.CALENDAR, "windows", CALENDAR_FORM, _calendar, or_word="none")
 
 
@@ -249,58 +251,60 @@ def _change_question(context: Context, peer_connection: str, **given: object) ->
     if refused is None or about.known.newest is None or about.started_at is None or about.met_at is None:
         return None  # the handler tells what is wrong
     return (
-        f"System {peer.system_name} has come with two starts: {about.known.newest}, started "
-        f"{format_instant(about.started_at)} and met {format_instant(about.met_at)}, which is taken; and "
-        f"{refused.start}, started {format_instant(refused.started_at)}, refused since "
-        f"{format_instant(refused.since)} and seen last {format_instant(refused.at)}. Take "
+        f"System {peer.system_name} has connected with two starts: {about.known.newest}, started "
+        f"{format_instant(about.started_at)} and first connected {format_instant(about.met_at)}, which is accepted; "
+        f"and {refused.start}, started {format_instant(refused.started_at)}, refused since "
+        f"{format_instant(refused.since)} and last seen {format_instant(refused.at)}. Accept "
         f"{given['accept_incarnation']} from now on, and refuse the other?"
     )
 
 
 @COMMANDS.command(
     "set peer-connection",
-    "Changes a peer connection. A name or a limit can change at any time and disturbs no run; the address only while "
-    "no run uses it, and the system there must be the same one. With a user, the systems pin each other's certificates "
-    "anew: for after one was lost.",
-    keyword("name", values.name("peer connection"), "A new name for it."),
-    keyword("remote-port-address", ADDRESS, "The new peer port of the other system: HOST or HOST:PORT."),
-    keyword("remote-username", values.text("user"), "A user there, with the role manage."),
+    "Changes a peer connection. Name and limits can be changed at any time without disturbing a run. The address can "
+    "be changed only while no run uses it, and only to another address of the same system. With remote-username, the "
+    "systems exchange their certificates again, which is required after one of them lost its certificate.",
+    keyword("name", values.name("peer connection"), "New name of the connection."),
+    keyword("remote-port-address", ADDRESS, "New peer port of the other system: HOST or HOST:PORT."),
+    keyword("remote-username", values.text("user"), "User with the role manage on the other system."),
     secret(
         "remote-password",
         values.secret("password"),
-        "The password of that user on the other system.",
+        "Password of that user on the other system.",
         environment="OFFSITE_REMOTE_PASSWORD",
         needs=Needs("remote-username"),
     ),
     keyword(
         "fingerprint",
         values.text("fingerprint", 128),
-        "The SHA-256 that its certificate must have.",
+        "SHA-256 fingerprint that its certificate is required to have.",
         needs=Needs("remote-username"),
     ),
     keyword(
         "bandwidth-limit",
-        values.special(ValueKind.RATE, "rate", "Like 10MB", _limit, or_word="none"),
-        "How much runs from here may send a second, together.",
+        values.special(ValueKind.RATE, "rate", "For example 10MB", _limit, or_word="none"),
+        "Rate per second that all runs from this system may send together.",
     ),
     keyword(
         "bandwidth-calendar",
         CALENDAR,
-        "Hours with another limit.",
+        "Times of the week with another limit.",
     ),
     keyword(
         "accept-incarnation",
         values.text("start", 64),
-        "Which start of the other system is to live, when an older or second copy of it was refused: as show "
-        "peer-connections tells them.",
+        "Start of the other system to accept, after an older or second copy of it was refused. `show peer-connections` "
+        "shows both starts.",
     ),
-    keyword("secondary-sets", SECONDARY_SETS, "Whether that system may make sets whose secondary is here."),
+    keyword(
+        "secondary-sets", SECONDARY_SETS, "Whether the other system may create sets whose secondary is on this system."
+    ),
     keyword(
         "secondary-size-limit",
-        values.special(ValueKind.SIZE, "size", "Like 10GiB or 500GB", _size_limit, or_word="none"),
-        "How large all volumes that it has made here may be together.",
+        values.special(ValueKind.SIZE, "size", "For example 10GiB or 500GB", _size_limit, or_word="none"),
+        "Total size of the volumes that the other system may create on this system.",
     ),
-    positional("peer-connection", values.reference("peer connection"), "The peer connection."),
+    positional("peer-connection", values.reference("peer connection"), "Name of the peer connection."),
     confirmation=_change_question,
     examples=(
         "set peer-connection bandwidth-limit 10MB Newark",
@@ -340,7 +344,7 @@ def set_peer_connection(
     if accept_incarnation is None:
         peer = peers.change(peer_connection, change)
     elif change != PeerChange():
-        raise BadParameter("accept-incarnation is a choice of its own; give nothing else with it")
+        raise BadParameter("accept-incarnation cannot be combined with other parameters; give it alone")
     else:
         peer = peers.accept(peer_connection, accept_incarnation)
     return Reply(f"Peer connection {peer.name} was changed.", (_row(context.system, peer),))
@@ -350,23 +354,21 @@ def _login(username: str | None, password: str | None, fingerprint: str | None) 
     if username is not None and password is not None:
         return Login(username, password, fingerprint)
     if password is not None or fingerprint is not None:
-        raise BadParameter(
-            "remote-password and fingerprint are for logging in to the other system; give remote-username as well"
-        )
+        raise BadParameter("remote-password and fingerprint require remote-username; give it as well")
     return None
 
 
 def _delete_question(context: Context, name: str, local_only: bool) -> str:
     peer = context.system.replication.peers.get(name)
-    where = "here alone" if local_only else f"here and on system {peer.system_name}"
+    where = "on this system only" if local_only else f"on this system and on system {peer.system_name}"
     return f"Delete peer connection {peer.name} {where}?"
 
 
 @COMMANDS.command(
     "delete peer-connection",
-    "Deletes a peer connection that no replication set uses, here and on the other system.",
-    flag("local-only", "Only here: for when the other system is gone."),
-    positional("name", values.reference("peer connection"), "The peer connection."),
+    "Deletes a peer connection that no replication set uses, on both systems.",
+    flag("local-only", "Deletes it on this system only, for use when the other system no longer exists."),
+    positional("name", values.reference("peer connection"), "Name of the peer connection."),
     confirmation=_delete_question,
     alone=False,
     slow=True,
@@ -379,8 +381,10 @@ def delete_peer_connection(context: Context, name: str, local_only: bool) -> Rep
 
 @COMMANDS.command(
     "show peer-connections",
-    "Lists the peer connections, and whether the other system answers.",
-    positional("name", values.reference("peer connection"), "Only this one.", required=False),
+    "Lists the peer connections and their status.",
+    positional(
+        "name", values.reference("peer connection"), "Name of the connection to show. Default: all.", required=False
+    ),
     role=Role.MONITOR,
     returns=(PEER,),
 )

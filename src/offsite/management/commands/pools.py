@@ -46,7 +46,7 @@ POOL = ObjectType[PoolView](
         properties.size("total-size", lambda view: view.capacity.size_bytes, "Size"),
         properties.size("allocated-size", lambda view: view.capacity.allocated_bytes, "Allocated"),
         properties.size("total-avail", lambda view: view.capacity.available_bytes, "Available", display_name="Avail"),
-        properties.size("provisioned-size", lambda view: view.capacity.provisioned_bytes, "Promised"),
+        properties.size("provisioned-size", lambda view: view.capacity.provisioned_bytes, "Provisioned"),
         properties.size("page-size", lambda view: view.capacity.allocation_bytes, "Page"),
         properties.number("volumes", lambda view: view.kinds.count("volume"), "Volumes"),
         properties.number("snapshots", lambda view: view.kinds.count("snapshot"), "Snapshots"),
@@ -65,23 +65,23 @@ def _overwrite_question(context: Context, name: str, backend: str, **given: Any)
     kind, new = _checked_new(system, name, backend, given)
     found = kind.contents(system.database, new)
     where = kind.location(system.database, new)
-    return f"Make pool {name} on {where}? That has {found}, and all of it is lost." if found else None
+    return f"Create pool {name} on {where}? The device has {found}; all of this will be lost." if found else None
 
 
 @COMMANDS.command(
     "create pool",
-    "Makes a pool, in a file of its own in the state directory, or on an empty block device.",
-    keyword("size", values.size(), "How much it may hold; needed unless a device is given."),
-    keyword("device", values.text("device"), "An empty block device, by its absolute path; the pool takes all of it."),
-    keyword("page-size", values.size(), "The unit of allocation, 4KiB to 1MiB; of a local pool by default 16KiB."),
+    "Creates a pool in a file in the state directory, or on an empty block device.",
+    keyword("size", values.size(), "Size of the pool. Required unless a device is given."),
+    keyword("device", values.text("device"), "Absolute path of an empty block device. The pool uses the whole device."),
+    keyword("page-size", values.size(), "Unit of allocation, from 4KiB to 1MiB. Default of a local pool: 16KiB."),
     flag(
         "overwrite",
-        "Takes the device though something is on it, which is then lost; never one that is in use.",
+        "Uses the device even if it holds data, which is then lost. A device that is in use is refused in any case.",
         needs=Needs("device"),
     ),
-    keyword("backend", values.text("backend"), "What the pool is made of.", default=DEFAULT),
-    flag("no-overcommit", "Volumes may not be promised more space than the pool has."),
-    positional("name", values.name("pool"), "Its name: letters, digits, _ and -, such as B.", named=True),
+    keyword("backend", values.text("backend"), "Type of storage of the pool.", default=DEFAULT),
+    flag("no-overcommit", "Disables overcommit: the sizes of the volumes may not add up to more than the pool has."),
+    positional("name", values.name("pool"), "Name of the new pool: letters, digits, _ and -.", named=True),
     examples=("create pool size 500GiB B", "create pool device /dev/sdb B"),
     confirmation=_overwrite_question,
     returns=(POOL,),
@@ -100,15 +100,15 @@ def create_pool(context: Context, name: str, backend: str, **given: Any) -> Repl
 def _checked_new(system: System, name: str, backend: str, given: dict[str, Any]) -> tuple[PoolBackend, NewPool]:
     """Raises BadParameter, NameInUse, InUse."""
     if not all(c.isascii() and (c.isalnum() or c in "_-") for c in name):  # it becomes part of a file's name
-        raise BadParameter(f"pool name {name!r} has other characters than letters, digits, _ and -")
+        raise BadParameter(f"pool name {name!r} has characters other than letters, digits, _ and -")
     if name in system.pools:
         raise NameInUse(f"pool {name} exists already; choose another name")
     if len(system.pools) >= POOLS_MAX:
-        raise LimitReached(f"there are {POOLS_MAX} pools, and no more are allowed")
+        raise LimitReached(f"there are {POOLS_MAX} pools already, which is the maximum; delete one first")
     kind = registry.backend(backend)
     for word in _OF_SOME_BACKENDS:
         if given.get(word.replace("-", "_")) and word not in kind.capabilities.parameters:
-            raise BadParameter(f"a pool of the backend {kind.name} has no {word}; leave it out")
+            raise BadParameter(f"the parameter {word} does not apply to a pool of the backend {kind.name}; omit it")
     new = NewPool(
         name,
         given.get("size"),
@@ -123,16 +123,16 @@ def _checked_new(system: System, name: str, backend: str, given: dict[str, Any])
 
 @COMMANDS.command(
     "set pool",
-    "Changes when a pool tells that it fills up, and whether volumes may be promised more space than it has.",
-    keyword("low-threshold", values.percent(), "Percent in use at which the first event is told."),
-    keyword("middle-threshold", values.percent(), "At which the second is told."),
-    keyword("high-threshold", values.percent(), "At which the last is told, as an error."),
+    "Changes the thresholds and the overcommit setting of a pool.",
+    keyword("low-threshold", values.percent(), "Allocated share of the pool that causes the first event."),
+    keyword("middle-threshold", values.percent(), "Allocated share that causes the second event."),
+    keyword("high-threshold", values.percent(), "Allocated share that causes the third event, an error."),
     keyword(
         "overcommit",
         OVERCOMMIT,
-        "Whether more may be promised than is there.",
+        "Whether the sizes of the volumes may add up to more than the pool has.",
     ),
-    positional("pool", values.reference("pool"), "The pool."),
+    positional("pool", values.reference("pool"), "Name of the pool."),
     examples=("set pool high-threshold 95% A",),
     returns=(POOL,),
 )
@@ -161,8 +161,8 @@ def _delete_question(context: Context, pool: str) -> str:
 
 @COMMANDS.command(
     "delete pools",
-    "Deletes a pool that has no volumes and no snapshots any more.",
-    positional("pool", values.reference("pool"), "The pool."),
+    "Deletes a pool that has no volumes or snapshots.",
+    positional("pool", values.reference("pool"), "Name of the pool."),
     confirmation=_delete_question,
 )
 def delete_pools(context: Context, pool: str) -> Reply:
@@ -181,14 +181,14 @@ def _empty(system: System, pool: str) -> Pool:
     found = system.pool(pool)
     count = len(found.images())
     if count:
-        raise InUse(f"pool {found.name} has {count} volumes and snapshots; delete those first")
+        raise InUse(f"pool {found.name} has {count} volumes and snapshots; delete them first")
     return found
 
 
 @COMMANDS.command(
     "show pools",
-    "Lists the pools, and how much of each is in use.",
-    positional("pool", values.reference("pool"), "Only this one.", required=False),
+    "Lists the pools with their capacity and use.",
+    positional("pool", values.reference("pool"), "Name of the pool to show. Default: all pools.", required=False),
     role=Role.MONITOR,
     returns=(POOL,),
 )

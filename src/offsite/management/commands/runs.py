@@ -82,13 +82,11 @@ RUN = ObjectType[RunView](
         properties.text("state", lambda view: view.run.state, "State"),
         properties.percent("progress", lambda view: view.percent, "Progress"),
         properties.time("start-time", lambda view: view.run.started_at, "Started"),
-        properties.duration("duration", lambda view: view.seconds, "Took"),
+        properties.duration("duration", lambda view: view.seconds, "Duration"),
         properties.size(
             "changed-bytes", lambda view: view.live.changed_bytes if view.live else view.run.changed_bytes, "Changed"
         ),
-        properties.size(
-            "wire-bytes", lambda view: view.live.wire_bytes if view.live else view.run.wire_bytes, "On the wire"
-        ),
+        properties.size("wire-bytes", lambda view: view.live.wire_bytes if view.live else view.run.wire_bytes, "Sent"),
         properties.text("error", lambda view: view.error, "Error"),
         properties.rate("rate", lambda view: view.progress.rate_bytes_per_second if view.progress else None),
         properties.size("left-bytes", lambda view: view.progress.bytes_left if view.progress else None),
@@ -125,26 +123,26 @@ HISTORY = ObjectType[HistoryView](
     ),
 )
 LAST_RUN = {"success": "Success", "failed": "Fail", "aborted": "Aborted"}
-_SET = positional("name", values.reference("replication set"), "The set.")
-_SETS = positional("names", values.references("replication set"), "The sets.")
+_SET = positional("name", values.reference("replication set"), "Name of the replication set.")
+_SETS = positional("names", values.references("replication set"), "Names of the replication sets.")
 _REQUESTED = {
     "running": "A run of replication set {} has started.",
-    "queued": "A run of replication set {} is under way; this one is queued behind it.",
-    "dropped": "A run of replication set {} is under way, and its queue policy is discard: the request was dropped.",
+    "queued": "Replication set {} already has an active run; this run is queued.",
+    "dropped": "Replication set {} has an active run, and its queue policy is discard: the request was dropped.",
 }
 
 
 @COMMANDS.command(
     "replicate",
-    "Starts a run: takes a snapshot of the primary now, and sends what differs from what the secondary holds. While "
-    "another run is under way, the queue policy of the set decides.",
+    "Starts a run: takes a snapshot of the primary and sends its differences from the secondary. While another run is "
+    "active, the queue policy of the set applies.",
     keyword(
         "snapshot",
         values.reference("snapshot"),
-        "A snapshot of the primary volume whose data is sent instead. Not for volume groups.",
+        "Existing snapshot of the primary volume to send instead. Not for volume groups.",
     ),
     _SET,
-    options=(Option("wait", "Shows the run until it has ended."),),
+    options=(Option("wait", "Shows the progress of the run and waits until it has ended."),),
     examples=("replicate SalesDR", "replicate SalesDR --wait", "replicate snapshot Monday SalesDR"),
     alone=False,
     slow=True,
@@ -159,7 +157,7 @@ def replicate(context: Context, name: str, snapshot: str | None = None) -> Reply
 
 @COMMANDS.command(
     "suspend replication-set",
-    "Makes the run of a set stand still, and takes no new ones, until the set is resumed.",
+    "Pauses the set's run and rejects new requests until the set is resumed.",
     _SETS,
     alone=False,
     slow=True,
@@ -171,7 +169,7 @@ def suspend_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
 
 @COMMANDS.command(
     "resume replication-set",
-    "Goes on with the run of a suspended set, and takes new ones. One that failed is tried again at once.",
+    "Resumes a suspended set; retries a failed run at once.",
     _SETS,
     alone=False,
     slow=True,
@@ -183,13 +181,13 @@ def resume_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
 
 def _abort_question(context: Context, name: str) -> str:
     found = context.system.replication.sets.get(name)
-    return f"Abort the run of replication set {found.name}? What it has sent is given up."
+    return f"Abort the run of replication set {found.name}? The data it has sent is discarded."
 
 
 @COMMANDS.command(
     "abort replication",
-    "Ends the run of a set, running or suspended, on both systems. The secondary stays as the last complete run left "
-    "it. A suspended set is resumed by it; a queued run comes next.",
+    "Aborts the set's run, running or suspended, on both systems. The secondary keeps the data of the last complete "
+    "run. A suspended set is resumed, and a queued run starts.",
     _SET,
     confirmation=_abort_question,
     alone=False,
@@ -198,13 +196,15 @@ def _abort_question(context: Context, name: str) -> str:
 )
 def abort_replication(context: Context, name: str) -> Reply:
     settled = context.system.replication.abort(name)
-    later = "" if settled else " The other system does not answer; what is left there goes as soon as it does."
+    later = (
+        "" if settled else " The other system does not answer; it will discard the data of the run as soon as it does."
+    )
     return Reply(f"The run of replication set {name} was aborted.{later}")
 
 
 @COMMANDS.command(
     "clear replication-queue",
-    "Drops the queued run of a set.",
+    "Drops the queued run of a replication set.",
     _SET,
     alone=False,
 )
@@ -220,9 +220,9 @@ def _resolve_question(context: Context, use: str, name: str) -> str:
 
 @COMMANDS.command(
     "resolve replication-set",
-    "Decides about a set that is Diverged: its secondary holds a copy that the primary has never had. What the "
-    "secondary holds is kept there, as a snapshot of each volume; then the content of the primary is sent.",
-    keyword("use", values.choice("primary"), "Which system's content the set goes on with.", required=True),
+    "Resolves a Diverged set, whose secondary holds data that the primary never had. The data of the secondary is kept "
+    "there as a snapshot of each volume; then the content of the primary is sent.",
+    keyword("use", values.choice("primary"), "System whose content the set continues with.", required=True),
     _SET,
     confirmation=_resolve_question,
     examples=("resolve replication-set use primary SalesDR",),
@@ -234,15 +234,17 @@ def resolve_replication_set(context: Context, use: str, name: str) -> Reply:
     del use
     resolved = context.system.replication.use_primary(name)
     return Reply(
-        f"What {resolved.peer_name} held is kept there in {', '.join(resolved.snapshots)}. Replication set {name} goes "
-        "on with the content of the primary."
+        f"{resolved.peer_name} keeps its previous data in snapshot {', '.join(resolved.snapshots)}. Replication set "
+        f"{name} continues with the primary's content."
     )
 
 
 @COMMANDS.command(
     "show replication-runs",
-    "Lists the runs of a replication set, or of all, newest first.",
-    positional("name", values.reference("replication set"), "Only those of this set.", required=False),
+    "Lists the runs of a replication set or of all sets, newest first.",
+    positional(
+        "name", values.reference("replication set"), "Name of the replication set. Default: all.", required=False
+    ),
     role=Role.MONITOR,
     returns=(RUN,),
 )
@@ -254,8 +256,10 @@ def show_replication_runs(context: Context, name: str | None = None) -> Reply:
 
 @COMMANDS.command(
     "show replication-snapshot-history",
-    "Lists the snapshots on this system that runs of a set, or of all, have left behind, oldest first.",
-    positional("name", values.reference("replication set"), "Only those of this set.", required=False),
+    "Lists the snapshots on this system that runs of a set or of all sets have kept, oldest first.",
+    positional(
+        "name", values.reference("replication set"), "Name of the replication set. Default: all.", required=False
+    ),
     role=Role.MONITOR,
     returns=(HISTORY,),
 )

@@ -53,7 +53,7 @@ SCHEDULE = ObjectType[ScheduleView](
     ),
 )
 ALL = "all"
-SPECIFICATION_HELP = "When, in the system's time zone."
+SPECIFICATION_HELP = "Times of the starts, in the system's time zone."
 SPECIFICATION_FORM = (
     "start yyyy-mm-dd hh:mm [AM|PM] [every # minutes|hours|days|weeks|months|years] "
     "[between hh:mm [AM|PM] and hh:mm [AM|PM]] [only any|first|second|third|fourth|fifth|last|#st "
@@ -64,11 +64,11 @@ SPECIFICATION = values.special(ValueKind.SCHEDULE, "specification", SPECIFICATIO
 
 @COMMANDS.command(
     "create schedule",
-    "Has a task started at times to come. The first is at least 5 minutes ahead. What is missed while the system is "
-    "down is made up for once.",
+    "Creates a schedule that starts a task. The first start has to be at least 5 minutes ahead. Starts that are missed "
+    "while the system is down are made up for by one start.",
     keyword("schedule-specification", SPECIFICATION, SPECIFICATION_HELP, required=True),
-    keyword("task-name", values.reference("task"), "The task.", required=True),
-    positional("name", values.name("schedule"), "A name for the schedule.", named=True),
+    keyword("task-name", values.reference("task"), "Task to start.", required=True),
+    positional("name", values.name("schedule"), "Name of the new schedule.", named=True),
     examples=(
         'create schedule schedule-specification "start 2027-01-04 01:30 every 1 days" task-name SalesNightly Nightly',
         'create schedule schedule-specification "start 2027-01-04 9:00 AM every 1 hours between 9:00 AM and 5:00 PM '
@@ -84,11 +84,11 @@ def create_schedule(context: Context, schedule_specification: str, task_name: st
 
 @COMMANDS.command(
     "set schedule",
-    "Changes when a schedule starts its task, or which task. A new specification begins anew: its first start is at "
-    "least 5 minutes ahead.",
+    "Changes the times or the task of a schedule. The first start of a new specification has to be at least 5 minutes "
+    "ahead.",
     keyword("schedule-specification", SPECIFICATION, SPECIFICATION_HELP),
-    keyword("task-name", values.reference("task"), "Another task."),
-    positional("schedule", values.reference("schedule"), "The schedule."),
+    keyword("task-name", values.reference("task"), "New task to start."),
+    positional("schedule", values.reference("schedule"), "Name of the schedule."),
     examples=('set schedule schedule-specification "start 2027-01-04 02:00 every 12 hours" Nightly',),
     returns=(SCHEDULE,),
 )
@@ -98,7 +98,7 @@ def set_schedule(
     system = context.system
     if schedule_specification is None and task_name is None:
         raise BadParameter(
-            f"nothing is given to change of schedule {system.schedules.get(schedule).name}; give "
+            f"no change specified for schedule {system.schedules.get(schedule).name}; give "
             "schedule-specification, task-name, or both"
         )
     changed = system.schedules.change(schedule, schedule_specification, task_name)
@@ -107,13 +107,13 @@ def set_schedule(
 
 def _delete_question(context: Context, name: str) -> str:
     names = _chosen(context.system, name)
-    return f"Delete schedule{'s' if len(names) > 1 else ''} {', '.join(names)}? What it starts stays as a task."
+    return f"Delete schedule{'s' if len(names) > 1 else ''} {', '.join(names)}? The task is kept."
 
 
 @COMMANDS.command(
     "delete schedules",
-    "Deletes a schedule, or all. Its task stays.",
-    positional("name", values.reference("schedule", or_all=True), "The schedule, or all."),
+    "Deletes a schedule, or all. The tasks are kept.",
+    positional("name", values.reference("schedule", or_all=True), "Name of the schedule, or all."),
     confirmation=_delete_question,
     examples=("delete schedules Nightly", "delete schedules all"),
 )
@@ -132,8 +132,8 @@ def _chosen(system: System, name: str) -> list[str]:
 
 @COMMANDS.command(
     "show schedules",
-    "Lists schedules and when each starts its task next.",
-    positional("name", values.reference("schedule"), "Only this one.", required=False),
+    "Lists schedules and the times of their next starts.",
+    positional("name", values.reference("schedule"), "Name of the schedule to show. Default: all.", required=False),
     role=Role.MONITOR,
     returns=(SCHEDULE,),
 )

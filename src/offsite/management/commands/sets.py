@@ -122,38 +122,38 @@ _SETTINGS: tuple[Parameter, ...] = (
     keyword(
         "queue-policy",
         values.choice(Choice("discard", 1), Choice("queue-latest", 2)),
-        "What becomes of a request while a run is under way: it is discarded, or the latest one is queued.",
+        "Handling of a request while a run is active: discard it, or queue the latest one.",
         default="queue-latest",
     ),
     keyword(
         "snapshot-history",
         values.choice(Choice("disabled", 0, also=("off",)), Choice("secondary", 1), Choice("both", 2)),
-        "Whether each run leaves a snapshot on the secondary, or on both.",
+        "Whether each run keeps a snapshot on the secondary, or on both systems.",
         default="disabled",
     ),
     keyword(
         "snapshot-basename",
         values.text("snapshot basename", BASENAME_BYTES_MAX, forbidden=NO_BASENAME),
-        f"What their names begin with. For a volume group, at most {GROUP_BASENAME_BYTES_MAX} bytes.",
+        f"Beginning of the names of the kept snapshots. For a volume group, at most {GROUP_BASENAME_BYTES_MAX} bytes.",
     ),
-    keyword("snapshot-count", values.integer(COUNT_MIN, COUNT_MAX), "How many of them are kept on each side."),
+    keyword("snapshot-count", values.integer(COUNT_MIN, COUNT_MAX), "Number of snapshots to keep on each system."),
     keyword(
         "snapshot-retention-priority",
         RETENTION,
-        "In which order they may be deleted should space for snapshots be short. Nothing is deleted for this yet.",
+        "Retention priority of the kept snapshots. It is stored and shown, but has no effect yet.",
         default="never-delete",
     ),
     keyword(
         "before-snapshot",
         HOOK,
-        "A file in the directory hooks/ of the state directory that runs before the snapshot of each run.",
+        "Hook to run before the snapshot of each run: name of a file in hooks/ of the state directory.",
         default="none",
     ),
-    keyword("after-snapshot", HOOK, "One that runs after it.", default="none"),
+    keyword("after-snapshot", HOOK, "Hook to run after the snapshot of each run.", default="none"),
     keyword(
         "hook-timeout",
         values.integer(TIMEOUT_SECONDS_MIN, TIMEOUT_SECONDS_MAX, "seconds"),
-        "How long each of them may take.",
+        "Maximum duration of each hook.",
         default=60,
     ),
 )
@@ -175,18 +175,24 @@ def _settings(given: dict[str, Any]) -> ChosenSettings:
 
 @COMMANDS.command(
     "create replication-set",
-    "Makes a set that replicates a volume, snapshot or volume group to another system, where it makes the secondary. "
-    "Nothing is sent before the first `replicate`.",
-    keyword("peer-connection", values.reference("peer connection"), "To which system.", required=True),
-    keyword("primary-volume", REPLICABLE, "The volume, snapshot or volume group here.", required=True),
-    keyword("secondary-pool", values.text("pool"), "The pool there; by default, the one called as here."),
+    "Creates a replication set of a volume, snapshot or volume group, and its secondary on the other system. No data "
+    "is sent before the first `replicate`.",
+    keyword(
+        "peer-connection", values.reference("peer connection"), "Peer connection to the other system.", required=True
+    ),
+    keyword("primary-volume", REPLICABLE, "Volume, snapshot or volume group to replicate.", required=True),
+    keyword(
+        "secondary-pool",
+        values.text("pool"),
+        "Pool on the other system. Default: the pool with the name of the primary's pool.",
+    ),
     keyword(
         "secondary-volume-name",
         values.name("volume"),
-        "The name of the volume or volume group there; by default, as here.",
+        "Name of the secondary volume or volume group. Default: the name of the primary.",
     ),
     *_SETTINGS,
-    positional("name", values.name("replication set"), "A name for the set.", named=True),
+    positional("name", values.name("replication set"), "Name of the new set.", named=True),
     examples=(
         "create replication-set peer-connection Newark primary-volume Sales SalesDR",
         "create replication-set peer-connection Newark primary-volume Sales snapshot-history both "
@@ -223,22 +229,22 @@ def create_replication_set(
 
 @COMMANDS.command(
     "set replication-set",
-    "Changes a replication set, also during a run: the name at once, the queue policy for later requests, the basename "
-    "already for the snapshot that the secondary keeps of this run. Only on the primary's system, but for the "
-    "minimums, which each system has for itself.",
-    keyword("name", values.name("replication set"), "A new name."),
+    "Changes a replication set on the system of its primary, also during a run. A new name applies at once, a new "
+    "queue policy to later requests, a new basename to the snapshots that are kept from now on. The minimums are "
+    "settings of each system and can be changed on both.",
+    keyword("name", values.name("replication set"), "New name of the set."),
     *_CHANGES,
     keyword(
         "minimum-snapshot-count",
         values.integer(COUNT_MIN, COUNT_MAX),
-        "How many snapshots of the history this system keeps at least, whatever the other one says.",
+        "Minimum number of kept snapshots on this system, regardless of the other system.",
     ),
     keyword(
         "minimum-snapshot-age",
         values.integer(0, AGE_HOURS_MAX, "hours"),
-        "For how long this system keeps each snapshot of the history at least, whatever the other one says.",
+        "Minimum time to keep each snapshot on this system, regardless of the other system.",
     ),
-    positional("set", values.reference("replication set"), "The set, by its present name."),
+    positional("set", values.reference("replication set"), "Current name of the set."),
     examples=(
         "set replication-set queue-policy discard SalesDR",
         "set replication-set minimum-snapshot-count 7 SalesDR",
@@ -265,19 +271,22 @@ def set_replication_set(
 
 def _delete_question(context: Context, name: str, local_only: bool) -> str:
     found = context.system.replication.sets.get(name)
-    where = "here alone" if local_only else f"here and at {found.peer_name}"
+    where = "on this system only" if local_only else f"on this system and on {found.peer_name}"
     also = context.system.tasks_that_go(set_id=found.record.id)
     return (
-        f"Delete replication set {found.name} {where}? Its volumes stay; a new set has to send everything again.{also}"
+        f"Delete replication set {found.name} {where}? Its volumes are kept. A new set has to send all data again."
+        f"{also}"
     )
 
 
 @COMMANDS.command(
     "delete replication-set",
-    "Deletes a replication set, its tasks and its schedules, here and on the other system. Both volumes stay, as "
-    "ordinary volumes, and so do the snapshots of its history.",
-    flag("local-only", "Only here: for when the other system is gone. It ends a run, too."),
-    positional("name", values.reference("replication set"), "The set."),
+    "Deletes a replication set, its tasks and its schedules, on both systems. Both volumes are kept as ordinary "
+    "volumes, as are the snapshots of the snapshot history.",
+    flag(
+        "local-only", "Deletes it on this system only and ends its run, for use when the other system no longer exists."
+    ),
+    positional("name", values.reference("replication set"), "Name of the replication set."),
     confirmation=_delete_question,
     alone=False,
     slow=True,
@@ -290,8 +299,10 @@ def delete_replication_set(context: Context, name: str, local_only: bool) -> Rep
 
 @COMMANDS.command(
     "show replication-sets",
-    "Lists the replication sets that this system is an end of. The lag is the age of what the secondary holds.",
-    positional("names", values.references("replication set"), "Only these.", required=False),
+    "Lists the replication sets of this system. The lag is the age of the data on the secondary.",
+    positional(
+        "names", values.references("replication set"), "Names of the sets to list. Default: all.", required=False
+    ),
     role=Role.MONITOR,
     returns=(SET,),
 )

@@ -30,7 +30,7 @@ SETTING = ObjectType[SettingView](
         properties.text("value", lambda view: view.value, "Value"),
         properties.text("default", lambda view: view.setting.default, "Default"),
         properties.text("limits", lambda view: view.setting.limits, "Limits"),
-        properties.text("description", lambda view: view.setting.help, "What it is"),
+        properties.text("description", lambda view: view.setting.help, "Description"),
     ),
 )
 _BY_NAME = {each.name: each for each in ALL}
@@ -40,9 +40,9 @@ VALUE = values.special(values.ValueKind.TEXT, "value", parser=str)  # what it ma
 
 @COMMANDS.command(
     "set setting",
-    "Changes a setting. `show settings` lists them, with what each may be.",
-    keyword("name", NAME, "Which setting.", required=True),
-    keyword("value", VALUE, "Its new value.", required=True),
+    "Changes a setting. `show settings` lists the settings and their limits.",
+    keyword("name", NAME, "Name of the setting.", required=True),
+    keyword("value", VALUE, "New value.", required=True),
     examples=("set setting name runs-at-a-time value 4",),
     returns=(SETTING,),
 )
@@ -54,13 +54,13 @@ def set_setting(context: Context, name: str, value: str) -> Reply:
         system.schedules.zone_changed()
     if value != before:
         system.events.report(SETTING_CHANGED, f"Setting {name} was changed from {_told(before)} to {_told(value)}.")
-    return Reply(f"Setting {name} is {_told(value)} now.", (_row(system, setting),))
+    return Reply(f"Setting {name} is now {_told(value)}.", (_row(system, setting),))
 
 
 @COMMANDS.command(
     "show settings",
-    "Lists what can be set for the system as a whole.",
-    positional("name", NAME, "Only this one.", required=False),
+    "Lists the settings of the system.",
+    positional("name", NAME, "Name of the setting to show. Default: all.", required=False),
     role=Role.MONITOR,
     returns=(SETTING,),
 )
@@ -70,7 +70,7 @@ def show_settings(context: Context, name: str | None = None) -> Reply:
 
 
 def _told(value: str) -> str:
-    return value or "nothing"
+    return value or "empty"
 
 
 def _row(system: System, setting: Setting[Any]) -> Row:

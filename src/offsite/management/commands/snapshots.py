@@ -27,14 +27,14 @@ SOURCES = values.references("volume", "snapshot", "volume group", list_max=SOURC
 
 @COMMANDS.command(
     "create snapshots",
-    "Takes snapshots of one or more volumes (or snapshots) of a pool, all at one instant. A snapshot may be mapped "
-    "and written like a volume. A volume group stands for its members, in the order of their names.",
-    keyword("volumes", SOURCES, "Volumes, snapshots or volume groups.", required=True),
+    "Takes snapshots of up to 16 volumes and snapshots of one pool at one instant. A snapshot can be mapped and "
+    "written like a volume. A volume group stands for its members in the order of their names.",
+    keyword("volumes", SOURCES, "Names of the volumes, snapshots or volume groups.", required=True),
     keyword("snapshot-retention-priority", RETENTION, RETENTION_HELP, default=NEVER_DELETE),
     positional(
         "names",
         values.names("snapshot", SOURCES_MAX),
-        "A name for each, in the same order. For a group one name does, too: NAME makes NAME-1, NAME-2 and so on.",
+        "Names of the new snapshots, in the same order. For a volume group, NAME stands for NAME-1, NAME-2 and so on.",
         named=True,
     ),
     examples=(
@@ -55,7 +55,7 @@ def create_snapshots(
         if each.pool is not pool:
             raise BadParameter(
                 f"volume {sources[0].image.name} is in pool {pool.name} and {each.image.name} in pool "
-                f"{each.pool.name}; snapshots of one instant need volumes of one pool"
+                f"{each.pool.name}; snapshots at one instant require volumes of one pool"
             )
     for name in names:
         system.check_new_name(name)
@@ -75,14 +75,14 @@ def create_snapshots(
 def _names_for(count: int, names: tuple[str, ...], *, of_group: bool) -> tuple[str, ...]:
     """A name for each of `count` snapshots: those given, or for a group the one given with a number for each."""
     if count > SOURCES_MAX:
-        raise BadParameter(f"{count} volumes are given; snapshots of at most {SOURCES_MAX} are taken at one instant")
+        raise BadParameter(f"{count} volumes are given; at most {SOURCES_MAX} are allowed in one command")
     if len(names) == count:
         return names
     if of_group and len(names) == 1:
         return tuple(check_name(f"{names[0]}-{number}", "snapshot name") for number in range(1, count + 1))
     raise BadParameter(
-        f"{count} volumes and {len(names)} snapshot names are given; each volume needs one name"
-        + (", or all of a group one together" if of_group else "")
+        f"{count} volumes and {len(names)} snapshot names are given; one name for each volume is required"
+        + (", or one name for all members of a group" if of_group else "")
     )
 
 
@@ -91,13 +91,13 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     for each in found:
         context.system.check_deletable(each)
     also = context.system.tasks_that_go(each.image.id for each in found)
-    return f"Delete {', '.join(each.image.name for each in found)}? What is on it will be lost.{also}"
+    return f"Delete {', '.join(each.image.name for each in found)}? All data will be lost.{also}"
 
 
 @COMMANDS.command(
     "delete snapshot",
-    "Deletes snapshots. Hosts that have one open are disconnected.",
-    positional("names", values.references("snapshot"), "The snapshots."),
+    "Deletes snapshots. Hosts that use them are disconnected.",
+    positional("names", values.references("snapshot"), "Names of the snapshots."),
     confirmation=_delete_question,
     examples=("delete snapshot Sales-Monday",),
 )
@@ -109,21 +109,21 @@ def delete_snapshot(context: Context, names: tuple[str, ...]) -> Reply:
 def _reset_question(context: Context, snapshot: str) -> str:
     found, parent = _reset_pair(context, snapshot)
     return (
-        f"Reset snapshot {found.image.name} to what volume {parent.image.name} holds now? What the snapshot holds will "
-        "be lost. No host may have it mounted."
+        f"Reset snapshot {found.image.name} to the current content of volume {parent.image.name}? All data on the "
+        "snapshot will be lost. Unmount it on all hosts first."
     )
 
 
 @COMMANDS.command(
     "reset snapshot",
-    "Takes a snapshot anew: its name and maps stay, and its content becomes what its volume holds now.",
-    positional("snapshot", values.reference("snapshot"), "The snapshot."),
+    "Replaces a snapshot's content with its volume's current content. Its name and maps are kept.",
+    positional("snapshot", values.reference("snapshot"), "Name of the snapshot."),
     confirmation=_reset_question,
 )
 def reset_snapshot(context: Context, snapshot: str) -> Reply:
     found, parent = _reset_pair(context, snapshot)
     replace_content(found, parent)
-    message = f"Snapshot {found.image.name} was reset to what volume {parent.image.name} holds now."
+    message = f"Snapshot {found.image.name} was reset to the current content of volume {parent.image.name}."
     context.system.events.report(VOLUME_CHANGED, message)
     return Reply(message)
 
@@ -136,9 +136,9 @@ def _reset_pair(context: Context, snapshot: str) -> tuple[Found, Found]:
 @COMMANDS.command(
     "show snapshots",
     "Lists snapshots.",
-    keyword("pool", values.reference("pool"), "Only those in this pool."),
-    keyword("volume", values.reference("volume", "snapshot"), "Only those of this volume or snapshot."),
-    positional("names", values.references("snapshot"), "Only these.", required=False),
+    keyword("pool", values.reference("pool"), "Lists only snapshots in this pool."),
+    keyword("volume", values.reference("volume", "snapshot"), "Lists only snapshots of this volume or snapshot."),
+    positional("names", values.references("snapshot"), "Names of the snapshots to list. Default: all.", required=False),
     role=Role.MONITOR,
     returns=(SNAPSHOT,),
 )

@@ -35,8 +35,8 @@ SYSTEM = ObjectType[System](
         properties.text("nbd-address", lambda system: system.addresses["nbd"], "NBD"),
         properties.text("peer-address", lambda system: system.addresses["peer"], "Peer Port"),
         properties.text("certificate-fingerprint", lambda system: system.authority.fingerprint, "Certificate"),
-        properties.time("certificate-expiry", lambda system: system.authority.ends_at, "Certificate Ends"),
-        properties.time("authority-expiry", lambda system: system.authority.authority_ends_at, "Authority Ends"),
+        properties.time("certificate-expiry", lambda system: system.authority.ends_at, "Certificate Expires"),
+        properties.time("authority-expiry", lambda system: system.authority.authority_ends_at, "Authority Expires"),
         properties.time("started", lambda system: system.started_at, "Started"),
     ),
     record=True,
@@ -62,7 +62,7 @@ LIMIT = ObjectType[tuple[str, str]](
 
 @COMMANDS.command(
     "show system",
-    "Shows what this system is and where it listens.",
+    "Shows the name, addresses and certificate of the system.",
     role=Role.MONITOR,
     returns=(SYSTEM,),
 )
@@ -72,7 +72,7 @@ def show_system(context: Context) -> Reply:
 
 @COMMANDS.command(
     "show versions",
-    "Shows which version this system is.",
+    "Shows the software versions of the system.",
     role=Role.MONITOR,
     returns=(VERSIONS,),
 )
@@ -82,19 +82,19 @@ def show_versions(_context: Context) -> Reply:
 
 @COMMANDS.command(
     "show limits",
-    "Lists what this system allows at most.",
+    "Lists the limits of the system.",
     role=Role.MONITOR,
     returns=(LIMIT,),
 )
 def show_limits(_context: Context) -> Reply:
     limits = {
-        "bytes of a name": str(NAME_BYTES_MAX),
+        "bytes in a name": str(NAME_BYTES_MAX),
         "size of a volume": format_size(SIZE_BYTES_MAX),
-        "volumes of one create snapshots": str(SOURCES_MAX),
+        "volumes in one create snapshots": str(SOURCES_MAX),
         "LUN": f"0 to {LUN_MAX}",
         "pools": str(POOLS_MAX),
         "users": str(USERS_MAX),
-        "bytes of a password": f"{PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX}",
+        "bytes in a password": f"{PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX}",
         "sessions": str(SESSIONS_MAX),
         "events kept": str(EVENTS_MAX),
         "notices": str(NOTICES_MAX),

@@ -48,7 +48,7 @@ TASK = ObjectType[TaskView](
     (
         properties.text("name", lambda view: view.task.name, "Name", key=True),
         properties.text("task-type", lambda view: view.task.type, "Type"),
-        properties.text("object", lambda view: view.set_name or view.image, "Of"),
+        properties.text("object", lambda view: view.set_name or view.image, "Object"),
         properties.text("status", lambda view: "Ready" if view.task.last_error is None else "Error", "Status"),
         properties.text("state", lambda view: "Active" if view.is_under_way else "Idle", "State"),
         properties.time("last-run-time", lambda view: view.task.last_run_at, "Last started"),
@@ -71,18 +71,18 @@ TYPE = values.choice(*get_args(TaskType))
 PREFIX = keyword(
     "snapshot-prefix",
     values.text("snapshot prefix", PREFIX_BYTES_MAX, forbidden=NO_PREFIX),
-    "What the names of its snapshots begin with: PREFIX_S0001 and so on.",
+    "Beginning of the names of its snapshots: PREFIX_S0001 and so on.",
 )
 COUNT = keyword(
     "retention-count",
     values.integer(1, RETENTION_COUNT_MAX),
-    "How many of its snapshots are kept. The oldest are deleted, but not what is mapped or needed.",
+    "Number of its snapshots to keep. Older ones are deleted unless they are mapped or in use.",
 )
 PRIORITY = keyword("snapshot-retention-priority", RETENTION, RETENTION_HELP)
 LAST_SNAPSHOT = keyword(
     "last-snapshot",
     values.boolean("on", "off"),
-    "Whether it sends the newest snapshot of the primary volume that there is then, and not a new one. Not for groups.",
+    "Whether to send the newest existing snapshot of the primary volume instead of a new one. Not for volume groups.",
     bare=True,
 )
 
@@ -95,15 +95,22 @@ def _of(type: TaskType, *parameters: Parameter) -> tuple[Parameter, ...]:
 _OF_TYPES = (
     *_of(
         "TakeSnapshot",
-        keyword("source-volume", values.reference("volume", "snapshot"), "The volume or snapshot.", required=True),
+        keyword(
+            "source-volume",
+            values.reference("volume", "snapshot"),
+            "Volume or snapshot to take snapshots of.",
+            required=True,
+        ),
         replace(PREFIX, required=True),
         replace(COUNT, required=True),
         replace(PRIORITY, default=NEVER_DELETE),
     ),
-    *_of("ResetSnapshot", keyword("snapshot-volume", values.reference("snapshot"), "The snapshot.", required=True)),
+    *_of(
+        "ResetSnapshot", keyword("snapshot-volume", values.reference("snapshot"), "Snapshot to reset.", required=True)
+    ),
     *_of(
         "Replicate",
-        keyword("replication-set", values.reference("replication set"), "The set.", required=True),
+        keyword("replication-set", values.reference("replication set"), "Replication set to replicate.", required=True),
         replace(LAST_SNAPSHOT, default=False),
     ),
 )
@@ -111,11 +118,11 @@ _OF_TYPES = (
 
 @COMMANDS.command(
     "create task",
-    "Makes a task, which schedules start: taking a snapshot of a volume, resetting a snapshot to what its volume "
-    "holds, or replicating a set, on the system of its primary.",
-    keyword("type", TYPE, "What it does.", required=True),
+    "Creates a task that schedules can start: take a snapshot of a volume, reset a snapshot to its volume's current "
+    "content, or replicate a set (on the system of its primary).",
+    keyword("type", TYPE, "Action of the task.", required=True),
     *_OF_TYPES,
-    positional("name", values.name("task"), "A name for the task.", named=True),
+    positional("name", values.name("task"), "Name of the new task.", named=True),
     examples=(
         "create task type Replicate replication-set SalesDR SalesNightly",
         "create task type TakeSnapshot source-volume Sales snapshot-prefix Sales retention-count 7 SalesDaily",
@@ -136,7 +143,9 @@ def create_task(context: Context, type: TaskType, name: str, **given: Any) -> Re
         retention_priority=given.get("snapshot_retention_priority"),
     )
     system.tasks.create(record)
-    return Reply(f"Task {name} was created; `create schedule` has it started.", task_rows(system, [record]))
+    return Reply(
+        f"Task {name} was created. To start it at set times, use `create schedule`.", task_rows(system, [record])
+    )
 
 
 def _object(system: System, type: TaskType, given: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -150,7 +159,7 @@ def _object(system: System, type: TaskType, given: Mapping[str, Any]) -> tuple[i
     replication_set = system.replication.sets.get(given["replication_set"])
     if replication_set.role != "primary":
         raise NotAllowed(
-            f"replication set {replication_set.name} is secondary here; a task of it can only be made on system "
+            f"replication set {replication_set.name} is secondary on this system; create the task on system "
             f"{replication_set.peer_name}, where its primary is"
         )
     _check_last_snapshot(system, replication_set.record.id, given.get("last_snapshot", False))
@@ -161,19 +170,19 @@ def _check_last_snapshot(system: System, set_id: int | None, wanted: bool) -> No
     replication_set = next((each for each in system.replication.sets.all() if each.record.id == set_id), None)
     if wanted and replication_set is not None and replication_set.group is not None:
         raise NotAllowed(
-            f"replication set {replication_set.name} replicates a volume group, for which there is no last-snapshot: "
-            "one snapshot is not the instant of all its members"
+            f"replication set {replication_set.name} replicates a volume group, for which last-snapshot is not "
+            "possible: a snapshot of one member is not one of all members at one instant"
         )
 
 
 @COMMANDS.command(
     "set task",
-    "Changes a task. What is changed counts from its next start on.",
+    "Changes a task. The change applies from its next start.",
     PREFIX,
     COUNT,
     PRIORITY,
     LAST_SNAPSHOT,
-    positional("task", values.reference("task"), "The task."),
+    positional("task", values.reference("task"), "Name of the task."),
     examples=("set task last-snapshot on SalesNightly", "set task retention-count 14 SalesDaily"),
     returns=(TASK,),
 )
@@ -181,7 +190,7 @@ def set_task(context: Context, task: str, **given: Any) -> Reply:
     system = context.system
     found = system.tasks.get(task)
     if not given:
-        raise BadParameter(f"nothing is given to change of task {task}")
+        raise BadParameter(f"no change specified for task {task}")
     _check_parameters(found.type, given)
     _check_last_snapshot(system, found.set_id, given.get("last_snapshot", False))
     if "snapshot_retention_priority" in given:
@@ -195,7 +204,7 @@ def _check_parameters(type: TaskType, given: Mapping[str, Any]) -> None:
     possible = [each for each in _OF_TYPES if each.needs == Needs("type", type)]
     for argument in set(given) - {each.argument for each in possible}:
         raise BadParameter(
-            f"a task of type {type} has no {argument.replace('_', '-')}; it has "
+            f"a task of type {type} has no parameter {argument.replace('_', '-')}; valid parameters: "
             f"{', '.join(each.name for each in possible)}"
         )
 
@@ -203,14 +212,18 @@ def _check_parameters(type: TaskType, given: Mapping[str, Any]) -> None:
 def _delete_question(context: Context, name: str) -> str:
     names = _chosen(context.system, name)
     schedules = [each.name for each in context.system.schedules.all() if each.task_name in names]
-    also = f" Schedule{'s' if len(schedules) > 1 else ''} {', '.join(schedules)} will go with it." if schedules else ""
+    also = (
+        f" Schedule{'s' if len(schedules) > 1 else ''} {', '.join(schedules)} will be deleted as well."
+        if schedules
+        else ""
+    )
     return f"Delete task{'s' if len(names) > 1 else ''} {', '.join(names)}?{also}"
 
 
 @COMMANDS.command(
     "delete tasks",
-    "Deletes a task and the schedules that start it, or all. Snapshots that it has taken stay.",
-    positional("name", values.reference("task", or_all=True), "The task, or all."),
+    "Deletes a task, or all, and the schedules that start it. Snapshots that it has taken are kept.",
+    positional("name", values.reference("task", or_all=True), "Name of the task, or all."),
     confirmation=_delete_question,
     examples=("delete tasks SalesNightly", "delete tasks all"),
 )
@@ -229,9 +242,9 @@ def _chosen(system: System, name: str) -> list[str]:
 
 @COMMANDS.command(
     "show tasks",
-    "Lists tasks, what each is of, and how its last start went.",
-    keyword("type", TYPE, "Only those of this type."),
-    positional("name", values.reference("task"), "Only this one.", required=False),
+    "Lists tasks, their objects, and the results of their last starts.",
+    keyword("type", TYPE, "Lists only tasks of this type."),
+    positional("name", values.reference("task"), "Name of the task to show. Default: all.", required=False),
     role=Role.MONITOR,
     returns=(TASK,),
 )

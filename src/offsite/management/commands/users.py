@@ -24,7 +24,7 @@ ROLE = values.choice(*(role.word for role in Role))
 PASSWORD = secret(
     "password",
     values.secret("password"),
-    "The new password of the user.",
+    "New password of the user.",
     environment="OFFSITE_NEW_PASSWORD",
     new=True,
 )
@@ -32,10 +32,10 @@ PASSWORD = secret(
 
 @COMMANDS.command(
     "create user",
-    "Makes a user who may log in. The role monitor may look at everything, manage may change it.",
-    keyword("roles", ROLE, "The role.", default="monitor"),
+    "Creates a user. The role monitor may look at everything; the role manage may also change it.",
+    keyword("roles", ROLE, "Role of the user.", default="monitor"),
     PASSWORD,
-    positional("name", values.name("user"), "The user's name.", named=True),
+    positional("name", values.name("user"), "Name of the new user.", named=True),
     examples=("create user roles manage anna",),
     returns=(USER,),
 )
@@ -47,9 +47,9 @@ def create_user(context: Context, name: str, password: str, roles: str) -> Reply
 
 @COMMANDS.command(
     "set password",
-    "Gives a user a new password. The sessions of that user end.",
+    "Changes the password of a user and closes the user's sessions.",
     PASSWORD,
-    positional("name", values.reference("user"), "The user."),
+    positional("name", values.reference("user"), "Name of the user."),
 )
 def set_password(context: Context, name: str, password: str) -> Reply:
     context.system.users.set_password(name, password)
@@ -60,9 +60,9 @@ def set_password(context: Context, name: str, password: str) -> Reply:
 
 @COMMANDS.command(
     "set user",
-    "Gives a user another role. At least one user with the role manage has to remain.",
-    keyword("roles", ROLE, "The role.", required=True),
-    positional("name", values.reference("user"), "The user."),
+    "Changes the role of a user and closes the user's sessions. At least one user with the role manage has to remain.",
+    keyword("roles", ROLE, "Role of the user.", required=True),
+    positional("name", values.reference("user"), "Name of the user."),
     returns=(USER,),
 )
 def set_user(context: Context, name: str, roles: str) -> Reply:
@@ -75,7 +75,7 @@ def set_user(context: Context, name: str, roles: str) -> Reply:
 @COMMANDS.command(
     "delete user",
     "Deletes a user. At least one user with the role manage has to remain.",
-    positional("name", values.reference("user"), "The user."),
+    positional("name", values.reference("user"), "Name of the user."),
     confirmation=lambda context, name: f"Delete user {context.system.users.get(name).name}?",
 )
 def delete_user(context: Context, name: str) -> Reply:
@@ -88,7 +88,7 @@ def delete_user(context: Context, name: str) -> Reply:
 @COMMANDS.command(
     "show users",
     "Lists the users.",
-    positional("name", values.reference("user"), "Only this one.", required=False),
+    positional("name", values.reference("user"), "Name of the user to show. Default: all.", required=False),
     role=Role.MONITOR,
     returns=(USER,),
 )

@@ -41,21 +41,27 @@ ACCESS = values.choice(
 )
 LUN = values.integer(0, LUN_MAX)
 RETENTION = values.choice(*(Choice(word, code) for code, word in enumerate(PRIORITIES)))  # the codes are ME4's
-RETENTION_HELP = (
-    "In which order snapshots may be deleted when space is short. It is kept and shown; nothing is deleted by it yet."
-)
+RETENTION_HELP = "Retention priority of the snapshot. It is stored and shown, but has no effect yet."
 
 
 @COMMANDS.command(
     "create volume",
-    "Makes a volume. It takes space only as it is written. With an access, initiator or LUN it is mapped as well.",
-    keyword("access", ACCESS, "What hosts may do with it."),
-    keyword("initiator", values.references("initiator"), "Who gets it, by nickname or id; without it, everyone."),
-    keyword("lun", LUN, "Its number at those hosts."),
-    keyword("pool", values.reference("pool"), "The pool that it lives in.", required=True),
-    keyword("size", values.size(), "Its size.", required=True),
-    keyword("volume-group", values.name("volume group"), "The group that it joins, which is made if there is none."),
-    positional("name", values.name("volume"), "Its name.", named=True),
+    "Creates a volume. Space is allocated as it is written. With access, initiator or lun, it is mapped as well.",
+    keyword("access", ACCESS, "Access of the hosts to the volume."),
+    keyword(
+        "initiator",
+        values.references("initiator"),
+        "Nicknames or ids of the initiators to map the volume to. Default: all initiators.",
+    ),
+    keyword("lun", LUN, "LUN of the volume at these initiators."),
+    keyword("pool", values.reference("pool"), "Pool in which to create the volume.", required=True),
+    keyword("size", values.size(), "Size of the volume.", required=True),
+    keyword(
+        "volume-group",
+        values.name("volume group"),
+        "Volume group to add the volume to. It is created if it does not exist.",
+    ),
+    positional("name", values.name("volume"), "Name of the new volume.", named=True),
     examples=("create volume pool A size 100GiB Sales",),
     returns=(VOLUME,),
 )
@@ -105,13 +111,13 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
         context.system.check_deletable(each)
     listed = ", ".join(f"{each.image.name} ({format_size(each.image.allocated_bytes)} written)" for each in found)
     also = context.system.tasks_that_go(each.image.id for each in found)
-    return f"Delete {listed}? What is on it will be lost, and hosts that use it get errors.{also}"
+    return f"Delete {listed}? All data will be lost, and hosts that use it will get errors.{also}"
 
 
 @COMMANDS.command(
     "delete volumes",
-    "Deletes volumes. Hosts that have one open are disconnected; snapshots of it stay.",
-    positional("names", values.references("volume"), "The volumes."),
+    "Deletes volumes. Hosts that use them are disconnected. Snapshots of the volumes are kept.",
+    positional("names", values.references("volume"), "Names of the volumes."),
     confirmation=_delete_question,
     examples=("delete volumes Sales,Accounts",),
 )
@@ -135,9 +141,9 @@ def delete_images(system: System, found: list[Found], noun: str) -> Reply:
 
 @COMMANDS.command(
     "expand volume",
-    "Makes a volume larger by a size, or as large as the free space of its pool allows.",
-    keyword("size", values.size_or_max(), "How much is added.", required=True),
-    positional("name", values.reference("volume"), "The volume."),
+    "Expands a volume by a size, or to the free space of its pool.",
+    keyword("size", values.size_or_max(), "Size to add; max: all free space of the pool.", required=True),
+    positional("name", values.reference("volume"), "Name of the volume."),
     examples=("expand volume size 50GiB Sales",),
     returns=(VOLUME,),
 )
@@ -153,7 +159,7 @@ def expand_volume(context: Context, name: str, size: int | None) -> Reply:
         after = max(after, before)
     else:
         if size == 0:
-            raise BadParameter("size 0 adds nothing; give a size of at least 1B")
+            raise BadParameter("size 0 does not expand the volume; specify at least 1B")
         after = check_size(before + size, found.pool)
     (image,) = found.pool.apply([Resize(found.image.id, after)])
     message = f"Volume {image.name} was expanded from {format_size(before)} to {format_size(after)}."
@@ -163,10 +169,10 @@ def expand_volume(context: Context, name: str, size: int | None) -> Reply:
 
 @COMMANDS.command(
     "set volume",
-    "Gives a volume or snapshot another name, or a snapshot another retention priority.",
-    keyword("name", values.name("volume"), "The new name."),
-    keyword("snapshot-retention-priority", RETENTION, f"Of a snapshot. {RETENTION_HELP}"),
-    positional("volume", values.reference("volume", "snapshot"), "The volume or snapshot, by its present name."),
+    "Renames a volume or snapshot, or changes the retention priority of a snapshot.",
+    keyword("name", values.name("volume"), "New name of the volume or snapshot."),
+    keyword("snapshot-retention-priority", RETENTION, RETENTION_HELP),
+    positional("volume", values.reference("volume", "snapshot"), "Current name of the volume or snapshot."),
     examples=("set volume name Sales2026 Sales", "set volume snapshot-retention-priority low Sales-Monday"),
 )
 def set_volume(
@@ -174,15 +180,15 @@ def set_volume(
 ) -> Reply:
     system, priority = context.system, snapshot_retention_priority
     if name is None and priority is None:
-        raise BadParameter("set volume changes nothing; give a name, a snapshot-retention-priority, or both")
+        raise BadParameter("set volume: no change specified; give name, snapshot-retention-priority, or both")
     found = system.image(volume) if priority is None else system.snapshot(volume)
     said = []
     if name is not None:
         system.check_not_secondary(found, "renamed")
         system.check_new_name(name)
-        said.append(f"Volume {found.image.name} is called {name} now.")
+        said.append(f"Volume {found.image.name} was renamed to {name}.")
     if priority is not None:
-        said.append(f"Snapshot {name or found.image.name} has the retention priority {priority} now.")
+        said.append(f"The retention priority of snapshot {name or found.image.name} was changed to {priority}.")
     _change(system, found, name, priority)
     message = " ".join(said)
     system.events.report(VOLUME_CHANGED, message)
@@ -206,11 +212,15 @@ def _change(system: System, found: Found, name: str | None, priority: str | None
 
 @COMMANDS.command(
     "copy volume",
-    "Makes an independent copy of a volume or snapshot, as it is at this instant. In the same pool the copy shares "
-    "what neither has changed, and is made at once.",
-    keyword("destination-pool", values.reference("pool"), "The pool of the copy; by default, that of its source."),
-    keyword("name", values.name("volume"), "The name of the copy.", required=True),
-    positional("source", values.reference("volume", "snapshot"), "The volume or snapshot to copy."),
+    "Creates an independent volume with the current content of a volume or snapshot. In the same pool the copy shares "
+    "unchanged pages with its source and is created at once.",
+    keyword(
+        "destination-pool",
+        values.reference("pool"),
+        "Pool in which to create the copy. Default: the pool of the source.",
+    ),
+    keyword("name", values.name("volume"), "Name of the copy.", required=True),
+    positional("source", values.reference("volume", "snapshot"), "Name of the volume or snapshot to copy."),
     examples=("copy volume name SalesTest Sales",),
     alone=False,
     slow=True,
@@ -226,7 +236,7 @@ def copy_volume(context: Context, name: str, source: str, destination_pool: str 
     else:
         check_size(found.image.size_bytes, target)
         image = import_copy.copy(found.pool, found.image, target, name, system.check_stopping)
-    message = f"Volume {name} was made as a copy of {found.image.name}."
+    message = f"Volume {name} was created as a copy of {found.image.name}."
     system.events.report(VOLUME_CREATED, message)
     return Reply(message, volume_rows(system, [Found(target, image)]))
 
@@ -234,16 +244,16 @@ def copy_volume(context: Context, name: str, source: str, destination_pool: str 
 def _rollback_question(context: Context, snapshot: str, volume: str) -> str:
     found, origin = _rollback_pair(context.system, snapshot, volume)
     return (
-        f"Roll volume {found.image.name} back to snapshot {origin.image.name}? What was written to it since will be "
-        "lost. No host may have it mounted."
+        f"Roll volume {found.image.name} back to snapshot {origin.image.name}? All data written to the volume since "
+        "then will be lost. Unmount it on all hosts first."
     )
 
 
 @COMMANDS.command(
     "rollback volume",
-    "Gives a volume the content of one of its snapshots. What was written to it since is lost; unmount it first.",
-    keyword("snapshot", values.reference("snapshot"), "A snapshot of this volume.", required=True),
-    positional("volume", values.reference("volume"), "The volume."),
+    "Replaces a volume's content with that of one of its snapshots. Data written since is lost. Unmount it first.",
+    keyword("snapshot", values.reference("snapshot"), "Name of a snapshot of this volume.", required=True),
+    positional("volume", values.reference("volume"), "Name of the volume."),
     confirmation=_rollback_question,
     examples=("rollback volume snapshot Monday Sales",),
 )
@@ -263,7 +273,7 @@ def _rollback_pair(system: System, snapshot: str, volume: str) -> tuple[Found, F
     if not is_snapshot_of(found.pool.images(), origin.image, found.image):
         raise NotAllowed(
             f"{shown(origin.image.name)} is not a snapshot of volume {shown(found.image.name)}; "
-            f"`show snapshots volume {found.image.name}` lists those"
+            f"`show snapshots volume {found.image.name}` lists its snapshots"
         )
     return found, origin
 
@@ -271,9 +281,19 @@ def _rollback_pair(system: System, snapshot: str, volume: str) -> tuple[Found, F
 @COMMANDS.command(
     "show volumes",
     "Lists volumes and snapshots.",
-    keyword("pool", values.reference("pool"), "Only those of this pool."),
-    keyword("type", values.choice("base", "snapshot", "all"), "Only volumes, or only snapshots.", default="all"),
-    positional("names", values.references("volume", "snapshot"), "Only these.", required=False),
+    keyword("pool", values.reference("pool"), "Lists only those in this pool."),
+    keyword(
+        "type",
+        values.choice("base", "snapshot", "all"),
+        "Lists only volumes (base), only snapshots, or all.",
+        default="all",
+    ),
+    positional(
+        "names",
+        values.references("volume", "snapshot"),
+        "Names of the volumes and snapshots to list. Default: all.",
+        required=False,
+    ),
     role=Role.MONITOR,
     returns=(VOLUME,),
 )

@@ -89,7 +89,7 @@ class Allocator:
             self._join_short()
             start, count = self._long.pop() if self._long else self._short.pop()
         else:
-            raise PoolFull("no free page is left in the pool; add space to it, or delete what is not needed")
+            raise PoolFull("no free page is left in the pool; add space to it, or delete volumes or snapshots")
         self._at, self._until = start, start + count
 
     def _join_short(self) -> None:

@@ -84,9 +84,9 @@ class LocalBackend:
 def _path(new: NewPool) -> Path:
     """Of the data file, in the state directory; or of the device. Raises BadParameter."""
     if (new.size_bytes is None) == (new.device is None):
-        raise BadParameter("give either a size, for a pool in a file, or a device, and not both")
+        raise BadParameter("give either size, for a pool in a file, or device, but not both")
     if new.overwrite and new.device is None:
-        raise BadParameter("overwrite is for a device only; a pool without one is made in a new file")
+        raise BadParameter("overwrite requires device; a pool without one is created in a new file")
     page_bytes = new.allocation_bytes or PAGE_BYTES
     if page_bytes.bit_count() != 1 or not PAGE_BYTES_MIN <= page_bytes <= PAGE_BYTES_MAX:
         raise BadParameter(

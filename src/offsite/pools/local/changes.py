@@ -120,7 +120,7 @@ class Applying:
             self._check_provisioned(size_bytes)
         pool = self._pool
         if len(pool.by_id) >= IMAGES_MAX:
-            raise BadParameter(f"pool {pool.name} has {IMAGES_MAX} images, which is all it can have")
+            raise BadParameter(f"pool {pool.name} has {IMAGES_MAX} images, which is the maximum")
         image = Image(
             id=pool.take_image_id(),
             uuid=uuid.uuid4().hex,

@@ -79,7 +79,7 @@ class PoolCore:
     def find(self, image_id: int) -> Image:
         image = self.by_id.get(image_id)
         if image is None:
-            raise VolumeNotFound(f"there is no image {image_id} in pool {self.name}")
+            raise VolumeNotFound(f"image {image_id} does not exist in pool {self.name}")
         return image
 
     def take_image_id(self) -> int:

@@ -163,7 +163,7 @@ def clear_remains(database: Database, only: Path | None = None) -> list[str]:
             _remove(path, bytes.fromhex(row.uuid))
             pool_rows.forget_remains(database, row.uuid)
         except (OSError, InUse, StateDirectoryError) as error:
-            problems.append(f"{path}, which a deleted pool was in, cannot be removed: {error}")
+            problems.append(f"{path}, the file of a deleted pool, cannot be removed: {error}")
     return problems
 
 

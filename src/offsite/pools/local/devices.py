@@ -57,8 +57,8 @@ class NewDevice:
             found = _found(path, descriptor, is_left_over)
             if found and not overwrite:
                 raise DeviceNotEmpty(
-                    f"the block device {path} is not empty: it has {found}; nothing was changed; if nobody needs that "
-                    "any more, say overwrite"
+                    f"the block device {path} is not empty: it has {found}; nothing was changed; to "
+                    "discard this data, give overwrite"
                 )
             self._before = os.pread(descriptor, HEADER_WRITTEN_BYTES, 0)
             self._is_overwritten = bool(found)
@@ -138,14 +138,14 @@ def _asked(program: str, arguments: list[str], told: Callable[[int, str], str]) 
             env={"PATH": _SYSTEM_PATH, "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired:
-        return f"contents that {program} could not name within {PROBE_SECONDS:.0f} s"
+        return f"unknown data: {program} timed out after {PROBE_SECONDS:.0f} s"
     except OSError as error:
-        return f"contents that could not be named: {program} cannot be started: {error.strerror}"
+        return f"unknown data: {program} cannot be started: {error.strerror}"
     found = told(done.returncode, done.stdout)
     if found or done.returncode in (0, _BLKID_NOTHING):
         return found
     said = _fit(done.stderr) or f"status {done.returncode}"
-    return f"contents that could not be named: {program} says {said}"
+    return f"unknown data: {program} reports {said}"
 
 
 def _told_by_wipefs(_status: int, output: str) -> str:
@@ -163,7 +163,7 @@ def _told_by_wipefs(_status: int, output: str) -> str:
 
 def _told_by_blkid(status: int, output: str) -> str:
     if status == _BLKID_SEVERAL:
-        return "the signatures of several file systems or the like"
+        return "the signatures of several file systems"
     values = dict(line.partition("=")[::2] for line in output.splitlines())
     return ", ".join(_fit(values[key]) for key in ("TYPE", "PTTYPE") if values.get(key))
 

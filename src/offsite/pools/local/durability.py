@@ -118,13 +118,15 @@ class DurablePool(PoolCore):
 
     def _tell_not_written(self, error: StateDirectoryError) -> None:
         if not self._not_written:
-            self._report(events.STATE_NOT_WRITTEN, f"Pool {self.name}: what hosts write cannot be made safe: {error}.")
+            self._report(
+                events.STATE_NOT_WRITTEN, f"Pool {self.name}: writes of hosts cannot be committed to disk: {error}."
+            )
         self._not_written = str(error)
 
     def _tell_written(self) -> None:
         if self._not_written:
             self._not_written = ""
-            self._report(events.STATE_WRITTEN_AGAIN, f"Pool {self.name}: what hosts write is made safe again.")
+            self._report(events.STATE_WRITTEN_AGAIN, f"Pool {self.name}: writes of hosts are committed to disk again.")
 
     def _settle(self, capture: captures.Capture) -> None:
         """What the commit has freed is on its way to be used again. Bit by bit, so that hosts get their turn."""
@@ -149,8 +151,8 @@ class DurablePool(PoolCore):
         except OSError as error:
             # The kernel may have thrown the failed pages away: asking again would be told a lie.
             self._failure = (
-                f"pool {self.name} failed: its disk did not take the data ({error.strerror}); nothing is "
-                "acknowledged as safe any more; check the disk, then start the system again"
+                f"pool {self.name} failed: its disk did not store the data ({error.strerror}); no flush "
+                "is acknowledged; check the disk, then start the system again"
             )
             self._report(events.POOL_FAILED, self._failure)
             raise PoolFailed(self._failure) from error
@@ -195,13 +197,13 @@ class DurablePool(PoolCore):
         if self._failure:
             return Health.FAULT, self._failure
         if self._not_written:
-            return Health.FAULT, f"what hosts write cannot be made safe: {self._not_written}"
+            return Health.FAULT, f"writes of hosts cannot be committed to disk: {self._not_written}"
         if self.free_space.room.is_read_only:
             return Health.FAULT, f"the file system at {self.free_space.room.place} is read-only"
         if self.space.refusal:
             return Health.DEGRADED, f"writes are refused for lack of space: {self.space.refusal}"
         if self._untidy:
-            return Health.DEGRADED, f"space cannot be given back: {self._untidy}"
+            return Health.DEGRADED, f"free space cannot be returned to the file system: {self._untidy}"
         return Health.OK, ""
 
     def look_after_database(self) -> None:
@@ -220,7 +222,10 @@ class DurablePool(PoolCore):
     def tell_untidy(self, error: Exception) -> None:
         """Once, until it has gone well again; a failure of the whole pool has been told already."""
         if not self._untidy and not self._failure:
-            self._report(events.POOL_NOT_TIDIED, f"Pool {self.name}: space could not be given back: {error}")
+            self._report(
+                events.POOL_NOT_TIDIED,
+                f"Pool {self.name}: free space could not be returned to the file system: {error}",
+            )
         self._untidy = str(error)
 
 

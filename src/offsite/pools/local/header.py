@@ -46,7 +46,9 @@ class Generation:
             starts, stamp, id_ = text.split(".")
             return cls(int(starts), bytes.fromhex(id_), int(stamp))
         except ValueError as error:
-            raise StateDirectoryError(f"the database is damaged: {text!r} is no generation; {RESTORE_WHOLE}") from error
+            raise StateDirectoryError(
+                f"the database is damaged: {text!r} is not a generation; {RESTORE_WHOLE}"
+            ) from error
 
     @property
     def text(self) -> str:
@@ -178,4 +180,4 @@ class Expected:
             return f"the database is older than the data of pool {self.name}"
         if found is None or (found.starts, found.stamp) < (ours.starts, ours.stamp):
             return f"the data of pool {self.name} is older than the database"
-        return f"the data of pool {self.name} went on with another copy of the database"
+        return f"the data of pool {self.name} was used with another copy of the database"

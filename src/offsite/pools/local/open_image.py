@@ -197,7 +197,7 @@ class LocalOpenImage(ReadableImage):
         finally:
             self.begin()
         if self.size_bytes < size_bytes:
-            raise BadParameter(f"{self._image.name!r} was made smaller while a write to it waited for space")
+            raise BadParameter(f"{self._image.name!r} was shrunk while a write to it waited for space")
 
     # -- giving back ---------------------------------------------------------------------------------------
 

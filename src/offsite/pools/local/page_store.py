@@ -52,9 +52,9 @@ class PageStore:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            raise StateDirectoryError(f"{path} is there already; a pool is made in a new file") from None
+            raise StateDirectoryError(f"{path} exists already; a pool is created in a new file") from None
         except OSError as error:
-            raise StateDirectoryError(f"{path} cannot be made: {error.strerror}") from error
+            raise StateDirectoryError(f"{path} cannot be created: {error.strerror}") from error
         store = cls(path, descriptor, header)
         try:
             os.fchmod(descriptor, 0o600)
@@ -196,7 +196,7 @@ def _open_for_itself(path: Path) -> int:
         if error.errno == errno.EBUSY:
             raise InUse(
                 f"the block device {path} is in use: it or a part of it is mounted, belongs to a volume manager or a "
-                "RAID, or another program has it"
+                "RAID, or is open in another program"
             ) from error
         raise
     if not device:
@@ -215,7 +215,7 @@ def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise InUse(f"{path} is in use by another process; stop the system that has it first") from error
+        raise InUse(f"{path} is in use by another process; stop that process first") from error
 
 
 def is_left_over(path: Path) -> bool:

@@ -63,9 +63,9 @@ def test_a_socket_that_is_closed_already_is_a_client_that_is_gone(pair: tuple[Pl
 def test_the_deadlines_of_receiving_and_sending_pass(pair: tuple[PlainChannel, socket.socket]) -> None:
     channel, client = pair
     channel.prepare()
-    with pytest.raises(ClientStalled, match="silent"):
+    with pytest.raises(ClientStalled, match="sent nothing for"):
         channel.receive_before(memoryview(bytearray(10)), time.monotonic() + 0.1)
-    with pytest.raises(ClientStalled, match="takes no replies"):
+    with pytest.raises(ClientStalled, match="did not accept a reply for"):
         channel.send(bytes(64 << 20))
     assert client.recv(1) == b"\0"
 

@@ -58,7 +58,7 @@ def test_client_flags_that_were_offered_are_taken(flags: int) -> None:
 
 @pytest.mark.parametrize("flags", [4, 1 << 31])
 def test_other_client_flags_end_the_session(flags: int) -> None:
-    with pytest.raises(ProtocolError, match="bits that no one offered"):
+    with pytest.raises(ProtocolError, match="bits that were not offered"):
         options.parse_client_flags(flags.to_bytes(4, "big"))
 
 

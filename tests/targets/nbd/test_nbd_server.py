@@ -151,7 +151,7 @@ def test_a_volume_unmapped_while_it_is_being_opened_is_not_opened(bench: NbdBenc
     with capture_logs() as lines:
         with pytest.raises(ConnectionError):
             client.go("Sales", structured=False)
-        until(lambda: any("not mapped" in str(line.get("reason")) for line in lines))
+        until(lambda: any("no longer mapped" in str(line.get("reason")) for line in lines))
     until(lambda: server.connections() == [])
 
 
@@ -170,7 +170,7 @@ def test_a_silent_client_is_dropped_at_the_handshake_deadline(bench: NbdBench) -
         assert silent.is_closed()
         assert slow.is_closed()
         until(lambda: len(complaints(lines)) == 2)
-    assert all("deadline" in line["reason"] for line in complaints(lines))
+    assert all("timed out" in line["reason"] for line in complaints(lines))
     time.sleep(0.4)
     assert working.read(0, 1) == b"\0", "the deadline is of the handshake only"
     assert len(server.connections()) == 1
@@ -252,7 +252,7 @@ def test_a_client_that_takes_no_replies_is_dropped_and_nobody_waits_for_it(bench
             assert working.read(0, 4096) == bytes(4096)
         assert time.monotonic() - began < 0.5 * 20
         until(lambda: len(server.connections()) == 1)
-    assert any("takes no replies" in str(line.get("reason")) for line in lines)
+    assert any("did not accept a reply for" in str(line.get("reason")) for line in lines)
 
 
 def test_a_slow_client_that_goes_on_taking_is_not_dropped(bench: NbdBench) -> None:

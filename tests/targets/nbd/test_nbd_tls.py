@@ -101,7 +101,7 @@ def test_without_an_authority_a_client_from_elsewhere_is_turned_away(
     with capture_logs() as lines:
         assert bench.connect(tcp_address(server)).is_closed()
         until(lambda: bool(complaints(lines)))
-    assert "no certificate to offer" in complaints(lines)[0]["reason"]
+    assert "this server has no certificate" in complaints(lines)[0]["reason"]
 
 
 def test_on_loopback_tls_is_offered_and_a_certificate_optional(bench: NbdBench, authority: Authority) -> None:
@@ -133,7 +133,7 @@ def test_a_certificate_of_another_authority_is_refused(bench: NbdBench, authorit
 
 def test_garbage_and_silence_in_place_of_tls_end_the_connection(bench: NbdBench, authority: Authority) -> None:
     server = bench.serve(LOOPBACK, authority=authority, handshake_seconds=0.5)
-    for sent, reason in ((b"x" * 100, "TLS handshake failed"), (b"", "does not finish the TLS handshake")):
+    for sent, reason in ((b"x" * 100, "TLS handshake failed"), (b"", "did not finish the TLS handshake within")):
         client = bench.connect(tcp_address(server))
         client.greet()
         assert client.option(nbd.OPT_STARTTLS) == [(nbd.REP_ACK, b"")]
@@ -175,7 +175,7 @@ def test_a_tls_client_that_takes_no_replies_is_dropped(bench: NbdBench, authorit
         for _ in range(60):
             client.ask(nbd.CMD_READ, 0, MIB)
         until(lambda: bool(complaints(lines)))
-    assert "takes no replies" in complaints(lines)[0]["reason"]
+    assert "did not accept a reply for" in complaints(lines)[0]["reason"]
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

@@ -97,13 +97,13 @@ class PlainChannel:
     def receive_before(self, buffer: memoryview, deadline: float) -> int:
         left = deadline - time.monotonic()
         if left <= 0:  # also when there are bytes: who sends without end would never see the deadline
-            raise ClientStalled("the client does not come to an end")
+            raise ClientStalled("the client did not finish before the deadline")
         try:
             self.socket.settimeout(left)
             received = self.socket.recv_into(buffer)
             self.socket.settimeout(None)
         except TimeoutError as error:
-            raise ClientStalled("the client is silent") from error
+            raise ClientStalled(f"the client sent nothing for {left:.1f} s") from error
         except OSError as error:
             raise ClientGone(str(error)) from error
         return received
@@ -129,7 +129,7 @@ class PlainChannel:
             if mark - len(rest) >= enough:
                 mark, marked_at = len(rest), now
             if now >= marked_at + patience or (deadline is not None and now >= deadline):
-                raise ClientStalled("the client takes no replies")
+                raise ClientStalled(f"the client did not accept a reply for {now - marked_at:.1f} s")
             rest = rest[self._send_a_while(rest) :]
 
     def _send_a_while(self, data: memoryview) -> int:
@@ -168,12 +168,13 @@ class TlsChannel:
     def shake_hands(self, deadline: float) -> None:
         """Raises ProtocolError when that fails, ClientStalled at `deadline`, ClientGone."""
         try:
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            seconds = max(deadline - time.monotonic(), 0.001)
+            self._socket.settimeout(seconds)
             self._socket.do_handshake()
             self._socket.setblocking(False)
         except OSError as error:
             if isinstance(error, TimeoutError):
-                raise ClientStalled("the client does not finish the TLS handshake") from error
+                raise ClientStalled(f"the client did not finish the TLS handshake within {seconds:.1f} s") from error
             if isinstance(error, ssl.SSLError):
                 raise ProtocolError(f"TLS handshake failed: {error.reason or error}") from error
             raise ClientGone(str(error)) from error
@@ -187,13 +188,15 @@ class TlsChannel:
         return self.receive_before(buffer, None)
 
     def receive_before(self, buffer: memoryview, deadline: float | None) -> int:
-        return self._retry(partial(self._socket.recv_into, buffer), lambda: deadline, "the client is silent")
+        return self._retry(partial(self._socket.recv_into, buffer), lambda: deadline, "the client sent nothing")
 
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         rest = memoryview(data)
         while rest:  # OpenSSL takes a piece as a whole, so a piece is what a client must take in time
             piece = partial(self._socket.send, rest[:PROGRESS_BYTES])
-            sent = self._retry(piece, partial(self._until, time.monotonic(), deadline), "the client takes no replies")
+            sent = self._retry(
+                piece, partial(self._until, time.monotonic(), deadline), "the client did not accept a reply"
+            )
             rest = rest[sent:]
 
     def _until(self, began: float, deadline: float | None) -> float:
@@ -202,10 +205,11 @@ class TlsChannel:
 
     def _retry(self, attempt: Callable[[], int], deadline: Callable[[], float | None], stalled: str) -> int:
         """Attempts until it need not wait any more, which may be for either direction whatever it does."""
+        began = 0.0  # of a wait: where there is none, the clock is not read
         while True:
             until = deadline()
-            if until is not None and time.monotonic() >= until:
-                raise ClientStalled(stalled)
+            if until is not None and (now := time.monotonic()) >= until:
+                raise ClientStalled(f"{stalled} for {now - (began or now):.1f} s")
             try:
                 return attempt()
             except ssl.SSLWantReadError:
@@ -214,6 +218,7 @@ class TlsChannel:
                 events = select.POLLOUT
             except OSError as error:
                 raise ClientGone(str(error)) from error
+            began = began or time.monotonic()
             self._poll.register(self._socket.fileno(), events)
             if until is None:
                 self._poll.poll()

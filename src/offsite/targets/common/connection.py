@@ -85,9 +85,9 @@ class TargetConnection(ABC):
         except OffsiteError as error:
             log.warning(f"{self.NAME} connection closed", reason=str(error))
         except ClientStalled as error:
-            log.warning(f"{self.NAME} connection closed", reason=f"deadline passed: {error}")
+            log.warning(f"{self.NAME} connection closed", reason=f"timed out: {error}")
         except ClientGone as error:
-            log.info(f"{self.NAME} client went away", reason=str(error))
+            log.info(f"{self.NAME} client disconnected", reason=str(error))
         except Exception:
             log.exception(f"{self.NAME} connection closed by a defect")
         finally:
@@ -126,7 +126,7 @@ class TargetConnection(ABC):
         self.check_certificate()
         grants = self._settings.grants
         if not grants.still_granted(grant, self.initiator):
-            raise NotAllowed(f"{grant.name!r} is not mapped to {self.initiator} any more")
+            raise NotAllowed(f"{grant.name!r} is no longer mapped to {self.initiator}")
         grants.seen(self.initiator, self._settings.clock.now())
 
     def counting(self, grant: Grant) -> AbstractContextManager[Activity]:
@@ -136,7 +136,7 @@ class TargetConnection(ABC):
     def tls_mode(self) -> TlsMode:
         if self._settings.force_tls or identity.requires_tls(self.client_address):
             if not self._settings.tls_contexts:
-                raise NotAllowed("TLS is required from there, and this server has no certificate to offer it")
+                raise NotAllowed("TLS is required from this address, and this server has no certificate")
             return "required"
         return "offered" if self._settings.tls_contexts else "off"
 

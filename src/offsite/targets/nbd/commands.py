@@ -97,9 +97,9 @@ class Commands:
         kind, flags = codec.command(head)
         allowed = _FLAGS.get(kind)
         if allowed is None:
-            raise RequestRefused(nbd.EINVAL, f"command {kind} is not known here")
+            raise RequestRefused(nbd.EINVAL, f"unknown command {kind}")
         if flags & ~allowed or (flags & nbd.CMD_FLAG_DF and not self._replies.structured):
-            raise RequestRefused(nbd.EINVAL, f"command {kind} does not take the flags {flags:#x}")
+            raise RequestRefused(nbd.EINVAL, f"command {kind} does not allow the flags {flags:#x}")
         if kind in _WRITING and self._export.read_only:
             raise RequestRefused(nbd.EPERM, f"{self._export.name!r} is mapped read-only")
         if kind == nbd.CMD_FLUSH:
@@ -107,9 +107,11 @@ class Commands:
         size = self.size()
         if offset + length > size:
             error = nbd.ENOSPC if kind in (nbd.CMD_WRITE, nbd.CMD_WRITE_ZEROES) else nbd.EINVAL
-            raise RequestRefused(error, f"{length} bytes at {offset} go beyond the size of {size} bytes")
+            raise RequestRefused(error, f"{length} bytes at {offset} exceed the size of {size} bytes")
         if kind in (nbd.CMD_READ, nbd.CMD_CACHE) and length > nbd.PAYLOAD_BYTES_MAX:
-            raise RequestRefused(nbd.EINVAL, f"{length} bytes are more than {nbd.PAYLOAD_BYTES_MAX} in one request")
+            raise RequestRefused(
+                nbd.EINVAL, f"{length} bytes exceed the maximum of {nbd.PAYLOAD_BYTES_MAX} in one request"
+            )
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ _ALLOCATION_ID = 1  # of base:allocation; the specification leaves the number to
 
 class State(Enum):
     FLAGS = "waits for the client's flags"
-    OPTIONS = "haggles over options"
+    OPTIONS = "negotiates options"
     TLS = "waits for the TLS handshake"
     TRANSMISSION = "is over: an export was chosen"
     ENDED = "is over: nothing was chosen"
@@ -116,7 +116,7 @@ class Negotiation:
             return _error(option, nbd.REP_ERR_TLS_REQD, "TLS is required: send NBD_OPT_STARTTLS first")
         answer = self._ANSWERS.get(option.number)
         if answer is None:
-            return _error(option, nbd.REP_ERR_UNSUP, f"option {option.number} is not known here")
+            return _error(option, nbd.REP_ERR_UNSUP, f"option {option.number} is unknown")
         try:
             return answer(self, option)
         except InvalidOption as error:
@@ -124,7 +124,7 @@ class Negotiation:
 
     def _start_tls(self, option: HandshakeOption) -> bytes:
         if option.data or self._tls == "off":
-            why = "takes no data" if option.data else "cannot be had here, or has been started"
+            why = "takes no data" if option.data else "is not available, or is active already"
             return _error(option, nbd.REP_ERR_INVALID, f"TLS {why}")
         self.state = State.TLS
         return options.reply(option.number, nbd.REP_ACK)

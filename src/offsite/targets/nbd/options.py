@@ -56,7 +56,7 @@ def parse_client_flags(data: bytes | bytearray) -> int:
     """The flags in the first CLIENT_FLAGS_BYTES of `data`. Raises ProtocolError for one that is unknown."""
     flags = int(_U32.unpack_from(data)[0])
     if flags & ~_SERVER_FLAGS:
-        raise ProtocolError(f"client flags {flags:#x} hold bits that no one offered")
+        raise ProtocolError(f"client flags {flags:#x} contain bits that were not offered")
     return flags
 
 

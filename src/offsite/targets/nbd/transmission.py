@@ -272,7 +272,7 @@ class Transmission:
                 self._background.give_back(done)
         self._replies.send()
         if not self._background.start_waiting(self._is_gone):
-            raise ClientGone("it went while its request waited for memory")
+            raise ClientGone("the client disconnected while its request waited for memory")
 
     def _is_gone(self) -> bool:
         return bool(self._gone_poll.poll(0))

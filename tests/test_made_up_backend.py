@@ -135,10 +135,10 @@ def test_a_backend_says_which_parameters_it_knows(backend: ObjectBackend, short:
     del backend
     with running(short / "l", "London") as london:
         for line, words in (
-            ("create pool backend objects size 32MiB page-size 4KiB B", "backend objects has no page-size"),
-            ("create pool backend objects device /dev/null B", "backend objects has no device"),
+            ("create pool backend objects size 32MiB page-size 4KiB B", "parameter page-size does not apply to a pool of the backend objects"),
+            ("create pool backend objects device /dev/null B", "parameter device does not apply to a pool of the backend objects"),
             ("create pool backend objects B", "give a size"),
-            ("create pool backend nothing size 32MiB B", "there are: local, objects"),
+            ("create pool backend nothing size 32MiB B", "valid: local, objects"),
         ):
             with pytest.raises(OffsiteError, match=words):
                 london.do(line)
@@ -155,5 +155,5 @@ def test_a_pool_whose_backend_is_not_there_keeps_the_system_from_starting(
             london.do("create pool backend objects size 32MiB B")
     with pytest.raises(StateDirectoryError, match="pool B is of the backend 'objects'"), running(state, "London"):
         pass
-    with pytest.raises(BadParameter, match="there are: local"):
+    with pytest.raises(BadParameter, match="valid: local"):
         registry.backend("objects")

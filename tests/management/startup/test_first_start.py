@@ -95,7 +95,7 @@ def test_a_bad_parameter_leaves_nothing(place: Place, parameters: dict[str, obje
 def test_a_data_file_that_the_database_does_not_know_is_not_removed(place: Place) -> None:
     """A database was lost, or a new one was put in its place: the volumes are in that file."""
     (place.directory / "pool-A.data").write_bytes(b"OFFSITE POOL".ljust(8192, b"x"))
-    with pytest.raises(StateDirectoryError, match="there already"):
+    with pytest.raises(StateDirectoryError, match="exists already"):
         place.start()
     assert (place.directory / "pool-A.data").read_bytes() == b"OFFSITE POOL".ljust(8192, b"x")
 

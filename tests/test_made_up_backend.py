@@ -135,8 +135,11 @@ def test_a_backend_says_which_parameters_it_knows(backend: ObjectBackend, short:
     del backend
     with running(short / "l", "London") as london:
         for line, words in (
-            ("create pool backend objects size 32MiB page-size 4KiB B", "parameter page-size does not apply to a pool of the backend objects"),
-            ("create pool backend objects device /dev/null B", "parameter device does not apply to a pool of the backend objects"),
+            (
+                "create pool backend objects size 32MiB page-size 4KiB B",
+                "page-size does not apply to a pool of the backend",
+            ),
+            ("create pool backend objects device /dev/null B", "device does not apply to a pool of the backend"),
             ("create pool backend objects B", "give a size"),
             ("create pool backend nothing size 32MiB B", "valid: local, objects"),
         ):

@@ -18,7 +18,7 @@ would be put on record again as a good one, by a host that comes with it while t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from cryptography import x509
@@ -90,18 +90,22 @@ class InitiatorCertificates:
         with self._database.read() as connection:
             return [InitiatorCertificate(**row) for row in connection.execute(chosen).mappings()]
 
+    def get(self, serial: str) -> InitiatorCertificate:
+        """Raises ObjectNotFound."""
+        with self._database.read() as connection:
+            return _get(connection, serial)
+
+    def check_revocable(self, serial: str) -> None:
+        """Raises ObjectNotFound, or BadParameter when it is already revoked."""
+        with self._database.read() as connection:
+            _revocable(connection, serial)
+
     def revoke(self, serial: str, now: float) -> InitiatorCertificate:
-        """Raises ObjectNotFound, or BadParameter when it is revoked already."""
+        """Raises what `check_revocable` raises."""
         with self._database.transaction() as connection:
-            row = connection.execute(select(table).where(table.c.serial == serial)).mappings().first()
-            if row is None:
-                raise ObjectNotFound(
-                    f"certificate {serial[:64]!r} does not exist; `show initiator-certificates` lists all certificates"
-                )
-            if row["revoked_at"] is not None:
-                raise BadParameter(f"certificate {serial} of initiator tls:{row['name']} is already revoked")
+            found = _revocable(connection, serial)
             connection.execute(update(table).where(table.c.serial == serial).values(revoked_at=now))
-            return InitiatorCertificate(**{**row, "revoked_at": now})
+            return replace(found, revoked_at=now)
 
     def revoke_all(self, name: str, now: float) -> int:
         """Those of an initiator, on record or not. Returns how many are on record that were good before."""
@@ -119,6 +123,22 @@ class InitiatorCertificates:
                     _insert(connection, found)
         except StateDirectoryError as error:  # hosts get in on a full disk, too; it is noted another time
             _log.warning("cannot record a certificate", initiator=found.name, reason=str(error))
+
+
+def _get(connection: Connection, serial: str) -> InitiatorCertificate:
+    row = connection.execute(select(table).where(table.c.serial == serial)).mappings().first()
+    if row is None:
+        raise ObjectNotFound(
+            f"certificate {serial[:64]!r} does not exist; `show initiator-certificates` lists all certificates"
+        )
+    return InitiatorCertificate(**row)
+
+
+def _revocable(connection: Connection, serial: str) -> InitiatorCertificate:
+    found = _get(connection, serial)
+    if found.revoked_at is not None:
+        raise BadParameter(f"certificate {serial} of initiator tls:{found.name} is already revoked")
+    return found
 
 
 def _check(connection: Connection, found: InitiatorCertificate) -> bool:

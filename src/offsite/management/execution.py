@@ -1,4 +1,5 @@
-"""From words that came from outside to an answer: parse, check the role, ask what is to be asked, do it."""
+"""From words that came from outside to an answer: parse, check the role, ask what is to be asked, see whether it is
+accepted now, do it."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 from offsite.errors import BadParameter, NotAllowed
 from offsite.events import Source, acting_for
+from offsite.management import acceptance
 from offsite.management.accounts.users import User
 from offsite.management.command_table.command import Command
 from offsite.management.command_table.parser import Call, goes_with, parse
@@ -41,7 +43,7 @@ def execute(system: System, request: Request, user: User) -> Reply | Question:
         )
     user = system.users.current(user)  # whoever was let in may have taken half a minute to send the words
     call = parse(TABLE, request.words)
-    _check_role(call.command, user)
+    acceptance.check_role(call.command, user)
     _check_secrets(call, request)
     question = _secret_to_ask(call, request)
     if question is not None:
@@ -52,14 +54,6 @@ def execute(system: System, request: Request, user: User) -> Reply | Question:
     if question is not None:
         return question
     return _run(call.command, context, arguments)
-
-
-def _check_role(command: Command, user: User) -> None:
-    assert command.role is not None, "a system is asked for it"
-    if user.role < command.role:
-        raise NotAllowed(
-            f"`{command.text}` requires the role {command.role.word}; user {user.name} has the role {user.role.word}"
-        )
 
 
 def _check_secrets(call: Call, request: Request) -> None:
@@ -93,6 +87,7 @@ def _confirmation_to_ask(
 ) -> Question | None:
     if call.command.confirmation is None or call.prompt == "yes" or not (request.asks or call.prompt):
         return None
+    acceptance.check(call.command, context, arguments)
     asked = call.command.confirmation(context, **arguments)
     if asked is None:
         return None
@@ -110,7 +105,12 @@ def _run(command: Command, context: Context, arguments: Mapping[str, Any]) -> Re
 
 def _run_now(command: Command, context: Context, arguments: Mapping[str, Any]) -> Reply:
     if not command.alone:
-        return command.handler(context, **arguments)
+        return _do(command, context, arguments)
     with context.system.changing_alone():
         context.system.users.current(context.user)  # it may have waited long for its turn
-        return command.handler(context, **arguments)
+        return _do(command, context, arguments)
+
+
+def _do(command: Command, context: Context, arguments: Mapping[str, Any]) -> Reply:
+    acceptance.check(command, context, arguments)
+    return command.handler(context, **arguments)

@@ -58,6 +58,11 @@ class Groups:
         with self._database.transaction() as connection:
             add_members(connection, _get(connection, name), image_ids)
 
+    def check_members(self, image_ids: Sequence[int], name: str | None = None) -> None:
+        """Whether these could join the group of this name, or a new one. Raises what `add_members` raises."""
+        with self._database.read() as connection:
+            check_members(connection, None if name is None else _get(connection, name), image_ids)
+
     def remove(self, name: str, image_ids: Sequence[int]) -> None:
         """Raises ObjectNotFound, or VolumeNotFound for what is not in the group."""
         with self._database.transaction() as connection:
@@ -112,15 +117,24 @@ def insert_group(
 def add_members(connection: Connection, group: Group, image_ids: Sequence[int]) -> None:
     """Raises BadParameter for more than 16 members, for members of two pools, or for one that is listed twice;
     VolumeNotFound for what is no volume or snapshot; InUse for one that is in a group already."""
-    count = len(group.image_ids) + len(image_ids)
-    if count > MEMBERS_MAX:
+    check_members(connection, group, image_ids)
+    for image_id in image_ids:
+        connection.execute(insert(volume_group_members).values(image_id=image_id, group_id=group.id))
+
+
+def check_members(connection: Connection, group: Group | None, image_ids: Sequence[int]) -> None:
+    """Whether these could join this group, or a new one. Raises what `add_members` raises."""
+    present = () if group is None else group.image_ids
+    count = len(present) + max(1, len(image_ids))  # who asks whether some could join names none yet
+    if group is not None and count > MEMBERS_MAX:
         raise BadParameter(f"volume group {group.name} would have {count} members; at most {MEMBERS_MAX} are allowed")
     other: tuple[str, str] | None = None
-    for image_id in (*group.image_ids[:1], *image_ids):
+    for image_id in (*present[:1], *image_ids):
         other = _checked(connection, image_id, other)
-    for image_id in image_ids:
-        _check_in_no_group(connection, image_id, group)
-        connection.execute(insert(volume_group_members).values(image_id=image_id, group_id=group.id))
+    for position, image_id in enumerate(image_ids):
+        _check_in_no_group(connection, image_id)
+        if image_id in image_ids[:position]:
+            raise BadParameter(f"{_image_name(connection, image_id)} is listed twice; once is enough")
 
 
 def find_group(connection: Connection, name: str) -> Group | None:
@@ -200,14 +214,11 @@ def _checked(connection: Connection, image_id: int, other: tuple[str, str] | Non
     return row.name, row.pool
 
 
-def _check_in_no_group(connection: Connection, image_id: int, group: Group) -> None:
+def _check_in_no_group(connection: Connection, image_id: int) -> None:
     present = group_of(connection, image_id)
-    if present is None:
-        return
-    name = _image_name(connection, image_id)
-    if present.id == group.id and image_id not in group.image_ids:
-        raise BadParameter(f"{name} is listed twice; once is enough")
-    raise InUse(f"{name} is in volume group {present.name} already; a volume can be in one group only")
+    if present is not None:
+        name = _image_name(connection, image_id)
+        raise InUse(f"{name} is in volume group {present.name} already; a volume can be in one group only")
 
 
 def _image_name(connection: Connection, image_id: int) -> str:

@@ -29,7 +29,7 @@ from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.hooks import Hooks
 from offsite.replication.runs.preparation import Preparation
 from offsite.replication.runs.reconciler import Reconciler
-from offsite.replication.runs.requests import Requested, RunRequests
+from offsite.replication.runs.requests import Requested, RunRequests, check_snapshot_allowed
 from offsite.replication.sets.resolution import Resolution, Resolved
 from offsite.replication.sets.sets import Sets
 from offsite.replication.transfer.progress import RunProgress
@@ -155,6 +155,28 @@ class Replication:
         if not resolved.has_run:
             self.replicate(set_name)
         return resolved
+
+    # -- whether these would be accepted now, without doing them: each raises what its namesake would ----------
+
+    def check_replicate(self, set_name: str, *, snapshot: bool = False) -> None:
+        check_snapshot_allowed(self._requests.check(self.sets.record(set_name).uuid), wanted=snapshot)
+
+    def check_clear_queue(self, set_name: str) -> None:
+        self._requests.check_clear_queue(self.sets.record(set_name).uuid)
+
+    def check_suspend(self, *set_names: str) -> None:
+        self._control.check_suspend(self._uuids(set_names))
+
+    def check_resume(self, *set_names: str) -> None:
+        self._control.check_resume(self._uuids(set_names))
+
+    def check_abort(self, set_name: str) -> None:
+        self._control.check_abort(self.sets.record(set_name).uuid)
+
+    def check_use_primary(self, set_name: str) -> None:
+        self._resolution.check(self.sets.record(set_name).uuid)
+
+    # -- what is known of runs ---------------------------------------------------------------------------------
 
     def progress(self, set_name: str) -> RunProgress | None:
         """Of the newest run that this system, as the primary, has worked on since it was started."""

@@ -255,7 +255,7 @@ def test_a_new_set_takes_neither_uuid_nor_volumes_of_another(stage: Stage) -> No
         assert told.startswith(("InUse", "NameInUse")), told
         assert "London" not in told and (request.settings.name == "SalesDR" or "SalesDR" not in told)
     assert stage.londons() == before
-    assert [each.uuid for each in stage.newark.replication.sets._records()] == [stage.own.uuid, stage.set.uuid]
+    assert [each.uuid for each in stage.newark.replication.sets.records()] == [stage.own.uuid, stage.set.uuid]
 
 
 def test_a_new_name_for_a_set_does_not_take_anothers(stage: Stage) -> None:

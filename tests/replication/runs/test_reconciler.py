@@ -263,7 +263,7 @@ def still(london: Site) -> Site:
 
 def visit(site: Site) -> None:
     reconciler = site.replication.reconciler
-    peers, sets = site.replication.peers._records(), site.replication.sets._records()
+    peers, sets = site.replication.peers._records(), site.replication.sets.records()
     reconciler._visit(peers[0], sets)
 
 

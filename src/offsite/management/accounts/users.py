@@ -118,21 +118,30 @@ class Users:
 
     def set_password(self, name: str, password: str) -> None:
         check_password(password)
-        self._change(name, password_hash=self._hasher.hash(password))
+        password_hash = self._hasher.hash(password)
+        with self._database.transaction() as connection:
+            _change(connection, name, password_hash=password_hash)
         self._report(USER_CHANGED, f"The password of user {name} was changed.")
 
     def set_role(self, name: str, role: Role) -> None:
         """Raises InUse when no user with the role manage would remain."""
-        self._change(name, role=role.word)
+        with self._database.transaction() as connection:
+            _check_dispensable(connection, name, role)
+            _change(connection, name, role=role.word)
         self._report(USER_CHANGED, f"User {name} now has the role {role.word}.")
 
     def delete(self, name: str) -> None:
         """Raises ObjectNotFound, or InUse when no user with the role manage would remain."""
         with self._database.transaction() as connection:
-            if connection.execute(delete(table).where(table.c.name == name)).rowcount == 0:
-                raise _unknown(name)
-            _check_one_manages(connection, name)
+            _check_dispensable(connection, name)
+            connection.execute(delete(table).where(table.c.name == name))
         self._report(USER_CHANGED, f"User {name} was deleted.")
+
+    def check_dispensable(self, name: str, role: Role | None = None) -> None:
+        """Whether the user could be deleted, or get this role. Raises ObjectNotFound, or InUse when no user with the
+        role manage would remain."""
+        with self._database.read() as connection:
+            _check_dispensable(connection, name, role)
 
     def get(self, name: str) -> User:
         with self._database.read() as connection:
@@ -251,13 +260,6 @@ class Users:
             with self._settled:
                 self._settled.notify_all()
 
-    def _change(self, name: str, **values: str) -> None:
-        with self._database.transaction() as connection:
-            change = update(table).where(table.c.name == name).values(**values, generation=_new_generation())
-            if connection.execute(change).rowcount == 0:
-                raise _unknown(name)
-            _check_one_manages(connection, name)
-
 
 @dataclass(slots=True)
 class _Attempt:
@@ -282,9 +284,18 @@ def _check_user_name(name: str) -> None:
         raise BadParameter(f"user name {name!r} is reserved for users of the control socket; choose another name")
 
 
-def _check_one_manages(connection: Connection, name: str) -> None:
-    manage = select(func.count()).select_from(table).where(table.c.role == Role.MANAGE.word)
-    if connection.execute(manage).scalar_one() == 0:
+def _change(connection: Connection, name: str, **values: str) -> None:
+    change = update(table).where(table.c.name == name).values(**values, generation=_new_generation())
+    if connection.execute(change).rowcount == 0:
+        raise _unknown(name)
+
+
+def _check_dispensable(connection: Connection, name: str, role: Role | None = None) -> None:
+    """Whether the user may do without their present role, which `role` takes the place of."""
+    if _find(connection, name) is None:
+        raise _unknown(name)
+    others = select(func.count()).where(table.c.role == Role.MANAGE.word, table.c.name != name)
+    if role is not Role.MANAGE and connection.execute(others).scalar_one() == 0:
         raise InUse(f"user {name!r} is the last one with the role manage; one such user is required")
 
 

@@ -10,7 +10,14 @@ from typing import Any, NoReturn
 from offsite.management.command_table.command import Command, Needs, Option, Parameter, Role, Subject
 from offsite.management.command_table.values import Choice, ValueKind, ValueType
 
-_LEFT_OUT = {"parser", "handler", "returns", "own_errors"}  # what is code, or says what a system answers
+_LEFT_OUT = {
+    "parser",
+    "handler",
+    "returns",
+    "own_errors",
+    "acts_on",
+    "acceptance",
+}  # what is code, or says what a system answers
 
 
 def to_data(commands: Iterable[Command]) -> list[dict[str, Any]]:

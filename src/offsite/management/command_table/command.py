@@ -135,7 +135,12 @@ Handler = Callable[..., Reply]
 
 Confirmation = Callable[..., str | Question | None]
 """Takes what the handler takes and returns the question, or None where there is nothing to ask; or raises what the
-handler would raise. Called only where somebody can answer, or has answered with no."""
+handler would raise. Called only for what is accepted, and where somebody can answer, or has answered with no."""
+
+Acceptance = Callable[..., None]
+"""Takes the context, and by its `argument` each parameter that is known: before the handler is called, what that takes;
+when somebody only asks whether the command would be accepted, one of the `targets`. Raises what the objects are refused
+with as they are now. It changes nothing, asks no other system and waits for nobody."""
 
 H = TypeVar("H", bound=Handler)
 
@@ -155,6 +160,8 @@ class Command:
     returns: tuple[ObjectType[Any], ...] = ()
     own_errors: tuple[type[OffsiteError], ...] = ()
     examples: tuple[str, ...] = ()
+    acts_on: tuple[str, ...] = ()  # names of parameters; see `targets`
+    acceptance: Acceptance | None = None
 
     @property
     def text(self) -> str:
@@ -163,6 +170,14 @@ class Command:
     @property
     def positionals(self) -> tuple[Parameter, ...]:
         return tuple(each for each in self.parameters if each.positional)
+
+    @property
+    def targets(self) -> tuple[Parameter, ...]:
+        """The parameters that name what the command acts on: where it declares none, the positional ones that have to
+        name an object. One that need not is a filter, as of most that show something."""
+        if self.acts_on:
+            return tuple(each for each in self.parameters if each.name in self.acts_on)
+        return tuple(each for each in self.positionals if each.required and each.type and each.type.objects)
 
     @property
     def syntax(self) -> str:
@@ -198,6 +213,8 @@ class Subject:
         returns: tuple[ObjectType[Any], ...] = (),
         errors: tuple[type[OffsiteError], ...] = (),
         examples: tuple[str, ...] = (),
+        acts_on: tuple[str, ...] = (),
+        acceptance: Acceptance | None = None,
     ) -> Callable[[H], H]:
         """Declares the decorated function to be what the command `words` does. What a monitor may do changes nothing,
         and needs not be alone. `errors` are those that it may answer beyond what any command with its parameters
@@ -219,6 +236,8 @@ class Subject:
                     returns=returns,
                     own_errors=errors,
                     examples=examples,
+                    acts_on=acts_on,
+                    acceptance=acceptance,
                 )
             )
             return handler

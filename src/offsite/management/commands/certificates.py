@@ -112,9 +112,16 @@ def show_initiator_certificates(context: Context, initiator: str | None = None) 
     return Reply(rows=tuple(CERTIFICATE.row(CertificateView(each, now)) for each in found))
 
 
+def _check_revocable(context: Context, serial: str | None = None, initiator: str | None = None) -> None:
+    _check_one(serial, initiator)
+    if serial is not None:
+        context.system.certificates.check_revocable(serial.lower())
+    else:
+        _tls_name(context.system, str(initiator))
+
+
 def _question(context: Context, serial: str | None = None, initiator: str | None = None) -> str:
     del context
-    _check_one(serial, initiator)
     whose = f"certificate {serial}" if serial is not None else f"all certificates of initiator {initiator}"
     return f"Revoke {whose}? Hosts that use it are disconnected. This cannot be undone."
 
@@ -131,11 +138,12 @@ def _question(context: Context, serial: str | None = None, initiator: str | None
     ),
     confirmation=_question,
     examples=("revoke initiator-certificate initiator tls:web1",),
+    acts_on=("serial", "initiator"),
+    acceptance=_check_revocable,
 )
 def revoke_initiator_certificate(context: Context, serial: str | None = None, initiator: str | None = None) -> Reply:
     system = context.system
     now = system.clock.now()
-    _check_one(serial, initiator)
     if serial is not None:
         revoked = system.certificates.revoke(serial.lower(), now)
         what = f"Certificate {revoked.serial} of initiator tls:{revoked.name} was revoked"

@@ -54,6 +54,19 @@ MEMBERS = values.references("volume", "snapshot", list_max=MEMBERS_MAX)
 ALL = ("all",)
 
 
+def _check_joining(context: Context, volumes: tuple[str, ...] = (), group: str | None = None, **_: object) -> None:
+    """Whether these could join the group, or a new one. Raises NotAllowed for a secondary volume: whose it is, is up to
+    its set."""
+    system = context.system
+    into = None if group is None else system.groups.get(group)
+    found = [system.image(each) for each in volumes]
+    for each in found:
+        system.check_not_secondary(each, "put in a volume group")
+    if into is not None:
+        system.check_group_free(into)
+    system.groups.check_members(_ids(found), None if into is None else into.uuid)
+
+
 @COMMANDS.command(
     "create volume-group",
     f"Creates a volume group: up to {MEMBERS_MAX} volumes and snapshots of one pool whose snapshots are taken at one "
@@ -67,14 +80,26 @@ ALL = ("all",)
     ),
     examples=("create volume-group volumes Sales,Accounts Books",),
     returns=(VOLUME_GROUP,),
+    acts_on=("volumes",),
+    acceptance=_check_joining,
 )
 def create_volume_group(context: Context, name: str, volumes: tuple[str, ...] = ()) -> Reply:
     system = context.system
-    found = _joining(system, volumes)
+    found = [system.image(each) for each in volumes]
     group = system.groups.create(name, _ids(found))
     message = f"Volume group {name} was created with {_listed(found) or 'no volumes'}."
     system.events.report(VOLUME_GROUP_CREATED, message)
     return Reply(message, _rows(system, [group]))
+
+
+def _check_renamable(context: Context, group: str, **_: object) -> None:
+    found = context.system.groups.get(group)
+    role, set_name = context.system.group_roles().get(found.id, ("", ""))
+    if role == "secondary":
+        raise NotAllowed(
+            f"volume group {found.name} is the secondary volume group of replication set {set_name} and cannot be "
+            "renamed; delete the set first"
+        )
 
 
 @COMMANDS.command(
@@ -83,17 +108,13 @@ def create_volume_group(context: Context, name: str, volumes: tuple[str, ...] = 
     keyword("name", values.name("volume group"), "New name of the group.", required=True),
     positional("group", values.reference("volume group"), "Current name of the group."),
     examples=("set volume-group name Ledgers Books",),
+    acceptance=_check_renamable,
 )
 def set_volume_group(context: Context, name: str, group: str) -> Reply:
     system = context.system
     found = system.groups.get(group)
     with system.database.transaction():
-        role, set_name = system.group_roles().get(found.id, ("", ""))
-        if role == "secondary":
-            raise NotAllowed(
-                f"volume group {found.name} is the secondary volume group of replication set {set_name} and cannot be "
-                "renamed; delete the set first"
-            )
+        _check_renamable(context, found.uuid)
         system.groups.rename(found.uuid, name)
     system.replication.volumes_renamed()
     message = f"Volume group {found.name} was renamed to {name}."
@@ -108,22 +129,20 @@ def set_volume_group(context: Context, name: str, group: str) -> Reply:
     positional("group", values.reference("volume group"), "Name of the volume group."),
     examples=("add volume-group-members volumes Taxes Books",),
     returns=(VOLUME_GROUP,),
+    acts_on=("volumes", "group"),
+    acceptance=_check_joining,
 )
 def add_volume_group_members(context: Context, volumes: tuple[str, ...], group: str) -> Reply:
     system = context.system
-    found, members = system.groups.get(group), _joining(system, volumes)
+    found, members = system.groups.get(group), [system.image(each) for each in volumes]
     with system.database.transaction():  # so that no replication set is made of it meanwhile
         system.check_group_free(found)
         system.groups.add(found.uuid, _ids(members))
     return _changed(system, found, f"Volume group {found.name}: added {_listed(members)}.")
 
 
-def _joining(system: System, names: Sequence[str]) -> list[Found]:
-    """Raises VolumeNotFound, and NotAllowed for a secondary volume: whose it is, is up to its set."""
-    found = [system.image(each) for each in names]
-    for each in found:
-        system.check_not_secondary(each, "put in a volume group")
-    return found
+def _check_free(context: Context, group: str, **_: object) -> None:
+    context.system.check_group_free(context.system.groups.get(group))
 
 
 @COMMANDS.command(
@@ -133,6 +152,7 @@ def _joining(system: System, names: Sequence[str]) -> list[Found]:
     positional("group", values.reference("volume group"), "Name of the volume group."),
     examples=("remove volume-group-members volumes Taxes Books",),
     returns=(VOLUME_GROUP,),
+    acceptance=_check_free,
 )
 def remove_volume_group_members(context: Context, volumes: tuple[str, ...], group: str) -> Reply:
     system = context.system
@@ -143,9 +163,18 @@ def remove_volume_group_members(context: Context, volumes: tuple[str, ...], grou
     return _changed(system, found, f"Volume group {found.name}: removed {_listed(members)}.")
 
 
+def _check_deletable(context: Context, names: tuple[str, ...], delete_volumes: bool = False) -> None:
+    """Raises ObjectNotFound, or InUse when replication needs a group, or a volume that is to go with it."""
+    system = context.system
+    for each in _chosen(system, names):
+        system.check_group_free(each)
+        for member in system.members(each) if delete_volumes else ():
+            system.check_deletable(member)
+
+
 def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: bool) -> str:
     system = context.system
-    found = _deletable(system, names, delete_volumes)
+    found = _chosen(system, names)
     listed = ", ".join(each.name for each in found)
     members = [member for each in found for member in system.members(each)]
     if not delete_volumes or not members:
@@ -165,10 +194,11 @@ def _delete_question(context: Context, names: tuple[str, ...], delete_volumes: b
     positional("names", values.references("volume group", or_all=True), "Names of the groups, or all."),
     confirmation=_delete_question,
     examples=("delete volume-groups Books", "delete volume-groups delete-volumes yes Books"),
+    acceptance=_check_deletable,
 )
 def delete_volume_groups(context: Context, names: tuple[str, ...], delete_volumes: bool) -> Reply:
     system = context.system
-    found = _deletable(system, names, delete_volumes)
+    found = _chosen(system, names)
     for each in found:
         if delete_volumes and each.image_ids:
             _delete_with_volumes(system, each)
@@ -181,16 +211,12 @@ def delete_volume_groups(context: Context, names: tuple[str, ...], delete_volume
     return Reply(f"Volume group{'s' if len(found) > 1 else ''} {listed} deleted. {system.roster.look()}".rstrip())
 
 
-def _deletable(system: System, names: tuple[str, ...], delete_volumes: bool) -> list[Group]:
-    """The groups of these names. Raises ObjectNotFound, or InUse when replication needs one, or a volume of it."""
+def _chosen(system: System, names: tuple[str, ...]) -> list[Group]:
+    """The groups of these names, or all. Raises ObjectNotFound."""
     every = names == ALL and system.groups.find(ALL[0]) is None
     found = system.groups.all() if every else [system.groups.get(each) for each in names]
     if not found:
         raise ObjectNotFound("there are no volume groups; there is nothing to delete")
-    for each in found:
-        system.check_group_free(each)
-        for member in system.members(each) if delete_volumes else ():
-            system.check_deletable(member)
     return found
 
 

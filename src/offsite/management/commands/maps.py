@@ -72,6 +72,11 @@ MAPPED = "Names of volumes, snapshots or volume groups. A group stands for its m
 MAPPABLE = values.references("volume", "snapshot", "volume group")
 
 
+def _check_mappable(context: Context, names: tuple[str, ...], **_: object) -> None:
+    for each in context.system.images_or_members(names):
+        context.system.check_not_secondary(each, "mapped")
+
+
 @COMMANDS.command(
     "map volume",
     "Maps volumes or snapshots to initiators. Without an initiator, sets the default map, which applies to all "
@@ -82,6 +87,7 @@ MAPPABLE = values.references("volume", "snapshot", "volume group")
     positional("names", MAPPABLE, MAPPED),
     examples=("map volume Sales", "map volume initiator tls:web1 access read-only lun 1 Sales-Monday"),
     returns=(VOLUME_VIEW,),
+    acceptance=_check_mappable,
 )
 def map_volume(
     context: Context,
@@ -92,8 +98,6 @@ def map_volume(
 ) -> Reply:
     system = context.system
     found = system.images_or_members(names)
-    for each in found:
-        system.check_not_secondary(each, "mapped")
     initiators = resolve_initiators(system, initiator)
     make_maps(system, [each.image.id for each in found], initiators, access, lun)
     for target in system.targets:
@@ -104,6 +108,21 @@ def map_volume(
     return Reply(message, _view(system, found))
 
 
+def _check_mapped(context: Context, names: tuple[str, ...], initiator: tuple[str, ...] | None = None) -> None:
+    """Whether these are mapped to anyone: from whom they go is not known yet when somebody only asks."""
+    system = context.system
+    found, whom = system.images_or_members(names), resolve_initiators(system, initiator)
+    mapped = {each.image_id for each in system.maps.maps()}
+    for each in found:
+        if each.image.id not in mapped:
+            raise _not_mapped(each, whom[0])
+
+
+def _not_mapped(found: Found, initiator: str | None) -> MapNotFound:
+    name = found.image.name
+    return MapNotFound(f"volume {name} is not mapped to {initiator or 'everyone'}; `show maps {name}` lists its maps")
+
+
 @COMMANDS.command(
     "unmap volume",
     "Unmaps volumes from initiators and disconnects them. Without an initiator, removes the default map.",
@@ -112,6 +131,7 @@ def map_volume(
     ),
     positional("names", MAPPABLE, MAPPED),
     examples=("unmap volume Sales",),
+    acceptance=_check_mapped,
     errors=(MapNotFound,),
 )
 def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str, ...] | None = None) -> Reply:
@@ -122,10 +142,7 @@ def unmap_volume(context: Context, names: tuple[str, ...], initiator: tuple[str,
     for each in found:
         for one in initiators:
             if (each.image.id, one or "") not in there:
-                raise MapNotFound(
-                    f"volume {each.image.name} is not mapped to {one or 'everyone'}; `show maps {each.image.name}` "
-                    "lists its maps"
-                )
+                raise _not_mapped(each, one)
     with system.database.transaction():
         for each in found:
             for one in initiators:
@@ -176,6 +193,7 @@ def show_initiators(context: Context) -> Reply:
     keyword("id", values.reference("initiator"), "Id of the initiator: tls:NAME or nbd:ADDRESS.", required=True),
     keyword("nickname", values.name("initiator"), "New nickname.", required=True),
     examples=("set initiator id nbd:192.0.2.7 nickname web1",),
+    acts_on=("id",),
 )
 def set_initiator(context: Context, id: str, nickname: str) -> Reply:
     (initiator,) = resolve_initiators(context.system, [id])

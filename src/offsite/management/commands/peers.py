@@ -373,6 +373,7 @@ def _delete_question(context: Context, name: str, local_only: bool) -> str:
     alone=False,
     slow=True,
     errors=PEER_ERRORS,
+    acceptance=lambda context, name, **_: context.system.replication.peers.check_deletable(name),
 )
 def delete_peer_connection(context: Context, name: str, local_only: bool) -> Reply:
     context.system.replication.peers.delete(name, local_only=local_only)

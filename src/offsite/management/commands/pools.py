@@ -155,8 +155,15 @@ def set_pool(
     return Reply(f"Pool {found.name} was changed.", (_row(found),))
 
 
+def _check_empty(context: Context, pool: str) -> None:
+    found = context.system.pool(pool)
+    count = len(found.images())
+    if count:
+        raise InUse(f"pool {found.name} has {count} volumes and snapshots; delete them first")
+
+
 def _delete_question(context: Context, pool: str) -> str:
-    return f"Delete pool {_empty(context.system, pool).name}?"
+    return f"Delete pool {context.system.pool(pool).name}?"
 
 
 @COMMANDS.command(
@@ -164,10 +171,11 @@ def _delete_question(context: Context, pool: str) -> str:
     "Deletes a pool that has no volumes or snapshots.",
     positional("pool", values.reference("pool"), "Name of the pool."),
     confirmation=_delete_question,
+    acceptance=_check_empty,
 )
 def delete_pools(context: Context, pool: str) -> Reply:
     system = context.system
-    found = _empty(system, pool)
+    found = system.pool(pool)
     registry.destroy(system.database, found)
     del system.pools[found.name]
     found.abandon()
@@ -175,14 +183,6 @@ def delete_pools(context: Context, pool: str) -> Reply:
     for problem in registry.clear_remains(system.database):
         system.events.report(POOL_REMAINS, f"{problem}.")
     return Reply(f"Pool {found.name} was deleted.")
-
-
-def _empty(system: System, pool: str) -> Pool:
-    found = system.pool(pool)
-    count = len(found.images())
-    if count:
-        raise InUse(f"pool {found.name} has {count} volumes and snapshots; delete them first")
-    return found
 
 
 @COMMANDS.command(

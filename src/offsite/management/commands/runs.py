@@ -132,6 +132,10 @@ _REQUESTED = {
 }
 
 
+def _check_replicate(context: Context, name: str, snapshot: str | None = None) -> None:
+    context.system.replication.check_replicate(name, snapshot=snapshot is not None)
+
+
 @COMMANDS.command(
     "replicate",
     "Starts a run: takes a snapshot of the primary and sends its differences from the secondary. While another run is "
@@ -148,6 +152,7 @@ _REQUESTED = {
     slow=True,
     returns=(RUN,),
     errors=(HookFailed, SetDiverged),
+    acceptance=_check_replicate,
 )
 def replicate(context: Context, name: str, snapshot: str | None = None) -> Reply:
     requested = context.system.replication.replicate(name, snapshot=snapshot)
@@ -161,6 +166,7 @@ def replicate(context: Context, name: str, snapshot: str | None = None) -> Reply
     _SETS,
     alone=False,
     slow=True,
+    acceptance=lambda context, names: context.system.replication.check_suspend(*names),
 )
 def suspend_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
     context.system.replication.suspend(*names)
@@ -173,6 +179,7 @@ def suspend_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
     _SETS,
     alone=False,
     slow=True,
+    acceptance=lambda context, names: context.system.replication.check_resume(*names),
 )
 def resume_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
     context.system.replication.resume(*names)
@@ -193,6 +200,7 @@ def _abort_question(context: Context, name: str) -> str:
     alone=False,
     slow=True,
     errors=PEER_ERRORS,
+    acceptance=lambda context, name: context.system.replication.check_abort(name),
 )
 def abort_replication(context: Context, name: str) -> Reply:
     settled = context.system.replication.abort(name)
@@ -207,6 +215,7 @@ def abort_replication(context: Context, name: str) -> Reply:
     "Drops the queued run of a replication set.",
     _SET,
     alone=False,
+    acceptance=lambda context, name: context.system.replication.check_clear_queue(name),
 )
 def clear_replication_queue(context: Context, name: str) -> Reply:
     dropped = context.system.replication.clear_queue(name)
@@ -229,6 +238,7 @@ def _resolve_question(context: Context, use: str, name: str) -> str:
     alone=False,
     slow=True,
     errors=(*PEER_ERRORS, SetDiverged),
+    acceptance=lambda context, name, **_: context.system.replication.check_use_primary(name),
 )
 def resolve_replication_set(context: Context, use: str, name: str) -> Reply:
     del use

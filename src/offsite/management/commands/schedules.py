@@ -75,6 +75,7 @@ SPECIFICATION = values.special(ValueKind.SCHEDULE, "specification", SPECIFICATIO
         'only any weekday of month" task-name SalesNightly OfficeHours',
     ),
     returns=(SCHEDULE,),
+    acts_on=("task-name",),
 )
 def create_schedule(context: Context, schedule_specification: str, task_name: str, name: str) -> Reply:
     system = context.system

@@ -26,6 +26,7 @@ from offsite.management.commands.runs import LAST_RUN
 from offsite.management.commands.volumes import RETENTION
 from offsite.management.schedules.records import ScheduleRecord
 from offsite.management.system import Context, System
+from offsite.pools.groups import Group
 from offsite.replication.naming.snapshot_names import BASENAME_BYTES_MAX, GROUP_BASENAME_BYTES_MAX, NO_BASENAME
 from offsite.replication.points.snapshot_history import AGE_HOURS_MAX, COUNT_MAX, COUNT_MIN
 from offsite.replication.records.run_records import RunRecord
@@ -173,6 +174,21 @@ def _settings(given: dict[str, Any]) -> ChosenSettings:
     )
 
 
+def _primary(system: System, name: str) -> tuple[tuple[int, ...], Group | None]:
+    """The images that a set would replicate, and the group that they are the members of. Raises VolumeNotFound."""
+    group = system.groups.find(name)
+    if group is not None:
+        return group.image_ids, group
+    try:
+        return (system.image(name).image.id,), None
+    except VolumeNotFound as error:
+        raise VolumeNotFound(f"{error}; nor is there a volume group of that name") from error
+
+
+def _check_replicable(context: Context, primary_volume: str, **_: object) -> None:
+    context.system.replication.sets.check_replicable(*_primary(context.system, primary_volume))
+
+
 @COMMANDS.command(
     "create replication-set",
     "Creates a replication set of a volume, snapshot or volume group, and its secondary on the other system. No data "
@@ -202,6 +218,8 @@ def _settings(given: dict[str, Any]) -> ChosenSettings:
     slow=True,
     returns=(SET,),
     errors=(*PEER_ERRORS, PeerLimitReached),
+    acts_on=("primary-volume",),
+    acceptance=_check_replicable,
 )
 def create_replication_set(
     context: Context,
@@ -214,17 +232,23 @@ def create_replication_set(
 ) -> Reply:
     system = context.system
     system.replication.peers.get(peer_connection)
-    group = system.groups.find(primary_volume)
-    if group is not None:
-        image_ids = group.image_ids
-    else:
-        try:
-            image_ids = (system.image(primary_volume).image.id,)
-        except VolumeNotFound as error:
-            raise VolumeNotFound(f"{error}; nor is there a volume group of that name") from error
+    image_ids, group = _primary(system, primary_volume)
     wanted = NewSet(name, peer_connection, image_ids, group, secondary_pool, secondary_volume_name, _settings(settings))
     created = system.replication.sets.create(wanted)
     return Reply(f"Replication set {name} was created.", _rows(system, [created]))
+
+
+def _check_modifiable(
+    context: Context,
+    set: str,
+    minimum_snapshot_count: int | None = None,
+    minimum_snapshot_age: int | None = None,
+    **others: object,
+) -> None:
+    """The minimums each system has for itself."""
+    del minimum_snapshot_count, minimum_snapshot_age
+    if others:
+        context.system.replication.sets.check_modifiable(set)
 
 
 @COMMANDS.command(
@@ -250,6 +274,7 @@ def create_replication_set(
         "set replication-set minimum-snapshot-count 7 SalesDR",
     ),
     returns=(SET,),
+    acceptance=_check_modifiable,
 )
 def set_replication_set(
     context: Context,
@@ -267,6 +292,11 @@ def set_replication_set(
         sets.protect(name or set, minimum_snapshot_count, minimum_snapshot_age)
     changed = sets.get(name or set)
     return Reply(f"Replication set {changed.name} was changed.", _rows(context.system, [changed]))
+
+
+def _check_deletable(context: Context, name: str, local_only: bool = False) -> None:
+    if not local_only:
+        context.system.replication.sets.check_deletable(name)
 
 
 def _delete_question(context: Context, name: str, local_only: bool) -> str:
@@ -291,6 +321,7 @@ def _delete_question(context: Context, name: str, local_only: bool) -> str:
     alone=False,
     slow=True,
     errors=PEER_ERRORS,
+    acceptance=_check_deletable,
 )
 def delete_replication_set(context: Context, name: str, local_only: bool) -> Reply:
     context.system.replication.sets.delete(name, local_only=local_only)

@@ -13,7 +13,7 @@ from offsite.management.command_table.command import Role, Subject, keyword, pos
 from offsite.management.command_table.reply import Reply
 from offsite.management.commands.objects import SNAPSHOT, snapshot_rows
 from offsite.management.commands.volumes import RETENTION, RETENTION_HELP, delete_images
-from offsite.management.images.changes import check_resettable, replace_content
+from offsite.management.images.changes import check_resettable, parent_of, replace_content
 from offsite.management.system import Context, Found
 from offsite.names import check_name
 from offsite.pools.protocol import ImageInfo, Snapshot
@@ -23,6 +23,20 @@ COMMANDS = Subject("Snapshots")
 
 SOURCES_MAX = 16  # as on ME4
 SOURCES = values.references("volume", "snapshot", "volume group", list_max=SOURCES_MAX)
+
+
+def _check_sources(context: Context, volumes: tuple[str, ...], **_: object) -> None:
+    """So many volumes, all of one pool, that snapshots of them can be taken at one instant."""
+    sources = context.system.images_or_members(volumes)
+    if len(sources) > SOURCES_MAX:
+        raise BadParameter(f"{len(sources)} volumes are given; at most {SOURCES_MAX} are allowed in one command")
+    pool = sources[0].pool
+    for each in sources:
+        if each.pool is not pool:
+            raise BadParameter(
+                f"volume {sources[0].image.name} is in pool {pool.name} and {each.image.name} in pool "
+                f"{each.pool.name}; snapshots at one instant require volumes of one pool"
+            )
 
 
 @COMMANDS.command(
@@ -42,6 +56,8 @@ SOURCES = values.references("volume", "snapshot", "volume group", list_max=SOURC
         "create snapshots volumes Books Monday",
     ),
     returns=(SNAPSHOT,),
+    acts_on=("volumes",),
+    acceptance=_check_sources,
 )
 def create_snapshots(
     context: Context, volumes: tuple[str, ...], names: tuple[str, ...], snapshot_retention_priority: str
@@ -51,12 +67,6 @@ def create_snapshots(
     names = _names_for(len(sources), names, of_group=len(sources) > len(volumes))
     priority = snapshot_retention_priority
     pool = sources[0].pool
-    for each in sources:
-        if each.pool is not pool:
-            raise BadParameter(
-                f"volume {sources[0].image.name} is in pool {pool.name} and {each.image.name} in pool "
-                f"{each.pool.name}; snapshots at one instant require volumes of one pool"
-            )
     for name in names:
         system.check_new_name(name)
 
@@ -74,8 +84,6 @@ def create_snapshots(
 
 def _names_for(count: int, names: tuple[str, ...], *, of_group: bool) -> tuple[str, ...]:
     """A name for each of `count` snapshots: those given, or for a group the one given with a number for each."""
-    if count > SOURCES_MAX:
-        raise BadParameter(f"{count} volumes are given; at most {SOURCES_MAX} are allowed in one command")
     if len(names) == count:
         return names
     if of_group and len(names) == 1:
@@ -86,10 +94,13 @@ def _names_for(count: int, names: tuple[str, ...], *, of_group: bool) -> tuple[s
     )
 
 
+def _check_deletable(context: Context, names: tuple[str, ...]) -> None:
+    for each in names:
+        context.system.check_deletable(context.system.snapshot(each))
+
+
 def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     found = [context.system.snapshot(each) for each in names]
-    for each in found:
-        context.system.check_deletable(each)
     also = context.system.tasks_that_go(each.image.id for each in found)
     return f"Delete {', '.join(each.image.name for each in found)}? All data will be lost.{also}"
 
@@ -100,14 +111,20 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     positional("names", values.references("snapshot"), "Names of the snapshots."),
     confirmation=_delete_question,
     examples=("delete snapshot Sales-Monday",),
+    acceptance=_check_deletable,
 )
 def delete_snapshot(context: Context, names: tuple[str, ...]) -> Reply:
     system = context.system
     return delete_images(system, [system.snapshot(each) for each in names], "Snapshot")
 
 
+def _check_resettable(context: Context, snapshot: str) -> None:
+    check_resettable(context.system, context.system.snapshot(snapshot))
+
+
 def _reset_question(context: Context, snapshot: str) -> str:
-    found, parent = _reset_pair(context, snapshot)
+    found = context.system.snapshot(snapshot)
+    parent = parent_of(found)
     return (
         f"Reset snapshot {found.image.name} to the current content of volume {parent.image.name}? All data on the "
         "snapshot will be lost. Unmount it on all hosts first."
@@ -119,18 +136,15 @@ def _reset_question(context: Context, snapshot: str) -> str:
     "Replaces a snapshot's content with its volume's current content. Its name and maps are kept.",
     positional("snapshot", values.reference("snapshot"), "Name of the snapshot."),
     confirmation=_reset_question,
+    acceptance=_check_resettable,
 )
 def reset_snapshot(context: Context, snapshot: str) -> Reply:
-    found, parent = _reset_pair(context, snapshot)
+    found = context.system.snapshot(snapshot)
+    parent = parent_of(found)
     replace_content(found, parent)
     message = f"Snapshot {found.image.name} was reset to the current content of volume {parent.image.name}."
     context.system.events.report(VOLUME_CHANGED, message)
     return Reply(message)
-
-
-def _reset_pair(context: Context, snapshot: str) -> tuple[Found, Found]:
-    found = context.system.snapshot(snapshot)
-    return found, check_resettable(context.system, found)
 
 
 @COMMANDS.command(

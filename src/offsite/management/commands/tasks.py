@@ -17,6 +17,7 @@ from offsite.management.schedules.records import ScheduleRecord, TaskRecord, Tas
 from offsite.management.schedules.tasks import NO_PREFIX, PREFIX_BYTES_MAX, RETENTION_COUNT_MAX
 from offsite.management.system import Context, System
 from offsite.pools.retention import NEVER_DELETE
+from offsite.replication.records.set_records import SetRecord
 
 COMMANDS = Subject("Tasks")
 
@@ -116,6 +117,28 @@ _OF_TYPES = (
 )
 
 
+def _check_object(
+    context: Context,
+    snapshot_volume: str | None = None,
+    replication_set: str | None = None,
+    last_snapshot: bool = False,
+    **_: object,
+) -> None:
+    """What a task resets is no secondary, and what it replicates is primary here."""
+    system = context.system
+    if snapshot_volume is not None:
+        system.check_not_secondary(system.snapshot(snapshot_volume), "reset")
+    if replication_set is not None:
+        found = system.replication.sets.record(replication_set)
+        if found.role != "primary":
+            raise NotAllowed(
+                f"replication set {found.name} is secondary on this system; create the task on system "
+                f"{system.replication.peers.record_of(found.peer_id).name}, where its primary is"
+            )
+        if last_snapshot:
+            _check_last_snapshot(found)
+
+
 @COMMANDS.command(
     "create task",
     "Creates a task that schedules can start: take a snapshot of a volume, reset a snapshot to its volume's current "
@@ -129,6 +152,8 @@ _OF_TYPES = (
         "create task type ResetSnapshot snapshot-volume Sales-test SalesTestAnew",
     ),
     returns=(TASK,),
+    acts_on=("source-volume", "snapshot-volume", "replication-set"),
+    acceptance=_check_object,
 )
 def create_task(context: Context, type: TaskType, name: str, **given: Any) -> Reply:
     system = context.system
@@ -153,26 +178,23 @@ def _object(system: System, type: TaskType, given: Mapping[str, Any]) -> tuple[i
     if type == "TakeSnapshot":
         return None, system.image(given["source_volume"]).image.id
     if type == "ResetSnapshot":
-        found = system.snapshot(given["snapshot_volume"])
-        system.check_not_secondary(found, "reset")
-        return None, found.image.id
-    replication_set = system.replication.sets.get(given["replication_set"])
-    if replication_set.role != "primary":
-        raise NotAllowed(
-            f"replication set {replication_set.name} is secondary on this system; create the task on system "
-            f"{replication_set.peer_name}, where its primary is"
-        )
-    _check_last_snapshot(system, replication_set.record.id, given.get("last_snapshot", False))
-    return replication_set.record.id, None
+        return None, system.snapshot(given["snapshot_volume"]).image.id
+    return system.replication.sets.record(given["replication_set"]).id, None
 
 
-def _check_last_snapshot(system: System, set_id: int | None, wanted: bool) -> None:
-    replication_set = next((each for each in system.replication.sets.all() if each.record.id == set_id), None)
-    if wanted and replication_set is not None and replication_set.group is not None:
+def _check_last_snapshot(replication_set: SetRecord) -> None:
+    if replication_set.group_id is not None:
         raise NotAllowed(
             f"replication set {replication_set.name} replicates a volume group, for which last-snapshot is not "
             "possible: a snapshot of one member is not one of all members at one instant"
         )
+
+
+def _check_change(context: Context, task: str, last_snapshot: bool = False, **_: object) -> None:
+    found = context.system.tasks.get(task)
+    for each in context.system.replication.sets.records() if last_snapshot else ():
+        if each.id == found.set_id:
+            _check_last_snapshot(each)
 
 
 @COMMANDS.command(
@@ -185,6 +207,7 @@ def _check_last_snapshot(system: System, set_id: int | None, wanted: bool) -> No
     positional("task", values.reference("task"), "Name of the task."),
     examples=("set task last-snapshot on SalesNightly", "set task retention-count 14 SalesDaily"),
     returns=(TASK,),
+    acceptance=_check_change,
 )
 def set_task(context: Context, task: str, **given: Any) -> Reply:
     system = context.system
@@ -192,7 +215,6 @@ def set_task(context: Context, task: str, **given: Any) -> Reply:
     if not given:
         raise BadParameter(f"no change specified for task {task}")
     _check_parameters(found.type, given)
-    _check_last_snapshot(system, found.set_id, given.get("last_snapshot", False))
     if "snapshot_retention_priority" in given:
         given["retention_priority"] = given.pop("snapshot_retention_priority")
     changed = system.tasks.change(task, **given)

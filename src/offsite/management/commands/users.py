@@ -58,12 +58,17 @@ def set_password(context: Context, name: str, password: str) -> Reply:
     return Reply(f"The password of user {name} was changed.{forgotten}")
 
 
+def _check_role(context: Context, name: str, roles: str = Role.MANAGE.word) -> None:
+    context.system.users.check_dispensable(name, Role[roles.upper()])
+
+
 @COMMANDS.command(
     "set user",
     "Changes the role of a user and closes the user's sessions. At least one user with the role manage has to remain.",
     keyword("roles", ROLE, "Role of the user.", required=True),
     positional("name", values.reference("user"), "Name of the user."),
     returns=(USER,),
+    acceptance=_check_role,
 )
 def set_user(context: Context, name: str, roles: str) -> Reply:
     users = context.system.users
@@ -77,6 +82,7 @@ def set_user(context: Context, name: str, roles: str) -> Reply:
     "Deletes a user. At least one user with the role manage has to remain.",
     positional("name", values.reference("user"), "Name of the user."),
     confirmation=lambda context, name: f"Delete user {context.system.users.get(name).name}?",
+    acceptance=lambda context, name: context.system.users.check_dispensable(name),
 )
 def delete_user(context: Context, name: str) -> Reply:
     context.system.users.delete(name)

@@ -64,6 +64,7 @@ RETENTION_HELP = "Retention priority of the snapshot. It is stored and shown, bu
     positional("name", values.name("volume"), "Name of the new volume.", named=True),
     examples=("create volume pool A size 100GiB Sales",),
     returns=(VOLUME,),
+    acts_on=("pool",),
 )
 def create_volume(
     context: Context,
@@ -105,10 +106,13 @@ def _join_group(system: System, connection: Connection, image_id: int, name: str
     add_members(connection, group, [image_id])
 
 
+def _check_deletable(context: Context, names: tuple[str, ...]) -> None:
+    for each in names:
+        context.system.check_deletable(context.system.base_volume(each))
+
+
 def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     found = [context.system.base_volume(each) for each in names]
-    for each in found:
-        context.system.check_deletable(each)
     listed = ", ".join(f"{each.image.name} ({format_size(each.image.allocated_bytes)} written)" for each in found)
     also = context.system.tasks_that_go(each.image.id for each in found)
     return f"Delete {listed}? All data will be lost, and hosts that use it will get errors.{also}"
@@ -120,6 +124,7 @@ def _delete_question(context: Context, names: tuple[str, ...]) -> str:
     positional("names", values.references("volume"), "Names of the volumes."),
     confirmation=_delete_question,
     examples=("delete volumes Sales,Accounts",),
+    acceptance=_check_deletable,
 )
 def delete_volumes(context: Context, names: tuple[str, ...]) -> Reply:
     system = context.system
@@ -127,9 +132,7 @@ def delete_volumes(context: Context, names: tuple[str, ...]) -> Reply:
 
 
 def delete_images(system: System, found: list[Found], noun: str) -> Reply:
-    """Deletes all, or none when replication needs one of them."""
-    for each in found:
-        system.check_deletable(each)
+    """Deletes those of each pool in one transaction."""
     by_pool: dict[Pool, list[ImageInfo]] = defaultdict(list)
     for each in found:
         by_pool[each.pool].append(each.image)
@@ -139,6 +142,10 @@ def delete_images(system: System, found: list[Found], noun: str) -> Reply:
     return Reply(f"{noun}{'s' if len(found) > 1 else ''} {listed} deleted. {system.roster.look()}".rstrip())
 
 
+def _check_expandable(context: Context, name: str, **_: object) -> None:
+    context.system.check_not_secondary(context.system.base_volume(name), "expanded")
+
+
 @COMMANDS.command(
     "expand volume",
     "Expands a volume by a size, or to the free space of its pool.",
@@ -146,11 +153,11 @@ def delete_images(system: System, found: list[Found], noun: str) -> Reply:
     positional("name", values.reference("volume"), "Name of the volume."),
     examples=("expand volume size 50GiB Sales",),
     returns=(VOLUME,),
+    acceptance=_check_expandable,
 )
 def expand_volume(context: Context, name: str, size: int | None) -> Reply:
     system = context.system
     found = system.base_volume(name)
-    system.check_not_secondary(found, "expanded")
     before = found.image.size_bytes
     if size is None:
         capacity = found.pool.capacity()
@@ -167,6 +174,15 @@ def expand_volume(context: Context, name: str, size: int | None) -> Reply:
     return Reply(message, volume_rows(system, [Found(found.pool, image)]))
 
 
+def _check_settable(
+    context: Context, volume: str, name: str | None = None, snapshot_retention_priority: str | None = None
+) -> None:
+    """Of a volume there is nothing but the name to change."""
+    found = context.system.image(volume)
+    if name is not None or (snapshot_retention_priority is None and found.image.kind == "volume"):
+        context.system.check_not_secondary(found, "renamed")
+
+
 @COMMANDS.command(
     "set volume",
     "Renames a volume or snapshot, or changes the retention priority of a snapshot.",
@@ -174,6 +190,7 @@ def expand_volume(context: Context, name: str, size: int | None) -> Reply:
     keyword("snapshot-retention-priority", RETENTION, RETENTION_HELP),
     positional("volume", values.reference("volume", "snapshot"), "Current name of the volume or snapshot."),
     examples=("set volume name Sales2026 Sales", "set volume snapshot-retention-priority low Sales-Monday"),
+    acceptance=_check_settable,
 )
 def set_volume(
     context: Context, volume: str, name: str | None = None, snapshot_retention_priority: str | None = None
@@ -184,7 +201,6 @@ def set_volume(
     found = system.image(volume) if priority is None else system.snapshot(volume)
     said = []
     if name is not None:
-        system.check_not_secondary(found, "renamed")
         system.check_new_name(name)
         said.append(f"Volume {found.image.name} was renamed to {name}.")
     if priority is not None:
@@ -241,8 +257,20 @@ def copy_volume(context: Context, name: str, source: str, destination_pool: str 
     return Reply(message, volume_rows(system, [Found(target, image)]))
 
 
+def _check_rollback(context: Context, volume: str, snapshot: str | None = None) -> None:
+    system, found = context.system, context.system.image(volume)
+    origin = None if snapshot is None else system.snapshot(snapshot)
+    system.check_not_secondary(found, "rolled back")
+    system.check_not_open(found)
+    if origin is not None and not is_snapshot_of(found.pool.images(), origin.image, found.image):
+        raise NotAllowed(
+            f"{shown(origin.image.name)} is not a snapshot of volume {shown(found.image.name)}; "
+            f"`show snapshots volume {found.image.name}` lists its snapshots"
+        )
+
+
 def _rollback_question(context: Context, snapshot: str, volume: str) -> str:
-    found, origin = _rollback_pair(context.system, snapshot, volume)
+    found, origin = context.system.image(volume), context.system.snapshot(snapshot)
     return (
         f"Roll volume {found.image.name} back to snapshot {origin.image.name}? All data written to the volume since "
         "then will be lost. Unmount it on all hosts first."
@@ -256,26 +284,15 @@ def _rollback_question(context: Context, snapshot: str, volume: str) -> str:
     positional("volume", values.reference("volume"), "Name of the volume."),
     confirmation=_rollback_question,
     examples=("rollback volume snapshot Monday Sales",),
+    acceptance=_check_rollback,
 )
 def rollback_volume(context: Context, snapshot: str, volume: str) -> Reply:
     system = context.system
-    found, origin = _rollback_pair(system, snapshot, volume)
+    found, origin = system.image(volume), system.snapshot(snapshot)
     replace_content(found, origin)
     message = f"Volume {found.image.name} was rolled back to snapshot {origin.image.name}."
     system.events.report(VOLUME_CHANGED, message)
     return Reply(message)
-
-
-def _rollback_pair(system: System, snapshot: str, volume: str) -> tuple[Found, Found]:
-    found, origin = system.image(volume), system.snapshot(snapshot)
-    system.check_not_secondary(found, "rolled back")
-    system.check_not_open(found)
-    if not is_snapshot_of(found.pool.images(), origin.image, found.image):
-        raise NotAllowed(
-            f"{shown(origin.image.name)} is not a snapshot of volume {shown(found.image.name)}; "
-            f"`show snapshots volume {found.image.name}` lists its snapshots"
-        )
-    return found, origin
 
 
 @COMMANDS.command(

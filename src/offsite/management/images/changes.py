@@ -39,10 +39,15 @@ def replace_content(target: Found, source: Found, records: Records | None = None
     target.pool.apply(changes, records)
 
 
-def check_resettable(system: System, snapshot: Found) -> Found:
-    """What the snapshot was taken of. Raises NotAllowed, or InUse while a host has it open."""
+def check_resettable(system: System, snapshot: Found) -> None:
+    """Raises NotAllowed, or InUse while a host has it open."""
     system.check_not_secondary(snapshot, "reset")
     system.check_not_open(snapshot)
     if snapshot.image.parent_id is None:
         raise NotAllowed(f"snapshot {snapshot.image.name} cannot be reset: its parent volume is deleted")
+
+
+def parent_of(snapshot: Found) -> Found:
+    """What a snapshot that is resettable was taken of."""
+    assert snapshot.image.parent_id is not None
     return Found(snapshot.pool, snapshot.pool.image(snapshot.image.parent_id))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from offsite.errors import NameInUse, ObjectNotFound
 from offsite.events import VOLUME_CHANGED, VOLUME_CREATED
-from offsite.management.images.changes import check_resettable, replace_content
+from offsite.management.images.changes import check_resettable, parent_of, replace_content
 from offsite.management.schedules import records
 from offsite.management.schedules.records import TaskRecord
 from offsite.management.schedules.scheduler import Begin, Scheduler, in_a_thread
@@ -86,7 +86,8 @@ class TaskWork:
         system = self._system
         with system.changing_alone():
             found = self._image(task)
-            parent = check_resettable(system, found)
+            check_resettable(system, found)
+            parent = parent_of(found)
             replace_content(found, parent, lambda connection, _: done(connection))
         message = f"snapshot {found.image.name} was reset to the current content of volume {parent.image.name}"
         system.events.report(VOLUME_CHANGED, f"S{message[1:]}.")

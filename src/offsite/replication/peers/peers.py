@@ -223,17 +223,22 @@ class Peers:
     def delete(self, name: str, local_only: bool = False) -> None:
         """On both systems, or with `local_only` here alone. Raises InUse while a set needs it, and
         PeerUnreachable."""
-        peer = self.record(name)
-        with self._database.read() as transaction:
-            needed = [each.name for each in set_records.all_sets(transaction) if each.peer_id == peer.id]
-        if needed:
-            raise InUse(f"peer connection {name} is used by replication sets {', '.join(needed)}; delete those first")
+        peer = self.check_deletable(name)
         if not local_only:
             self._unpair(peer)
         with self._database.transaction() as transaction:
             peer_records.delete_peer(transaction, peer.id)
         self._bandwidths.forget(peer.id)
         self._report(events.PEER_DELETED, f"Peer connection {name} was deleted.")
+
+    def check_deletable(self, name: str) -> PeerRecord:
+        """The peer. Raises ObjectNotFound, or InUse while a set needs it."""
+        peer = self.record(name)
+        with self._database.read() as transaction:
+            needed = [each.name for each in set_records.all_sets(transaction) if each.peer_id == peer.id]
+        if needed:
+            raise InUse(f"peer connection {name} is used by replication sets {', '.join(needed)}; delete those first")
+        return peer
 
     def _unpair(self, peer: PeerRecord) -> None:
         try:

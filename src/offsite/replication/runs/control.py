@@ -21,6 +21,7 @@ from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves
 from offsite.replication.records import run_records, set_records
 from offsite.replication.records.resources import Resources
+from offsite.replication.records.run_states import RunState
 from offsite.replication.records.set_records import SetRecord
 from offsite.replication.runs.dispatcher import Dispatcher
 from offsite.replication.runs.preparation import Preparation
@@ -29,6 +30,7 @@ from offsite.replication.runs.run_points import RunPoints
 
 ABORT_LOCK_SECONDS = 2.0  # for a step that a slow disk holds up: an abort ends within five
 ABORT_WAIT_SECONDS = 1.0  # for the attempt to leave off, before the secondary is asked
+_ABORTABLE: tuple[RunState, ...] = ("running", "preparing")
 
 
 class RunControl:
@@ -50,11 +52,7 @@ class RunControl:
     def suspend(self, set_uuids: Iterable[str]) -> None:
         """What is under way stands still within a second, and no new run is taken. Raises NotAllowed, with none of
         the sets suspended."""
-        sets = [self._record(each, "suspended") for each in set_uuids]
-        for replication_set in sets:
-            if replication_set.suspended:
-                raise NotAllowed(f"replication set {replication_set.name} is already suspended")
-        for replication_set in sets:
+        for replication_set in self.check_suspend(set_uuids):
             self._set_suspended(replication_set, True)
             self._dispatcher.stop_attempt(replication_set.uuid)
             self._resources.report(
@@ -64,13 +62,7 @@ class RunControl:
     def resume(self, set_uuids: Iterable[str]) -> None:
         """Goes on with the runs that stand still, also those that failed and wait to be tried again. Raises
         NotAllowed, or SetDiverged, with none of the sets resumed."""
-        sets = [self._record(each, "resumed") for each in set_uuids]
-        for replication_set in sets:
-            progress = self._dispatcher.progress(replication_set.uuid)
-            self._check_not_diverged(replication_set)
-            if not replication_set.suspended and not (progress is not None and progress.in_trouble):
-                raise NotAllowed(f"replication set {replication_set.name} is not suspended")
-        for replication_set in sets:
+        for replication_set in self.check_resume(set_uuids):
             self._set_suspended(replication_set, False)
             self._dispatcher.retry_now(replication_set.uuid)
             self._resources.report(events.SET_RESUMED, f"Replication set name: {replication_set.name}, was resumed.")
@@ -88,7 +80,7 @@ class RunControl:
                     may_be_committed = self._dispatcher.may_be_committed(replication_set.uuid, run.uuid)
                     self._run_points.abort(replication_set, run, "aborted by a user", may_be_committed=may_be_committed)
                 elif not self._preparation.abort(replication_set):
-                    raise NotAllowed(f"replication set {replication_set.name} has no run to abort")
+                    raise _no_run(replication_set)
                 self._set_suspended(replication_set, False)
             self._resources.report(
                 events.RUN_ABORTED, f"A run of replication set name: {replication_set.name}, was aborted."
@@ -97,6 +89,33 @@ class RunControl:
                 return True  # the secondary has never heard of it
             with self._dispatcher.standing_still(replication_set.uuid, ABORT_WAIT_SECONDS) as still:
                 return still and self._reconciler.settle_now(replication_set)
+
+    # -- checks --------------------------------------------------------------------------------------------
+
+    def check_suspend(self, set_uuids: Iterable[str]) -> list[SetRecord]:
+        """The sets. Raises what `suspend` raises."""
+        sets = [self._record(each, "suspended") for each in set_uuids]
+        for replication_set in sets:
+            if replication_set.suspended:
+                raise NotAllowed(f"replication set {replication_set.name} is already suspended")
+        return sets
+
+    def check_resume(self, set_uuids: Iterable[str]) -> list[SetRecord]:
+        """The sets. Raises what `resume` raises."""
+        sets = [self._record(each, "resumed") for each in set_uuids]
+        for replication_set in sets:
+            progress = self._dispatcher.progress(replication_set.uuid)
+            self._check_not_diverged(replication_set)
+            if not replication_set.suspended and not (progress is not None and progress.in_trouble):
+                raise NotAllowed(f"replication set {replication_set.name} is not suspended")
+        return sets
+
+    def check_abort(self, set_uuid: str) -> None:
+        """Raises NotAllowed when there is no run, or the set is secondary here."""
+        replication_set = self._record(set_uuid, "aborted")
+        with self._resources.database.read() as connection:
+            if not any(run_records.set_run_in(connection, replication_set.id, each) for each in _ABORTABLE):
+                raise _no_run(replication_set)
 
     def _check_not_diverged(self, replication_set: SetRecord) -> None:
         """Of a set that nobody has suspended: resuming it would decide nothing."""
@@ -117,3 +136,7 @@ class RunControl:
             raise InUse("the replication set was just deleted")
         self._peers.check_primary(replication_set, what)
         return replication_set
+
+
+def _no_run(replication_set: SetRecord) -> NotAllowed:
+    return NotAllowed(f"replication set {replication_set.name} has no run to abort")

@@ -53,7 +53,7 @@ class RunRequests:
         """
         replication_set = self._find(set_uuid)
         with self._resources.locks.requesting(replication_set.uuid, replication_set.name):
-            replication_set = self._check(set_uuid)
+            replication_set = self.check(set_uuid)
             check_snapshot_allowed(replication_set, wanted=snapshot is not None or last_snapshot)
             # A name that is wrong is no request: it takes no number, and the last run stays the one that it was.
             named = None if snapshot is None else self._source(replication_set, snapshot)
@@ -78,8 +78,7 @@ class RunRequests:
 
     def clear_queue(self, set_uuid: str) -> bool:
         """Drops the queued run; returns whether there was one. Raises NotAllowed on the secondary."""
-        replication_set = self._find(set_uuid)
-        self._peers.check_primary(replication_set, "cleared of queued runs")
+        replication_set = self.check_clear_queue(set_uuid)
         with self._resources.locks.recording(replication_set.uuid, replication_set.name):
             dropped = self._run_points.drop_queued(replication_set, "the queue was cleared")
         if dropped:
@@ -90,14 +89,14 @@ class RunRequests:
 
     # -- checks --------------------------------------------------------------------------------------------
 
-    def _find(self, set_uuid: str) -> SetRecord:
-        with self._resources.database.read() as connection:
-            replication_set = set_records.find_set(connection, set_uuid)
-        if replication_set is None:
-            raise NotAllowed("the replication set was just deleted")
+    def check_clear_queue(self, set_uuid: str) -> SetRecord:
+        """The set. Raises NotAllowed on the secondary."""
+        replication_set = self._find(set_uuid)
+        self._peers.check_primary(replication_set, "cleared of queued runs")
         return replication_set
 
-    def _check(self, set_uuid: str) -> SetRecord:
+    def check(self, set_uuid: str) -> SetRecord:
+        """The set, if a run of it may be asked for. Raises NotAllowed, or SetDiverged."""
         replication_set = self._find(set_uuid)
         self._peers.check_primary(replication_set, "replicated")
         if replication_set.state != "ready":
@@ -108,6 +107,13 @@ class RunRequests:
             half = other_halves.find_other_half(connection, replication_set.id)
             if half is not None and half.is_diverged:
                 raise SetDiverged(other_halves.sentence_of(connection, replication_set, half))
+        return replication_set
+
+    def _find(self, set_uuid: str) -> SetRecord:
+        with self._resources.database.read() as connection:
+            replication_set = set_records.find_set(connection, set_uuid)
+        if replication_set is None:
+            raise NotAllowed("the replication set was deleted just now")
         return replication_set
 
     # -- the point -----------------------------------------------------------------------------------------

@@ -129,11 +129,7 @@ class SetCreation:
     def _plan(self, wanted: NewSet) -> _Plan:
         check_name(wanted.name, "replication set name")
         peer = self._peers.record(wanted.peer_name)
-        if not 1 <= len(wanted.image_ids) <= MEMBERS_MAX:
-            raise BadParameter(
-                f"volume group {wanted.group.name if wanted.group else ''} has {len(wanted.image_ids)} members; a "
-                f"replication set requires 1 to {MEMBERS_MAX}"
-            )
+        _check_count(wanted.image_ids, wanted.group)
         check_settings(wanted.settings, of_group=wanted.group is not None)
         found = [find_image(self._resources.pools, image_id) for image_id in wanted.image_ids]
         pool = found[0][0]
@@ -147,6 +143,16 @@ class SetCreation:
         members = tuple(MemberRecord(image.id, name) for image, name in zip(images, names, strict=True))
         remote_pool = wanted.secondary_pool or pool.name
         return _Plan(wanted.name, peer, pool, images, members, wanted.group, remote_group, remote_pool, wanted.settings)
+
+    def check_replicable(self, image_ids: Sequence[int], group: Group | None) -> None:
+        """Whether a set of these may be made, as far as is known before it has a name. Raises what `create` raises."""
+        _check_count(image_ids, group)
+        sets = self._records()
+        begun = any(
+            each.state != "ready" and {member.image_id for member in each.members} & set(image_ids) for each in sets
+        )
+        if not begun:  # that one may be made again
+            self._check_free([find_image(self._resources.pools, each)[1] for each in image_ids], group, sets)
 
     def _request(self, replication_set: SetRecord, plan: _Plan) -> CreateSet:
         return CreateSet(
@@ -179,33 +185,25 @@ class SetCreation:
         return replication_set
 
     def _check_new(self, plan: _Plan) -> None:
+        sets = self._records()
+        if any(each.name == plan.name for each in sets):
+            raise NameInUse(f"replication set {plan.name!r} already exists; choose another name")
+        self._check_free(plan.images, plan.group, sets)
+
+    def _check_free(self, images: Sequence[ImageInfo], group: Group | None, sets: Sequence[SetRecord]) -> None:
+        """Whether one more set may be, of these images, which are in none of the `sets` that there are."""
         with self._resources.database.read() as view:
             self._limits.check_new_set(view)
-        sets = self._records()
-        for image in plan.images:
-            if image.kind == "internal":
-                raise NotAllowed(f"image {image.id} is internal to replication and cannot be replicated")
-            self._check_no_group(plan, image)
-        ids = {image.id for image in plan.images}
+            for image in images:
+                if image.kind == "internal":
+                    raise NotAllowed(f"image {image.id} is internal to replication and cannot be replicated")
+                _check_no_other_group(view, group, image)
+        names = {image.id: image.name for image in images}
         for each in sets:
-            if each.name == plan.name:
-                raise NameInUse(f"replication set {plan.name!r} already exists; choose another name")
             for member in each.members:
-                if member.image_id in ids:
-                    name = next(image.name for image in plan.images if image.id == member.image_id)
+                if member.image_id in names:
+                    name = names[member.image_id]
                     raise InUse(f"{name} is already in replication set {each.name}; it can be in only one")
-
-    def _check_no_group(self, plan: _Plan, image: ImageInfo) -> None:
-        """A member of a group that is in a set cannot be in one of its own."""
-        with self._resources.database.read() as connection:
-            group = group_of(connection, image.id)
-            if group is None or (plan.group is not None and plan.group.id == group.id):
-                return
-            needed = [each.name for each in set_records.all_sets(connection) if each.group_id == group.id]
-        if needed:
-            raise InUse(
-                f"{image.name} is in volume group {group.name}, which is already in replication set {needed[0]}"
-            )
 
     def _begin(self, plan: _Plan) -> SetRecord:
         values = {
@@ -236,6 +234,24 @@ class SetCreation:
     def _records(self) -> list[SetRecord]:
         with self._resources.database.read() as connection:
             return set_records.all_sets(connection)
+
+
+def _check_count(image_ids: Sequence[int], group: Group | None) -> None:
+    if not 1 <= len(image_ids) <= MEMBERS_MAX:
+        raise BadParameter(
+            f"volume group {group.name if group else ''} has {len(image_ids)} members; a replication set requires 1 to "
+            f"{MEMBERS_MAX}"
+        )
+
+
+def _check_no_other_group(connection: Connection, group: Group | None, image: ImageInfo) -> None:
+    """A member of a group that is in a set cannot be in one of its own."""
+    present = group_of(connection, image.id)
+    if present is None or (group is not None and group.id == present.id):
+        return
+    needed = [each.name for each in set_records.all_sets(connection) if each.group_id == present.id]
+    if needed:
+        raise InUse(f"{image.name} is in volume group {present.name}, which is already in replication set {needed[0]}")
 
 
 def _check_still_so(connection: Connection, plan: _Plan) -> None:

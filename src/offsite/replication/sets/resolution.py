@@ -65,9 +65,7 @@ class Resolution:
     def use_primary(self, set_uuid: str) -> Resolved:
         """Keeps what the secondary holds, and lets runs replace it. Raises NotAllowed for a set that is not diverged or
         is suspended, Diverged when the secondary holds yet another copy by now, InUse, and PeerUnreachable."""
-        replication_set, half = self._find(set_uuid)
-        if replication_set.suspended:
-            raise NotAllowed(f"replication set {replication_set.name} is suspended; resume it first")
+        replication_set, half = self.check(set_uuid)
         with (
             self._dispatcher.standing_still(replication_set.uuid, STILL_SECONDS) as still,
             self._resources.locks.settling(replication_set.uuid, STILL_SECONDS) as alone,
@@ -90,6 +88,14 @@ class Resolution:
         )
         self._dispatcher.retry_now(replication_set.uuid)
         return Resolved(kept, peer, running is not None)
+
+    def check(self, set_uuid: str) -> tuple[SetRecord, OtherHalf]:
+        """The set, and what is known of its other half. Raises NotAllowed for a set that is not diverged or is
+        suspended."""
+        replication_set, half = self._find(set_uuid)
+        if replication_set.suspended:
+            raise NotAllowed(f"replication set {replication_set.name} is suspended; resume it first")
+        return replication_set, half
 
     def _keep(self, replication_set: SetRecord, half: OtherHalf) -> list[str]:
         with self._peers.connect(self._peers.record_of(replication_set.peer_id)) as connection:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from offsite import events
 from offsite.errors import BadParameter, InUse, NameInUse, ObjectNotFound, PeerUnreachable
 from offsite.names import check_name
-from offsite.pools.groups import group_name
+from offsite.pools.groups import Group, group_name
 from offsite.replication.peers.clock_skew import age
 from offsite.replication.peers.peers import Peers
 from offsite.replication.points import other_halves, point_records
@@ -64,8 +66,7 @@ class Sets:
         Raises BadParameter, also when nothing is given, NameInUse, NotAllowed on the secondary, InUse for the policy
         discard while a run is queued.
         """
-        replication_set = self.record(name)
-        self._peers.check_primary(replication_set, "changed")
+        replication_set = self.check_modifiable(name)
         if settings == ChosenSettings() and new_name is None:
             raise BadParameter(f"no change specified for replication set {replication_set.name}")
         self._check_hooks(settings)
@@ -119,8 +120,7 @@ class Sets:
                             "again in a moment"
                         )
             else:
-                if replication_set.role == "primary":
-                    self._check_no_runs(replication_set)
+                self._check_no_runs(replication_set)
                 self._delete_over_there(replication_set)
             remove_set(self._resources.database, self._resources.pools, self._fences, replication_set)
         self._dispatcher.forget(replication_set.uuid)
@@ -137,7 +137,26 @@ class Sets:
                 "system no longer exists, delete the set only here, with local-only"
             ) from error
 
+    # -- checks --------------------------------------------------------------------------------------------
+
+    def check_replicable(self, image_ids: Sequence[int], group: Group | None) -> None:
+        """See SetCreation.check_replicable."""
+        self._creation.check_replicable(image_ids, group)
+
+    def check_modifiable(self, name: str) -> SetRecord:
+        """The set, if its settings may be changed here. Raises ObjectNotFound, or NotAllowed on the secondary."""
+        replication_set = self.record(name)
+        self._peers.check_primary(replication_set, "changed")
+        return replication_set
+
+    def check_deletable(self, name: str) -> None:
+        """On both systems. Raises ObjectNotFound, or InUse while a run is under way or queued."""
+        self._check_no_runs(self.record(name))
+
     def _check_no_runs(self, replication_set: SetRecord) -> None:
+        """Of a primary set: the runs of a secondary are its primary's affair."""
+        if replication_set.role != "primary":
+            return
         with self._resources.database.read() as connection:
             running = run_records.set_run_in(connection, replication_set.id, "running")
             queued = run_records.set_run_in(connection, replication_set.id, "queued")
@@ -156,14 +175,14 @@ class Sets:
     # -- showing -------------------------------------------------------------------------------------------
 
     def all(self) -> list[SetInfo]:
-        return [self._info(replication_set) for replication_set in self._records()]
+        return [self._info(replication_set) for replication_set in self.records()]
 
     def get(self, name: str) -> SetInfo:
         return self._info(self.record(name))
 
     def record(self, name: str) -> SetRecord:
         """Raises ObjectNotFound."""
-        sets = self._records()
+        sets = self.records()
         replication_set = next((each for each in sets if each.name == name), None) or next(
             (each for each in sets if each.uuid == name.lower()), None
         )
@@ -262,6 +281,6 @@ class Sets:
             return progress.in_trouble
         return current.error is not None
 
-    def _records(self) -> list[SetRecord]:
+    def records(self) -> list[SetRecord]:
         with self._resources.database.read() as connection:
             return set_records.all_sets(connection)

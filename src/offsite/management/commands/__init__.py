@@ -2,6 +2,7 @@
 
 from offsite.management.command_table.command import Table
 from offsite.management.commands import (
+    actions,
     certificates,
     digests,
     events,
@@ -21,7 +22,7 @@ from offsite.management.commands import (
     volumes,
 )
 
-TABLE = Table(
+_SUBJECTS = tuple(
     subject.COMMANDS
     for subject in (
         pools,
@@ -43,5 +44,8 @@ TABLE = Table(
         systems,
     )
 )
+_ACTIONS = actions.subject_of([command for subject in _SUBJECTS for command in subject.commands])
+
+TABLE = Table((*_SUBJECTS, _ACTIONS))
 
 __all__ = ["TABLE"]

@@ -179,6 +179,7 @@ def suspend_replication_set(context: Context, names: tuple[str, ...]) -> Reply:
     _SETS,
     alone=False,
     slow=True,
+    errors=(SetDiverged,),
     acceptance=lambda context, names: context.system.replication.check_resume(*names),
 )
 def resume_replication_set(context: Context, names: tuple[str, ...]) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -12,6 +13,7 @@ from offsite.management.command_table.command import Command, Parameter, Role
 from offsite.management.command_table.listings import LISTINGS
 from offsite.management.commands import TABLE
 from offsite.replication.sets.status import Status
+from offsite.units import KIB, MIB
 from tests.management.management_bench import PASSWORD, Bench
 from tests.management.replicated_world import World, await_end, await_that, make_world
 
@@ -93,6 +95,20 @@ def _diverge(world: World) -> None:
     await_that(lambda: replication.sets.get("LostDR").status is Status.DIVERGED)
 
 
+def start_slow_run(world: World) -> None:
+    """SlowDR has a run under way for more than a minute."""
+    london = world.london
+    london.do("create volume pool A size 8MiB Slow")
+    london.do("create snapshots volumes Slow Slow-s")
+    london.write("Slow", 0, os.urandom(8 * MIB))
+    london.do("create replication-set peer-connection Newark primary-volume Slow SlowDR")
+    world.newark.do("create snapshots volumes Slow Slow-s")
+    london.do("set peer-connection bandwidth-limit 100KB Newark")
+    london.do("replicate SlowDR")
+    assert 100 * KIB < 8 * MIB / 60
+    await_that(lambda: london.rows("show replication-runs SlowDR")[0]["state"] == "running")
+
+
 def names(bench: Bench, kind: str) -> list[str]:
     """Of all objects of a kind, as the command that lists them tells."""
     listing = LISTINGS[kind]
@@ -128,7 +144,7 @@ def _more(bench: Bench, command: Command, target: Parameter, chosen: Sequence[st
         members = bench.system.images_or_members(chosen) if _has_members(bench, chosen) else chosen
         return ["names", ",".join(f"{new}-{number}" for number, _ in enumerate(members))]
     if command.text == "add volume-group-members":
-        return ["Empty"] if target.name == "volumes" else ["volumes", SPARE]
+        return ["Empty"] if target.name == "volumes" else ["volumes", _ungrouped(bench)]
     if command.text == "remove volume-group-members":
         members = bench.system.members(bench.system.groups.get(chosen[0]))
         return ["volumes", members[0].image.name] if members else None
@@ -136,6 +152,14 @@ def _more(bench: Bench, command: Command, target: Parameter, chosen: Sequence[st
         whom = [each.initiator for each in bench.system.maps.maps() if each.image_id in _ids(bench, chosen)]
         return ["initiator", whom[0]] if whom and whom[0] else []
     return WORDS.get(command.text, "").format(new=new, peer=peer, name=chosen[0]).split()
+
+
+def _ungrouped(bench: Bench) -> str:
+    """A volume of pool A that is in no group and no set."""
+    taken = {image_id for group in bench.system.groups.all() for image_id in group.image_ids}
+    taken |= bench.system.replication_roles().keys()
+    free = [each for each in bench.system.images() if each.pool.name == "A" and each.image.id not in taken]
+    return free[0].image.name
 
 
 def _has_members(bench: Bench, chosen: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -17,11 +18,12 @@ from tests.management.acceptance_world import (
     actions,
     make_acceptance_world,
     names,
+    start_slow_run,
     words,
 )
 from tests.management.declared_answers import execute
 from tests.management.management_bench import MANAGE, MONITOR, Bench
-from tests.management.replicated_world import World, changes
+from tests.management.replicated_world import World, await_that, changes
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,67 @@ def test_what_would_be_refused_is_refused_with_the_same_sentence_and_asking_chan
         *("add volume-group-members", "remove volume-group-members", "delete pools", "delete peer-connection"),
         *("delete user", "revoke initiator-certificate", "create task"),
     }
+
+
+LATER = ("set volume", "set volume-group", "create replication-set")  # what others of the list go by
+NOT_REACHED = {"delete peer-connection", "delete pools", "delete initiator-nickname", "delete schedules"}
+"""By then something else is in the way, or has taken them along."""
+ON_RUNS = ("resolve", "suspend", "abort", "resume", "clear", "replicate")
+
+
+def _in_order() -> list[tuple[Command, Parameter, str]]:
+    """First what is done to runs, last what takes objects away: replication sets before what is in them."""
+
+    def place(action: tuple[Command, Parameter, str]) -> tuple[int, int]:
+        command, verb = action[0], action[0].words[0]
+        if verb in ON_RUNS:
+            return 0, ON_RUNS.index(verb)
+        if verb in ("delete", "revoke"):
+            return 3, command.text != "delete replication-set"
+        return (2, LATER.index(command.text)) if command.text in LATER else (1, 0)
+
+    return sorted(actions(), key=place)
+
+
+@pytest.mark.slow
+def test_what_would_be_accepted_is_done_and_what_would_not_is_refused_also_as_the_state_changes(tmp_path: Path) -> None:
+    accepted = set()
+    with make_acceptance_world(tmp_path) as world:
+        start_slow_run(world)
+        first = {(bench, kind): names(bench, kind) for bench in world.systems.values() for kind in FINDERS}
+        for command, target, kind in _in_order():
+            for bench in world.systems.values():
+                for name in sorted(set(first[bench, kind]) & set(names(bench, kind))):
+                    _settle(world.london)
+                    refusal = asked(bench, command, target, name)
+                    line = words(bench, command, target, [name])
+                    if line is None:
+                        continue
+                    assert told(refusal) == told(done(bench, line)), (bench.system.name, line)
+                    if refusal is None:
+                        accepted.add(command.text)
+                        _name_back(bench, command, line, name)
+            if command.text == "abort replication":
+                world.london.do("set peer-connection bandwidth-limit none Newark")
+    assert accepted >= {command.text for command, _, _ in actions()} - NOT_REACHED
+
+
+def _settle(london: Bench) -> None:
+    """No run comes to its end between a question and the deed."""
+    rows = [row for row in london.rows("show replication-sets") if row["name"] != "SlowDR"]
+    if any(row["status"] == "Running" for row in rows):
+        await_that(lambda: not _running(london))
+
+
+def _running(london: Bench) -> bool:
+    rows = london.rows("show replication-sets")
+    slow = any(row["bandwidth-limit"] != "none" for row in london.rows("show peer-connections"))
+    return any(row["status"] == "Running" and not (slow and row["name"] == "SlowDR") for row in rows)
+
+
+def _name_back(bench: Bench, command: Command, line: Sequence[str], name: str) -> None:
+    if command.text in ("set volume", "set volume-group"):
+        bench.do(f"{command.text} name {name} {line[line.index('name') + 1]}")
 
 
 def test_asking_waits_for_no_command_that_is_under_way_and_asks_no_other_system(

@@ -159,14 +159,14 @@ def test_several_objects_are_accepted_together_or_the_reason_names_the_one_in_th
     assert "Sales cannot be deleted: " in str(found["delete volumes"])
     assert found["expand volume"] == "`expand volume` takes one volume at a time; 2 are given"
     assert rows(world, "show actions replication-set SalesDR,BusyDR")["suspend replication-set"] == (
-        "replication set BusyDR is suspended already"
+        "replication set BusyDR is already suspended"
     )
 
 
 def test_who_only_monitors_is_told_that_the_role_is_missing(world: World) -> None:
     found = world.london.do("show actions volume Free", MONITOR).rows
     assert {row["command"] for row in found if row["accepted"]} == {"show digest"}
-    assert all("needs the role manage" in str(row["reason"]) for row in found if not row["accepted"])
+    assert all("requires the role manage" in str(row["reason"]) for row in found if not row["accepted"])
 
 
 def test_what_is_not_there_has_no_actions(world: World) -> None:
@@ -182,7 +182,7 @@ def test_the_refusal_has_its_code(world: World) -> None:
 
 
 def test_a_question_is_asked_only_about_what_is_accepted(world: World) -> None:
-    with pytest.raises(InUse, match="delete those first"):
+    with pytest.raises(InUse, match="delete them first"):
         world.london.answer("delete pools A", asks=True)
 
 

@@ -37,7 +37,7 @@ def test_of_two_copies_one_is_taken_and_an_operator_may_turn_it_round(tmp_path: 
             refused = peer_of(newark, "London")
             assert (refused["remote-start"], refused["connection-status"]) == (taken, "Online")
             assert "was refused" in str(refused["error"])
-            assert "takes start" in str(peer_of(twin, "Newark")["error"])
+            assert "accepts start" in str(peer_of(twin, "Newark")["error"])
             (answer,) = twin.ask("query", "peer-connection", newark.peer_address)["remote-systems"]
             assert "a second copy of itself" in answer["error"]
             pair.replicate("SalesDR")

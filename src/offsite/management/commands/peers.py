@@ -66,7 +66,7 @@ class PeerView:
                 f"{self.peer.incarnation.known.newest}; choose with accept-incarnation"
             )
         if own is not None:
-            return f"the peer refuses this system as an {own.verdict.value} copy; it accepts start {own.taken}"
+            return f"the peer refuses this system ({own.verdict.value} copy); it accepts start {own.taken}"
         return ""
 
 

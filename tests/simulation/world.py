@@ -364,7 +364,8 @@ class World:
         def ask() -> bool:
             return bool(self._as(machine, lambda: User(self, machine).type(line)))
 
-        return ask() or (self._is_decided(machine, of) and ask())
+        # The decision starts a run: with the queue policy discard a request before its end would be dropped.
+        return ask() or (self._is_decided(machine, of) and self._wait_for_runs(machine, of) and ask())
 
     def _wait_for_runs(self, machine: Machine, of: SetRecord) -> bool:
         """False: a pool is full. A disk that was full has room again, and what failed for it goes on by itself."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -42,9 +41,7 @@ from offsite.events import (
 )
 from offsite.interfaces import control_socket
 from offsite.interfaces.cli.defaults import API_PORT, LISTEN, NBD_PORT, PEER_PORT
-from offsite.interfaces.http.api import local_application, remote_application
-from offsite.interfaces.http.protocols import control, places_of_api, places_of_control, tls
-from offsite.interfaces.http.server import HttpServer, Listener
+from offsite.interfaces.http import serving
 from offsite.management.accounts.sessions import Sessions
 from offsite.management.accounts.users import FIRST_USER, Users
 from offsite.management.certificate_watch import CertificateWatch, certificates_in_use
@@ -357,20 +354,13 @@ class Daemon:
         self._parts.callback(ticker.stop, STOP_SECONDS)
 
     def _serve_http(self, system: System, authority: Authority, directory: Path) -> None:
-        api = _listen(self._settings.listen, self._settings.api_port)
+        api = serving.listen(self._settings.listen, self._settings.api_port)
         self._parts.callback(api.close)
         self.addresses["api"] = f"https://{_joined(*api.getsockname()[:2])}"
         path = directory / control_socket.NAME
         socket_of_control = control_socket.listen(path)
         self._parts.callback(path.unlink, missing_ok=True)
-
-        told = system.events.report, system.clock
-        server = HttpServer(
-            [
-                Listener(api, tls(_tls_context(authority), places_of_api(*told)), remote_application(system)),
-                Listener(socket_of_control, control(places_of_control(*told)), local_application(system)),
-            ]
-        )
+        server = serving.server_of(system, authority, api, socket_of_control)
         self._parts.callback(server.stop, 2 * STOP_SECONDS)
         server.start(START_SECONDS)
 
@@ -396,25 +386,6 @@ def _close_pools(pools: dict[str, Pool]) -> None:
     while pools:
         _, pool = pools.popitem()
         pool.close()
-
-
-def _tls_context(authority: Authority) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(authority.certificate_path, authority.key_path)
-    return context
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise InUse(f"the API cannot listen on {_joined(host, port)}: {error.strerror or error}") from error
-    return listener
 
 
 def _joined(host: str, port: int) -> str:

@@ -17,7 +17,8 @@ from offsite.store.database import Database
 from offsite.store.free_space import file_system
 from offsite.units import KIB
 from tests.faults.small_disks import DISK_BYTES, PROGRAMS, fill_up, small_disk
-from tests.pools.pool_hosts import check_counts, discard, read, write
+from tests.pools.backends import write
+from tests.pools.pool_hosts import check_counts, discard, read
 
 pytestmark = [pytest.mark.root, pytest.mark.needs(*PROGRAMS)]
 

@@ -23,7 +23,8 @@ from tests.faults.pool_crash_states import CrashState, Files, crash_states
 from tests.faults.pool_io_trace import Mark, Operation, traced
 from tests.faults.pool_workload import PAGE, Step
 from tests.faults.pool_worlds import MEMORY, VOLUME_PAGES, V, World, after_step, make_template, problem_of
-from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, inside, read, write
+from tests.pools.backends import inside, write
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, read
 from tests.pools.pool_model import BLOCK
 
 STATES_EACH = {"few": 12, "many": 40}

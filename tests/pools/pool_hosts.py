@@ -5,35 +5,16 @@ from __future__ import annotations
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection
 
-from offsite.pools.local.open_image import LocalOpenImage
 from offsite.pools.local.page_table import HOLE, Leaf, Node
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import ImageInfo
+from tests.pools.backends import inside
 from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_files import copy_sparse
-
-
-@contextmanager
-def inside(pool: LocalPool, image_id: int) -> Iterator[LocalOpenImage]:
-    opened = pool.open(image_id)
-    try:
-        opened.begin()
-        try:
-            yield opened
-        finally:
-            opened.end()
-    finally:
-        opened.close()
-
-
-def write(pool: LocalPool, image_id: int, offset: int, data: bytes) -> None:
-    with inside(pool, image_id) as opened:
-        opened.write(offset, memoryview(data))
 
 
 def discard(pool: LocalPool, image_id: int, offset: int, length: int) -> None:

@@ -12,8 +12,9 @@ from offsite.pools.gate import Visitors, close_gate, keep_closed, open_gate
 from offsite.pools.local import pool as local_pool
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Snapshot
+from tests.pools.backends import write
 from tests.pools.pool_bench import PAGE
-from tests.pools.pool_hosts import read, write
+from tests.pools.pool_hosts import read
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])

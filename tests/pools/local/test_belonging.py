@@ -20,9 +20,10 @@ from offsite.pools.local.page_store import PageStore
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Delete
 from offsite.store.database import Database
+from tests.pools.backends import write
 from tests.pools.pool_bench import PAGE, Bench
 from tests.pools.pool_files import copy_sparse
-from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, read, write
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, read
 from tests.store.old_databases import make_older
 
 DATABASE = ("state.db", "state.db-wal")

@@ -17,8 +17,9 @@ from offsite.pools.local.page_store import PageStore
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Snapshot
 from offsite.units import MIB
+from tests.pools.backends import write
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import check_counts, discard, read, write
+from tests.pools.pool_hosts import check_counts, discard, read
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("losetup")]
 

@@ -12,8 +12,9 @@ from offsite.pools.local.page_store import PUNCH_BYTES_MAX
 from offsite.pools.local.page_table import PAGES_PER_LEAF, Leaf, PageNumbers, PageTable
 from offsite.pools.protocol import Create, Delete, Snapshot
 from offsite.units import MIB
+from tests.pools.backends import inside, write
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, discard, inside, read, write
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, discard, read
 
 BIG = 3 * PUNCH_BYTES_MAX
 

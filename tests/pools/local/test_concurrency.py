@@ -22,8 +22,9 @@ from offsite.pools.local import capture
 from offsite.pools.local.image import Image
 from offsite.pools.local.page_table import PageTable
 from offsite.pools.protocol import Clone, Create, Delete, Replace, Snapshot
+from tests.pools.backends import inside, write
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, inside, read, write
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, read
 
 BLOCK = 512
 SECONDS = 0.6

@@ -32,16 +32,9 @@ from offsite.pools.protocol import (
 )
 from offsite.store.database import Database
 from offsite.units import GIB
+from tests.pools.backends import write
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import (
-    after_a_crash,
-    check_counts,
-    check_free_pages_are_holes,
-    discard,
-    read,
-    state,
-    write,
-)
+from tests.pools.pool_hosts import after_a_crash, check_counts, check_free_pages_are_holes, discard, read, state
 
 Volume = Callable[[str, int], int]
 

@@ -18,8 +18,9 @@ from offsite.pools.local.page_store import PageStore
 from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create
 from offsite.units import MIB
+from tests.pools.backends import write
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import read, write
+from tests.pools.pool_hosts import read
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("losetup", "blkid", "wipefs")]
 

@@ -279,6 +279,16 @@ def test_a_freed_page_is_not_reused_under_a_write(stage: Stage, each_place: Plac
     each_place(scene)
 
 
+def check_snapshot(stage: Stage, place: int, at: int, either: tuple[bytes, bytes], later: bytes) -> None:
+    """It has one of `either`, what was there before and what was written; and stays so when `later` is written."""
+    (s,) = stage._passing
+    in_snapshot = stage.read(s, at)
+    assert in_snapshot in either, place
+    assert stage.read(stage.x, at) == either[1], place
+    stage.write(stage.x, at, later)
+    assert stage.read(s, at) == in_snapshot, place
+
+
 def test_a_write_while_a_snapshot_is_taken(stage: Stage, each_place: Places) -> None:
     """The write is in the snapshot or not; what is written after both is never."""
 
@@ -290,12 +300,7 @@ def test_a_write_while_a_snapshot_is_taken(stage: Stage, each_place: Places) -> 
         again = held_before(
             place, lambda: stage.make(Snapshot(stage.x, f"S{place}")), lambda: stage.write(stage.x, at, a)
         )
-        (s,) = stage._passing
-        in_snapshot = stage.read(s, at)
-        assert in_snapshot in (before, a), place
-        assert stage.read(stage.x, at) == a, place
-        stage.write(stage.x, at, b)
-        assert stage.read(s, at) == in_snapshot, place
+        check_snapshot(stage, place, at, (before, a), b)
         return again
 
     each_place(scene)
@@ -312,12 +317,7 @@ def test_a_snapshot_is_taken_while_a_write_is_held(stage: Stage, each_place: Pla
         again = held_before(
             place, lambda: stage.write(stage.x, at, a), lambda: stage.make(Snapshot(stage.x, f"S{place}"))
         )
-        (s,) = stage._passing
-        in_snapshot = stage.read(s, at)
-        assert in_snapshot in (before, a), place
-        assert stage.read(stage.x, at) == a, place
-        stage.write(stage.x, at, b)
-        assert stage.read(s, at) == in_snapshot, place
+        check_snapshot(stage, place, at, (before, a), b)
         return again
 
     each_place(scene)

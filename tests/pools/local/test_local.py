@@ -20,17 +20,9 @@ from offsite.pools.protocol import (
     Snapshot,
 )
 from offsite.units import TIB
+from tests.pools.backends import inside, write
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import (
-    after_a_crash,
-    check_counts,
-    check_free_pages_are_holes,
-    discard,
-    fail,
-    inside,
-    read,
-    write,
-)
+from tests.pools.pool_hosts import after_a_crash, check_counts, check_free_pages_are_holes, discard, fail, read
 
 Volume = Callable[[str, int], int]
 

@@ -33,15 +33,9 @@ from offsite.pools.protocol import (
     Snapshot,
 )
 from offsite.replication.records import tables as replication_tables
+from tests.pools.backends import write
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import (
-    check_counts,
-    check_free_pages_are_holes,
-    fail,
-    read,
-    state,
-    write,
-)
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, fail, read, state
 
 Volume = Callable[[str, int], int]
 

@@ -30,15 +30,9 @@ from offsite.pools.protocol import (
 )
 from offsite.store.free_space import FileSystem
 from offsite.units import KIB, MIB
+from tests.pools.backends import inside, write
 from tests.pools.pool_bench import PAGE, Bench
-from tests.pools.pool_hosts import (
-    check_counts,
-    check_free_pages_are_holes,
-    discard,
-    inside,
-    read,
-    write,
-)
+from tests.pools.pool_hosts import check_counts, check_free_pages_are_holes, discard, read
 
 Volume = Callable[[str, int], int]
 

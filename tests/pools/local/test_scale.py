@@ -22,7 +22,7 @@ from offsite.pools.local.pool import LocalPool
 from offsite.pools.protocol import Create, Delete, Snapshot
 from offsite.store.database import Database
 from offsite.units import KIB, MIB, TIB
-from tests.pools.pool_hosts import inside
+from tests.pools.backends import inside
 
 pytestmark = pytest.mark.slow
 
